@@ -1,0 +1,35 @@
+# The two commands: `make demo` and `make test`. Everything lives in .venv and artifacts/.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check slow serve clean
+
+demo: .venv/run
+	$(BIN)/bonsai run resnet-edge
+
+test: .venv/dev
+	$(BIN)/pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: .venv/dev
+	$(BIN)/pytest -m slow
+
+serve: .venv/run
+	$(BIN)/bonsai serve
+
+clean:
+	rm -rf .venv artifacts/*
+
+.venv/run: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[rtx]'
+	touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/pip install --quiet --editable '.[dev,rtx]'
+	touch $@

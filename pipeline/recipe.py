@@ -1,0 +1,67 @@
+"""What to compress and how: one record per recipe, one config per stage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from profiles.loader import find_yaml
+from profiles.source import Record, Source, from_overrides, read_yaml, validate
+from stages.backends.timing import TimingConfig
+from stages.data.config import DataConfig
+from stages.graph.config import ExportConfig
+from stages.models.config import ModelConfig
+from stages.pruning.config import PruneConfig
+from stages.quantization.config import QuantizeConfig
+from stages.training.config import TrainConfig
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class Recipe(Record):
+    """A recipe file.
+
+    Attributes:
+        profile: Target where the caller names none.
+    """
+
+    name: str
+    description: str
+    profile: str = "local-cpu"
+    model: ModelConfig
+    data: DataConfig
+    training: TrainConfig = TrainConfig()
+    prune: PruneConfig = PruneConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    export: ExportConfig = ExportConfig()
+    timing: TimingConfig = TimingConfig()
+
+    @model_validator(mode="after")
+    def _checks_fit(self) -> "Recipe":
+        epi, training = self.prune.epi, self.training
+        latest = int(epi.latest * training.epochs * training.checks_per_epoch)
+        if latest < 1:
+            raise ValueError("prune.epi.latest leaves no check before it: raise it, training.epochs or training.checks_per_epoch")
+        return self
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that ship with Bonsai."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a recipe by its shipped name or by the path of a YAML file.
+
+    Args:
+        name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``.
+        overrides: Dotted keys laid over the file, such as ``{"quantize.epochs": 2}``.
+
+    Raises:
+        ConfigError: The recipe does not exist, or is not valid.
+    """
+    source: Source = read_yaml(find_yaml(name_or_path, "recipe", SHIPPED))
+    if overrides:
+        source = source.merged(from_overrides(overrides))
+    return validate(Recipe, source)

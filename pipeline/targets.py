@@ -1,0 +1,170 @@
+"""A target device made ready for selection: its options, latency table, calibration and budget."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from pipeline.recipe import Recipe
+from profiles.latency import Calibration
+from profiles.schema import HardwareProfile, Target
+from stages.artifacts import Dialect, Engine, Latency
+from stages.backends.onnxruntime_engine import default_weight_bits
+from stages.backends.registry import backend_of, check_target
+from stages.characterize import characterize
+from stages.compile import compile as compile_engine
+from stages.measurements import Race
+from stages.models.registry import build_network
+from stages.pruning.fitting import Fit, fit_widths
+from stages.pruning.groups import Group, Widths, width_options
+from stages.pruning.operators import NetworkLatency, Operator, list_operators
+from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
+from stages.pruning.surgery import find_groups
+from stages.race import race
+from stages.sketch import WidthPlan, sketch
+from stages.store import Step
+from stages.training.progress import say
+
+
+@dataclass(frozen=True)
+class Network:
+    """The dense network of a recipe: its groups and operators."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    groups: tuple[Group, ...]
+    operators: tuple[Operator, ...]
+
+    @cached_property
+    def dense_widths(self) -> Widths:
+        """Channels per group of the dense network."""
+        return {group.name: group.width for group in self.groups}
+
+
+def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """Build the recipe's network and find what can be pruned in it.
+
+    Raises:
+        ConfigError: The network does not exist, or cannot be traced.
+    """
+    network = build_network(recipe.model, image_shape, num_classes)
+    groups = find_groups(network, image_shape)
+    return Network(image_shape, num_classes, groups, list_operators(network, groups, image_shape))
+
+
+class ReadyTarget:
+    """A profile's device with a calibrated latency model of the recipe's network.
+
+    Args:
+        recipe: What is compressed.
+        profile: The target.
+        network: The recipe's dense network.
+        step: Runs the stages.
+
+    Raises:
+        ConfigError: The runtime cannot do what the profile asks.
+        DeviceUnavailable: The runtime is not installed.
+        BudgetError: The budget is below the narrowest network's latency.
+    """
+
+    def __init__(self, recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> None:
+        self.profile = profile
+        self.info = check_target(profile.target)
+        self.options = width_choices(recipe, profile, network)
+        self._recipe, self._network, self._step = recipe, network, step
+        table = step(characterize, **self._shape, target=profile.target, info=self.info, step=profile.width_step)
+        self.table_source = table.source
+        uncalibrated = NetworkLatency(table.load(), network.operators, Calibration())
+        if self.info.present:
+            self.latency, self.dense_ms = self._calibrate(uncalibrated)
+        else:
+            self.latency, self.dense_ms = uncalibrated, self._estimated_float_ms(network.dense_widths)
+        self.limit_ms = profile.budget.limit_ms(self.dense_ms)
+        self.floor_ms = require_reachable(
+            self.options, self.latency, self.limit_ms * (1 - recipe.prune.margin), what=f"profile {profile.name}, {profile.budget}"
+        )
+        say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
+
+    @property
+    def float_target(self) -> Target:
+        """The same device and runtime at FP32, for the dense reference."""
+        return self.profile.target.model_copy(update={"precision": "fp32"})
+
+    @property
+    def dialect(self) -> Dialect:
+        """The form of the Q/DQ nodes that the target's runtime needs."""
+        return backend_of(self.profile.target).dialect if self.profile.target.precision == "int8" else "float"
+
+    @property
+    def weight_bits(self) -> int:
+        """Width of the quantised weights: the recipe's, or what the device needs."""
+        return self._recipe.quantize.weight_bits or default_weight_bits(self.info)
+
+    def choose(self, scores: Mapping[str, torch.Tensor]) -> Widths:
+        """Return the widths that pruning would keep now; nothing is timed."""
+        return select_widths(self._values(scores), self.options, self.latency, self._aim_ms)
+
+    def fit(self, scores: Mapping[str, torch.Tensor]) -> Fit:
+        """Return the widths that fit the budget, with untrained networks timed where the device is here."""
+        measure = self._time_untrained if self.info.present else None
+        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self._recipe.prune, measure)
+
+    def estimates(self, widths: Widths) -> tuple[Latency, Latency, Latency] | None:
+        """Return the estimated latency of dense FP32, pruned FP32 and the engine, or None where they can be measured."""
+        if self.info.present:
+            return None
+        pruned = self._estimated_float_ms(widths)
+        dense, small, engine = (Latency(source="estimated", clock="none", p50=ms) for ms in (self.dense_ms, pruned, self.latency(widths)))
+        return dense, small, engine
+
+    @property
+    def _aim_ms(self) -> float:
+        return self.limit_ms * (1 - self._recipe.prune.margin)
+
+    @property
+    def _shape(self) -> dict[str, object]:
+        return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
+
+    def _values(self, scores: Mapping[str, torch.Tensor]) -> Values:
+        return values_from_scores({group: scores[group].tolist() for group in self.options}, self.options)
+
+    def _calibrate(self, uncalibrated: NetworkLatency) -> tuple[NetworkLatency, float]:
+        """Time the dense and the narrowest network; return the calibrated model and the dense FP32 milliseconds."""
+        dense, narrow = self._network.dense_widths, {group: min(widths) for group, widths in self.options.items()}
+        at_dense = self._race(dense)
+        self.dense_ms = at_dense.reference.p50
+        at_narrow = self._race(narrow)
+        low = (uncalibrated.sum_ms(narrow), self._milliseconds(at_narrow))
+        high = (uncalibrated.sum_ms(dense), self._milliseconds(at_dense))
+        return uncalibrated.calibrated(Calibration.through(low, high)), self.dense_ms
+
+    def _time_untrained(self, widths: Widths) -> float:
+        found = self._milliseconds(self._race(widths))
+        say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
+        return found
+
+    def _milliseconds(self, found: Race) -> float:
+        """Return the candidate's latency; under a relative budget as a multiple of the dense engine timed beside it."""
+        return found.ratio * self.dense_ms if self.profile.budget.latency is not None else found.candidate.p50
+
+    def _race(self, widths: Widths) -> Race:
+        reference = self._build_untrained({}, "float", self.float_target)
+        candidate = self._build_untrained(widths, self.dialect, self.profile.target)
+        return self._step(
+            race, candidate=candidate, reference=reference, target=self.profile.target, image_shape=self._network.image_shape, timing=self._recipe.timing
+        )
+
+    def _build_untrained(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
+        graph = self._step(sketch, **self._shape, plan=WidthPlan(widths=widths), dialect=dialect, opset=self._recipe.export.opset)
+        return self._step(compile_engine, graph=graph, target=target, info=self.info)
+
+    def _estimated_float_ms(self, widths: Widths) -> float:
+        step = self.profile.channel_multiple.fp32
+        table = self._step(characterize, **self._shape, target=self.float_target, info=self.info, step=step)
+        return NetworkLatency(table.load(), self._network.operators, Calibration())(widths)
+
+
+def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) -> Options:
+    """Return the widths that each group may keep on the target."""
+    return {group.name: width_options(group, step=profile.width_step, floor=recipe.prune.floor) for group in network.groups}

@@ -1,0 +1,46 @@
+"""Errors that a user can mend, and how they are worded.
+
+BonsaiError                  every error that Bonsai raises on purpose
+ └── ConfigError             a recipe, a profile or an option is wrong (exit code 2)
+     └── BudgetError         the budget is below what this network can reach on the device
+(the errors of the stages are in `stages/errors.py`)
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BonsaiError(Exception):
+    """Base of every error that ends a run with one message and a documented exit code."""
+
+    exit_code = 1
+
+
+class ConfigError(BonsaiError, ValueError):
+    """A recipe, a profile or a command-line option cannot be used as given."""
+
+    exit_code = 2
+
+
+class BudgetError(ConfigError):
+    """The latency budget lies below the smallest latency that the network can reach."""
+
+
+def describe(problem: str, *, given: object, allowed: object, fix: str) -> str:
+    """Word an error the way every message of Bonsai is worded.
+
+    Args:
+        problem: One line that says where and what is wrong.
+        given: The value that was found.
+        allowed: What would have been accepted; an iterable of names is joined.
+        fix: What the user should do next.
+    """
+    if isinstance(allowed, Iterable) and not isinstance(allowed, str):
+        allowed = ", ".join(str(name) for name in allowed) or "nothing"
+    return f"{problem}\n  given:   {given}\n  allowed: {allowed}\n  do:      {fix}"
+
+
+def suggestion(given: str, allowed: Iterable[str]) -> str:
+    """Return ' (did you mean X?)' for the closest allowed name, or an empty string."""
+    close = difflib.get_close_matches(given, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

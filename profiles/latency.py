@@ -1,0 +1,216 @@
+"""Latency of a network as a function of its widths: a table of operators and an affine calibration.
+
+    predicted_ms = a + b * sum(table_ms(operator))
+
+Operators are looked up by class and interpolated bilinearly in input and output channels, which
+holds for widths that are multiples of the device's step; `a` and `b` come from two whole networks
+(dense, and every group at one step) timed end to end.
+"""
+
+import bisect
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from profiles.errors import ConfigError, describe
+from profiles.schema import Precision
+from profiles.source import Record
+
+SCHEMA = 1
+COLUMNS = ("op", "k", "s", "h", "w", "groups", "epilogue", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
+
+
+class OperatorClass(Record):
+    """What an operator's latency depends on besides its channels.
+
+    Attributes:
+        op: Operator as the runtime fuses it.
+        kernel: Kernel side in pixels.
+        height: Output height in pixels.
+        depthwise: One filter per channel, so that input and output channels are the same.
+        epilogue: What is fused behind it, such as ``relu`` or ``add_relu``.
+    """
+
+    op: Literal["conv", "linear"]
+    kernel: int = 1
+    stride: int = 1
+    height: int = 1
+    width: int = 1
+    depthwise: bool = False
+    epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
+
+
+class Entry(Record):
+    """One measured or estimated point: an operator class at given channels, times in microseconds."""
+
+    operator: OperatorClass
+    ci: int
+    co: int
+    p10_us: float
+    p50_us: float
+    reps: int
+    kernels: str
+
+
+class TableMeta(Record):
+    """Where a table comes from.
+
+    Attributes:
+        source: ``measured`` on the device, or ``estimated`` from published rates.
+        contention: Wall time over CPU time while measuring; 1 on a quiet machine.
+    """
+
+    schema_version: int = SCHEMA
+    source: Literal["measured", "estimated"]
+    device: str
+    runtime: str
+    runtime_version: str
+    precision: Precision
+    batch: int
+    threads: int
+    step: int
+    clock: str
+    statistic: str
+    date: str
+    contention: float | None = None
+
+
+class Calibration(Record):
+    """`predicted_ms = offset_ms + scale * sum_ms`, from whole networks timed end to end."""
+
+    offset_ms: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def through(cls, low: tuple[float, float], high: tuple[float, float]) -> "Calibration":
+        """Fit the line through two points (sum_ms, measured_ms)."""
+        scale = (high[1] - low[1]) / (high[0] - low[0])
+        return cls(offset_ms=low[1] - scale * low[0], scale=scale)
+
+
+class LatencyTable:
+    """Times of operators on one device, runtime and precision; immutable."""
+
+    def __init__(self, meta: TableMeta, entries: Iterable[Entry]) -> None:
+        """Index the entries.
+
+        Raises:
+            ConfigError: A class lacks a corner of its grid.
+        """
+        self.meta = meta
+        self.entries = tuple(entries)
+        self._grids: dict[OperatorClass, dict[tuple[int, int], float]] = {}
+        for entry in self.entries:
+            self._grids.setdefault(entry.operator, {})[entry.ci, entry.co] = entry.p50_us / 1e3
+        self._axes = {operator: _axes(operator, grid) for operator, grid in self._grids.items()}
+
+    def lookup_ms(self, operator: OperatorClass, ci: int, co: int) -> float:
+        """Return the milliseconds of an operator with `ci` input and `co` output channels.
+
+        Interpolated bilinearly between the nearest grid points and extrapolated from the outermost.
+
+        Raises:
+            ConfigError: The table does not hold this operator class.
+        """
+        if operator not in self._grids:
+            raise ConfigError(
+                describe(
+                    "the latency table lacks an operator of this network",
+                    given=operator.model_dump_json(),
+                    allowed="a table that was characterised for the same network and input size",
+                    fix="characterise the network again on the device",
+                )
+            )
+        grid, (ins, outs) = self._grids[operator], self._axes[operator]
+        if operator.depthwise:
+            low, high = _bracket(ins, ci)
+            return _line(ci, low, high, grid[low, low], grid[high, high])
+        i0, i1 = _bracket(ins, ci)
+        o0, o1 = _bracket(outs, co)
+        at_low = _line(co, o0, o1, grid[i0, o0], grid[i0, o1])
+        at_high = _line(co, o0, o1, grid[i1, o0], grid[i1, o1])
+        return _line(ci, i0, i1, at_low, at_high)
+
+    def save(self, file: Path) -> None:
+        """Write the table as CSV with its meta data in the first line."""
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            stream.write(f"#meta {self.meta.model_dump_json()}\n")
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for entry in self.entries:
+                o = entry.operator
+                head = [o.op, o.kernel, o.stride, o.height, o.width, "depthwise" if o.depthwise else 1, o.epilogue]
+                writer.writerow([*head, entry.ci, entry.co, f"{entry.p10_us:.3f}", f"{entry.p50_us:.3f}", entry.reps, entry.kernels])
+
+    @classmethod
+    def load(cls, file: Path, *, expect: Mapping[str, Any] | None = None) -> "LatencyTable":
+        """Read a table.
+
+        Args:
+            file: CSV written by `save`.
+            expect: Values of `TableMeta` that the table must have, such as ``{"precision": "int8"}``.
+
+        Raises:
+            ConfigError: The file is no table, or was measured under other conditions.
+        """
+        with file.open(newline="", encoding="utf-8") as stream:
+            first = stream.readline()
+            if not first.startswith("#meta "):
+                raise ConfigError(describe(f"{file}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
+            meta = TableMeta.model_validate(json.loads(first.removeprefix("#meta ")))
+            for key, wanted in (expect or {}).items():
+                if getattr(meta, key) != wanted:
+                    raise ConfigError(
+                        describe(
+                            f"{file}: measured under other conditions",
+                            given=f"{key} = {getattr(meta, key)}",
+                            allowed=wanted,
+                            fix="bring the table of this target",
+                        )
+                    )
+            return cls(meta, [_entry(row) for row in csv.DictReader(stream)])
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    operator = OperatorClass.model_validate(
+        {
+            "op": row["op"],
+            "kernel": row["k"],
+            "stride": row["s"],
+            "height": row["h"],
+            "width": row["w"],
+            "depthwise": row["groups"] == "depthwise",
+            "epilogue": row["epilogue"],
+        }
+    )
+    rest = {key: row[key] for key in ("ci", "co", "p10_us", "p50_us", "reps", "kernels")}
+    return Entry.model_validate({"operator": operator, **rest})
+
+
+def _axes(operator: OperatorClass, grid: Mapping[tuple[int, int], float]) -> tuple[list[int], list[int]]:
+    ins, outs = sorted({ci for ci, _ in grid}), sorted({co for _, co in grid})
+    needed = [(c, c) for c in ins] if operator.depthwise else [(ci, co) for ci in ins for co in outs]
+    missing = [point for point in needed if point not in grid]
+    if missing:
+        raise ConfigError(
+            describe(
+                "the latency table's grid is incomplete",
+                given=f"{operator.model_dump_json()} without (ci, co) = {missing[0]}",
+                allowed="every pair of its input and output channels",
+                fix="characterise the network again on the device",
+            )
+        )
+    return ins, outs
+
+
+def _bracket(points: list[int], value: int) -> tuple[int, int]:
+    if len(points) == 1:
+        return points[0], points[0]
+    right = min(max(bisect.bisect_left(points, value), 1), len(points) - 1)
+    return points[right - 1], points[right]
+
+
+def _line(x: float, x0: float, x1: float, y0: float, y1: float) -> float:
+    return y0 if x0 == x1 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)

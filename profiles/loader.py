@@ -1,0 +1,70 @@
+"""From a profile's name or path to a `HardwareProfile`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from profiles.errors import ConfigError, describe, suggestion
+from profiles.schema import HardwareProfile
+from profiles.source import Source, from_overrides, read_yaml, validate
+
+SHIPPED = Path(__file__).parent
+
+
+def list_profiles() -> list[str]:
+    """Return the names of the profiles that ship with Bonsai."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> HardwareProfile:
+    """Load a profile by its shipped name or by the path of a YAML file.
+
+    A file may name a parent with ``extends``; its own values are laid over the parent's.
+
+    Args:
+        name_or_path: A name of `list_profiles()` or a path that ends in ``.yaml`` or ``.yml``.
+        overrides: Dotted keys laid over the file, such as ``{"budget.latency": 0.3}``.
+
+    Raises:
+        ConfigError: The profile does not exist, or is not valid.
+    """
+    source = _with_parents(find_yaml(name_or_path, "profile", SHIPPED), seen=())
+    if overrides:
+        source = source.merged(from_overrides(overrides, "--set profile."))
+    return validate(HardwareProfile, source)
+
+
+def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
+    """Return the file of a shipped name or of a path.
+
+    Raises:
+        ConfigError: Neither such a name nor such a file exists.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        if Path(name_or_path).is_file():
+            return Path(name_or_path)
+        raise ConfigError(
+            describe(f"{what} file not found", given=name_or_path, allowed="an existing .yaml file", fix=f"check the path, or `bonsai list {what}s`")
+        )
+    names = sorted(file.stem for file in shipped.glob("*.yaml"))
+    if name_or_path not in names:
+        raise ConfigError(
+            describe(
+                f"no {what} of this name{suggestion(name_or_path, names)}",
+                given=name_or_path,
+                allowed=names,
+                fix=f"use one of these names, or the path of a .yaml file; `bonsai list {what}s` describes them",
+            )
+        )
+    return shipped / f"{name_or_path}.yaml"
+
+
+def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
+    source = read_yaml(file)
+    parent = source.data.pop("extends", None)
+    if parent is None:
+        return source
+    parent_file = file.parent / parent if str(parent).endswith((".yaml", ".yml")) else find_yaml(str(parent), "profile", SHIPPED)
+    if parent_file in (*seen, file):
+        raise ConfigError(describe(f"{file}: profiles extend each other in a circle", given=parent, allowed="a chain that ends", fix="remove one `extends`"))
+    return _with_parents(parent_file, (*seen, file)).merged(source)

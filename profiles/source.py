@@ -1,0 +1,167 @@
+"""YAML files as records: where every value came from, so that an error can name its line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from profiles.errors import ConfigError, describe, suggestion
+
+KeyPath = tuple[str, ...]
+RecordT = TypeVar("RecordT", bound="Record")
+
+
+class Record(BaseModel):
+    """A value that crosses a border: frozen, complete, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source:
+    """A nested mapping and, for each of its keys, the file and line that set it.
+
+    Args:
+        data: Plain mappings, sequences and scalars.
+        origins: Key path to a place such as ``recipe.yaml:12`` or ``--set``.
+        name: What to call the whole in messages.
+    """
+
+    def __init__(self, data: dict[str, Any], origins: dict[KeyPath, str], name: str) -> None:
+        self.data = data
+        self.origins = origins
+        self.name = name
+
+    def origin(self, path: KeyPath) -> str:
+        """Return the place that set the nearest known ancestor of `path`."""
+        while path:
+            if path in self.origins:
+                return self.origins[path]
+            path = path[:-1]
+        return self.name
+
+    def merged(self, other: "Source") -> "Source":
+        """Return this source with the values of `other` laid over it, key by key."""
+        return Source(_merge(self.data, other.data), {**self.origins, **other.origins}, other.name)
+
+
+def read_yaml(file: Path) -> Source:
+    """Read a YAML mapping, refusing duplicate keys.
+
+    Raises:
+        ConfigError: The file is missing, no YAML, no mapping, or sets a key twice.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(describe(f"{file}: cannot be read", given=error.strerror, allowed="a readable YAML file", fix="check the path")) from error
+    origins: dict[KeyPath, str] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = _construct(node, (), file, origins)
+    except yaml.YAMLError as error:
+        raise ConfigError(describe(f"{file}: not valid YAML", given=error, allowed="YAML 1.1", fix="mend the line named above")) from error
+    if not isinstance(data, dict):
+        raise ConfigError(describe(f"{file}: holds no mapping", given=type(data).__name__, allowed="key: value lines", fix="see the shipped files"))
+    return Source(data, origins, str(file))
+
+
+def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source:
+    """Turn dotted keys (``{"prune.floor": "0.2"}``) into a source; text values are read as YAML.
+
+    Raises:
+        ConfigError: Two overrides contradict each other, such as `a=1` and `a.b=2`.
+    """
+    data: dict[str, Any] = {}
+    origins: dict[KeyPath, str] = {}
+    for dotted, value in overrides.items():
+        *parents, leaf = path = tuple(dotted.split("."))
+        table = data
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
+        table[leaf] = yaml.safe_load(value) if isinstance(value, str) else value
+        origins[path] = f"{name}{dotted}"
+    return Source(data, origins, name)
+
+
+def validate(record: type[RecordT], source: Source) -> RecordT:
+    """Build `record` from `source`.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is not allowed; the message names
+            the place, what was given, what is allowed and what to do. All faults are listed.
+    """
+    try:
+        return record.model_validate(source.data)
+    except ValidationError as error:
+        faults = [_fault(record, source, dict(detail)) for detail in error.errors()]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def _construct(node: yaml.Node | None, path: KeyPath, file: Path, origins: dict[KeyPath, str]) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if key in mapping:
+                first = origins[(*path, key)]
+                raise ConfigError(
+                    describe(
+                        f"{file}:{line}: key {'.'.join((*path, key))!r} is set twice",
+                        given=f"first at {first}, again at line {line}",
+                        allowed="each key once",
+                        fix="delete one of the two",
+                    )
+                )
+            origins[(*path, key)] = f"{file}:{line}"
+            mapping[key] = _construct(value_node, (*path, key), file, origins)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(child, (*path, str(index)), file, origins) for index, child in enumerate(node.value)]
+    if node is None:
+        return {}
+    return yaml.safe_load(yaml.serialize(node))
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def _fault(record: type[BaseModel], source: Source, detail: dict[str, Any]) -> str:
+    path = tuple(str(part) for part in detail["loc"])
+    dotted = ".".join(path) or "(whole file)"
+    place = source.origin(path)
+    if detail["type"] == "extra_forbidden":
+        allowed = sorted(_fields_at(record, path[:-1]))
+        return describe(
+            f"{place}: unknown key {dotted!r}{suggestion(path[-1], allowed)}",
+            given=f"{dotted} = {detail['input']!r}",
+            allowed=allowed,
+            fix="use one of the allowed keys, or remove it",
+        )
+    if detail["type"] == "missing":
+        return describe(f"{place}: key {dotted!r} is missing", given="nothing", allowed="a value", fix=f"add {dotted!r}")
+    allowed_text = detail["msg"].removeprefix("Value error, ")
+    return describe(f"{place}: {dotted!r} is not usable", given=repr(detail["input"]), allowed=allowed_text, fix=f"change {dotted!r}")
+
+
+def _fields_at(record: type[BaseModel], path: KeyPath) -> list[str]:
+    """Return the field names of the nested record at `path`; list indices are passed over."""
+    current = record
+    for part in path:
+        if part not in current.model_fields:
+            continue
+        annotation = current.model_fields[part].annotation
+        nested = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not nested:
+            return []
+        current = nested[0]
+    return list(current.model_fields)

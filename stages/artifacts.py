@@ -1,0 +1,185 @@
+"""What a stage leaves on disk, and how everything that enters a stage is fingerprinted."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from profiles.source import Record
+from stages.models.config import ModelConfig
+
+Dialect = Literal["float", "ort", "trt"]
+"""Form of an ONNX file: without Q/DQ nodes, or with those of ONNX Runtime or of TensorRT."""
+
+
+class Artifact(Record):
+    """A folder that a stage wrote. The record travels; the bytes stay in `folder`.
+
+    Attributes:
+        folder: Where the bytes lie; not part of the identity, so that a store can be moved.
+        digest: sha256 of the record and of every file; the identity.
+        key: Content address of the inputs: the artifact's name in the store.
+    """
+
+    folder: Path = Field(exclude=True)
+    digest: str = ""
+    key: str = ""
+
+
+class Dataset(Artifact):
+    """Images and labels, split once and for all.
+
+    Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    sizes: dict[str, int]
+    licence: str
+
+
+class History(Record):
+    """One epoch or segment of training, as shown to people."""
+
+    step: int
+    epoch: float
+    phase: Literal["trunk", "branch", "qat"]
+    loss: float
+    validation_top1: float
+
+
+class QuantizerState(Record):
+    """How a quantised network is rebuilt: the scales themselves are among the weights."""
+
+    dialect: Dialect
+    weight_bits: int
+
+
+class Checkpoint(Artifact):
+    """A network in training: weights as safetensors, structure as JSON.
+
+    Files: ``weights.safetensors``; where training can go on ``optimizer.safetensors``; on a trunk
+    ``scores.safetensors`` (one vector per group).
+
+    Attributes:
+        kept: Pruning history: channels kept by group; empty for a dense network.
+        quantizers: Set once the network holds quantisers.
+        step: Optimizer steps done in the learning-rate cycle.
+    """
+
+    model: ModelConfig
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    kept: dict[str, tuple[int, ...]] = {}
+    quantizers: QuantizerState | None = None
+    step: int = 0
+    history: tuple[History, ...] = ()
+    metrics: dict[str, float] = {}
+
+
+class OnnxGraph(Artifact):
+    """An ONNX file ``model.onnx`` with input `input` and output `logits`, dynamic batch.
+
+    Attributes:
+        dialect: The runtime family whose Q/DQ form the file holds; ``float`` has none.
+        audit: Counts of nodes, before and after simplification.
+        parity: Agreement with the torch network on real images.
+    """
+
+    dialect: Dialect
+    opset: int
+    image_shape: tuple[int, int, int]
+    audit: dict[str, int]
+    parity: dict[str, float]
+    parameters: int
+    macs: int
+
+
+class DeviceInfo(Record):
+    """The machine and library that a figure was measured with."""
+
+    device: str
+    isa: tuple[str, ...]
+    cores: int
+    system: str
+    runtime: str
+    runtime_version: str
+    present: bool
+
+
+class Engine(Artifact):
+    """A file that the runtime executes, beside the ``model.onnx`` that it was built from.
+
+    Attributes:
+        file: Name of the engine file in the folder.
+        coverage: What the runtime made of the graph, such as INT8 and float convolutions.
+        runnable: Whether the engine can be run on this machine.
+    """
+
+    file: str
+    runtime: str
+    dialect: Dialect
+    info: DeviceInfo
+    image_shape: tuple[int, int, int]
+    parameters: int
+    macs: int
+    coverage: dict[str, int]
+    runnable: bool
+
+
+class Latency(Record):
+    """Latency of one engine, in milliseconds on the clock named.
+
+    Attributes:
+        clock: ``thread_cpu`` or ``wall``.
+        p99: None below 1,000 samples.
+        cv: Standard deviation over mean.
+        source: ``measured`` on the engine, or ``estimated``.
+    """
+
+    source: Literal["measured", "estimated"]
+    clock: str
+    p50: float
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    mean: float | None = None
+    n: int = 0
+    cv: float | None = None
+    wall_p50: float | None = None
+
+    @property
+    def stable(self) -> bool:
+        """Whether the samples spread by no more than 2.5 %; an estimate has no spread."""
+        return self.cv is None or self.cv <= 0.025
+
+
+def fingerprint(value: Any) -> str:
+    """Return the identity of a stage's input.
+
+    Raises:
+        TypeError: The value has no identity of its own, such as a path or a dict.
+    """
+    if isinstance(value, Artifact):
+        return value.digest
+    if isinstance(value, Record):
+        return sha256_text(value.model_dump_json())
+    if value is None or isinstance(value, str | int | float | bool):
+        return sha256_text(json.dumps(value))
+    if isinstance(value, tuple):
+        return sha256_text(json.dumps([fingerprint(item) for item in value]))
+    raise TypeError(f"a {type(value).__name__} cannot enter a stage: pass a record, an artifact, a number or a text")
+
+
+def sha256_text(text: str) -> str:
+    """Return the hexadecimal sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(file: Path) -> str:
+    """Return the hexadecimal sha256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

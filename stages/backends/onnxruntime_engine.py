@@ -1,0 +1,117 @@
+"""ONNX Runtime on the CPU of this machine."""
+
+import os
+import platform
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from profiles.errors import ConfigError, describe
+from profiles.schema import Target
+from stages.artifacts import DeviceInfo
+from stages.backends.registry import Run
+from stages.errors import BuildError
+from stages.graph.exporting import INPUT
+
+ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
+"""Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
+PROVIDERS = ["CPUExecutionProvider"]
+
+
+class OnnxRuntimeBackend:
+    """The engine is the graph as ONNX Runtime optimised it for this machine."""
+
+    dialect: Literal["ort", "trt"] = "ort"
+    package = "onnxruntime"
+    engine_file = "engine.onnx"
+
+    def describe(self, target: Target) -> DeviceInfo:
+        """Return this machine's CPU, or the target's name with `present` false."""
+        name, flags = _cpu()
+        return DeviceInfo(
+            device=name if target.device.is_host else target.device.name,
+            isa=tuple(flag for flag in ISA_FLAGS if flag in flags) if target.device.is_host else (),
+            cores=os.cpu_count() or 1,
+            system=f"{platform.system()} {platform.machine()}",
+            runtime=target.runtime,
+            runtime_version=ort.__version__,
+            present=target.device.is_host,
+        )
+
+    def refuse_unsupported(self, target: Target) -> None:
+        """Refuse what ONNX Runtime's CPU kernels lack."""
+        if target.device.kind != "cpu" or target.precision == "fp16":
+            raise ConfigError(
+                describe(
+                    "runtime 'onnxruntime' cannot serve this target",
+                    given=f"{target.device.kind}, {target.precision}",
+                    allowed="cpu with fp32 or int8 (its CPU kernels have no fp16)",
+                    fix="change target.precision, or target.runtime to tensorrt or tensorrt-rtx for a gpu",
+                )
+            )
+
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+        """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels."""
+        options = _options(target.threads)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.optimized_model_filepath = str(engine)
+        try:
+            ort.InferenceSession(str(graph), options, providers=PROVIDERS)
+        except (RuntimeError, ValueError) as error:  # the classes that onnxruntime's C++ errors derive from
+            raise BuildError(f"ONNX Runtime cannot build {graph.name}: {error}") from error
+        kernels = Counter(node.op_type for node in onnx.load(engine).graph.node)
+        return {
+            "int8_convolutions": kernels["QLinearConv"],
+            "float_convolutions": kernels["Conv"] + kernels["FusedConv"],
+            "int8_additions": kernels["QLinearAdd"],
+            "kernels": kernels.total(),
+        }
+
+    def open_engine(self, engine: Path, target: Target) -> Run:
+        """Load an optimised graph as it is, without optimising it again."""
+        options = _options(target.threads)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _runner(ort.InferenceSession(str(engine), options, providers=PROVIDERS))
+
+
+def open_graph(graph: Path, threads: int = 1) -> Run:
+    """Run any ONNX file on this machine's CPU, for its accuracy alone."""
+    return _runner(ort.InferenceSession(str(graph), _options(threads), providers=PROVIDERS))
+
+
+def default_weight_bits(info: DeviceInfo) -> int:
+    """Return 8, or 7 on a CPU whose 8-bit products saturate (x86 without VNNI or AMX)."""
+    return 8 if not info.isa or FULL_ACCUMULATION & set(info.isa) else 7
+
+
+def _runner(session: ort.InferenceSession) -> Run:
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {INPUT: images})[0])
+
+    return run
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # a saved graph is meant for this machine only: no warning about that
+    return options
+
+
+def _cpu() -> tuple[str, set[str]]:
+    """Return the CPU's name and instruction flags, from /proc/cpuinfo where there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine(), {"asimd"} if platform.machine() in {"arm64", "aarch64"} else set()
+    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    return named.get("model name", platform.machine()), set(named.get("flags", named.get("Features", "")).split())
+
+
+backend = OnnxRuntimeBackend()

@@ -1,0 +1,86 @@
+"""Runtimes by name. A backend is an object that offers what `Backend` names."""
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from packaging.specifiers import SpecifierSet
+
+from profiles.errors import describe
+from profiles.schema import Target
+from stages.artifacts import DeviceInfo
+from stages.errors import DeviceUnavailable
+from stages.registry import resolve
+
+BACKENDS = {
+    "onnxruntime": "stages.backends.onnxruntime_engine:backend",
+    "tensorrt": "stages.backends.tensorrt_engine:full",
+    "tensorrt-rtx": "stages.backends.tensorrt_engine:rtx",
+}
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Images (n, c, h, w) float32 to logits (n, classes) float32, on the engine."""
+
+
+class Backend(Protocol):
+    """What Bonsai asks of a runtime."""
+
+    dialect: Literal["ort", "trt"]
+    package: str
+    engine_file: str
+
+    def describe(self, target: Target) -> DeviceInfo:
+        """Return the device and library that engines for `target` will be timed with here."""
+        ...
+
+    def refuse_unsupported(self, target: Target) -> None:
+        """Raise a ConfigError if the runtime cannot do what the target asks, whatever machine this is."""
+        ...
+
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+        """Build `engine` from an ONNX file and return what the runtime made of it."""
+        ...
+
+    def open_engine(self, engine: Path, target: Target) -> Run:
+        """Load an engine for inference."""
+        ...
+
+
+def backend_of(target: Target) -> Backend:
+    """Return the backend of a target's runtime."""
+    backend: Backend = resolve(target.runtime, BACKENDS, "backend")
+    return backend
+
+
+def check_target(target: Target) -> DeviceInfo:
+    """Check that engines for a target can be built here, and describe the device.
+
+    Raises:
+        ConfigError: The runtime cannot do what the target asks.
+        DeviceUnavailable: The runtime is not installed, or in another version than the profile allows.
+    """
+    backend = backend_of(target)
+    backend.refuse_unsupported(target)
+    try:
+        version = metadata.version(backend.package)
+    except metadata.PackageNotFoundError:
+        raise DeviceUnavailable(
+            describe(
+                f"runtime {target.runtime!r} is not installed",
+                given=f"no package {backend.package!r}",
+                allowed=target.runtime_version,
+                fix=f"pip install '{backend.package}{target.runtime_version}'",
+            )
+        ) from None
+    if version not in SpecifierSet(target.runtime_version, prereleases=True):
+        raise DeviceUnavailable(
+            describe(
+                f"runtime {target.runtime!r} has a version that the profile does not allow",
+                given=version,
+                allowed=target.runtime_version,
+                fix=f"pip install '{backend.package}{target.runtime_version}', or change target.runtime_version",
+            )
+        )
+    return backend.describe(target)

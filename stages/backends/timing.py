@@ -1,0 +1,97 @@
+"""Latency by one protocol for every runtime.
+
+Engines are timed in one process, in blocks that take turns, so that a drift of the machine meets all of them
+alike. Nothing is clipped. Wall time and the calling thread's CPU time are both kept: on a shared machine wall
+time counts the neighbours too, so a single-threaded engine is judged by its CPU time.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from profiles.source import Record
+from stages.artifacts import Latency
+from stages.backends.registry import Run
+
+CLOCKS = ("thread_cpu", "wall")
+
+
+class TimingConfig(Record):
+    """How latency is measured.
+
+    Attributes:
+        runs: Timed runs of each engine; p99 is reported from 1,000 on.
+        block: Runs of one engine before the next has its turn.
+        warmup_runs: Runs before anything is timed.
+        warmup_seconds: The warm-up lasts at least this long.
+    """
+
+    runs: Annotated[int, Field(ge=20)] = 2000
+    block: Annotated[int, Field(ge=1)] = 25
+    warmup_runs: Annotated[int, Field(ge=1)] = 200
+    warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
+
+
+def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig) -> dict[str, np.ndarray]:
+    """Time engines in turns.
+
+    Args:
+        engines: Engines by name.
+        images: One batch, (batch, c, h, w) float32.
+        config: The protocol.
+
+    Returns:
+        For every engine (2, runs) int64 nanoseconds: thread CPU time and wall time.
+    """
+    for run in engines.values():
+        started, done = time.monotonic(), 0
+        while done < config.warmup_runs or time.monotonic() - started < config.warmup_seconds:
+            run(images)
+            done += 1
+    samples = {name: np.empty((2, config.runs), dtype=np.int64) for name in engines}
+    for first in range(0, config.runs, config.block):
+        for name, run in engines.items():
+            for index in range(first, min(first + config.block, config.runs)):
+                wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+                run(images)
+                samples[name][:, index] = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+    return samples
+
+
+def gating_clock(threads: int) -> str:
+    """Return the clock that engines of this many threads are judged by."""
+    return "thread_cpu" if threads == 1 else "wall"
+
+
+def summarise(samples: np.ndarray, clock: str) -> Latency:
+    """Return percentiles, mean and spread of (2, n) nanoseconds, in milliseconds on `clock`."""
+    milliseconds = samples[CLOCKS.index(clock)] / 1e6
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(milliseconds, [50, 90, 95, 99]))
+    return Latency(
+        source="measured",
+        clock=clock,
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99 if len(milliseconds) >= 1000 else None,
+        mean=float(milliseconds.mean()),
+        n=len(milliseconds),
+        cv=float(milliseconds.std() / milliseconds.mean()),
+        wall_p50=float(np.median(samples[1]) / 1e6),
+    )
+
+
+def median_error(samples: np.ndarray, clock: str) -> float:
+    """Return the relative standard error of the median, from the medians of twenty consecutive parts."""
+    parts = np.array_split(samples[CLOCKS.index(clock)], 20)
+    medians = np.array([np.median(part) for part in parts])
+    return float(medians.std(ddof=1) / np.sqrt(len(medians)) / medians.mean())
+
+
+def save_samples(file: Path, samples: Mapping[str, np.ndarray]) -> None:
+    """Write the raw nanoseconds beside the result."""
+    np.savez_compressed(file, **samples)

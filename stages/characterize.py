@@ -1,0 +1,99 @@
+"""Stage `characterize`: the latency table of a network's operators on the target."""
+
+import time
+from pathlib import Path
+
+from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
+from profiles.roofline import estimate_us
+from profiles.schema import Target
+from stages.artifacts import Artifact, DeviceInfo
+from stages.backends.operator_timing import STATISTIC, measure_operator
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+from stages.pruning.operators import Operator, list_operators
+from stages.pruning.surgery import find_groups
+from stages.store import stage
+from stages.training.progress import report
+
+TABLE = "table.csv"
+
+
+class TableArtifact(Artifact):
+    """Files: ``table.csv``."""
+
+    source: str
+    entries: int
+    contention: float | None
+
+    def load(self) -> LatencyTable:
+        """Read the table."""
+        return LatencyTable.load(self.folder / TABLE)
+
+
+@stage(version=1, timed=True)
+def characterize(
+    out_dir: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, target: Target, info: DeviceInfo, step: int
+) -> TableArtifact:
+    """Measure every operator class of the network at its four corners, or estimate them where the device is not here.
+
+    On widths that are multiples of the step an operator's time is bilinear in input and output channels, so
+    that {one step, full} x {one step, full} suffices.
+
+    Args:
+        out_dir: Where the table is written.
+        model: The network.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        target: Device, runtime, precision, threads and batch.
+        info: The machine; `present` says whether it is the target.
+        step: Channel multiple.
+    """
+    network = build_network(model, image_shape, num_classes)
+    operators = list_operators(network, find_groups(network, image_shape), image_shape)
+    points = corner_points(operators, step)
+    entries, contentions = [], []
+    for done, (operator, ci, co) in enumerate(points):
+        if info.present:
+            entry, contention = measure_operator(operator, ci, co, target, scratch=out_dir)
+            contentions.append(contention)
+        else:
+            assert target.device.peak is not None  # the profile's schema asks for it
+            estimate = estimate_us(operator, ci, co, peak=target.device.peak, precision=target.precision, batch=target.batch, step=step)
+            entry = Entry(operator=operator, ci=ci, co=co, p10_us=estimate, p50_us=estimate, reps=0, kernels="roofline")
+        entries.append(entry)
+        if info.present and (done + 1) % 10 == 0:
+            report(f"characterize {info.device}", done=done + 1, total=len(points))
+    contention = max(contentions) if contentions else None
+    meta = TableMeta(
+        source="measured" if info.present else "estimated",
+        device=info.device,
+        runtime=info.runtime,
+        runtime_version=info.runtime_version,
+        precision=target.precision,
+        batch=target.batch,
+        threads=target.threads,
+        step=step,
+        clock="runtime profiler" if info.present else "none",
+        statistic=STATISTIC if info.present else "roofline",
+        date=time.strftime("%Y-%m-%d"),
+        contention=contention,
+    )
+    LatencyTable(meta, entries).save(out_dir / TABLE)
+    return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=contention)
+
+
+def corner_points(operators: tuple[Operator, ...], step: int) -> list[tuple[OperatorClass, int, int]]:
+    """Return (class, input channels, output channels) for the corners of every operator class."""
+    ends: dict[OperatorClass, tuple[set[int], set[int]]] = {}
+    for operator in operators:
+        ins, outs = ends.setdefault(operator.operator, (set(), set()))
+        full = dict(operator.full_widths)
+        for widths in ({group: min(step, width) for group, width in full.items()}, full):
+            ci, co = operator.channels(widths)
+            ins.add(ci)
+            outs.add(co)
+    points: list[tuple[OperatorClass, int, int]] = []
+    for cls, (ins, outs) in ends.items():
+        corners = {(c, c) for c in ins} if cls.depthwise else {(ci, co) for ci in (min(ins), max(ins)) for co in (min(outs), max(outs))}
+        points += [(cls, ci, co) for ci, co in sorted(corners)]
+    return points

@@ -1,0 +1,50 @@
+"""Networks on disk: the only place that rebuilds one.
+
+A network is its architecture (`ModelConfig`), its pruning history (channels kept by group), its quantisers,
+and its weights as safetensors.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stages.artifacts import Checkpoint, QuantizerState
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+from stages.pruning.groups import Kept
+from stages.pruning.surgery import cut, find_groups
+from stages.quantization.insert import insert_quantizers
+
+WEIGHTS, OPTIMIZER, SCORES = "weights.safetensors", "optimizer.safetensors", "scores.safetensors"
+
+
+def build(
+    model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, kept: Kept | None = None, quantizers: QuantizerState | None = None
+) -> nn.Module:
+    """Build a network with its initial weights, cut and with quantisers, in channels-last layout."""
+    network = build_network(model, image_shape, num_classes)
+    if kept:
+        cut(network, find_groups(network, image_shape), kept, image_shape)
+    if quantizers is not None:
+        network = insert_quantizers(network, image_shape, quantizers)
+    return network.to(memory_format=torch.channels_last)
+
+
+def load_network(checkpoint: Checkpoint) -> nn.Module:
+    """Return the checkpoint's network with its weights, in training mode."""
+    network = build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
+    network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
+    return network
+
+
+def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write named tensors as safetensors, in plain row-major layout."""
+    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, file)
+
+
+def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
+    """Read one of the checkpoint's safetensors files; empty if it has none."""
+    file = checkpoint.folder / name
+    return load_file(file) if file.exists() else {}

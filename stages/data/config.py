@@ -1,0 +1,31 @@
+"""Which images a recipe asks for, and how they are split."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from profiles.source import Record
+
+
+class DataConfig(Record):
+    """A dataset by name, loaded with `options` as keyword arguments, and its split.
+
+    Attributes:
+        name: A name of the table in `stages/data/registry.py`, or ``package.module:loader``.
+        options: Passed to the loader.
+        validation: Share of the images that decides between epochs, 0-1.
+        test: Share of the images that only the finished engine sees, 0-1.
+        seed: Of the split.
+    """
+
+    name: str
+    options: dict[str, int | float | str | bool] = {}
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "DataConfig":
+        if self.validation + self.test >= 0.9:
+            raise ValueError("`validation` + `test` must leave at least 0.1 for training")
+        return self

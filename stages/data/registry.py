@@ -1,0 +1,41 @@
+"""Datasets by name. A loader returns a `LoadedImages`; its keyword arguments are the recipe's `data.options`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from stages.artifacts import sha256_text
+from stages.data.config import DataConfig
+
+LOADERS = {
+    "digits": "stages.data.digits:load_digits",
+    "image_folder": "stages.data.image_folder:load_image_folder",
+}
+
+
+class LoadedImages(NamedTuple):
+    """All images of a dataset, before the split.
+
+    Attributes:
+        images: (n, c, h, w) uint8.
+        labels: (n,) int64, indices into `classes`.
+        licence: What may be done with the images.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+    licence: str
+
+
+def source_digest(data: DataConfig) -> str:
+    """Return a digest of the files that a dataset is loaded from, or an empty text where it has none of its own.
+
+    Names, sizes and times of change stand for the contents, so that a changed folder is loaded anew.
+    """
+    root = Path(str(data.options.get("root", "")))
+    if "root" not in data.options or not root.is_dir():
+        return ""
+    facts = [(file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*")) if file.is_file()]
+    return sha256_text(repr(facts))

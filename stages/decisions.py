@@ -1,0 +1,24 @@
+"""What the stages decided on the way to an engine."""
+
+from profiles.source import Record
+from stages.pruning.epi import Trigger
+from stages.pruning.fitting import Fit
+
+
+class Decisions(Record):
+    """How an engine came about, for its model card and report.
+
+    Attributes:
+        recipe: The recipe, whole, as JSON.
+        trigger: When the branch left the trunk.
+        fit: Which widths fit the budget.
+        dense_widths: Channels per group of the dense network.
+        table_source: Whether the latency table was measured or estimated.
+    """
+
+    recipe_name: str
+    recipe: str
+    trigger: Trigger
+    fit: Fit
+    dense_widths: dict[str, int]
+    table_source: str

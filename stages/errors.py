@@ -1,0 +1,35 @@
+"""Errors of the stages, each with the exit code of the command line.
+
+BonsaiError                  (profiles.errors)
+ ├── ConfigError             2: recipe, profile or option cannot be used
+ ├── GateMissed              3: the finished engine misses a limit
+ ├── BuildError              4: export or engine build failed
+ ├── DeviceUnavailable       5: the runtime or the device is not here
+ └── VerificationError       6: a package is not what its manifest says
+"""
+
+from profiles.errors import BonsaiError
+
+
+class GateMissed(BonsaiError):
+    """The finished engine misses its budget or a gate; the package is still written."""
+
+    exit_code = 3
+
+
+class BuildError(BonsaiError):
+    """A graph could not be exported, simplified or built into an engine."""
+
+    exit_code = 4
+
+
+class DeviceUnavailable(BonsaiError):
+    """The runtime is not installed here, or the device is not in this machine."""
+
+    exit_code = 5
+
+
+class VerificationError(BonsaiError):
+    """A package differs from its manifest, or its engine gives other results."""
+
+    exit_code = 6

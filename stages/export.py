@@ -1,0 +1,60 @@
+"""Stage `export`: from a checkpoint to a checked ONNX file."""
+
+from pathlib import Path
+
+from torch import fx, nn
+
+from stages.artifacts import Checkpoint, Dataset, Dialect, OnnxGraph
+from stages.backends.onnxruntime_engine import open_graph
+from stages.checkpoints import load_network
+from stages.graph.config import ExportConfig
+from stages.graph.exporting import MODEL, set_metadata, write_graph
+from stages.graph.parity import compare, require_parity
+from stages.models.counting import count_macs, count_parameters
+from stages.quantization.export_form import to_export_form
+from stages.store import stage
+from stages.training.batches import MEAN, STD, load_split
+
+
+@stage(version=1)
+def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect) -> OnnxGraph:
+    """Export with a dynamic batch, simplify, audit, and compare with torch on the validation images.
+
+    Args:
+        out_dir: Receives ``model.onnx``.
+        checkpoint: A float network (`dialect` is ``float``) or a quantised one.
+        dataset: Source of the real images.
+        config: Opset and limits of the comparison.
+        dialect: Form of the Q/DQ nodes.
+
+    Raises:
+        BuildError: The exporter, the simplifier or a check refuses the graph.
+    """
+    network = load_network(checkpoint).eval()
+    exported: nn.Module = network
+    if dialect != "float":
+        assert isinstance(network, fx.GraphModule), "only a quantised checkpoint has a dialect"
+        exported = to_export_form(network, dialect)
+    audit = write_graph(exported, checkpoint.image_shape, out_dir / MODEL, opset=config.opset, dialect=dialect)
+    images, _ = load_split(dataset, "validation")
+    parity = compare(network, open_graph(out_dir / MODEL), images)
+    require_parity(parity, config)
+    set_metadata(
+        out_dir / MODEL,
+        {
+            "bonsai.checkpoint": checkpoint.digest,
+            "bonsai.classes": ",".join(dataset.classes),
+            "bonsai.dialect": dialect,
+            "bonsai.preprocessing": f"pixels / 255, minus {MEAN}, over {STD}; NCHW float32",
+        },
+    )
+    return OnnxGraph(
+        folder=out_dir,
+        dialect=dialect,
+        opset=config.opset,
+        image_shape=checkpoint.image_shape,
+        audit=audit,
+        parity=parity,
+        parameters=count_parameters(network),
+        macs=count_macs(network, checkpoint.image_shape),
+    )

@@ -1,0 +1,82 @@
+"""What an ONNX graph holds, counted, so that no later tool changes it unseen."""
+
+from collections import Counter
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from stages.errors import BuildError
+
+INTEGERS = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}
+
+
+def audit_graph(model: onnx.ModelProto) -> dict[str, int]:
+    """Return counts of the graph's nodes and of what its Q/DQ pairs are made of.
+
+    ``quantized_convs`` counts convolutions whose input and weight both come through DequantizeLinear;
+    ``int8_weights`` counts the weights stored as int8; ``{uint8,int8}_activations`` the QuantizeLinear nodes by type.
+    """
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    types = Counter(node.op_type for node in model.graph.node)
+    counts = {"nodes": len(model.graph.node), **{op: types[op] for op in ("Conv", "Gemm", "MatMul", "Add", "BatchNormalization")}}
+    counts |= {op: types[op] for op in ("QuantizeLinear", "DequantizeLinear")}
+    counts["quantized_convs"] = sum(
+        node.op_type == "Conv" and all(_op(producers, name) == "DequantizeLinear" for name in node.input[:2]) for node in model.graph.node
+    )
+    dequantized = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    counts["int8_weights"] = sum(node.input[0] in initializers and initializers[node.input[0]].data_type == TensorProto.INT8 for node in dequantized)
+    for data_type, name in INTEGERS.items():
+        counts[f"{name}_activations"] = sum(
+            node.op_type == "QuantizeLinear" and len(node.input) > 2 and _type(initializers, producers, node.input[2]) == data_type for node in model.graph.node
+        )
+    return counts
+
+
+def require_same(before: dict[str, int], after: dict[str, int]) -> None:
+    """Compare the audits around a simplification.
+
+    Raises:
+        BuildError: Q/DQ nodes, int8 weights or activation types changed, or a BatchNorm was left.
+    """
+    changed = [
+        f"{name} {before[name]} -> {after[name]}"
+        for name in ("QuantizeLinear", "DequantizeLinear", "int8_weights", "uint8_activations", "int8_activations", "Conv")
+        if before[name] != after[name]
+    ]
+    if changed:
+        raise BuildError(f"the simplification changed the graph: {', '.join(changed)}")
+    if after["BatchNormalization"]:
+        raise BuildError(f"{after['BatchNormalization']} BatchNormalization nodes were not folded into their convolutions")
+
+
+def require_dialect(model: onnx.ModelProto, dialect: str) -> None:
+    """Check that a quantised graph is in the form that its runtime runs as INT8.
+
+    Raises:
+        BuildError: A convolution is not quantised, or activations have the other dialect's type or zero-points.
+    """
+    counts = audit_graph(model)
+    if counts["quantized_convs"] != counts["Conv"]:
+        raise BuildError(f"only {counts['quantized_convs']} of {counts['Conv']} convolutions are quantised")
+    wrong = "int8" if dialect == "ort" else "uint8"
+    if counts[f"{wrong}_activations"]:
+        raise BuildError(f"{counts[f'{wrong}_activations']} activations are {wrong}: not the {dialect} dialect")
+    if dialect == "trt" and any(numpy_helper.to_array(t).any() for t in model.graph.initializer if _is_zero_point(model, t.name)):
+        raise BuildError("a zero-point is not 0: TensorRT refuses it")
+
+
+def _op(producers: dict[str, onnx.NodeProto], name: str) -> str:
+    return producers[name].op_type if name in producers else ""
+
+
+def _type(initializers: dict[str, onnx.TensorProto], producers: dict[str, onnx.NodeProto], name: str) -> int:
+    if name in initializers:
+        return int(initializers[name].data_type)
+    constant = producers.get(name)
+    values = [a.t.data_type for a in constant.attribute if a.name == "value"] if constant is not None else []
+    return int(values[0]) if values else 0
+
+
+def _is_zero_point(model: onnx.ModelProto, name: str) -> bool:
+    return any(len(node.input) > 2 and node.input[2] == name for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"})

@@ -1,0 +1,21 @@
+"""How a network is exported."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from profiles.source import Record
+
+
+class ExportConfig(Record):
+    """Form of the ONNX file and how closely it must follow the torch network.
+
+    Attributes:
+        opset: Version of the default operator set.
+        min_agreement: Share of real images, 0-1, on which top-1 must agree with torch.
+        max_mean_difference: Largest mean difference of logits, relative to their standard deviation.
+    """
+
+    opset: Annotated[int, Field(ge=18, le=20)] = 20
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
+    max_mean_difference: Annotated[float, Field(gt=0)] = 0.05

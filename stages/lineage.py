@@ -1,0 +1,48 @@
+"""What an artifact was made from, back to the data."""
+
+import json
+from typing import Any
+
+from profiles.source import Record
+from stages.artifacts import Artifact
+from stages.manifest import MANIFEST
+
+
+class Ancestor(Record):
+    """One artifact in a lineage; `made_from` names others by ``stage/key``."""
+
+    artifact: str
+    digest: str
+    made_from: tuple[str, ...]
+    finished: str
+    seconds: float
+
+
+class Lineage(Record):
+    """Every artifact that went into a result, the result first."""
+
+    ancestors: tuple[Ancestor, ...]
+
+
+def trace_lineage(artifact: Artifact) -> Lineage:
+    """Follow the manifests from an artifact in the store to those it was made from."""
+    root = artifact.folder.parent.parent
+    waiting, seen, found = [f"{artifact.folder.parent.name}/{artifact.folder.name}"], set[str](), []
+    while waiting:
+        address = waiting.pop(0)
+        if address in seen:
+            continue
+        seen.add(address)
+        manifest = json.loads((root / address / MANIFEST).read_text())
+        parents = tuple(_addresses(manifest["inputs"]))
+        found.append(
+            Ancestor(artifact=address, digest=manifest["record"]["digest"], made_from=parents, finished=manifest["finished"], seconds=manifest["seconds"])
+        )
+        waiting += parents
+    return Lineage(ancestors=tuple(found))
+
+
+def _addresses(inputs: Any) -> list[str]:
+    if isinstance(inputs, dict):
+        return [inputs["artifact"]] if "artifact" in inputs else [a for value in inputs.values() for a in _addresses(value)]
+    return [a for value in inputs for a in _addresses(value)] if isinstance(inputs, list) else []

@@ -1,0 +1,124 @@
+"""Stage `measure`: accuracy and latency of the finished engine beside the dense network, and the verdict."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from profiles.schema import HardwareProfile
+from stages.artifacts import Checkpoint, Dataset, Engine, Latency
+from stages.backends.onnxruntime_engine import open_graph
+from stages.backends.registry import Run, backend_of
+from stages.backends.timing import TimingConfig, gating_clock, save_samples, summarise, time_interleaved
+from stages.checkpoints import WEIGHTS, load_network
+from stages.graph.exporting import MODEL
+from stages.measurements import Accuracy, Gate, Measurement, Row
+from stages.store import stage
+from stages.training.batches import load_split
+
+NAMES = ("dense", "pruned", "engine")
+
+
+@stage(version=1, timed=True)
+def measure(
+    out_dir: Path,
+    dense: Engine,
+    pruned: Engine,
+    engine: Engine,
+    quantised: Checkpoint,
+    dataset: Dataset,
+    profile: HardwareProfile,
+    timing: TimingConfig,
+    estimates: tuple[Latency, Latency, Latency] | None,
+) -> Measurement:
+    """Measure top-1 on the whole test split and latency in turns, and judge the gates.
+
+    Args:
+        out_dir: Receives the raw samples.
+        dense: FP32 engine of the dense network at the end of the cycle.
+        pruned: FP32 engine of the pruned network.
+        engine: The engine to ship.
+        quantised: The fake-quantised network that `engine` was exported from.
+        dataset: Source of the test split.
+        profile: Budget and gates.
+        timing: The protocol.
+        estimates: Latency of dense, pruned and engine where the device is not here; such an engine's accuracy is
+            measured by ONNX Runtime on the same ONNX file, and labelled so.
+    """
+    engines = dict(zip(NAMES, (dense, pruned, engine), strict=True))
+    images, labels = load_split(dataset, "test")
+    runs = {name: _open(e, profile) for name, e in engines.items()}
+    measured_by = "engine" if engine.runnable else "onnxruntime on the same ONNX file"
+    accuracy = {name: _accuracy(_hits(run, images, labels), len(labels), measured_by) for name, run in runs.items()}
+    contention = None
+    if estimates is None:
+        batch = images[: profile.target.batch].numpy()
+        samples = time_interleaved(runs, batch, timing)
+        save_samples(out_dir / "samples.npz", samples)
+        clock = gating_clock(profile.target.threads)
+        latencies = {name: summarise(values, clock) for name, values in samples.items()}
+        every = np.concatenate(list(samples.values()), axis=1)
+        contention = float(every[1].sum() / every[0].sum())
+    else:
+        latencies = dict(zip(NAMES, estimates, strict=True))
+    rows = {
+        name: Row(
+            name=name, accuracy=accuracy[name], latency=latencies[name], size_bytes=(e.folder / e.file).stat().st_size, parameters=e.parameters, macs=e.macs
+        )
+        for name, e in engines.items()
+    }
+    rows["quantised"] = _quantised_row(quantised, engine, images, labels)
+    ordered = tuple(rows[name] for name in ("dense", "pruned", "quantised", "engine"))
+    return Measurement(
+        folder=out_dir, rows=ordered, gates=judge(rows["dense"], rows["engine"], engine, profile), test_images=len(labels), contention=contention
+    )
+
+
+def judge(dense: Row, shipped: Row, engine: Engine, profile: HardwareProfile) -> tuple[Gate, ...]:
+    """Return every limit of the profile with what was found."""
+    assert dense.latency is not None and shipped.latency is not None
+    note = "" if shipped.latency.source == "measured" else "estimated"
+    if profile.budget.latency is not None:
+        found, limit, unit = shipped.latency.p50 / dense.latency.p50, profile.budget.latency, "of dense FP32 p50"
+    else:
+        found, limit, unit = shipped.latency.p50, float(profile.budget.latency_ms or 0), "ms p50"
+    drop = dense.accuracy.top1 - shipped.accuracy.top1
+    gates = [
+        Gate(name="latency", limit=limit, found=found, unit=unit, passed=found <= limit, note=note),
+        Gate(name="accuracy drop", limit=profile.gates.max_accuracy_drop, found=drop, unit="top-1", passed=drop <= profile.gates.max_accuracy_drop + 1e-9),
+    ]
+    if profile.gates.max_size_mb is not None:
+        size = shipped.size_bytes / 1e6
+        gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", passed=size <= profile.gates.max_size_mb))
+    if profile.target.precision == "int8" and "float_convolutions" in engine.coverage:
+        floats = engine.coverage["float_convolutions"]
+        gates.append(Gate(name="float convolutions", limit=1, found=floats, unit="kernels", passed=floats <= 1, note="the first may stay float"))
+    return tuple(gates)
+
+
+def _open(engine: Engine, profile: HardwareProfile) -> Run:
+    if engine.runnable:
+        return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
+    return open_graph(engine.folder / MODEL)
+
+
+def _hits(run: Run, images: torch.Tensor, labels: torch.Tensor) -> int:
+    return sum(int((run(images[i : i + 1].numpy()).argmax(1) == labels[i : i + 1].numpy()).sum()) for i in range(len(labels)))
+
+
+def _accuracy(hits: int, n: int, measured_by: str) -> Accuracy:
+    interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return Accuracy(top1=hits / n, low=float(interval.low), high=float(interval.high), n=n, measured_by=measured_by)
+
+
+def _quantised_row(quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
+    network = load_network(quantised).eval()
+
+    @torch.no_grad()
+    def run(batch: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]  # torch leaves it untyped
+
+    hits = _hits(run, images, labels)
+    size = (quantised.folder / WEIGHTS).stat().st_size
+    return Row(name="quantised", accuracy=_accuracy(hits, len(labels), "torch"), latency=None, size_bytes=size, parameters=engine.parameters, macs=engine.macs)

@@ -1,0 +1,77 @@
+"""What was measured, and on what."""
+
+from typing import Literal
+
+from profiles.source import Record
+from stages.artifacts import Artifact, Latency
+
+
+class Race(Artifact):
+    """Two engines timed in turns on one device.
+
+    Files: ``samples.npz``, raw nanoseconds.
+
+    Attributes:
+        ratio: p50 of the candidate over p50 of the reference.
+        error: Relative standard error of the ratio.
+        contention: Wall time over CPU time; 1 on a quiet machine.
+    """
+
+    candidate: Latency
+    reference: Latency
+    ratio: float
+    error: float
+    contention: float
+
+
+class Accuracy(Record):
+    """Top-1 on a whole split with its Wilson 95 % interval; ratios 0-1.
+
+    Attributes:
+        measured_by: What ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
+    """
+
+    top1: float
+    low: float
+    high: float
+    n: int
+    measured_by: str
+
+
+class Row(Record):
+    """One line of the result table.
+
+    Attributes:
+        latency: None where the network was not run as an engine.
+        size_bytes: Of the file that holds the network at this point.
+    """
+
+    name: Literal["dense", "pruned", "quantised", "engine"]
+    accuracy: Accuracy
+    latency: Latency | None
+    size_bytes: int
+    parameters: int
+    macs: int
+
+
+class Gate(Record):
+    """A limit and what was found."""
+
+    name: str
+    limit: float
+    found: float
+    unit: str
+    passed: bool
+    note: str = ""
+
+
+class Measurement(Artifact):
+    """The finished engine beside the dense network, and the verdict.
+
+    Files: ``samples.npz`` where engines were timed.
+    """
+
+    rows: tuple[Row, ...]
+    gates: tuple[Gate, ...]
+    test_images: int
+    contention: float | None

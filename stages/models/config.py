@@ -1,0 +1,21 @@
+"""Which network a recipe asks for."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from profiles.source import Record
+
+
+class ModelConfig(Record):
+    """A network by name, built with `options` as keyword arguments.
+
+    Attributes:
+        name: A name of the table in `stages/models/registry.py`, or ``package.module:factory``.
+        options: Passed to the factory beside `in_channels` and `num_classes`.
+        seed: Of the initial weights.
+    """
+
+    name: str
+    options: dict[str, int | float | str | bool] = {}
+    seed: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,28 @@
+"""What is pruned, when, and how far."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from profiles.source import Record
+from stages.pruning.epi import EpiConfig
+
+
+class PruneConfig(Record):
+    """Structured pruning to a latency budget.
+
+    Attributes:
+        epi: The trigger.
+        floor: Least share of a group's channels, 0-1, that is kept.
+        rounds: Most networks that the closed loop builds and times.
+        margin: Share of the budget, 0-1, that the closed loop leaves free for the spread of later measurements.
+        tolerance: The loop ends once the latency lies at most this share below what it aims at.
+        batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
+    """
+
+    epi: EpiConfig = EpiConfig()
+    floor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    rounds: Annotated[int, Field(ge=1)] = 6
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    batchnorm_batches: Annotated[int, Field(ge=1)] = 18

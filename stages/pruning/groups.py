@@ -1,0 +1,71 @@
+"""Groups of coupled channels, and the widths that they may keep."""
+
+from collections.abc import Mapping
+from math import ceil
+
+import torch
+
+from profiles.source import Record
+
+Widths = dict[str, int]
+Kept = dict[str, tuple[int, ...]]
+
+
+class Member(Record):
+    """One dimension of one module that a group runs through.
+
+    Attributes:
+        module: Dotted name in the network.
+        side: ``out`` for the channels it produces, ``in`` for those it consumes.
+        indices: Positions in the module's dimension.
+        channels: The group's channel that each position belongs to; as long as `indices`.
+    """
+
+    module: str
+    side: str
+    indices: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+class Group(Record):
+    """Channels that must leave together.
+
+    Attributes:
+        name: The first module, in the network's order, that produces the channels.
+        width: Channels of the dense network.
+    """
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+
+
+def width_options(group: Group, *, step: int, floor: float) -> tuple[int, ...]:
+    """Return the widths that a group may keep, ascending.
+
+    Multiples of the device's step from `floor` (a ratio 0-1 of the dense width, at least one step) up, and
+    the dense width itself.
+    """
+    least = max(step, ceil(floor * group.width))
+    return (*(w for w in range(step, group.width, step) if w >= least), group.width)
+
+
+def first_channels(widths: Widths) -> Kept:
+    """Keep the first channels of every group: for untrained networks, where only the number matters."""
+    return {name: tuple(range(width)) for name, width in widths.items()}
+
+
+def widths_of(kept: Kept) -> Widths:
+    """Return the number of channels kept per group."""
+    return {name: len(channels) for name, channels in kept.items()}
+
+
+def best_channels(scores: Mapping[str, torch.Tensor], widths: Widths) -> Kept:
+    """Return each group's highest-scored channels in ascending order; of equal scores the first is kept.
+
+    Args:
+        scores: (width,) per group.
+        widths: Number of channels to keep per group.
+    """
+    ranked = {name: torch.argsort(scores[name], descending=True, stable=True) for name in widths}
+    return {name: tuple(sorted(ranked[name][:width].tolist())) for name, width in widths.items()}

@@ -1,0 +1,147 @@
+"""The operators of a network as the runtime fuses them, with the groups that their channels belong to."""
+
+from collections.abc import Iterable
+
+from torch import fx, nn
+
+from profiles.latency import Calibration, LatencyTable, OperatorClass
+from profiles.source import Record
+from stages.graph.trace import before_moves, is_add, is_relu, module_of, only_user, shape_of, trace
+from stages.pruning.groups import Group, Widths
+
+
+class Operator(Record):
+    """One convolution or matrix product.
+
+    Attributes:
+        inputs: Groups that the input channels come from, each with its number of positions per channel
+            (above 1 behind a flatten).
+        fixed_inputs: Input channels of no group.
+        output: Group of the output channels, or None for fixed ones.
+        fixed_outputs: Output channels where `output` is None.
+        full_widths: Dense width of every group named here.
+    """
+
+    module: str
+    operator: OperatorClass
+    inputs: tuple[tuple[str, int], ...]
+    fixed_inputs: int
+    output: str | None
+    fixed_outputs: int
+    full_widths: tuple[tuple[str, int], ...]
+
+    def channels(self, widths: Widths) -> tuple[int, int]:
+        """Return (input, output) channels at the given widths."""
+        ci = self.fixed_inputs + sum(widths[group] * factor for group, factor in self.inputs)
+        return ci, self.fixed_outputs if self.output is None else widths[self.output]
+
+    def multiply_adds(self, widths: Widths) -> int:
+        """Return the multiply-accumulates for one image."""
+        ci, co = self.channels(widths)
+        o = self.operator
+        return o.height * o.width * o.kernel**2 * co * (1 if o.depthwise else ci)
+
+
+def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[Operator, ...]:
+    """Return the convolutions and linear layers of a dense network, in order of execution."""
+    traced = trace(network, image_shape)
+    groups = tuple(groups)
+    found = []
+    for node in traced.graph.nodes:
+        module = module_of(traced, node)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            found.append(_operator(traced, node, module, groups))
+    return tuple(found)
+
+
+class NetworkLatency:
+    """Predicted latency as a function of widths; every distinct operator is looked up once."""
+
+    def __init__(self, table: LatencyTable, operators: tuple[Operator, ...], calibration: Calibration) -> None:
+        self._table = table
+        self._operators = operators
+        self._calibration = calibration
+        self._known: dict[tuple[OperatorClass, int, int], float] = {}
+        self._by_group: dict[str, list[Operator]] = {}
+        for operator in operators:
+            for group in {*(name for name, _ in operator.inputs), *([operator.output] if operator.output else [])}:
+                self._by_group.setdefault(group, []).append(operator)
+
+    def calibrated(self, calibration: Calibration) -> "NetworkLatency":
+        """Return the same model with another calibration."""
+        return NetworkLatency(self._table, self._operators, calibration)
+
+    def sum_ms(self, widths: Widths) -> float:
+        """Return the uncalibrated sum over the operators in milliseconds."""
+        return sum(self._operator_ms(operator, widths) for operator in self._operators)
+
+    def __call__(self, widths: Widths) -> float:
+        """Return the calibrated latency of the whole network in milliseconds."""
+        return self._calibration.offset_ms + self._calibration.scale * self.sum_ms(widths)
+
+    def change(self, widths: Widths, group: str, width: int) -> float:
+        """Return the difference in milliseconds that setting one group to `width` makes."""
+        touched = self._by_group.get(group, [])
+        before = sum(self._operator_ms(operator, widths) for operator in touched)
+        changed = {**widths, group: width}
+        return self._calibration.scale * (sum(self._operator_ms(operator, changed) for operator in touched) - before)
+
+    def _operator_ms(self, operator: Operator, widths: Widths) -> float:
+        ci, co = operator.channels(widths)
+        key = (operator.operator, ci, co)
+        if key not in self._known:
+            self._known[key] = self._table.lookup_ms(*key)
+        return self._known[key]
+
+
+def _operator(traced: fx.GraphModule, node: fx.Node, module: nn.Conv2d | nn.Linear, groups: tuple[Group, ...]) -> Operator:
+    name = str(node.target)
+    output = next((g.name for g in groups if any(m.module == name and m.side == "out" for m in g.members)), None)
+    inputs = tuple((g.name, len(m.indices) // g.width) for g in groups for m in g.members if m.module == name and m.side == "in")
+    widths = {g.name: g.width for g in groups}
+    if isinstance(module, nn.Linear):
+        operator = OperatorClass(op="linear")
+        total_in, total_out = module.in_features, module.out_features
+    else:
+        height, width = shape_of(node)[-2:]
+        depthwise = module.groups > 1 and module.groups == module.in_channels == module.out_channels
+        operator = OperatorClass(
+            op="conv",
+            kernel=module.kernel_size[0],
+            stride=module.stride[0],
+            height=height,
+            width=width,
+            depthwise=depthwise,
+            epilogue=_epilogue(traced, node),
+        )
+        total_in, total_out = module.in_channels, module.out_channels
+    if operator.depthwise and output is not None:
+        inputs = ((output, 1),)
+    return Operator(
+        module=name,
+        operator=operator,
+        inputs=inputs,
+        fixed_inputs=total_in - sum(widths[group] * factor for group, factor in inputs),
+        output=output,
+        fixed_outputs=0 if output else total_out,
+        full_widths=tuple((name, width) for name, width in widths.items() if name == output or name in dict(inputs)),
+    )
+
+
+def _epilogue(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Return what is fused behind a convolution; an add belongs to the last of its inputs to be computed."""
+    after = only_user(node)
+    if after is not None and isinstance(module_of(traced, after), nn.BatchNorm2d):
+        node, after = after, only_user(after)
+    if after is None:
+        return "none"
+    if is_relu(traced, after):
+        return "relu"
+    if not is_add(after) or _position(traced, node) < max(_position(traced, argument) for argument in after.args[:2]):
+        return "none"
+    behind = only_user(after)
+    return "add_relu" if behind is not None and is_relu(traced, behind) else "add"
+
+
+def _position(traced: fx.GraphModule, node: fx.Node) -> int:
+    return list(traced.graph.nodes).index(before_moves(traced, node))

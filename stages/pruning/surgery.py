@@ -1,0 +1,122 @@
+"""Finding coupled channels and cutting them out, with Torch-Pruning's dependency graph.
+
+Torch-Pruning is given explicit channel indices, never ratios; selection and rounding are Bonsai's own.
+"""
+
+import copy
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from stages.pruning.groups import Group, Kept, Member
+
+TOLERANCE = 1e-4
+"""Largest difference between zeroing and removing channels, relative to the largest output (fp32)."""
+
+
+def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
+    """Return the groups of channels that may be removed; those that make up the logits are left out.
+
+    Args:
+        network: A dense or pruned network; it is left as it was.
+        image_shape: (channels, height, width).
+    """
+    graph = _dependency_graph(network, image_shape)
+    names = {module: name for name, module in network.named_modules()}
+    groups = []
+    for found in graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
+        if any(graph.is_out_channel_pruning_fn(dep.handler) and not dep.target.outputs for dep, _ in found):
+            continue
+        members = tuple(
+            Member(
+                module=names[item.dep.target.module],
+                side="out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in",
+                indices=tuple(item.idxs),
+                channels=tuple(item.root_idxs),
+            )
+            for item in found
+            if item.dep.target.module in names
+        )
+        groups.append(Group(name=_first_producer(network, members), width=len(found[0].idxs), members=tuple(dict.fromkeys(members))))
+    order = {name: position for position, name in enumerate(names.values())}
+    return tuple(sorted(groups, key=lambda group: order[group.name]))
+
+
+def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> None:
+    """Remove from `network`, in place, every channel that `kept` does not name.
+
+    Args:
+        network: The dense network that `groups` were found in.
+        groups: From `find_groups`.
+        kept: Channels to keep by group name, ascending; a group without an entry stays whole.
+        image_shape: (channels, height, width).
+
+    Raises:
+        ValueError: A group does not exist, would be emptied, or a channel does not exist.
+    """
+    by_name = {group.name: group for group in groups}
+    for name, channels in kept.items():
+        if name not in by_name:
+            raise ValueError(f"cannot cut group {name!r}: the network has {', '.join(by_name)}")
+        if not channels or not set(channels) <= set(range(by_name[name].width)):
+            raise ValueError(f"cannot cut group {name!r} to channels {channels}: keep at least one of 0..{by_name[name].width - 1}")
+    trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    graph = _dependency_graph(network, image_shape)
+    for name, channels in kept.items():
+        removed = sorted(set(range(by_name[name].width)) - set(channels))
+        if removed:
+            root = network.get_submodule(name)
+            prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else tp.prune_conv_out_channels
+            graph.get_pruning_group(root, prune, removed).prune()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trainable[name])
+
+
+def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> float:
+    """Return how far removing channels differs from zeroing them, relative to the largest output.
+
+    Raises:
+        ValueError: The difference exceeds `TOLERANCE`: the network's coupling was not understood.
+    """
+    zeroed = copy.deepcopy(dense).eval()
+    with torch.no_grad():
+        for group in groups:
+            removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
+            for member in (m for m in group.members if m.side == "out"):
+                rows = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
+                module = zeroed.get_submodule(member.module)
+                for parameter in (p for name, p in module.named_parameters(recurse=False) if name in {"weight", "bias"}):
+                    parameter[rows] = 0
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(4, *image_shape, generator=generator)
+        training = pruned.training
+        expected, found = zeroed(images), pruned.eval()(images)
+        pruned.train(training)
+    error = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if error > TOLERANCE:
+        raise ValueError(
+            f"removing channels is not the same as zeroing them (relative difference {error:.1e}, allowed {TOLERANCE:.0e}): the network reshapes or mixes channels"
+        )
+    return error
+
+
+def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
+    """Trace the network's couplings; Torch-Pruning does not see frozen parameters, so none is frozen meanwhile."""
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    modes = {module: module.training for module in network.modules()}
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    with torch.enable_grad():  # it traces through autograd
+        graph = tp.DependencyGraph().build_dependency(network.eval(), torch.zeros(2, *image_shape))
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for module, training in modes.items():
+        module.training = training
+    return graph
+
+
+def _first_producer(network: nn.Module, members: tuple[Member, ...]) -> str:
+    producers = {m.module for m in members if m.side == "out"}
+    weighted = (nn.modules.conv._ConvNd, nn.Linear)
+    return next(name for name, module in network.named_modules() if name in producers and isinstance(module, weighted))

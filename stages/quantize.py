@@ -1,0 +1,70 @@
+"""Stage `quantize`: calibrate (PTQ), then fine-tune with simulated quantisation (QAT)."""
+
+import math
+from pathlib import Path
+
+from stages.artifacts import Checkpoint, Dataset, Dialect, QuantizerState
+from stages.checkpoints import WEIGHTS, load_network, save_tensors
+from stages.quantization.calibrate import calibrate, freeze_batchnorm
+from stages.quantization.config import QuantizeConfig
+from stages.quantization.insert import insert_quantizers
+from stages.store import RESUME, stage
+from stages.training.config import TrainConfig
+from stages.training.loop import make_optimizer, reproducible
+from stages.training.phase import Phase
+from stages.training.progress import say
+
+
+@stage(version=1)
+def quantize(
+    out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
+) -> Checkpoint:
+    """Put quantisers on a trained network, calibrate them on training images, and fine-tune.
+
+    Args:
+        out_dir: Receives the weights and scales.
+        pruned: The float network at the end of its cycle.
+        dataset: What to train on; the test split is not read.
+        training: Batch size, weight decay, augmentation and seed.
+        config: Length and learning rate of QAT.
+        dialect: The runtime's grid that is simulated.
+        weight_bits: 8, or 7 for devices whose 8-bit products saturate.
+    """
+    state = QuantizerState(dialect=dialect, weight_bits=weight_bits)
+    phase = Phase("qat", dataset, training, out_dir / RESUME)
+    per_epoch = phase.batches.per_epoch
+    start, stop = pruned.step, pruned.step + config.epochs * per_epoch
+    with reproducible(training):
+        float_network = load_network(pruned)
+        float_top1 = phase.validation_top1(float_network)
+        network = insert_quantizers(float_network, pruned.image_shape, state)
+        calibrate(network, (phase.batches.batch(start + i)[0] for i in range(config.calibration_batches)))
+        ptq_top1 = phase.validation_top1(network)
+        say(f"PTQ validation top-1 {ptq_top1:.4f} (float {float_top1:.4f})")
+
+        def freeze_at_the_end(step: int) -> None:
+            if step >= stop - config.frozen_epochs * per_epoch:
+                freeze_batchnorm(network)
+
+        history = phase.train(
+            network,
+            make_optimizer(network, training),
+            pruned.history,
+            start=start,
+            stop=stop,
+            rate=lambda step: config.lr * 0.5 * (1 + math.cos(math.pi * (step - start) / (stop - start))),
+            before_epoch=freeze_at_the_end,
+        )
+        qat_top1 = phase.validation_top1(network)
+    save_tensors(out_dir / WEIGHTS, network.state_dict())
+    return pruned.model_copy(
+        update={
+            "folder": out_dir,
+            "digest": "",
+            "key": "",
+            "quantizers": state,
+            "step": stop,
+            "history": history,
+            "metrics": {**pruned.metrics, "validation_top1_float": float_top1, "validation_top1_ptq": ptq_top1, "validation_top1_qat": qat_top1},
+        }
+    )
