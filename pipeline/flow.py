@@ -27,8 +27,8 @@ from stages.measure import measure
 from stages.package import Package, package
 from stages.prepare import prepare
 from stages.prune import prune
+from stages.pruning.groups import WidthPlan
 from stages.quantize import quantize
-from stages.sketch import WidthPlan
 from stages.store import Step, Store
 
 DEFAULT_STORE = Path("artifacts")

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from pipeline.recipe import Recipe
+from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Dialect, Engine, Latency
@@ -17,12 +18,12 @@ from stages.compile import compile as compile_engine
 from stages.measurements import Race
 from stages.models.registry import build_network
 from stages.pruning.fitting import Fit, fit_widths
-from stages.pruning.groups import Group, Widths, width_options
+from stages.pruning.groups import Group, WidthPlan, Widths, width_options
 from stages.pruning.operators import NetworkLatency, Operator, list_operators
 from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
-from stages.pruning.surgery import find_groups
+from stages.pruning.surgery import find_groups, refused_groups
 from stages.race import race
-from stages.sketch import WidthPlan, sketch
+from stages.sketch import sketch
 from stages.store import Step
 from stages.training.progress import say
 
@@ -46,10 +47,18 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     """Build the recipe's network and find what can be pruned in it.
 
     Raises:
-        ConfigError: The network does not exist, or cannot be traced.
+        ConfigError: The network does not exist, cannot be traced, or has nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
-    groups = find_groups(network, image_shape)
+    found = find_groups(network, image_shape)
+    refused = refused_groups(network, found, image_shape)
+    for name, reason in refused.items():
+        say(f"group {name} is left whole: {reason}")
+    groups = tuple(group for group in found if group.name not in refused)
+    if not groups:
+        raise ConfigError(
+            describe("no channels of this network can be pruned", given=recipe.model.name, allowed="at least one group of channels", fix="choose another model")
+        )
     return Network(image_shape, num_classes, groups, list_operators(network, groups, image_shape))
 
 

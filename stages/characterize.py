@@ -63,7 +63,7 @@ def characterize(
         entries.append(entry)
         if info.present and (done + 1) % 10 == 0:
             report(f"characterize {info.device}", done=done + 1, total=len(points))
-    contention = max(contentions) if contentions else None
+    highest = max(contentions) if contentions else None
     meta = TableMeta(
         source="measured" if info.present else "estimated",
         device=info.device,
@@ -76,10 +76,10 @@ def characterize(
         clock="runtime profiler" if info.present else "none",
         statistic=STATISTIC if info.present else "roofline",
         date=time.strftime("%Y-%m-%d"),
-        contention=contention,
+        contention=highest,
     )
     LatencyTable(meta, entries).save(out_dir / TABLE)
-    return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=contention)
+    return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=highest)
 
 
 def corner_points(operators: tuple[Operator, ...], step: int) -> list[tuple[OperatorClass, int, int]]:

@@ -2,6 +2,7 @@
 
 BonsaiError                  (profiles.errors)
  ├── ConfigError             2: recipe, profile or option cannot be used
+ ├── TrainingDiverged        1: the loss is no longer finite
  ├── GateMissed              3: the finished engine misses a limit
  ├── BuildError              4: export or engine build failed
  ├── DeviceUnavailable       5: the runtime or the device is not here
@@ -9,6 +10,10 @@ BonsaiError                  (profiles.errors)
 """
 
 from profiles.errors import BonsaiError
+
+
+class TrainingDiverged(BonsaiError):
+    """Training cannot go on: the loss is no longer finite."""
 
 
 class GateMissed(BonsaiError):

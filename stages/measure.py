@@ -10,7 +10,7 @@ from profiles.schema import HardwareProfile
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import Run, backend_of
-from stages.backends.timing import TimingConfig, gating_clock, save_samples, summarise, time_interleaved
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_interleaved
 from stages.checkpoints import WEIGHTS, load_network
 from stages.graph.exporting import MODEL
 from stages.measurements import Accuracy, Gate, Measurement, Row
@@ -51,15 +51,14 @@ def measure(
     runs = {name: _open(e, profile) for name, e in engines.items()}
     measured_by = "engine" if engine.runnable else "onnxruntime on the same ONNX file"
     accuracy = {name: _accuracy(_hits(run, images, labels), len(labels), measured_by) for name, run in runs.items()}
-    contention = None
+    busy = None
     if estimates is None:
         batch = images[: profile.target.batch].numpy()
         samples = time_interleaved(runs, batch, timing)
-        save_samples(out_dir / "samples.npz", samples)
-        clock = gating_clock(profile.target.threads)
+        save_samples(out_dir / SAMPLES, samples)
+        clock = gating_clock(profile.target)
         latencies = {name: summarise(values, clock) for name, values in samples.items()}
-        every = np.concatenate(list(samples.values()), axis=1)
-        contention = float(every[1].sum() / every[0].sum())
+        busy = contention(samples)
     else:
         latencies = dict(zip(NAMES, estimates, strict=True))
     rows = {
@@ -70,9 +69,7 @@ def measure(
     }
     rows["quantised"] = _quantised_row(quantised, engine, images, labels)
     ordered = tuple(rows[name] for name in ("dense", "pruned", "quantised", "engine"))
-    return Measurement(
-        folder=out_dir, rows=ordered, gates=judge(rows["dense"], rows["engine"], engine, profile), test_images=len(labels), contention=contention
-    )
+    return Measurement(folder=out_dir, rows=ordered, gates=judge(rows["dense"], rows["engine"], engine, profile), test_images=len(labels), contention=busy)
 
 
 def judge(dense: Row, shipped: Row, engine: Engine, profile: HardwareProfile) -> tuple[Gate, ...]:

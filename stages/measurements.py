@@ -9,7 +9,7 @@ from stages.artifacts import Artifact, Latency
 class Race(Artifact):
     """Two engines timed in turns on one device.
 
-    Files: ``samples.npz``, raw nanoseconds.
+    Files: ``samples.safetensors``, raw nanoseconds.
 
     Attributes:
         ratio: p50 of the candidate over p50 of the reference.
@@ -64,11 +64,17 @@ class Gate(Record):
     passed: bool
     note: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What was found against the limit, in a few words."""
+        verdict = "met" if self.passed else "MISSED"
+        return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {verdict}" + (f" ({self.note})" if self.note else "")
+
 
 class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
-    Files: ``samples.npz`` where engines were timed.
+    Files: ``samples.safetensors`` where engines were timed.
     """
 
     rows: tuple[Row, ...]

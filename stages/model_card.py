@@ -33,7 +33,8 @@ Latency: {latency_sentence(measurement, engine)}
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
-Classes: {", ".join(dataset.classes)}. Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version} on {profile.target.device.name}; `model.onnx` is what it was built from.
+Classes: {", ".join(dataset.classes)}.
+Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version} on {profile.target.device.name}; `model.onnx` is what it was built from.
 
 ## How it was made
 Pruned at {when} of the dense training; at the end validation top-1 was {quantised.history[-1].validation_top1:.4f}. Latency table: {decisions.table_source}.
@@ -63,9 +64,7 @@ def row_cells(row: Row) -> list[str]:
 
 def gate_lines(gates: tuple[Gate, ...]) -> str:
     """Return a list of the gates, met or missed."""
-    return "\n".join(
-        f"- {g.name}: {g.found:.4g} {g.unit}, limit {g.limit:.4g}: {'met' if g.passed else 'MISSED'}{f' ({g.note})' if g.note else ''}" for g in gates
-    )
+    return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
 def latency_sentence(measurement: Measurement, engine: Engine) -> str:
@@ -77,7 +76,7 @@ def latency_sentence(measurement: Measurement, engine: Engine) -> str:
     spread = "stable" if latency.stable else "UNSTABLE"
     return (
         f"measured on {engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, dense and engine in turns, n = {latency.n} each, "
-        f"clock {latency.clock}, CV {latency.cv:.1%} ({spread}: the limit is 2.5 %), wall p50 {latency.wall_p50:.3f} ms, contention {measurement.contention:.2f}."
+        f"clock {latency.clock}, CV {latency.cv:.1%} ({spread}: limit 2.5 %), wall p50 {latency.wall_p50:.3f} ms, contention {measurement.contention:.2f}."
     )
 
 

@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import OPTIMIZER, SCORES, WEIGHTS, build, load_network, load_tensors, save_tensors
+from stages.checkpoints import OPTIMIZER, SCORES, WEIGHTS, build, load_network, load_tensors, save_tensors, to_channels_last
 from stages.pruning.config import PruneConfig
-from stages.pruning.groups import Kept, best_channels
+from stages.pruning.groups import Kept, WidthPlan, best_channels
 from stages.pruning.surgery import check_cut, cut, find_groups
-from stages.sketch import WidthPlan
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
 from stages.training.loop import make_optimizer, reestimate_batchnorm, reproducible
@@ -38,7 +37,7 @@ def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, t
         original = load_network(dense)
         cut(network, groups, kept, dense.image_shape)
         difference = check_cut(original, network, groups, kept, dense.image_shape)
-        network = network.to(memory_format=torch.channels_last)
+        to_channels_last(network)
         optimizer = make_optimizer(network, training)
         restore_optimizer(network, optimizer, cut_moments(dense, kept))
         reestimate_batchnorm(network, phase.batches, start=dense.step, count=config.batchnorm_batches)

@@ -1,5 +1,6 @@
 """Stage `race`: two engines timed in turns."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from profiles.schema import Target
 from stages.artifacts import Engine
 from stages.backends.registry import backend_of
-from stages.backends.timing import TimingConfig, gating_clock, median_error, save_samples, summarise, time_interleaved
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, median_error, save_samples, summarise, time_interleaved
 from stages.measurements import Race
 from stages.store import stage
 
@@ -28,16 +29,14 @@ def race(out_dir: Path, candidate: Engine, reference: Engine, target: Target, im
     engines = {name: backend.open_engine(e.folder / e.file, target) for name, e in (("candidate", candidate), ("reference", reference))}
     images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
     samples = time_interleaved(engines, images, timing)
-    save_samples(out_dir / "samples.npz", samples)
-    clock = gating_clock(target.threads)
+    save_samples(out_dir / SAMPLES, samples)
+    clock = gating_clock(target)
     latency = {name: summarise(values, clock) for name, values in samples.items()}
-    errors = [median_error(values, clock) for values in samples.values()]
-    every = np.concatenate(list(samples.values()), axis=1)
     return Race(
         folder=out_dir,
         candidate=latency["candidate"],
         reference=latency["reference"],
         ratio=latency["candidate"].p50 / latency["reference"].p50,
-        error=float(np.hypot(*errors)),
-        contention=float(every[1].sum() / every[0].sum()),
+        error=math.hypot(*(median_error(values, clock) for values in samples.values())),
+        contention=contention(samples),
     )

@@ -9,22 +9,15 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from profiles.source import Record
 from stages.artifacts import Dialect, OnnxGraph, QuantizerState
 from stages.checkpoints import build
 from stages.graph.exporting import MODEL, write_graph
 from stages.models.config import ModelConfig
 from stages.models.counting import count_macs, count_parameters
-from stages.pruning.groups import first_channels
+from stages.pruning.groups import WidthPlan, first_channels
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
 from stages.store import stage
-
-
-class WidthPlan(Record):
-    """Channels to keep per group; a group without an entry stays whole."""
-
-    widths: dict[str, int] = {}
 
 
 @stage(version=1)

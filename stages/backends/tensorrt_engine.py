@@ -1,1 +1,221 @@
-full = rtx = None
+"""TensorRT and TensorRT for RTX: two libraries with one Python API, served by one implementation.
+
+TensorRT builds for the GPU in this machine, TensorRT for RTX ahead of time and without any. Neither is imported here: the build has a
+process of its own (`tensorrt_build.py`), and only running an engine brings the library into this one (`tensorrt_run.py`).
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from profiles.errors import ConfigError, describe
+from profiles.schema import Target
+from stages.artifacts import DeviceInfo
+from stages.backends.registry import Run
+from stages.backends.tensorrt_build import Request
+from stages.backends.tensorrt_run import open_plan
+from stages.errors import BuildError, DeviceUnavailable
+from stages.graph.exporting import INPUT
+
+BUILD_SECONDS = 600.0
+"""A build that takes longer is ended."""
+BUILD_FILE = Path(__file__).with_name("tensorrt_build.py")
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT for RTX builds FP32 graphs for; it knows 7.5 too, but with FP16 only."""
+TURING = "7.5"
+
+
+class Gpu(NamedTuple):
+    """A GPU in this machine, as the driver describes it."""
+
+    name: str
+    sm: str
+    uuid: str
+
+
+class TensorRTBackend:
+    """One of the two libraries.
+
+    An engine takes 1 to `target.batch` images and is tuned for `target.batch`. FP32 convolutions and products may run as TF32, the
+    library's default.
+
+    Args:
+        library: Import name.
+        package: Name of the distribution.
+        ahead_of_time: Whether it builds for a compute capability, with no such GPU at hand.
+    """
+
+    dialect: Literal["ort", "trt"] = "trt"
+    engine_file = "engine.plan"
+
+    def __init__(self, *, library: str, package: str, ahead_of_time: bool) -> None:
+        self.library = library
+        self.package = package
+        self.ahead_of_time = ahead_of_time
+
+    def describe(self, target: Target) -> DeviceInfo:
+        """Return this machine's GPU of the target's compute capability, or the target's name with `present` false."""
+        gpu = find_gpu(target)
+        return DeviceInfo(
+            device=gpu.name if gpu else target.device.name,
+            isa=(),
+            cores=os.cpu_count() or 1,
+            system=f"{platform.system()} {platform.machine()}",
+            runtime=target.runtime,
+            runtime_version=metadata.version(self.package),
+            present=gpu is not None,
+        )
+
+    def refuse_unsupported(self, target: Target) -> None:
+        """Refuse what the library, or the graphs that Bonsai exports for it, cannot do."""
+        problem = f"runtime {target.runtime!r} cannot serve this target"
+        device, precision = target.device, target.precision
+        if device.kind != "gpu":
+            raise ConfigError(describe(problem, given=device.kind, allowed="gpu", fix="change target.device, or target.runtime to onnxruntime for a cpu"))
+        if self.ahead_of_time and device.sm == TURING:
+            raise ConfigError(
+                describe(
+                    f"{problem}: it builds fp16 alone for Turing (FP32 GEMM is not supported), and Bonsai does not export fp16 yet",
+                    given=f"sm {device.sm}, {precision}",
+                    allowed=f"sm {', '.join(RTX_CAPABILITIES)}",
+                    fix="change target.runtime to tensorrt, and build on the device",
+                )
+            )
+        if self.ahead_of_time and device.sm not in RTX_CAPABILITIES:
+            raise ConfigError(
+                describe(
+                    f"{problem}: it does not build for this compute capability",
+                    given=f"sm {device.sm}",
+                    allowed=f"sm {', '.join(RTX_CAPABILITIES)}",
+                    fix="change target.runtime to tensorrt, and build on the device",
+                )
+            )
+        if precision == "fp16":
+            raise ConfigError(
+                describe(
+                    f"{problem}: Bonsai does not export fp16 graphs yet", given=precision, allowed="fp32, int8", fix="change target.precision to int8 or fp32"
+                )
+            )
+
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+        """Build the engine in a process of its own; return counts of layers in the network as the library parsed it.
+
+        Raises:
+            BuildError: The library refuses the graph, crashes or takes more than `BUILD_SECONDS`.
+            DeviceUnavailable: The library is not here, or it needs a GPU that is not here.
+        """
+        environment = dict(os.environ)
+        if not self.ahead_of_time:  # an environment that names its GPUs itself keeps its word
+            environment.setdefault("CUDA_VISIBLE_DEVICES", self._require_gpu(target, "built").uuid)
+        part = engine.with_name(f"{engine.name}.part")
+        request = Request(
+            library=self.library,
+            graph=str(graph.resolve()),
+            engine=str(part.resolve()),
+            input=INPUT,
+            image_shape=image_shape,
+            batch=target.batch,
+            capability=f"SM{target.device.sm}".replace(".", "") if self.ahead_of_time else None,
+        )
+        try:
+            coverage = self._answer(request, environment)
+            os.replace(part, engine)
+        finally:
+            part.unlink(missing_ok=True)
+        return coverage
+
+    def open_engine(self, engine: Path, target: Target) -> Run:
+        """Load an engine on this machine's GPU of the target's compute capability.
+
+        Raises:
+            DeviceUnavailable: There is no such GPU, or the library does not load the engine.
+        """
+        return open_plan(engine, library=self.library, sm=self._require_gpu(target, "run").sm, batch=target.batch)
+
+    def _require_gpu(self, target: Target, purpose: str) -> Gpu:
+        gpu = find_gpu(target)
+        if gpu is None:
+            raise DeviceUnavailable(
+                describe(
+                    f"engines of runtime {target.runtime!r} for {target.device.name} are {purpose} where the GPU is",
+                    given=", ".join(f"{gpu.name} (sm {gpu.sm})" for gpu in list_gpus()) or "no NVIDIA GPU that nvidia-smi lists",
+                    allowed=f"a GPU of sm {target.device.sm}",
+                    fix="run this on the device",
+                )
+            )
+        return gpu
+
+    def _answer(self, request: Request, environment: dict[str, str]) -> dict[str, int]:
+        """Return the coverage that the building process reports, or raise what it reports instead."""
+        graph = Path(request.graph).name
+        answer = _run_builder(request, environment)
+        if "unavailable" in answer:
+            raise DeviceUnavailable(
+                describe(
+                    f"library {self.library!r} cannot be imported",
+                    given=answer["unavailable"],
+                    allowed="a working installation",
+                    fix=f"pip install {self.package}",
+                )
+            )
+        if "refused" in answer:
+            raise BuildError("\n  ".join([f"{self.package} cannot build {graph}:", *(answer["refused"][:3] or ["it gives no reason"])]))
+        return {str(name): int(count) for name, count in answer["coverage"].items()}
+
+
+def find_gpu(target: Target) -> Gpu | None:
+    """Return this machine's first GPU of the target's compute capability."""
+    return next((gpu for gpu in list_gpus() if gpu.sm == target.device.sm), None)
+
+
+def list_gpus() -> tuple[Gpu, ...]:
+    """Return the NVIDIA GPUs of this machine, in the driver's order; none where the driver's tool is missing or fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    listing = subprocess.run([tool, "--query-gpu=name,compute_cap,uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False)
+    return parse_gpus(listing.stdout) if listing.returncode == 0 else ()
+
+
+def parse_gpus(listing: str) -> tuple[Gpu, ...]:
+    """Read nvidia-smi's lines ``name, compute capability, uuid``."""
+    return tuple(Gpu(*line.rsplit(", ", 2)) for line in listing.splitlines() if line.strip())
+
+
+def _run_builder(request: Request, environment: dict[str, str]) -> dict[str, Any]:
+    """Run the building process and return its answer.
+
+    Raises:
+        BuildError: It crashes, or takes more than `BUILD_SECONDS`.
+    """
+    graph = Path(request.graph).name
+    command = [sys.executable, "-P", str(BUILD_FILE)]  # -P: modules beside the file must not hide those of Python
+    try:
+        process = subprocess.run(
+            command,
+            input=json.dumps(asdict(request)),
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{request.library} did not build {graph} within {BUILD_SECONDS:g} s; its process was ended") from None
+    if process.returncode != 0:
+        last_words = process.stderr.strip().splitlines()[-1:] or ["it left no message"]
+        raise BuildError(f"the process in which {request.library} builds {graph} ended with code {process.returncode}: {last_words[0]}")
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # the library may print before it
+    return answer
+
+
+full = TensorRTBackend(library="tensorrt", package="tensorrt", ahead_of_time=False)
+rtx = TensorRTBackend(library="tensorrt_rtx", package="tensorrt-rtx", ahead_of_time=True)

@@ -12,12 +12,15 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from safetensors.numpy import save_file
 
+from profiles.schema import Target
 from profiles.source import Record
 from stages.artifacts import Latency
 from stages.backends.registry import Run
 
 CLOCKS = ("thread_cpu", "wall")
+SAMPLES = "samples.safetensors"
 
 
 class TimingConfig(Record):
@@ -62,9 +65,9 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
     return samples
 
 
-def gating_clock(threads: int) -> str:
-    """Return the clock that engines of this many threads are judged by."""
-    return "thread_cpu" if threads == 1 else "wall"
+def gating_clock(target: Target) -> str:
+    """Return the clock that engines are judged by: the calling thread's own, where that thread does all the work."""
+    return "thread_cpu" if target.device.kind == "cpu" and target.threads == 1 else "wall"
 
 
 def summarise(samples: np.ndarray, clock: str) -> Latency:
@@ -92,6 +95,12 @@ def median_error(samples: np.ndarray, clock: str) -> float:
     return float(medians.std(ddof=1) / np.sqrt(len(medians)) / medians.mean())
 
 
+def contention(samples: Mapping[str, np.ndarray]) -> float:
+    """Return wall time over CPU time of all runs: 1 on a quiet machine."""
+    every = np.concatenate(list(samples.values()), axis=1)
+    return float(every[1].sum() / every[0].sum())
+
+
 def save_samples(file: Path, samples: Mapping[str, np.ndarray]) -> None:
-    """Write the raw nanoseconds beside the result."""
-    np.savez_compressed(file, **samples)
+    """Write the raw nanoseconds beside the result, as safetensors."""
+    save_file(dict(samples), file)

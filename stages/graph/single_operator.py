@@ -1,5 +1,7 @@
 """ONNX graphs of one operator in its context: a convolution with its epilogue and its Q/DQ pairs."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -58,7 +60,7 @@ class _Builder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def node(self, op: str, inputs: list[str], **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], **attributes: Any) -> str:
         name = f"{op}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, inputs, [name], name=f"node_{name}", **attributes))
         return name

@@ -26,7 +26,8 @@ class BasicBlock(nn.Module):
         """Map (n, in_channels, h, w) to (n, channels, h / stride, w / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + self.shortcut(x))
+        out: torch.Tensor = self.relu(y + self.shortcut(x))
+        return out
 
 
 class CifarResNet(nn.Module):
@@ -55,7 +56,8 @@ class CifarResNet(nn.Module):
         """Map images (n, in_channels, h, w) to logits (n, num_classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(torch.flatten(self.pool(x), 1))
+        logits: torch.Tensor = self.fc(torch.flatten(self.pool(x), 1))
+        return logits
 
 
 def resnet20(*, in_channels: int, num_classes: int, width: int = 16) -> CifarResNet:

@@ -40,6 +40,12 @@ class Group(Record):
     members: tuple[Member, ...]
 
 
+class WidthPlan(Record):
+    """Channels to keep per group; a group without an entry stays whole."""
+
+    widths: Widths = {}
+
+
 def width_options(group: Group, *, step: int, floor: float) -> tuple[int, ...]:
     """Return the widths that a group may keep, ascending.
 

@@ -137,7 +137,7 @@ def _epilogue(traced: fx.GraphModule, node: fx.Node) -> str:
         return "none"
     if is_relu(traced, after):
         return "relu"
-    if not is_add(after) or _position(traced, node) < max(_position(traced, argument) for argument in after.args[:2]):
+    if not is_add(after) or _position(traced, node) < max(_position(traced, added) for added in after.all_input_nodes):
         return "none"
     behind = only_user(after)
     return "add_relu" if behind is not None and is_relu(traced, behind) else "add"

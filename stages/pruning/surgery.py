@@ -96,9 +96,27 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
     error = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
     if error > TOLERANCE:
         raise ValueError(
-            f"removing channels is not the same as zeroing them (relative difference {error:.1e}, allowed {TOLERANCE:.0e}): the network reshapes or mixes channels"
+            f"removing channels is not the same as zeroing them: the network reshapes or mixes channels "
+            f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
         )
     return error
+
+
+def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
+    """Return the groups that cannot be cut safely, each with the reason: every group is cut on trial, alone.
+
+    Torch-Pruning cuts the wrong channels behind a channel shuffle without a word, and other reshapes fail.
+    """
+    refused = {}
+    for group in groups:
+        kept = {group.name: tuple(range(1, group.width, 2)) or (0,)}
+        trial = copy.deepcopy(network)
+        try:
+            cut(trial, groups, kept, image_shape)
+            check_cut(network, trial, groups, kept, image_shape)
+        except (ValueError, RuntimeError) as error:  # a RuntimeError is torch's word for shapes that no longer fit
+            refused[group.name] = str(error)
+    return refused
 
 
 def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
@@ -119,4 +137,4 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
 def _first_producer(network: nn.Module, members: tuple[Member, ...]) -> str:
     producers = {m.module for m in members if m.side == "out"}
     weighted = (nn.modules.conv._ConvNd, nn.Linear)
-    return next(name for name, module in network.named_modules() if name in producers and isinstance(module, weighted))
+    return next(str(name) for name, module in network.named_modules() if name in producers and isinstance(module, weighted))

@@ -61,11 +61,11 @@ class QdqConv2d(_QdqWeight):
         weight, bias = layer.folded()
         super().__init__(layer.weight_quantizer.integers(weight), layer.weight_quantizer.scale, bias)
         conv = layer.conv
-        self.geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, in, h, w) to (n, out, h', w')."""
-        return functional.conv2d(x, self.dequantized(), self.bias, *self.geometry)
+        return functional.conv2d(x, self.dequantized(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class QdqLinear(_QdqWeight):

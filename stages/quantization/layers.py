@@ -28,13 +28,15 @@ class QuantConv2d(nn.Module):
         weight = self.weight_quantizer(weight)
         if self.bn is None or self.frozen or not self.training:
             return self._convolve(x, weight, bias)
-        return self.bn(self._convolve(x, weight, None) / self._ratio().reshape(1, -1, 1, 1))
+        normalised: torch.Tensor = self.bn(self._convolve(x, weight, None) / self._ratio().reshape(1, -1, 1, 1))
+        return normalised
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the weight (out, in, k, k) and bias (out,) with BatchNorm folded in."""
         if self.bn is None:
             return self.conv.weight, self.conv.bias
         ratio = self._ratio()
+        assert self.bn.running_mean is not None
         centre = self.bn.running_mean if self.conv.bias is None else self.bn.running_mean - self.conv.bias
         return self.conv.weight * ratio.reshape(-1, 1, 1, 1), self.bn.bias - centre * ratio
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.errors import TrainingDiverged
 from stages.training.batches import Batches
 from stages.training.config import TrainConfig
 from stages.training.progress import report
@@ -56,7 +57,7 @@ def train_steps(
         rate: Learning rate by step.
 
     Raises:
-        FloatingPointError: The loss is no longer finite.
+        TrainingDiverged: The loss is no longer finite.
     """
     network.train()
     total = 0.0
@@ -71,8 +72,8 @@ def train_steps(
         optimizer.step()
         total += float(loss.detach())
         if not math.isfinite(total):
-            raise FloatingPointError(f"the loss is no longer finite at step {step}: lower training.lr (now {config.lr:g})")
-        if time.monotonic() - shown > 2:
+            raise TrainingDiverged(f"the loss is no longer finite at step {step}: lower training.lr (now {config.lr:g})")
+        if time.monotonic() - shown > 5 and step + 1 < stop:
             shown = time.monotonic()
             report(label, done=step + 1 - start, total=stop - start, loss=total / (step + 1 - start))
     return total / max(stop - start, 1)

@@ -15,7 +15,7 @@ PREFIX = "weights."
 
 def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return the optimizer's moments as ``<moment>.<parameter name>``."""
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     return {
         f"{moment}.{names[parameter]}": value.detach().contiguous()
         for parameter, state in optimizer.state.items()

@@ -1,0 +1,126 @@
+"""The command line: `bonsai run`, `list`, `serve`, `verify`.
+
+Everything heavy is imported by the command that needs it, so that help and typing errors cost nothing.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from profiles.errors import BonsaiError, ConfigError, describe
+
+EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate missed, 4 build failed, 5 device unavailable, 6 verification failed."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Bonsai prunes a network while it trains, to fit the device it will run on, and measures the engine there.",
+    epilog=EXIT_CODES,
+)
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the artifacts.", metavar="DIR")]
+
+
+class Listing(StrEnum):
+    """What `bonsai list` can list."""
+
+    recipes = "recipes"
+    profiles = "profiles"
+    models = "models"
+    datasets = "datasets"
+    backends = "backends"
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE")],
+    profile: Annotated[list[str] | None, typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")] = None,
+    store: StoreOption = Path("artifacts"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Compress RECIPE's network for one or more targets, from training to a measured engine.
+
+    Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
+    """
+    overrides = dict(_setting(text) for text in settings or [])
+    from pipeline.console import show_packages, show_plan, show_progress
+    from pipeline.flow import compress, load
+    from pipeline.plan import plan_run
+    from stages.errors import GateMissed
+    from stages.store import Store
+
+    show_progress()
+    if dry_run:
+        show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
+        return
+    packages = compress(recipe, profile, overrides, store=store, out=out)
+    show_packages(packages, out or store / "packages", as_json=as_json)
+    missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
+    if missed:
+        raise GateMissed("; ".join(missed))
+
+
+@app.command("list")
+def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
+    """List what can be named in a recipe or on the command line.
+
+    Example: bonsai list profiles
+    """
+    from pipeline.listing import describe_all
+
+    for name, description in describe_all(what.value):
+        typer.echo(f"{name:24}{description}")
+
+
+@app.command()
+def serve(store: StoreOption = Path("artifacts")) -> None:
+    """Serve a Prefect deployment per shipped recipe, with a local server if none answers.
+
+    Example: bonsai serve, then in another shell: prefect deployment run compress/resnet-edge --watch
+    """
+    from pipeline.deployments import serve as serve_deployments
+
+    serve_deployments(store)
+
+
+@app.command()
+def verify(package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")]) -> None:
+    """Check a package on this machine: files, runtime, and the engine against its golden results.
+
+    Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
+    """
+    from stages.package import verify_package
+
+    for line in verify_package(package):
+        typer.echo(line)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error of Bonsai ends in its message and exit code."""
+    try:
+        app(standalone_mode=True)
+    except BonsaiError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(describe("--set needs a key and a value", given=text, allowed="A.B=C", fix="for example --set quantize.epochs=2"))
+    return key, value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What the command line shows: progress lines while it works, tables at the end."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.plan import Plan
+from stages.model_card import HEADER, gate_lines, row_cells
+from stages.package import Package
+
+started = time.monotonic()
+
+
+class ProgressHandler(logging.Handler):
+    """Prints each line of progress with the minutes and seconds since the start, on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
+        self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
+
+
+def show_progress() -> None:
+    """Send Bonsai's progress to standard error."""
+    logger = logging.getLogger("bonsai")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [ProgressHandler()]
+    logger.propagate = False
+
+
+def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -> None:
+    """Print the result table, gates and place of every package."""
+    if as_json:
+        print(json.dumps([package_facts(package, folder) for package in packages], indent=2))
+        return
+    console = Console(highlight=False)
+    for package in packages:
+        table = Table(*HEADER, title=package.name, title_justify="left")
+        for row in package.rows:
+            table.add_row(*row_cells(row))
+        console.print(table)
+        console.print(gate_lines(package.gates), markup=False)
+        console.print(f"{folder / package.name}\n", markup=False, soft_wrap=True)
+
+
+def package_facts(package: Package, folder: Path) -> dict[str, object]:
+    """Return a package as `--json` prints it and a Prefect run returns it."""
+    return {
+        "name": package.name,
+        "folder": str(folder / package.name),
+        "engine_sha256": package.engine_sha256,
+        "passed": all(gate.passed for gate in package.gates),
+        "gates": [gate.model_dump(mode="json") for gate in package.gates],
+        "rows": [row.model_dump(mode="json") for row in package.rows],
+    }
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what a run would do."""
+    if as_json:
+        print(plan.model_dump_json(indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{plan.recipe}: {plan.epochs} epochs, {plan.trunk_segments} trunk segments, images {plan.images}", markup=False)
+    for target in plan.targets:
+        table = Table("group", "width", "may keep", title=f"{target.profile}: {target.device}; {target.budget}; gates {target.gates}", title_justify="left")
+        for group in target.groups:
+            table.add_row(group.name, str(group.width), " ".join(map(str, group.options)))
+        console.print(table)
+        finished = ", ".join(f"{stage} {count}" for stage, count in target.cached.items()) or "nothing"
+        console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)

@@ -1,0 +1,116 @@
+"""Runs a TensorRT engine on a GPU of this machine; torch holds its buffers."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from profiles.errors import describe
+from stages.backends.tensorrt_build import message_logger
+from stages.errors import DeviceUnavailable
+from stages.graph.exporting import INPUT, OUTPUT
+
+
+class PlanRunner:
+    """One engine on one GPU: images in main memory to logits in main memory, so that timing it counts both copies.
+
+    Args:
+        trt: The library.
+        plan: The serialised engine.
+        device: The GPU.
+        batch: The most images that the engine takes at once; more are run in turns.
+
+    Raises:
+        DeviceUnavailable: The library does not load the engine here.
+    """
+
+    def __init__(self, trt: Any, plan: bytes, device: torch.device, batch: int) -> None:
+        self._device = device
+        self._batch = batch
+        self._logger = message_logger(trt)
+        with torch.cuda.device(device):
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's; the default stream costs extra synchronisation
+            self._engine = _deserialize(trt, plan, self._logger)
+            self._context = _create_context(trt, self._engine)
+        self._require(self._context is not None)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Map images (n, c, h, w) float32 to logits (n, classes) float32."""
+        parts = [self._run(images[first : first + self._batch]) for first in range(0, len(images), self._batch)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            self._require(self._context.set_input_shape(INPUT, tuple(pixels.shape)))
+            logits = torch.empty(tuple(self._context.get_tensor_shape(OUTPUT)), device=self._device)
+            self._context.set_tensor_address(INPUT, pixels.data_ptr())
+            self._context.set_tensor_address(OUTPUT, logits.data_ptr())
+            self._require(self._context.execute_async_v3(self._stream.cuda_stream))
+            return logits.cpu().numpy()  # waits for the stream
+
+    def _require(self, succeeded: bool) -> None:
+        if not succeeded:
+            raise _unusable("the engine does not run here", self._logger.messages)
+
+
+def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> PlanRunner:
+    """Load an engine on the first GPU of a compute capability.
+
+    Raises:
+        DeviceUnavailable: The library, torch's CUDA or such a GPU is not here, or the library does not load the engine.
+    """
+    try:
+        trt = importlib.import_module(library)
+    except (ImportError, OSError) as error:
+        raise _unusable(f"library {library!r} cannot be imported", [str(error)]) from error
+    return PlanRunner(trt, engine.read_bytes(), _cuda_device(sm), batch)
+
+
+def _deserialize(trt: Any, plan: bytes, logger: Any) -> Any:
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = False  # the default, said aloud: a plan must not bring code for the CPU
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise _unusable("the engine cannot be loaded here", logger.messages)
+    return engine
+
+
+def _create_context(trt: Any, engine: Any) -> Any:
+    """Return an execution context whose kernels are final from the first run on.
+
+    TensorRT for RTX compiles kernels on the device. By default it starts with general ones and exchanges them
+    when a thread of its own has compiled better ones, in the middle of what is timed.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(runtime_config=config)
+
+
+def _cuda_device(sm: str) -> torch.device:
+    found = ["{}.{}".format(*torch.cuda.get_device_capability(index)) for index in range(torch.cuda.device_count())]
+    if sm not in found:
+        raise DeviceUnavailable(
+            describe(
+                f"torch {torch.__version__} sees no GPU of compute capability {sm}",
+                given=", ".join(found) or "no GPU",
+                allowed=sm,
+                fix="install a CUDA build of torch; if CUDA_VISIBLE_DEVICES is set, let it name the GPU",
+            )
+        )
+    return torch.device("cuda", found.index(sm))
+
+
+def _unusable(problem: str, messages: list[str]) -> DeviceUnavailable:
+    return DeviceUnavailable(
+        describe(
+            problem,
+            given="; ".join(messages[:2]) or "no message of the library",
+            allowed="an engine built for this GPU with the runtime version installed here",
+            fix="build the engine again with this runtime, or install the runtime that its manifest names",
+        )
+    )

@@ -1,0 +1,44 @@
+"""Fixtures and options shared by all tests."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stages.artifacts import Dataset
+from stages.data.config import DataConfig
+from stages.models.config import ModelConfig
+from stages.prepare import prepare
+from stages.store import Store
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-gpu", action="store_true", help="fail, instead of skipping, where a GPU test finds no GPU")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--require-gpu") or gpu_here():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU in this machine"))
+
+
+def gpu_here() -> bool:
+    return shutil.which("nvidia-smi") is not None and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout.startswith(b"GPU")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def small_model() -> ModelConfig:
+    return ModelConfig(name="resnet8", options={"width": 16})
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Store(tmp_path_factory.mktemp("digits")).run(prepare, data=DataConfig(name="digits", options={"size": 16}), content="")

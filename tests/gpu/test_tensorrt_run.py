@@ -1,0 +1,90 @@
+"""Engines on the GPU of this machine, against ONNX Runtime on the same ONNX file."""
+
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from profiles.loader import load_profile
+from profiles.schema import Target
+from stages.artifacts import Dialect, OnnxGraph
+from stages.backends.onnxruntime_engine import open_graph
+from stages.backends.registry import Run, backend_of
+from stages.backends.tensorrt_engine import RTX_CAPABILITIES, list_gpus
+from stages.errors import DeviceUnavailable
+from stages.graph.exporting import MODEL
+from stages.models.config import ModelConfig
+from stages.pruning.groups import WidthPlan
+from stages.sketch import sketch
+from stages.store import Store
+
+pytestmark = pytest.mark.gpu
+
+SHAPE, BATCH = (1, 32, 32), 8
+
+
+def target_here(runtime: str) -> Target:
+    """Return a target on this machine's first GPU."""
+    gpu = list_gpus()[0]
+    if runtime == "tensorrt-rtx" and gpu.sm not in RTX_CAPABILITIES:
+        pytest.skip(f"TensorRT for RTX does not build for {gpu.name} (sm {gpu.sm})")
+    overrides = {"target.runtime": runtime, "target.device.name": gpu.name, "target.device.sm": f'"{gpu.sm}"', "target.batch": BATCH}
+    target = load_profile("rtx-4090", overrides).target
+    try:
+        metadata.version(backend_of(target).package)
+    except metadata.PackageNotFoundError as error:
+        pytest.skip(f"{error} is not installed")
+    return target
+
+
+def graph_in(dialect: Dialect, store: Store) -> OnnxGraph:
+    model = ModelConfig(name="resnet8", options={"width": 16})
+    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=dialect, opset=20)
+
+
+def run_built(graph: OnnxGraph, target: Target, folder: Path) -> Run:
+    backend = backend_of(target)
+    backend.build(graph.folder / MODEL, folder / backend.engine_file, target, graph.image_shape)
+    return backend.open_engine(folder / backend.engine_file, target)
+
+
+def images(n: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+@pytest.mark.parametrize(("dialect", "agreement", "difference"), [("float", 0.99, 0.01), ("trt", 0.95, 0.05)])
+def test_engine_follows_onnxruntime(runtime: str, dialect: Dialect, agreement: float, difference: float, store: Store, tmp_path: Path) -> None:
+    target = target_here(runtime)  # float: TF32 rounds to 10 bits; trt: single steps of 8 bits may fall to the other side
+    graph = graph_in(dialect, store)
+    expected = open_graph(graph.folder / MODEL)(images(256))
+    found = run_built(graph, target, tmp_path)(images(256))
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= agreement
+    assert np.abs(found - expected).mean() <= difference * expected.std()
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+@pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, 2 * BATCH + 1])
+def test_engine_takes_any_number_of_images(runtime: str, n: int, store: Store, tmp_path: Path) -> None:
+    run = run_built(graph_in("float", store), target_here(runtime), tmp_path)
+    one_by_one = np.concatenate([run(image[None]) for image in images(n)])
+    np.testing.assert_allclose(run(images(n)), one_by_one, atol=0.01 * one_by_one.std())
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_corrupt_engine_raises(runtime: str, tmp_path: Path) -> None:
+    target = target_here(runtime)
+    (tmp_path / "engine.plan").write_bytes(b"no engine" * 100)
+    with pytest.raises(DeviceUnavailable, match="the engine cannot be loaded here\n  given: "):
+        backend_of(target).open_engine(tmp_path / "engine.plan", target)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_describe_names_this_gpu(runtime: str) -> None:
+    target = target_here(runtime)
+    info = backend_of(target).describe(target)
+    assert info.present
+    assert info.device == list_gpus()[0].name

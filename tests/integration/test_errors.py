@@ -1,0 +1,65 @@
+"""Bad input ends in one message and its exit code, in seconds, before any training."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = str(Path(__file__).parent / "configs" / "tiny.yaml")
+
+CASES = {
+    "unknown key": (["--set", "prune.latency=0.4"], 2, ["--set prune.latency: unknown key 'prune.latency'", "given:", "allowed: ", "do:"]),
+    "unknown key of the profile": (["--set", "profile.budget.latencies=1"], 2, ["unknown key 'budget.latencies'", "did you mean 'latency'"]),
+    "missing profile": (["--profile", "rtx-409"], 2, ["no profile of this name (did you mean 'rtx-4090'?)", "given:   rtx-409"]),
+    "missing dataset folder": (
+        ["--set", "data.name=image_folder", "--set", "data.options={root: /nowhere}"],
+        2,
+        ["no such folder", "given:   /nowhere", "check the path"],
+    ),
+    "missing model": (["--set", "model.name=resnet9"], 2, ["no model of this name", "resnet8"]),
+    "mistyped model option": (["--set", "model.options={widht: 3}"], 2, ["model.options do not fit", "widht"]),
+    "not a number": (["--set", "training.epochs=many"], 2, ["'training.epochs' is not usable", "'many'"]),
+    "no value": (["--set", "training.epochs"], 2, ["--set needs a key and a value"]),
+    "precision that the runtime lacks": (["--set", "profile.target.precision=fp16"], 2, ["cannot serve this target", "fp32 or int8"]),
+    "runtime version": (["--set", "profile.target.runtime_version='>=99'"], 5, ["version that the profile does not allow", ">=99"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_ends_in_one_message(case: str, tmp_path: Path) -> None:
+    arguments, code, fragments = CASES[case]
+    store = tmp_path / "store"
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "run", TINY, *arguments, "--store", str(store)], capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - started
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for fragment in fragments:
+        assert fragment in done.stderr
+    assert not (store / "warmup").exists()
+    assert seconds < 15  # five on a quiet machine
+
+
+def test_a_missing_recipe_lists_the_shipped_ones() -> None:
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "run", "resnet-egde"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'resnet-edge'?" in done.stderr
+
+
+def test_an_impossible_budget_is_refused_before_training_with_the_smallest_latency(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "run", TINY, "--set", "profile.budget.latency=0.01", "--store", str(store)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "the latency budget cannot be met" in done.stderr
+    assert "at least" in done.stderr
+    assert (store / "characterize").exists()
+    assert not (store / "warmup").exists()

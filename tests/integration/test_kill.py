@@ -1,0 +1,47 @@
+"""A run killed with SIGKILL in every stage ends with the engine of an undisturbed run with the same latency table."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pipeline.plan import ORDER
+from stages.manifest import MANIFEST
+
+CONFIGS = Path(__file__).parent / "configs"
+COMMAND = [sys.executable, "-m", "pipeline.cli", "run", str(CONFIGS / "tiny.yaml"), "--profile", str(CONFIGS / "tiny-cpu.yaml"), "--json"]
+
+
+def test_killed_in_every_stage_the_run_ends_with_the_same_engine(tmp_path: Path) -> None:
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    hit = [stage for stage in ORDER if kill_in(stage, killed)]
+    assert set(hit) >= {"characterize", "race", "warmup", "prune", "quantize", "export"}, hit
+    ended = json.loads(subprocess.run([*COMMAND, "--store", str(killed)], capture_output=True, text=True, check=True).stdout)
+    for stage in ("characterize", "race"):  # what was measured; everything else is made again
+        shutil.copytree(killed / stage, undisturbed / stage)
+    straight = json.loads(subprocess.run([*COMMAND, "--store", str(undisturbed)], capture_output=True, text=True, check=True).stdout)
+    assert ended[0]["engine_sha256"] == straight[0]["engine_sha256"]
+    assert sorted(f.name for f in (killed / "quantize").iterdir()) == sorted(f.name for f in (undisturbed / "quantize").iterdir())
+
+
+def kill_in(stage: str, store: Path) -> bool:
+    """Run until the stage is at work, kill the process, and say whether it was caught there."""
+    process = subprocess.Popen([*COMMAND, "--store", str(store)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not at_work(stage, store):
+        time.sleep(0.005)
+    if process.poll() is None and stage in ("warmup", "prune", "quantize"):
+        time.sleep(1.0)  # well into its training
+    caught = at_work(stage, store)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for kind in (folder for folder in store.iterdir() if not folder.name.startswith(".") and folder.name != "packages"):
+        for artifact in kind.iterdir():
+            assert (artifact / MANIFEST).exists(), f"{artifact} is half an artifact under its final name"
+    return caught
+
+
+def at_work(stage: str, store: Path) -> bool:
+    return any(store.glob(f".work/{stage}-*"))

@@ -1,0 +1,107 @@
+"""Engines of TensorRT for RTX, built ahead of time: no GPU is needed."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from profiles.loader import load_profile
+from stages.artifacts import Dialect, OnnxGraph
+from stages.backends import tensorrt_engine
+from stages.backends.registry import check_target
+from stages.backends.tensorrt_engine import TensorRTBackend, rtx
+from stages.compile import compile
+from stages.errors import BuildError, DeviceUnavailable
+from stages.graph.exporting import MODEL
+from stages.models.config import ModelConfig
+from stages.pruning.groups import WidthPlan
+from stages.sketch import sketch
+from stages.store import Store
+
+
+def rtx_installed() -> bool:
+    try:
+        metadata.version(rtx.package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not rtx_installed(), reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
+
+SHAPE = (1, 32, 32)
+TARGET = load_profile("rtx-4090").target
+CONVOLUTIONS = 9  # of resnet8: the first, two in each of three blocks, two on the shortcuts
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Dialect, OnnxGraph]:
+    store = Store(tmp_path_factory.mktemp("graphs"))
+    model = ModelConfig(name="resnet8", options={"width": 16})
+    dialects: tuple[Dialect, ...] = ("float", "trt", "ort")
+    return {d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, opset=20) for d in dialects}
+
+
+@pytest.mark.parametrize(("dialect", "quantized"), [("float", 0), ("trt", CONVOLUTIONS)])
+def test_compile_builds_an_engine_for_the_rtx_4090(graphs: dict[Dialect, OnnxGraph], store: Store, dialect: Dialect, quantized: int) -> None:
+    engine = store.run(compile, graph=graphs[dialect], target=TARGET, info=check_target(TARGET))
+    assert engine.file == "engine.plan"
+    assert sorted(path.name for path in engine.folder.iterdir()) == ["engine.plan", "manifest.json", MODEL]
+    assert 100_000 < (engine.folder / engine.file).stat().st_size < 10_000_000
+    assert engine.coverage["network_convolutions"] == CONVOLUTIONS
+    assert engine.coverage["quantized_convolutions"] == quantized
+    assert engine.coverage["quantize_layers"] == graphs[dialect].audit["QuantizeLinear"]
+    assert engine.coverage["dequantize_layers"] == graphs[dialect].audit["DequantizeLinear"]
+
+
+@pytest.mark.parametrize("sm", tensorrt_engine.RTX_CAPABILITIES)
+def test_build_serves_every_capability_that_is_not_refused(graphs: dict[Dialect, OnnxGraph], tmp_path: Path, sm: str) -> None:
+    target = load_profile("rtx-4090", {"target.device.sm": f'"{sm}"', "target.batch": 1}).target
+    rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+    assert (tmp_path / rtx.engine_file).is_file()
+
+
+def test_build_still_fails_for_turing(graphs: dict[Dialect, OnnxGraph], tmp_path: Path) -> None:
+    target = load_profile("rtx-4090", {"target.device.sm": '"7.5"'}).target
+    with pytest.raises(BuildError, match=r"tensorrt-rtx cannot build model.onnx:\n  .*FP32 GEMM is not supported"):
+        rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+
+
+@pytest.mark.parametrize(("content", "cause"), [(b"no protobuf", "Failed to parse the ONNX model"), (b"", "Network must have at least one output")])
+def test_corrupt_graph_is_refused_and_leaves_no_file(tmp_path: Path, content: bytes, cause: str) -> None:
+    (tmp_path / MODEL).write_bytes(content)
+    with pytest.raises(BuildError, match=rf"^tensorrt-rtx cannot build model.onnx:\n  .*{cause}") as caught:
+        rtx.build(tmp_path / MODEL, tmp_path / rtx.engine_file, TARGET, SHAPE)
+    assert "Traceback" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [MODEL]
+
+
+def test_failed_build_keeps_the_engine_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / MODEL).write_bytes(b"no protobuf")
+    (tmp_path / rtx.engine_file).write_bytes(b"earlier")
+    with pytest.raises(BuildError):
+        rtx.build(tmp_path / MODEL, tmp_path / rtx.engine_file, TARGET, SHAPE)
+    assert (tmp_path / rtx.engine_file).read_bytes() == b"earlier"
+
+
+def test_graph_of_another_shape_is_refused_in_the_builders_words(graphs: dict[Dialect, OnnxGraph], tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="profile has min=3, opt=3, max=3 but tensor has 1"):
+        rtx.build(graphs["float"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, (3, 32, 32))
+
+
+def test_build_is_ended_when_it_takes_too_long(graphs: dict[Dialect, OnnxGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_engine, "BUILD_SECONDS", 0.05)
+    with pytest.raises(BuildError, match=r"tensorrt_rtx did not build model.onnx within 0.05 s; its process was ended"):
+        rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_library_is_a_device_error(tmp_path: Path) -> None:
+    missing = TensorRTBackend(library="tensorrt_missing", package="tensorrt-missing", ahead_of_time=True)
+    with pytest.raises(DeviceUnavailable, match=r"given:   No module named 'tensorrt_missing'\n(.|\n)*pip install tensorrt-missing"):
+        missing.build(tmp_path / MODEL, tmp_path / missing.engine_file, TARGET, SHAPE)
+
+
+def test_compile_refuses_the_uint8_dialect(graphs: dict[Dialect, OnnxGraph], store: Store) -> None:
+    with pytest.raises(BuildError, match="dialect 'ort', but runtime 'tensorrt-rtx' needs 'trt'"):
+        store.run(compile, graph=graphs["ort"], target=TARGET, info=check_target(TARGET))

@@ -1,0 +1,152 @@
+"""The whole path on a tiny network: every part is real."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from pipeline import compress
+from stages.errors import VerificationError
+from stages.manifest import MANIFEST
+from stages.package import Package, verify_package
+
+CONFIGS = Path(__file__).parent / "configs"
+TINY, CPU, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-rtx"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def packages(root: Path) -> tuple[Package, ...]:
+    return compress(TINY, [CPU, RTX], store=root)
+
+
+def bonsai(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def manifest_of(root: Path, name: str) -> dict[str, object]:
+    return dict(json.loads((root / "packages" / name / MANIFEST).read_text()))
+
+
+def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tuple[Package, ...], root: Path) -> None:
+    dense, pruned, quantised, engine = packages[0].rows
+    assert {gate.name: gate.passed for gate in packages[0].gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
+    assert engine.latency is not None
+    assert dense.latency is not None
+    assert engine.latency.source == "measured"
+    assert engine.latency.n == 1000
+    assert engine.latency.p50 <= engine.latency.p95 <= engine.latency.p99
+    assert engine.latency.p50 <= 0.36 * dense.latency.p50
+    assert pruned.macs == quantised.macs == engine.macs < dense.macs
+    assert engine.size_bytes < pruned.size_bytes < dense.size_bytes
+    assert engine.accuracy.measured_by == "engine"
+    assert engine.accuracy.low < engine.accuracy.top1 < engine.accuracy.high
+    assert engine.accuracy.n == 450
+    kernels = [node.op_type for node in onnx.load(root / "packages" / "tiny--tiny-cpu" / "engine.onnx").graph.node]
+    assert kernels.count("QLinearConv") == 9
+    assert not {"Conv", "FusedConv"} & set(kernels)
+
+
+def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
+    manifest = manifest_of(root, "tiny--tiny-cpu")
+    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "MODEL_CARD.md"}
+    assert {"torch", "torch-pruning", "onnx", "onnxruntime", "onnxsim"} <= set(manifest["tools"])
+    assert manifest["device"]["present"] is True
+    assert manifest["recipe"]["name"] == "tiny"
+    assert manifest["profile"]["budget"]["latency"] == 0.36
+    widths = manifest["decisions"]["fit"]["widths"]
+    assert all(width % 16 == 0 for width in widths.values())
+    assert sum(widths.values()) < sum(manifest["decisions"]["dense_widths"].values())
+
+
+def test_two_targets_share_one_trunk(packages: tuple[Package, ...], root: Path) -> None:
+    trunks = []
+    for name in ("tiny--tiny-cpu", "tiny--tiny-rtx"):
+        lineage = {a["artifact"]: a for a in manifest_of(root, name)["lineage"]}
+        trunks.append({address for address in lineage if address.startswith("warmup/")})
+        assert len([address for address in lineage if address.startswith("prune/")]) == 1
+    assert trunks[0] == trunks[1]
+    assert len(trunks[0]) == len(list((root / "warmup").iterdir()))
+
+
+def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(packages: tuple[Package, ...], root: Path) -> None:
+    rows = {row.name: row for row in packages[1].rows}
+    assert rows["engine"].latency.source == "estimated"
+    assert rows["engine"].latency.p99 is None
+    assert rows["engine"].accuracy.measured_by == "onnxruntime on the same ONNX file"
+    folder = root / "packages" / "tiny--tiny-rtx"
+    assert (folder / "engine.plan").stat().st_size > 1e4
+    assert "*estimated*" in (folder / "MODEL_CARD.md").read_text()
+    assert "not run: GeForce RTX 4090 is not in this machine" in verify_package(folder)[-1]
+
+
+def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path) -> None:
+    def count() -> dict[str, int]:
+        return {stage.name: len(list(stage.iterdir())) for stage in root.iterdir() if not stage.name.startswith(".")}
+
+    before = count()
+    again = compress(TINY, [CPU, RTX], store=root)
+    assert again == packages
+    assert count() == before
+    compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
+    grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
+    assert grown == {"quantize": 1, "export": 1, "compile": 1, "measure": 1, "package": 1}
+
+
+def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    done = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--dry-run", "--json")
+    target = json.loads(done.stdout)["targets"][0]
+    assert target["next_stage"] is None
+    assert target["cached"]["quantize"] == 1
+    fresh = bonsai("run", TINY, "--store", str(tmp_path / "new"), "--dry-run", "--json")
+    assert json.loads(fresh.stdout)["targets"][0]["next_stage"] == "prepare"
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(packages: tuple[Package, ...], root: Path) -> None:
+    shown = bonsai("run", TINY, "--profile", CPU, "--store", str(root))
+    assert shown.returncode == 0
+    assert "quantised" in shown.stdout
+    assert "limit 0.36: met" in shown.stdout
+    parsed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--json")
+    assert json.loads(parsed.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
+    missed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--set", "profile.gates.max_size_mb=0.001")
+    assert missed.returncode == 3
+    assert "size: " in missed.stderr
+    assert "MISSED" in missed.stderr
+
+
+def test_verify_accepts_a_package_and_names_the_first_thing_that_differs(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
+    assert "golden logits of 3 images" in verify_package(folder)[-1]
+    engine = folder / "engine.onnx"
+    engine.write_bytes(engine.read_bytes()[:-1] + b"?")
+    with pytest.raises(VerificationError, match=r"engine.onnx: its sha256 is not the manifest's"):
+        verify_package(folder)
+    assert bonsai("verify", str(folder)).returncode == 6
+    engine.unlink()
+    with pytest.raises(VerificationError, match=r"engine.onnx: listed in the manifest, but missing"):
+        verify_package(folder)
+
+
+def test_verify_runs_the_engine_and_not_only_the_hashes(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from stages.artifacts import sha256_file
+
+    folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
+    golden = load_file(folder / "golden.safetensors")
+    save_file({**golden, "logits": golden["logits"] + 1}, folder / "golden.safetensors")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["golden.safetensors"] = sha256_file(folder / "golden.safetensors")
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(VerificationError, match="golden logits differ"):
+        verify_package(folder)

@@ -1,0 +1,99 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from profiles.schema import Target
+from stages.backends.registry import BACKENDS, backend_of
+from stages.backends.tensorrt_build import Request
+from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, Gpu, full, parse_gpus, rtx
+from stages.errors import DeviceUnavailable
+
+NO_SUCH_SM = "99.9"
+
+
+def target_of(runtime: str, *, sm: str = "8.9", precision: str = "int8") -> Target:
+    overrides = {"target.runtime": runtime, "target.device.sm": f'"{sm}"', "target.precision": precision}
+    return load_profile("rtx-4090", overrides).target
+
+
+@pytest.mark.parametrize(("runtime", "backend"), [("tensorrt", full), ("tensorrt-rtx", rtx)])
+def test_backend_of_returns_the_instance_of_the_runtime(runtime: str, backend: object) -> None:
+    assert backend_of(target_of(runtime)) is backend
+    assert runtime in BACKENDS
+
+
+def test_import_of_the_backend_imports_neither_library() -> None:
+    code = "import sys, stages.backends.tensorrt_engine; print([name for name in sys.modules if name.startswith('tensorrt')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("sm", RTX_CAPABILITIES)
+def test_rtx_accepts_its_capabilities(sm: str, precision: str) -> None:
+    rtx.refuse_unsupported(target_of("tensorrt-rtx", sm=sm, precision=precision))
+
+
+@pytest.mark.parametrize("sm", ["7.5", "8.7", "9.0"])
+def test_full_accepts_what_rtx_does_not_build_for(sm: str) -> None:
+    full.refuse_unsupported(target_of("tensorrt", sm=sm))
+
+
+@pytest.mark.parametrize("sm", ["7.0", "8.7", "9.0", "10.0"])
+def test_rtx_refuses_other_capabilities(sm: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"does not build for this compute capability\n  given:   sm {sm}\n  allowed: sm 8\.0, .*\n  do:      .*runtime to tensorrt,"
+    ):
+        rtx.refuse_unsupported(target_of("tensorrt-rtx", sm=sm))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rtx_refuses_turing(precision: str) -> None:
+    with pytest.raises(ConfigError, match=rf"FP32 GEMM is not supported(.|\n)*given:   sm 7\.5, {precision}\n(.|\n)*runtime to tensorrt,"):
+        rtx.refuse_unsupported(target_of("tensorrt-rtx", sm="7.5", precision=precision))
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_fp16_is_refused(runtime: str) -> None:
+    target = target_of(runtime, precision="fp16")
+    with pytest.raises(ConfigError, match=r"does not export fp16 graphs yet\n  given:   fp16\n  allowed: fp32, int8\n"):
+        backend_of(target).refuse_unsupported(target)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_cpu_is_refused(runtime: str) -> None:
+    target = load_profile("local-cpu", {"target.runtime": runtime}).target
+    with pytest.raises(ConfigError, match=r"given:   cpu\n  allowed: gpu\n  do:      change target.device, or target.runtime to onnxruntime"):
+        backend_of(target).refuse_unsupported(target)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_open_engine_raises_when_the_gpu_is_not_here(runtime: str, tmp_path: Path) -> None:
+    target = target_of(runtime, sm=NO_SUCH_SM)
+    with pytest.raises(
+        DeviceUnavailable,
+        match=rf"GeForce RTX 4090 are run where the GPU is\n  given:   .*\n  allowed: a GPU of sm {NO_SUCH_SM}\n  do:      run this on the device",
+    ):
+        backend_of(target).open_engine(tmp_path / "engine.plan", target)
+
+
+def test_full_build_raises_and_writes_nothing_when_the_gpu_is_not_here(tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match="are built where the GPU is"):
+        full.build(tmp_path / "model.onnx", tmp_path / "engine.plan", target_of("tensorrt", sm=NO_SUCH_SM), (1, 32, 32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parse_gpus_reads_every_line_of_nvidia_smi() -> None:
+    listing = "NVIDIA GeForce RTX 4090, 8.9, GPU-1d2a\nNVIDIA H200, NVL, 9.0, GPU-77c0\n"
+    assert parse_gpus(listing) == (Gpu("NVIDIA GeForce RTX 4090", "8.9", "GPU-1d2a"), Gpu("NVIDIA H200, NVL", "9.0", "GPU-77c0"))
+
+
+def test_building_process_answers_unavailable_when_the_library_cannot_be_imported() -> None:
+    request = Request(library="tensorrt_missing", graph="g", engine="e", input="input", image_shape=(1, 8, 8), batch=1, capability=None)
+    done = subprocess.run([sys.executable, "-P", str(BUILD_FILE)], input=json.dumps(asdict(request)), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"unavailable": "No module named 'tensorrt_missing'"}

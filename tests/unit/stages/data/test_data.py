@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from profiles.errors import ConfigError
+from stages.artifacts import Dataset
+from stages.data.config import DataConfig
+from stages.data.registry import LOADERS, source_digest
+from stages.prepare import load_images, prepare
+from stages.registry import resolve
+from stages.store import Store
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_dataset_of_the_table_can_be_imported(name: str) -> None:
+    assert callable(resolve(name, LOADERS, "dataset"))
+
+
+def test_the_split_is_stratified_complete_and_without_overlap(digits: Dataset) -> None:
+    assert digits.sizes == {"train": 1077, "validation": 270, "test": 450}
+    parts = {name: load_file(digits.folder / f"{name}.safetensors") for name in digits.sizes}
+    for part in parts.values():
+        shares = torch.bincount(part["labels"], minlength=10) / len(part["labels"])
+        assert float((shares - 0.1).abs().max()) < 0.02
+    every = torch.cat([part["images"].flatten(1) for part in parts.values()])
+    assert len(every) == 1797
+    assert len(torch.unique(every, dim=0)) == len(torch.unique(load_images(DataConfig(name="digits", options={"size": 16})).images.flatten(1), dim=0))
+
+
+GOLDEN_LABELS = [1, 4, 8, 6, 5, 9, 9, 1, 3, 5, 2, 2]
+
+
+def test_the_split_is_the_same_on_every_machine(digits: Dataset) -> None:
+    labels = load_file(digits.folder / "test.safetensors")["labels"]
+    assert labels[:12].tolist() == GOLDEN_LABELS
+
+
+def test_a_missing_folder_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)no such folder.*given:   /nowhere/at/all.*do:      check the path"):
+        load_images(DataConfig(name="image_folder", options={"root": "/nowhere/at/all"}))
+
+
+def test_a_mistyped_option_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'sise'"):
+        load_images(DataConfig(name="digits", options={"sise": 16}))
+
+
+def test_a_missing_dataset_is_an_error_that_lists_the_names() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)no dataset of this name \(did you mean 'digits'\?\).*allowed: digits"):
+        load_images(DataConfig(name="digit"))
+
+
+def image_folder(root: Path, per_class: int = 10) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_a_folder_of_images_becomes_a_dataset(tmp_path: Path, store: Store) -> None:
+    root = image_folder(tmp_path / "images")
+    data = DataConfig(name="image_folder", options={"root": str(root), "size": 24})
+    made = store.run(prepare, data=data, content=source_digest(data))
+    assert made.image_shape == (3, 24, 24)
+    assert made.classes == ("cat", "dog")
+    assert sum(made.sizes.values()) == 20
+
+
+def test_a_changed_folder_is_another_input(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    data = DataConfig(name="image_folder", options={"root": str(root)})
+    before = source_digest(data)
+    (root / "cat" / "0.png").unlink()
+    assert source_digest(data) != before != ""
+
+
+def test_a_class_too_small_to_split_is_refused(tmp_path: Path, store: Store) -> None:
+    data = DataConfig(name="image_folder", options={"root": str(image_folder(tmp_path / "images", per_class=1))})
+    with pytest.raises(ConfigError, match="too small for a stratified split"):
+        store.run(prepare, data=data, content="")

@@ -1,0 +1,82 @@
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.errors import BudgetError
+from stages.pruning.config import PruneConfig
+from stages.pruning.fitting import fit_widths
+from stages.pruning.groups import Group, Widths, width_options
+from stages.pruning.selection import select_widths, total_value, values_from_scores
+
+OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
+
+
+class Chain:
+    """Latency of a chain of three groups: a hand-written fake with a cost per pair, as convolutions have."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, widths: Widths) -> float:
+        a, b, c = (widths[group] for group in "abc")
+        return self.scale * (a + a * b / 16 + b * c / 16 + c) / 100
+
+    def change(self, widths: Widths, group: str, width: int) -> float:
+        return self({**widths, group: width}) - self(widths)
+
+
+scores = st.fixed_dictionaries({group: st.lists(st.floats(0, 10), min_size=max(w), max_size=max(w)) for group, w in OPTIONS.items()})
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores, st.floats(1.0, 4.2))
+def test_selection_is_feasible_and_close_to_the_exhaustive_optimum(vectors: dict[str, list[float]], limit: float) -> None:
+    values, latency = values_from_scores(vectors, OPTIONS), Chain()
+    chosen = select_widths(values, OPTIONS, latency, limit)
+    assert latency(chosen) <= limit + 1e-9
+    networks = [dict(zip(OPTIONS, widths, strict=True)) for widths in product(*OPTIONS.values())]
+    best = max(total_value(values, widths) for widths in networks if latency(widths) <= limit)
+    assert total_value(values, chosen) >= 0.95 * best
+
+
+def test_a_larger_budget_never_loses_value() -> None:
+    vectors = {group: [float(1 + (7 * i) % 5) for i in range(max(w))] for group, w in OPTIONS.items()}
+    values = values_from_scores(vectors, OPTIONS)
+    kept = [total_value(values, select_widths(values, OPTIONS, Chain(), limit)) for limit in (1.0, 1.5, 2.0, 3.0, 5.0)]
+    assert kept == sorted(kept)
+
+
+def test_a_budget_below_the_narrowest_network_is_refused_with_the_figure() -> None:
+    values = values_from_scores({group: [1.0] * max(w) for group, w in OPTIONS.items()}, OPTIONS)
+    with pytest.raises(BudgetError, match=r"(?s)cannot be met.*given:   0.5 ms.*at least 0.64 ms"):
+        select_widths(values, OPTIONS, Chain(), 0.5)
+
+
+def test_values_are_sums_of_the_highest_scores() -> None:
+    assert values_from_scores({"a": [1.0, 5.0, 2.0, 3.0]}, {"a": (1, 2, 4)}) == {"a": {1: 5.0, 2: 8.0, 4: 11.0}}
+
+
+@pytest.mark.parametrize(
+    ("width", "step", "floor", "expected"),
+    [(64, 16, 0.1, (16, 32, 48, 64)), (64, 16, 0.5, (32, 48, 64)), (40, 16, 0.1, (16, 32, 40)), (8, 16, 0.1, (8,)), (128, 16, 0.2, (32, 48, 64, 80, 96, 112, 128))],
+)
+def test_options_are_multiples_above_the_floor_and_the_full_width(width: int, step: int, floor: float, expected: tuple[int, ...]) -> None:
+    assert width_options(Group(name="g", width=width, members=()), step=step, floor=floor) == expected
+
+
+@pytest.mark.parametrize("wrong_by", [0.85, 1.0, 1.2])
+def test_the_closed_loop_ends_within_the_budget_when_the_table_is_wrong(wrong_by: float) -> None:
+    values = values_from_scores({group: [1.0 + i / 50 for i in range(max(w))] for group, w in OPTIONS.items()}, OPTIONS)
+    truth, config = Chain(wrong_by), PruneConfig()
+    fit = fit_widths(values, OPTIONS, Chain(), 2.5, config, truth)
+    assert truth(fit.widths) <= 2.5 * (1 - config.margin)
+    assert 1 <= len(fit.rounds) <= config.rounds
+
+
+def test_without_a_device_the_prediction_decides() -> None:
+    values = values_from_scores({group: [1.0] * max(w) for group, w in OPTIONS.items()}, OPTIONS)
+    fit = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), None)
+    assert fit.rounds == ()
+    assert fit.predicted_ms == Chain()(fit.widths) <= fit.aim_ms

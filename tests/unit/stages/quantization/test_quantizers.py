@@ -1,0 +1,90 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer, best_scale
+
+
+def quantizer(*, non_negative: bool, dialect: str, scale: float, feeds_add: bool = False) -> ActivationQuantizer:
+    made = ActivationQuantizer(non_negative=non_negative, feeds_add=feeds_add, dialect=dialect)
+    made.scale.data.fill_(scale)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("non_negative", "dialect", "highest", "lowest"),
+    [(True, "ort", 255, 0), (True, "trt", 127, 0), (False, "ort", 127, -128), (False, "trt", 127, -128)],
+)
+def test_the_grid_of_each_dialect(non_negative: bool, dialect: str, highest: int, lowest: int) -> None:
+    made = quantizer(non_negative=non_negative, dialect=dialect, scale=0.5)
+    out = made(torch.tensor([[-1000.0, 1000.0, 0.3]]))
+    assert out.tolist() == [[lowest * 0.5, highest * 0.5, 0.5]]
+
+
+@given(st.floats(0.01, 10), st.integers(-300, 300))
+def test_values_on_the_grid_are_kept_and_the_rest_rounds_by_half_a_step(scale: float, integer: int) -> None:
+    made = quantizer(non_negative=False, dialect="ort", scale=scale)
+    step = float(made.scale.detach())
+    x = torch.tensor([[max(min(integer, 127), -128) * step]])
+    torch.testing.assert_close(made(x).detach(), x)
+    inside = x.clamp(-127 * step, 126 * step) + 0.4 * step
+    assert float((made(inside).detach() - inside).abs().max()) <= 0.5001 * step
+
+
+def test_the_other_dialect_covers_the_same_range() -> None:
+    made = quantizer(non_negative=True, dialect="ort", scale=0.1)
+    assert made.scale_in("trt") * 127 == pytest.approx(0.1 * 255)
+    assert made.scale_in("ort") == pytest.approx(0.1)
+
+
+def test_a_fused_residual_is_left_alone_in_trt_only() -> None:
+    x = torch.tensor([[0.26]])
+    assert torch.equal(quantizer(non_negative=False, dialect="trt", scale=0.5, feeds_add=True)(x), x)
+    assert not torch.equal(quantizer(non_negative=False, dialect="ort", scale=0.5, feeds_add=True)(x), x)
+
+
+def test_gradients_pass_inside_the_range_and_stop_outside() -> None:
+    made = quantizer(non_negative=False, dialect="ort", scale=1.0)
+    x = torch.tensor([[0.3, 500.0, -500.0]], requires_grad=True)
+    made(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[1.0, 0.0, 0.0]]
+    # LSQ: d/ds = round(x/s) - x/s inside, the clipping bound outside, times 1 / sqrt(n * high)
+    assert float(made.scale.grad) == pytest.approx((-0.3 + 127 - 128) * (3 * 127) ** -0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "highest"), [(8, 127), (7, 63)])
+def test_weights_are_symmetric_per_channel(bits: int, highest: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(4, 3, 3, 3) * torch.tensor([0.1, 1.0, 10.0, 100.0]).reshape(4, 1, 1, 1)
+    made = WeightQuantizer(4, bits)
+    made.calibrate(weight)
+    integers = made.integers(weight)
+    assert integers.dtype == torch.int8
+    assert int(integers.abs().max()) <= highest
+    restored = integers * made.scale.detach().reshape(4, 1, 1, 1)
+    torch.testing.assert_close(restored, made(weight).detach())
+    relative = (restored - weight).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
+    assert float(relative.max()) < 0.05
+
+
+def test_the_best_scale_beats_the_maximum_where_there_are_outliers() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(1, 4096)
+    rows[0, 0] = 9.0
+
+    def error(scale: torch.Tensor) -> float:
+        return float(((rows / scale).round().clamp(-7, 7) * scale - rows).square().mean())
+
+    assert error(best_scale(rows, -7, 7)) < 0.8 * error(rows.abs().max().reshape(1, 1) / 7)
+
+
+def test_calibration_looks_at_every_column_of_pixels() -> None:
+    made = ActivationQuantizer(non_negative=True, feeds_add=False, dialect="ort")
+    made.samples = []
+    image = torch.zeros(64, 4, 32, 32)
+    image[..., 5] = 2.55
+    made(image)
+    made.calibrate()
+    assert float(made.scale.detach()) == pytest.approx(0.01, rel=0.05)

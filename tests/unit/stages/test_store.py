@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from profiles.source import Record
+from stages.artifacts import Artifact, fingerprint
+from stages.errors import VerificationError
+from stages.lineage import trace_lineage
+from stages.manifest import MANIFEST
+from stages.store import RESUME, Store, stage
+
+calls: list[int] = []
+
+
+class Config(Record):
+    value: int = 1
+
+
+class Number(Artifact):
+    value: int
+
+
+@stage(version=1)
+def write_number(out_dir: Path, config: Config) -> Number:
+    calls.append(config.value)
+    (out_dir / "number.txt").write_text(str(config.value))
+    return Number(folder=out_dir, value=config.value)
+
+
+@stage(version=1)
+def double(out_dir: Path, number: Number) -> Number:
+    (out_dir / "number.txt").write_text(str(2 * int((number.folder / "number.txt").read_text())))
+    return Number(folder=out_dir, value=2 * number.value)
+
+
+@stage(version=1)
+def fail_late(out_dir: Path, config: Config) -> Number:
+    (out_dir / RESUME).mkdir(exist_ok=True)
+    seen = out_dir / RESUME / "epochs"
+    seen.write_text(seen.read_text() + "x" if seen.exists() else "x")
+    (out_dir / "half.txt").write_text("half")
+    if len(seen.read_text()) < 2:
+        raise OSError("killed")
+    (out_dir / "epochs.txt").write_text(seen.read_text())
+    return Number(folder=out_dir, value=0)
+
+
+def test_a_stage_runs_once_per_distinct_input(store: Store) -> None:
+    calls.clear()
+    first = store.run(write_number, config=Config(value=3))
+    again = store.run(write_number, config=Config(value=3))
+    other = store.run(write_number, config=Config(value=4))
+    assert calls == [3, 4]
+    assert first == again
+    assert (first.folder / "number.txt").read_text() == "3"
+    assert first.digest != other.digest
+
+
+def test_an_artifact_is_named_by_what_it_was_made_from(store: Store) -> None:
+    made = store.run(double, number=store.run(write_number, config=Config(value=3)))
+    assert made.folder == store.root / "double" / made.key
+    manifest = json.loads((made.folder / MANIFEST).read_text())
+    assert list(manifest["files"]) == ["number.txt"]
+    assert [a.artifact.split("/")[0] for a in trace_lineage(made).ancestors] == ["double", "write_number"]
+
+
+def test_the_digest_depends_on_content_and_not_on_the_place(tmp_path: Path) -> None:
+    one, two = (Store(tmp_path / name).run(write_number, config=Config()) for name in ("a", "b"))
+    assert one.digest == two.digest
+    assert one.folder != two.folder
+
+
+def test_a_failed_stage_leaves_nothing_under_its_name_and_continues(store: Store) -> None:
+    with pytest.raises(OSError, match="killed"):
+        store.run(fail_late, config=Config())
+    assert not (store.root / "fail_late").exists()
+    done = store.run(fail_late, config=Config())
+    assert (done.folder / "epochs.txt").read_text() == "xx"
+    assert not (done.folder / RESUME).exists()
+
+
+def test_another_version_is_another_key(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store.key(write_number, {"config": Config()})
+    monkeypatch.setattr(write_number, "version", 2)
+    assert store.key(write_number, {"config": Config()}) != before
+
+
+def test_find_returns_none_before_the_stage_ran(store: Store) -> None:
+    assert store.find(write_number, config=Config()) is None
+    store.run(write_number, config=Config())
+    assert store.find(write_number, config=Config()) is not None
+
+
+def test_a_lost_file_is_an_error_that_names_it(store: Store) -> None:
+    made = store.run(write_number, config=Config())
+    (made.folder / "number.txt").unlink()
+    with pytest.raises(VerificationError, match=r"number.txt is gone although the manifest lists it"):
+        store.run(write_number, config=Config())
+
+
+@pytest.mark.parametrize("value", [Path("a"), {"a": 1}, [1], object()])
+def test_what_has_no_identity_cannot_enter_a_stage(store: Store, value: object) -> None:
+    with pytest.raises(TypeError, match="cannot enter a stage"):
+        store.run(write_number, config=value)
+
+
+def test_fingerprints_tell_tuples_from_their_parts() -> None:
+    assert fingerprint((1, 2)) != fingerprint((12,))
+    assert fingerprint((1, (2,))) != fingerprint((1, 2))
+
+
+def test_a_plain_function_is_no_stage(store: Store) -> None:
+    def plain(out_dir: Path) -> Number:
+        return Number(folder=out_dir, value=0)
+
+    with pytest.raises(TypeError, match="plain is no stage"):
+        store.run(plain)
