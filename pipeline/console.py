@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -42,9 +43,11 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
     if as_json:
         print(json.dumps([package_facts(package, folder) for package in packages], indent=2))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(Console().width, 90))  # an estimated row needs ninety columns
     for package in packages:
-        table = Table(*HEADER, title=package.name, title_justify="left")
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=package.name, title_justify="left")
+        for index, header in enumerate(HEADER):
+            table.add_column(header, justify="right" if index else "left", no_wrap=True)
         for row in package.rows:
             table.add_row(*row_cells(row))
         console.print(table)

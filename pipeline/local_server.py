@@ -83,6 +83,7 @@ def settings(store: Path, port: int, environment: Mapping[str, str]) -> dict[str
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's own, on since 1.3x: writes to ~/.cache when it is imported
         "NO_PROXY": ",".join(filter(None, [environment.get("NO_PROXY") or environment.get("no_proxy"), "127.0.0.1", "localhost"])),
     }
     defaults = {

@@ -65,10 +65,11 @@ def compress(
         try:
             packages = plain.compress(recipe, profile, overrides, store=store, step=as_tasks(Store(store)))
         except BonsaiError as error:
+            logger.error("%s", error)  # the state's message is shown on one line
             return Failed(message=str(error))
         for package in packages:
             show_package(package)
-        missed = [f"{package.name} misses {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
+        missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
         if missed:
             return Failed(message="; ".join(missed))
         return [package_facts(package, store / "packages") for package in packages]

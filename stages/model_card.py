@@ -6,7 +6,7 @@ from stages.decisions import Decisions
 from stages.measurements import Gate, Measurement, Row
 from stages.training.batches import MEAN, STD
 
-HEADER = ("network", "top-1 (95 % interval)", "p50", "p99", "size", "parameters", "MACs")
+HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M")
 
 
 def write_model_card(
@@ -53,12 +53,12 @@ def row_cells(row: Row) -> list[str]:
     a = row.accuracy
     return [
         row.name,
-        f"{a.top1:.2%} ({a.low:.1%}-{a.high:.1%})",
+        f"{a.top1:.2%} ({a.low * 100:.1f}-{a.high * 100:.1f})",
         _milliseconds(row.latency, "p50"),
         _milliseconds(row.latency, "p99"),
-        f"{row.size_bytes / 1e6:.2f} MB",
-        f"{row.parameters / 1e3:.0f} k",
-        f"{row.macs / 1e6:.1f} M",
+        f"{row.size_bytes / 1e6:.2f}",
+        f"{row.parameters / 1e3:.0f}",
+        f"{row.macs / 1e6:.1f}",
     ]
 
 
@@ -84,4 +84,4 @@ def _milliseconds(latency: Latency | None, percentile: str) -> str:
     value = getattr(latency, percentile) if latency is not None else None
     if value is None:
         return "-"
-    return f"{value:.3f} ms" + (" (estimated)" if latency is not None and latency.source == "estimated" else "")
+    return f"{value:.3f}" + (" (est.)" if latency is not None and latency.source == "estimated" else "")

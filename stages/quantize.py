@@ -21,6 +21,8 @@ def quantize(
 ) -> Checkpoint:
     """Put quantisers on a trained network, calibrate them on training images, and fine-tune.
 
+    Whichever of the calibrated and the fine-tuned network is better on the validation split is kept.
+
     Args:
         out_dir: Receives the weights and scales.
         pruned: The float network at the end of its cycle.
@@ -40,6 +42,7 @@ def quantize(
         network = insert_quantizers(float_network, pruned.image_shape, state)
         calibrate(network, (phase.batches.batch(start + i)[0] for i in range(config.calibration_batches)))
         ptq_top1 = phase.validation_top1(network)
+        calibrated = {name: value.clone() for name, value in network.state_dict().items()}
         say(f"PTQ validation top-1 {ptq_top1:.4f} (float {float_top1:.4f})")
 
         def freeze_at_the_end(step: int) -> None:
@@ -56,6 +59,9 @@ def quantize(
             before_epoch=freeze_at_the_end,
         )
         qat_top1 = phase.validation_top1(network)
+        if qat_top1 < ptq_top1:
+            network.load_state_dict(calibrated)
+            say(f"QAT ended lower on validation ({qat_top1:.4f}) than the calibrated network: the calibrated one is kept")
     save_tensors(out_dir / WEIGHTS, network.state_dict())
     return pruned.model_copy(
         update={
