@@ -46,8 +46,7 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     per_epoch = max(images // recipe.training.batch_size, 1)
     total, checks = recipe.training.epochs * per_epoch, recipe.training.epochs * recipe.training.checks_per_epoch
     latest = int(recipe.prune.epi.latest * checks)
-    stops = [round(total * check / checks) for check in range(1, latest + 1)]
-    return [stop for stop, after in zip(stops, [*stops[1:], total + 1], strict=True) if stop < after], total
+    return sorted({round(total * check / checks) for check in range(1, latest + 1)} - {0}), total
 
 
 def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:

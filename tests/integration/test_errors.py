@@ -32,9 +32,7 @@ def test_bad_input_ends_in_one_message(case: str, tmp_path: Path) -> None:
     arguments, code, fragments = CASES[case]
     store = tmp_path / "store"
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", TINY, *arguments, "--store", str(store)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "run", TINY, *arguments, "--store", str(store)], capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

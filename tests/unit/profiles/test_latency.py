@@ -12,7 +12,17 @@ from profiles.schema import Peak
 CONV = OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu")
 DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True)
 META = TableMeta(
-    source="measured", device="d", runtime="onnxruntime", runtime_version="1", precision="int8", batch=1, threads=1, step=16, clock="c", statistic="s", date="2026-01-01"
+    source="measured",
+    device="d",
+    runtime="onnxruntime",
+    runtime_version="1",
+    precision="int8",
+    batch=1,
+    threads=1,
+    step=16,
+    clock="c",
+    statistic="s",
+    date="2026-01-01",
 )
 
 

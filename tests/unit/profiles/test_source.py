@@ -56,7 +56,7 @@ def test_overrides_are_read_as_yaml_and_laid_over_the_file(tmp_path: Path) -> No
 
 def test_an_unknown_override_names_the_option_that_set_it(tmp_path: Path) -> None:
     merged = read_yaml(write(tmp_path, "name: a\n")).merged(from_overrides({"inner.latency": "0.4"}))
-    with pytest.raises(ConfigError, match="--set inner.latency: unknown key 'inner.latency'"):
+    with pytest.raises(ConfigError, match=r"--set inner\.latency: unknown key 'inner\.latency'"):
         validate(Outer, merged)
 
 

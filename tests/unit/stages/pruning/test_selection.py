@@ -60,7 +60,13 @@ def test_values_are_sums_of_the_highest_scores() -> None:
 
 @pytest.mark.parametrize(
     ("width", "step", "floor", "expected"),
-    [(64, 16, 0.1, (16, 32, 48, 64)), (64, 16, 0.5, (32, 48, 64)), (40, 16, 0.1, (16, 32, 40)), (8, 16, 0.1, (8,)), (128, 16, 0.2, (32, 48, 64, 80, 96, 112, 128))],
+    [
+        (64, 16, 0.1, (16, 32, 48, 64)),
+        (64, 16, 0.5, (32, 48, 64)),
+        (40, 16, 0.1, (16, 32, 40)),
+        (8, 16, 0.1, (8,)),
+        (128, 16, 0.2, (32, 48, 64, 80, 96, 112, 128)),
+    ],
 )
 def test_options_are_multiples_above_the_floor_and_the_full_width(width: int, step: int, floor: float, expected: tuple[int, ...]) -> None:
     assert width_options(Group(name="g", width=width, members=()), step=step, floor=floor) == expected

@@ -111,7 +111,9 @@ def test_frozen_parameters_stay_frozen_and_are_cut_too() -> None:
     assert network.training
 
 
-@pytest.mark.parametrize(("kept", "message"), [({"nothing": (0,)}, "the network has conv1"), ({"conv1": ()}, "keep at least one"), ({"conv1": (99,)}, "keep at least one")])
+@pytest.mark.parametrize(
+    ("kept", "message"), [({"nothing": (0,)}, "the network has conv1"), ({"conv1": ()}, "keep at least one"), ({"conv1": (99,)}, "keep at least one")]
+)
 def test_an_impossible_cut_names_the_group(kept: dict[str, tuple[int, ...]], message: str) -> None:
     network = resnet8(in_channels=1, num_classes=10)
     with pytest.raises(ValueError, match=message):

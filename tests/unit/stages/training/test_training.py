@@ -101,7 +101,7 @@ def test_optimizer_moments_round_trip(small_model: ModelConfig, digits: Dataset)
 
 def test_a_diverging_loss_ends_with_what_to_do(small_model: ModelConfig, digits: Dataset) -> None:
     network, optimizer = fresh(small_model, digits)
-    with pytest.raises(TrainingDiverged, match="lower training.lr"):
+    with pytest.raises(TrainingDiverged, match=r"lower training\.lr"):
         train_steps(network, optimizer, Batches(digits, CONFIG), CONFIG, start=0, stop=40, label="t", rate=lambda _: math.inf)
 
 

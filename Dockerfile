@@ -1,0 +1,25 @@
+# CPU by default; for a machine with an NVIDIA GPU:
+#   docker build --build-arg EXTRA=tensorrt --build-arg TORCH=torch --tag bonsai:gpu .
+FROM python:3.11-slim-bookworm
+
+# TORCH: the wheel to install first. The CPU build keeps several gigabytes of CUDA packages out.
+ARG TORCH="torch<2.14 --index-url https://download.pytorch.org/whl/cpu"
+# EXTRA: `rtx` builds engines for RTX GPUs without a GPU; `tensorrt` builds and runs them on the GPU of the machine.
+ARG EXTRA=rtx
+
+ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
+WORKDIR /opt/bonsai
+RUN pip install ${TORCH}
+COPY pyproject.toml README.md ./
+COPY profiles profiles
+COPY stages stages
+COPY pipeline pipeline
+RUN pip install ".[${EXTRA}]"
+
+# Artifacts live in a volume, owned by whoever runs the container.
+RUN useradd --create-home bonsai
+USER bonsai
+WORKDIR /work
+VOLUME /work
+ENTRYPOINT ["bonsai"]
+CMD ["--help"]

@@ -1,0 +1,63 @@
+import pytest
+
+from pipeline.recipe import list_recipes, load_recipe
+from pipeline.trunk import segment_stops
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from stages.models.registry import FACTORIES, build_network
+from stages.registry import resolve
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_shipped_recipe_loads_and_names_what_exists(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert load_profile(recipe.profile).name == recipe.profile
+    assert build_network(recipe.model, (1, 32, 32), 10) is not None
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_every_model_of_the_table_can_be_imported(name: str) -> None:
+    assert callable(resolve(name, FACTORIES, "model"))
+
+
+def test_an_import_string_stands_for_a_model_of_ones_own() -> None:
+    recipe = load_recipe("resnet-edge", {"model.name": "stages.models.cifar_resnet:resnet8", "model.options": "{width: 16}"})
+    assert sum(p.numel() for p in build_network(recipe.model, (1, 32, 32), 10).parameters()) < 100_000
+
+
+@pytest.mark.parametrize("name", ["no.such.module:thing", "stages.models.cifar_resnet:resnet999"])
+def test_an_import_string_that_leads_nowhere_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        resolve(name, FACTORIES, "model")
+
+
+def test_the_initial_weights_depend_on_the_seed_alone() -> None:
+    recipe = load_recipe("resnet-edge")
+    one, two = (build_network(recipe.model, (1, 32, 32), 10).state_dict() for _ in range(2))
+    assert all((one[name] == two[name]).all() for name in one)
+    other = build_network(recipe.model.model_copy(update={"seed": 1}), (1, 32, 32), 10).state_dict()
+    assert not (one["conv1.weight"] == other["conv1.weight"]).all()
+
+
+def test_the_trunk_is_cut_into_checks_up_to_the_latest_and_then_runs_to_its_end() -> None:
+    recipe = load_recipe("resnet-edge", {"training.epochs": 4, "training.checks_per_epoch": 2, "prune.epi.latest": 0.5})
+    stops, total = segment_stops(recipe, images=640)
+    assert (stops, total) == ([5, 10, 15, 20], 40)
+
+
+def test_more_checks_than_steps_leave_no_empty_segment() -> None:
+    recipe = load_recipe("resnet-edge", {"training.epochs": 2, "training.checks_per_epoch": 8, "prune.epi.latest": 1.0, "training.batch_size": 64})
+    stops, total = segment_stops(recipe, images=128)
+    assert stops == [1, 2, 3, 4]
+    assert total == 4
+
+
+def test_a_latest_check_before_the_first_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"prune\.epi\.latest leaves no check"):
+        load_recipe("resnet-edge", {"training.epochs": 1, "training.checks_per_epoch": 1, "prune.epi.latest": 0.5})
+
+
+def test_qat_must_thaw_before_it_freezes() -> None:
+    with pytest.raises(ConfigError, match="frozen from the start, QAT diverges"):
+        load_recipe("resnet-edge", {"quantize.epochs": 1, "quantize.frozen_epochs": 1})

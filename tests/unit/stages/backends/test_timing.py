@@ -1,0 +1,57 @@
+import time
+
+import numpy as np
+import pytest
+
+from profiles.loader import load_profile
+from stages.backends.timing import TimingConfig, contention, gating_clock, median_error, summarise, time_interleaved
+
+
+def spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_engines_take_turns_and_the_slower_one_is_found_slower() -> None:
+    order: list[str] = []
+
+    def engine(name: str, seconds: float):
+        def run(images: np.ndarray) -> np.ndarray:
+            order.append(name)
+            spin(seconds)
+            return images
+
+        return run
+
+    config = TimingConfig(runs=40, block=10, warmup_runs=2, warmup_seconds=0)
+    samples = time_interleaved({"fast": engine("fast", 0.0002), "slow": engine("slow", 0.0006)}, np.zeros(1), config)
+    timed = order[4:]
+    assert timed == (["fast"] * 10 + ["slow"] * 10) * 4
+    fast, slow = (summarise(samples[name], "thread_cpu") for name in ("fast", "slow"))
+    assert slow.p50 / fast.p50 == pytest.approx(3, rel=0.3)
+    assert contention(samples) >= 0.99
+
+
+def test_percentiles_are_those_of_all_samples_and_p99_needs_a_thousand() -> None:
+    values = np.stack([np.arange(1, 1001), np.arange(1, 1001) * 2]) * 1_000_000
+    cpu, wall = summarise(values, "thread_cpu"), summarise(values, "wall")
+    assert (cpu.p50, cpu.n) == (500.5, 1000)
+    assert cpu.p99 == pytest.approx(990.01)
+    assert wall.p50 == 1001
+    assert cpu.wall_p50 == 1001
+    assert not cpu.stable
+    assert summarise(values[:, :999], "thread_cpu").p99 is None
+
+
+def test_steady_samples_are_stable_and_their_median_certain() -> None:
+    values = np.full((2, 1000), 1_000_000)
+    assert summarise(values, "wall").stable
+    assert median_error(values, "wall") == 0
+
+
+def test_one_thread_of_a_cpu_is_judged_by_its_own_clock_and_all_else_by_the_wall() -> None:
+    cpu, gpu = load_profile("local-cpu").target, load_profile("rtx-4090").target
+    assert gating_clock(cpu) == "thread_cpu"
+    assert gating_clock(cpu.model_copy(update={"threads": 2})) == "wall"
+    assert gating_clock(gpu) == "wall"
