@@ -8,7 +8,7 @@ demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
 
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest --basetemp=.venv/pytest
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -17,7 +17,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 slow: .venv/dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest --basetemp=.venv/pytest -m slow
 
 serve: .venv/run
 	$(BIN)/bonsai serve

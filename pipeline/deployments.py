@@ -8,8 +8,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from profiles.source import Record
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
 
 FLOW = "compress"
 ENTRYPOINT = f"pipeline.tasks.{FLOW}"
@@ -66,24 +67,30 @@ def serve(store: Path) -> None:
     port, log = find_port(os.environ), home(store) / "server.log"
     os.environ.update(settings(store, port, os.environ))
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `bonsai serve &` starts with SIGINT ignored
     with _only_one(store), local_server(port, log) as server:
         if server is not None:
             print(f"Waiting for the local Prefect server on {api_url(port)} (10-20 s; its log: {log}) ...", flush=True)
+        else:
+            print(f"Using the Prefect server that answers on {api_url(port)} already, with its own settings.", flush=True)
         deployments = prefect_deployments()  # imports torch while the server starts
         if server is not None:
             wait_until_ready(server, port, log)
         for lost in crash_lost_runs(store, new_server=server is not None):
             print(f"Run {lost}: its process is gone; now Crashed, and started again it continues from the store.")
+        runner = make_runner(deployments)
         print(f"Ready. Start a run from another shell:  {start_command(port)}")
         print(f"Runs, logs and results:  http://127.0.0.1:{port}/v2/    (Ctrl-C ends; store: {store})", flush=True)
         try:
-            run_deployments(deployments)
+            asyncio.run(runner.start())
+        except KeyboardInterrupt:
+            print("Stopping: a run in progress is Crashed; started again it continues from the store.", flush=True)
         finally:
             crash_lost_runs(store, new_server=server is not None)
 
 
-def run_deployments(deployments: list["RunnerDeployment"]) -> None:
-    """Run what is asked of the deployments, in turn, until interrupted."""
+def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
+    """Return what runs the deployments, one run at a time; from here on the server knows them."""
     from prefect.runner import Runner
 
     class Interruptible(Runner):
@@ -93,8 +100,7 @@ def run_deployments(deployments: list["RunnerDeployment"]) -> None:
     runner = Interruptible(limit=1, pause_on_shutdown=False)
     for deployment in deployments:
         runner.add_deployment(deployment)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(runner.start())
+    return runner
 
 
 def interrupt(_signum: int, _frame: object) -> None:

@@ -83,13 +83,14 @@ def settings(store: Path, port: int, environment: Mapping[str, str]) -> dict[str
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
-        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's own, on since 1.3x: writes to ~/.cache when it is imported
+        "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's own: it writes to ~/.cache as soon as it is imported
         "NO_PROXY": ",".join(filter(None, [environment.get("NO_PROXY") or environment.get("no_proxy"), "127.0.0.1", "localhost"])),
     }
     defaults = {
         "PREFECT_HOME": str(home(store)),
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "bonsai",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",  # these two show the log in `--watch`
         "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
     }

@@ -100,9 +100,12 @@ def verify_package(folder: Path) -> list[str]:
     """
     if not (folder / MANIFEST).is_file():
         raise VerificationError(f"{folder}: no package, for it has no {MANIFEST}; give the folder that `bonsai run` named at its end")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest["schema_version"] != SCHEMA:
-        raise VerificationError(f"{folder}: manifest of schema {manifest['schema_version']}, this version of bonsai reads {SCHEMA}")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except json.JSONDecodeError as error:
+        raise VerificationError(f"{folder / MANIFEST}: not valid JSON ({error}); the file was changed") from error
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA:
+        raise VerificationError(f"{folder}: no package manifest of schema {SCHEMA}, which this version of bonsai reads")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise VerificationError(f"{name}: listed in the manifest, but missing")

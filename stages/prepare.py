@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Dataset
 from stages.data.config import DataConfig
-from stages.data.registry import LOADERS, LoadedImages
+from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
 from stages.registry import resolve
 from stages.store import stage
 
@@ -56,6 +56,8 @@ def load_images(data: DataConfig) -> LoadedImages:
 
 
 def _split(loaded: LoadedImages, data: DataConfig) -> dict[str, torch.Tensor]:
+    if loaded.parts is not None:
+        return {name: torch.nonzero(loaded.parts == part).flatten() for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
     indices, labels = np.arange(len(loaded.labels)), loaded.labels.numpy()
     try:
         rest, test = train_test_split(indices, test_size=data.test, stratify=labels, random_state=data.seed)

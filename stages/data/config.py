@@ -15,7 +15,7 @@ class DataConfig(Record):
         options: Passed to the loader.
         validation: Share of the images that decides between epochs, 0-1.
         test: Share of the images that only the finished engine sees, 0-1.
-        seed: Of the split.
+        seed: Of the split. A dataset that comes split, such as `glyphs`, ignores these three.
     """
 
     name: str

@@ -10,8 +10,12 @@ from stages.data.config import DataConfig
 
 LOADERS = {
     "digits": "stages.data.digits:load_digits",
+    "glyphs": "stages.data.glyphs:load_glyphs",
     "image_folder": "stages.data.image_folder:load_image_folder",
 }
+
+
+TRAIN, VALIDATION, TEST = range(3)
 
 
 class LoadedImages(NamedTuple):
@@ -21,12 +25,14 @@ class LoadedImages(NamedTuple):
         images: (n, c, h, w) uint8.
         labels: (n,) int64, indices into `classes`.
         licence: What may be done with the images.
+        parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     classes: tuple[str, ...]
     licence: str
+    parts: torch.Tensor | None = None
 
 
 def source_digest(data: DataConfig) -> str:
