@@ -23,7 +23,7 @@ serve: .venv/run
 	$(BIN)/bonsai serve
 
 clean:
-	rm -rf .venv artifacts/*
+	git clean -qfdX artifacts && rm -rf .venv
 
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv

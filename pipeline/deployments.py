@@ -8,8 +8,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,17 +76,13 @@ def serve(store: Path) -> None:
         deployments = prefect_deployments()  # imports torch while the server starts
         if server is not None:
             wait_until_ready(server, port, log)
-        for lost in crash_lost_runs(store, new_server=server is not None):
-            print(f"Run {lost}: its process is gone; now Crashed, and started again it continues from the store.")
+        announce_lost(crash_lost_runs(store, new_server=server is not None))
         runner = make_runner(deployments)
         print(f"Ready. Start a run from another shell:  {start_command(port)}")
         print(f"Runs, logs and results:  http://127.0.0.1:{port}/v2/    (Ctrl-C ends; store: {store})", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             asyncio.run(runner.start())
-        except KeyboardInterrupt:
-            print("Stopping: a run in progress is Crashed; started again it continues from the store.", flush=True)
-        finally:
-            crash_lost_runs(store, new_server=server is not None)
+        announce_lost(crash_lost_runs(store, new_server=server is not None))
 
 
 def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
@@ -101,6 +97,12 @@ def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
     for deployment in deployments:
         runner.add_deployment(deployment)
     return runner
+
+
+def announce_lost(names: Iterable[str]) -> None:
+    """Say which runs were marked as Crashed."""
+    for name in names:
+        print(f"Run {name!r}: its process is gone, now Crashed; started again it continues from the store.", flush=True)
 
 
 def interrupt(_signum: int, _frame: object) -> None:

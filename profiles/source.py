@@ -43,7 +43,8 @@ class Source:
 
     def merged(self, other: "Source") -> "Source":
         """Return this source with the values of `other` laid over it, key by key."""
-        return Source(_merge(self.data, other.data), {**self.origins, **other.origins}, other.name)
+        parents = {path[:depth]: place for path, place in other.origins.items() for depth in range(1, len(path))}
+        return Source(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, other.name)
 
 
 def read_yaml(file: Path) -> Source:

@@ -70,3 +70,9 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
         lr: float
 
     assert validate(Rate, read_yaml(write(tmp_path, "lr: 1e-3\n"))).lr == 0.001
+
+
+def test_an_unknown_first_key_names_the_option_that_set_it(tmp_path: Path) -> None:
+    merged = read_yaml(write(tmp_path, "name: a\n")).merged(from_overrides({"iner.size": "4"}))
+    with pytest.raises(ConfigError, match=r"--set iner\.size: unknown key 'iner' \(did you mean 'inner'\?\)"):
+        validate(Outer, merged)
