@@ -85,7 +85,7 @@ def serve(store: StoreOption = Path("artifacts")) -> None:
 
     Example: bonsai serve, then in another shell: prefect deployment run compress/resnet-edge --watch
     """
-    from pipeline.deployments import serve as serve_deployments
+    from pipeline.serve import serve as serve_deployments
 
     serve_deployments(store)
 

@@ -202,7 +202,7 @@ import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.states import Running
-from pipeline.deployments import crash_lost_runs
+from pipeline.serve import crash_lost_runs
 from pipeline.local_server import run_lock
 from pipeline.locks import hold
 
