@@ -17,7 +17,7 @@ COPY pipeline pipeline
 RUN pip install ".[${EXTRA}]"
 
 # Artifacts live in a volume, owned by whoever runs the container.
-RUN useradd --create-home bonsai
+RUN useradd --create-home bonsai && install --directory --owner=bonsai /work
 USER bonsai
 WORKDIR /work
 VOLUME /work

@@ -1,8 +1,9 @@
 # The two commands: `make demo` and `make test`. Everything lives in .venv and artifacts/.
 PYTHON ?= python3
 BIN := .venv/bin
+export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test check slow serve clean
+.PHONY: demo test check serve clean
 
 demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
@@ -15,9 +16,6 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-slow: .venv/dev
-	$(BIN)/pytest --basetemp=.venv/pytest -m slow
 
 serve: .venv/run
 	$(BIN)/bonsai serve

@@ -49,7 +49,7 @@ def run(
 
     Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
     """
-    overrides = dict(_setting(text) for text in settings or [])
+    overrides = _overrides(settings or [])
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
@@ -60,7 +60,11 @@ def run(
     if dry_run:
         show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
         return
-    packages = compress(recipe, profile, overrides, store=store, out=out)
+    try:
+        packages = compress(recipe, profile, overrides, store=store, out=out)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
+        raise typer.Exit(130) from None
     show_packages(packages, out or store / "packages", as_json=as_json)
     missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
     if missed:
@@ -109,17 +113,19 @@ def main() -> NoReturn:
     except BonsaiError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
-        sys.exit(130)
     sys.exit(0)
 
 
-def _setting(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(describe("--set needs a key and a value", given=text, allowed="A.B=C", fix="for example --set quantize.epochs=2"))
-    return key, value
+def _overrides(settings: list[str]) -> dict[str, str]:
+    overrides: dict[str, str] = {}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(describe("--set needs a key and a value", given=text, allowed="A.B=C", fix="for example --set quantize.epochs=2"))
+        if key in overrides:
+            raise ConfigError(describe(f"--set {key}: given twice", given=f"{overrides[key]}, then {value}", allowed="each key once", fix="drop one of them"))
+        overrides[key] = value
+    return overrides
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
             table.add_row(*row_cells(row))
         console.print(table)
         console.print(gate_lines(package.gates), markup=False)
+        console.print("\n".join(package.notes), markup=False, soft_wrap=True)
         console.print(f"{folder / package.name}\n", markup=False, soft_wrap=True)
 
 
@@ -63,6 +64,7 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
         "engine_sha256": package.engine_sha256,
         "passed": all(gate.passed for gate in package.gates),
         "gates": [gate.model_dump(mode="json") for gate in package.gates],
+        "notes": package.notes,
         "rows": [row.model_dump(mode="json") for row in package.rows],
     }
 

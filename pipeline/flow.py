@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.targets import Network, ReadyTarget, inspect_network
-from pipeline.trunk import Watch, grow_trunk
+from pipeline.trunk import Watch, grow_trunk, segment_stops
+from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Dialect, Engine
@@ -29,7 +30,7 @@ from stages.prepare import prepare
 from stages.prune import prune
 from stages.pruning.groups import WidthPlan
 from stages.quantize import quantize
-from stages.store import Step, Store
+from stages.store import Step, Store, require_writable_folder
 
 DEFAULT_STORE = Path("artifacts")
 
@@ -63,6 +64,8 @@ def compress(
     loaded, profiles = load(recipe, profile, overrides)
     for target in profiles:
         check_target(target.target)
+    require_writable_folder(store, "--store")
+    require_writable_folder(out or store / "packages", "--out")
     run = step or Store(store).run
     packages = grow(loaded, profiles, run)
     for finished in packages:
@@ -81,12 +84,24 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
     for_profiles = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
     loaded = load_recipe(recipe, {key: value for key, value in overrides.items() if not key.startswith(prefix)})
     names = [profile] if isinstance(profile, str) else list(dict.fromkeys(profile or [loaded.profile]))
-    return loaded, [load_profile(name, for_profiles) for name in names]
+    profiles = [load_profile(name, for_profiles) for name in names]
+    found = [profile.name for profile in profiles]
+    if len(set(found)) < len(found):
+        raise ConfigError(
+            describe(
+                "two profiles have one name, and their packages would have too",
+                given=", ".join(found),
+                allowed="distinct names",
+                fix="give your profile a `name:` of its own",
+            )
+        )
+    return loaded, profiles
 
 
 def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tuple[Package, ...]:
     """Run all stages for all targets: the trunk once, then a branch per target."""
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
+    segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     targets = [ReadyTarget(recipe, profile, network, step) for profile in profiles]
     watches, dense = grow_trunk(recipe, dataset, targets, step)
@@ -98,7 +113,9 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
     target, segment, trigger = watch.target, watch.segment, watch.trigger
     assert segment is not None and trigger is not None
     fit = target.fit(load_tensors(segment, SCORES))
-    pruned = step(prune, dense=segment, plan=WidthPlan(widths=fit.widths), dataset=dataset, training=recipe.training, config=recipe.prune)
+    pruned = step(
+        prune, dense=segment, plan=WidthPlan(widths=fit.widths), dataset=dataset, training=recipe.training, batchnorm_batches=recipe.prune.batchnorm_batches
+    )
     final = pruned
     if target.dialect != "float":
         final = step(
@@ -115,7 +132,7 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         dense=build(dense, "float", target.float_target),
         pruned=build(pruned, "float", target.float_target),
         engine=engine,
-        quantised=final,
+        final=final,
         dataset=dataset,
         profile=target.profile,
         timing=recipe.timing,
@@ -129,12 +146,12 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         dense_widths=network.dense_widths,
         table_source=target.table_source,
     )
-    lineage = trace_lineage(measurement)
+    lineage = trace_lineage(measurement, *target.evidence)
     return step(
         package,
         engine=engine,
         measurement=measurement,
-        quantised=final,
+        final=final,
         dataset=dataset,
         profile=target.profile,
         decisions=decisions,

@@ -92,7 +92,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
     return Plan(
         recipe=recipe.name,
         images=dataset.sizes,
-        epochs=recipe.training.epochs + recipe.quantize.epochs,
+        epochs=recipe.training.epochs + (recipe.quantize.epochs if any(p.target.precision == "int8" for p in profiles) else 0),
         trunk_segments=len(stops) + (stops[-1] < total),
         targets=tuple(targets),
     )

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from stages.locks import hold
 from stages.package import FOLDER, Package
 
 
@@ -12,13 +13,13 @@ def publish(finished: Package, packages: Path) -> Path:
 
     The copy is made beside its place and moved there by renames: a reader never sees half a package.
     """
-    packages.mkdir(parents=True, exist_ok=True)
-    final, fresh, old = (packages / prefix_name for prefix_name in (finished.name, f".new-{finished.name}", f".old-{finished.name}"))
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(finished.folder / FOLDER, fresh)
-    if final.exists():
-        os.replace(final, old)
-    os.replace(fresh, final)
-    shutil.rmtree(old, ignore_errors=True)
+    final, fresh, old = (packages / name for name in (finished.name, f".new-{finished.name}", f".old-{finished.name}"))
+    with hold(packages / f".lock-{finished.name}", wait=True):
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.copytree(finished.folder / FOLDER, fresh)
+        if final.exists():
+            os.replace(final, old)
+        os.replace(fresh, final)
+        shutil.rmtree(old, ignore_errors=True)
     return final

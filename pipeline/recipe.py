@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from profiles.loader import find_yaml
 from profiles.source import Record, Source, from_overrides, read_yaml, validate
@@ -26,7 +26,7 @@ class Recipe(Record):
         profile: Target where the caller names none.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     description: str
     profile: str = "local-cpu"
     model: ModelConfig

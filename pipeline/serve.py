@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.deployments import FLOW, list_deployments
 from pipeline.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
-from pipeline.locks import hold, is_held
 from profiles.errors import ConfigError, describe
+from stages.locks import hold, is_held
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

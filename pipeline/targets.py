@@ -10,13 +10,12 @@ from pipeline.recipe import Recipe
 from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration
 from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Dialect, Engine, Latency
-from stages.backends.onnxruntime_engine import default_weight_bits
+from stages.artifacts import Artifact, Dialect, Engine, Latency
 from stages.backends.registry import backend_of, check_target
 from stages.characterize import characterize
 from stages.compile import compile as compile_engine
 from stages.measurements import Race
-from stages.models.registry import build_network
+from stages.models.registry import build_network, require_logits
 from stages.pruning.fitting import Fit, fit_widths
 from stages.pruning.groups import Group, WidthPlan, Widths, width_options
 from stages.pruning.operators import NetworkLatency, Operator, list_operators
@@ -47,9 +46,10 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     """Build the recipe's network and find what can be pruned in it.
 
     Raises:
-        ConfigError: The network does not exist, cannot be traced, or has nothing to prune.
+        ConfigError: The network does not exist, does not run, cannot be traced, or has nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
+    require_logits(network, image_shape, num_classes)
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
@@ -71,6 +71,9 @@ class ReadyTarget:
         network: The recipe's dense network.
         step: Runs the stages.
 
+    Attributes:
+        evidence: The table and the timings that selection rests on.
+
     Raises:
         ConfigError: The runtime cannot do what the profile asks.
         DeviceUnavailable: The runtime is not installed.
@@ -81,18 +84,19 @@ class ReadyTarget:
         self.profile = profile
         self.info = check_target(profile.target)
         self.options = width_choices(recipe, profile, network)
+        self.evidence: list[Artifact] = []
         self._recipe, self._network, self._step = recipe, network, step
         table = step(characterize, **self._shape, target=profile.target, info=self.info, step=profile.width_step)
         self.table_source = table.source
-        uncalibrated = NetworkLatency(table.load(), network.operators, Calibration())
+        self.evidence.append(table)
+        uncalibrated = NetworkLatency(table.load(profile.target), network.operators, Calibration())
         if self.info.present:
             self.latency, self.dense_ms = self._calibrate(uncalibrated)
         else:
             self.latency, self.dense_ms = uncalibrated, self._estimated_float_ms(network.dense_widths)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
-        self.floor_ms = require_reachable(
-            self.options, self.latency, self.limit_ms * (1 - recipe.prune.margin), what=f"profile {profile.name}, {profile.budget}"
-        )
+        what = f"profile {profile.name}, {profile.budget}"
+        self.floor_ms = require_reachable(self.options, self.latency, self.limit_ms, what=what, margin=recipe.prune.margin)
         say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
 
     @property
@@ -108,7 +112,7 @@ class ReadyTarget:
     @property
     def weight_bits(self) -> int:
         """Width of the quantised weights: the recipe's, or what the device needs."""
-        return self._recipe.quantize.weight_bits or default_weight_bits(self.info)
+        return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
 
     def choose(self, scores: Mapping[str, torch.Tensor]) -> Widths:
         """Return the widths that pruning would keep now; nothing is timed."""
@@ -146,10 +150,20 @@ class ReadyTarget:
         at_narrow = self._race(narrow)
         low = (uncalibrated.sum_ms(narrow), self._milliseconds(at_narrow))
         high = (uncalibrated.sum_ms(dense), self._milliseconds(at_dense))
+        if not (high[0] > low[0] and high[1] > low[1]):
+            raise ConfigError(
+                describe(
+                    f"profile {self.profile.name}: the narrowest network is not faster than the dense one",
+                    given=f"{low[1]:.4g} ms narrow, {high[1]:.4g} ms dense",
+                    allowed="a network with widths to choose from, timed on a machine that is quiet enough",
+                    fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
+                )
+            )
         return uncalibrated.calibrated(Calibration.through(low, high)), self.dense_ms
 
     def _time_untrained(self, widths: Widths) -> float:
-        found = self._milliseconds(self._race(widths))
+        timed = self._race(widths)
+        found = self._milliseconds(timed) * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
         say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
         return found
 
@@ -160,9 +174,11 @@ class ReadyTarget:
     def _race(self, widths: Widths) -> Race:
         reference = self._build_untrained({}, "float", self.float_target)
         candidate = self._build_untrained(widths, self.dialect, self.profile.target)
-        return self._step(
+        found = self._step(
             race, candidate=candidate, reference=reference, target=self.profile.target, image_shape=self._network.image_shape, timing=self._recipe.timing
         )
+        self.evidence.append(found)
+        return found
 
     def _build_untrained(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
         graph = self._step(sketch, **self._shape, plan=WidthPlan(widths=widths), dialect=dialect, opset=self._recipe.export.opset)
@@ -171,9 +187,23 @@ class ReadyTarget:
     def _estimated_float_ms(self, widths: Widths) -> float:
         step = self.profile.channel_multiple.fp32
         table = self._step(characterize, **self._shape, target=self.float_target, info=self.info, step=step)
-        return NetworkLatency(table.load(), self._network.operators, Calibration())(widths)
+        return NetworkLatency(table.load(self.float_target), self._network.operators, Calibration())(widths)
 
 
 def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) -> Options:
-    """Return the widths that each group may keep on the target."""
-    return {group.name: width_options(group, step=profile.width_step, floor=recipe.prune.floor) for group in network.groups}
+    """Return the widths that each group may keep on the target.
+
+    Raises:
+        ConfigError: No group has a choice.
+    """
+    options = {group.name: width_options(group, step=profile.width_step, floor=recipe.prune.floor) for group in network.groups}
+    if all(len(widths) == 1 for widths in options.values()):
+        raise ConfigError(
+            describe(
+                f"profile {profile.name}: no group has two widths to choose from",
+                given=f"at most {max(network.dense_widths.values())} channels, a step of {profile.width_step}, a floor of {recipe.prune.floor:.0%}",
+                allowed="at least one group wider than one step and its floor",
+                fix="lower prune.floor or profile.channel_multiple, or choose a wider network",
+            )
+        )
+    return options

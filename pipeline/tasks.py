@@ -25,9 +25,9 @@ from pipeline import flow as plain
 from pipeline.console import package_facts
 from pipeline.deployments import FLOW
 from pipeline.local_server import STORE_VARIABLE, run_lock
-from pipeline.locks import hold
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
+from stages.locks import hold
 from stages.model_card import HEADER, row_cells
 from stages.package import CARD, Package
 from stages.package import FOLDER as PACKAGE

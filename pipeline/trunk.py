@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
+from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
 from stages.checkpoints import SCORES, load_tensors
 from stages.pruning.epi import EpiConfig, Trigger, epi_curve, settled
@@ -42,11 +43,24 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     """Return the optimizer steps at which the trunk is checked, and the last step of the cycle.
 
     They depend on the recipe alone, so that every target, now or next week, meets the same segments.
+
+    Raises:
+        ConfigError: No step lies before the latest check.
     """
     per_epoch = max(images // recipe.training.batch_size, 1)
     total, checks = recipe.training.epochs * per_epoch, recipe.training.epochs * recipe.training.checks_per_epoch
     latest = int(recipe.prune.epi.latest * checks)
-    return sorted({round(total * check / checks) for check in range(1, latest + 1)} - {0}), total
+    stops = sorted({round(total * check / checks) for check in range(1, latest + 1)} - {0})
+    if not stops:
+        raise ConfigError(
+            describe(
+                "the training is too short for a single check",
+                given=f"{total} optimizer steps, the latest check at {recipe.prune.epi.latest:.0%} of them",
+                allowed="at least one step before the latest check",
+                fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
+            )
+        )
+    return stops, total
 
 
 def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:

@@ -10,6 +10,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
 class Peak(Record):
@@ -47,8 +48,8 @@ class Device(Record):
     def _complete(self) -> "Device":
         if self.kind == "gpu" and self.sm is None:
             raise ValueError("a gpu needs `sm`, its compute capability")
-        if not self.is_host and self.peak is None:
-            raise ValueError("a device other than `host` needs `peak`, its published rates: without them nothing can be estimated")
+        if self.peak is None and (self.kind == "gpu" or not self.is_host):
+            raise ValueError("a gpu, and any device other than `host`, needs `peak`, its published rates: without them nothing can be estimated")
         return self
 
 
@@ -56,14 +57,14 @@ class Target(Record):
     """How the network runs on the device: all that latency depends on besides the network.
 
     Attributes:
-        runtime_version: Version range of the runtime, as in a Python requirement.
+        runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
         threads: Threads that the runtime may use.
         batch: Images per inference.
     """
 
     device: Device
     runtime: Runtime
-    runtime_version: str
+    runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]
     precision: Precision
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1

@@ -18,6 +18,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def identity(self) -> str:
+        """Return what tells this record from another as an input: its JSON, unless it stands for more than that."""
+        return self.model_dump_json()
+
 
 class Source:
     """A nested mapping and, for each of its keys, the file and line that set it.
@@ -44,7 +48,7 @@ class Source:
     def merged(self, other: "Source") -> "Source":
         """Return this source with the values of `other` laid over it, key by key."""
         parents = {path[:depth]: place for path, place in other.origins.items() for depth in range(1, len(path))}
-        return Source(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, other.name)
+        return Source(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, self.name)
 
 
 def read_yaml(file: Path) -> Source:
@@ -55,8 +59,8 @@ def read_yaml(file: Path) -> Source:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(describe(f"{file}: cannot be read", given=error.strerror, allowed="a readable YAML file", fix="check the path")) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(describe(f"{file}: cannot be read", given=error, allowed="a readable YAML file in UTF-8", fix="check the path")) from error
     origins: dict[KeyPath, str] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -83,7 +87,14 @@ def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
                 raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
-        table[leaf] = yaml.safe_load(value) if isinstance(value, str) else value
+        if leaf in table:
+            raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
+        try:
+            table[leaf] = yaml.safe_load(value) if isinstance(value, str) else value
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                describe(f"{name}{dotted}: not valid YAML", given=value, allowed="a YAML value", fix="quote it, or close its brackets")
+            ) from error
         origins[path] = f"{name}{dotted}"
     return Source(data, origins, name)
 

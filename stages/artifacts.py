@@ -166,7 +166,7 @@ def fingerprint(value: Any) -> str:
     if isinstance(value, Artifact):
         return value.digest
     if isinstance(value, Record):
-        return sha256_text(value.model_dump_json())
+        return sha256_text(value.identity())
     if value is None or isinstance(value, str | int | float | bool):
         return sha256_text(json.dumps(value))
     if isinstance(value, tuple):

@@ -8,6 +8,7 @@ from profiles.roofline import estimate_us
 from profiles.schema import Target
 from stages.artifacts import Artifact, DeviceInfo
 from stages.backends.operator_timing import STATISTIC, measure_operator
+from stages.backends.registry import backend_of
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.pruning.operators import Operator, list_operators
@@ -19,22 +20,29 @@ TABLE = "table.csv"
 
 
 class TableArtifact(Artifact):
-    """Files: ``table.csv``."""
+    """Files: ``table.csv``.
+
+    Attributes:
+        source: Whether the operators were ``measured`` or ``estimated``.
+        contention: Highest wall time over CPU time; None where that says nothing.
+    """
 
     source: str
     entries: int
     contention: float | None
 
-    def load(self) -> LatencyTable:
-        """Read the table."""
-        return LatencyTable.load(self.folder / TABLE)
+    def load(self, target: Target) -> LatencyTable:
+        """Read the table, which must be one of the target's precision, batch and threads."""
+        return LatencyTable.load(self.folder / TABLE, expect={"precision": target.precision, "batch": target.batch, "threads": target.threads})
 
 
 @stage(version=1, timed=True)
 def characterize(
     out_dir: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, target: Target, info: DeviceInfo, step: int
 ) -> TableArtifact:
-    """Measure every operator class of the network at its four corners, or estimate them where the device is not here.
+    """Measure every operator class of the network at its four corners, or estimate them where that cannot be done.
+
+    Single operators are timed by ONNX Runtime alone; TensorRT's table is estimated, and calibrated where its GPU is here.
 
     On widths that are multiples of the step an operator's time is bilinear in input and output channels, so
     that {one step, full} x {one step, full} suffices.
@@ -51,21 +59,22 @@ def characterize(
     network = build_network(model, image_shape, num_classes)
     operators = list_operators(network, find_groups(network, image_shape), image_shape)
     points = corner_points(operators, step)
+    measured = info.present and backend_of(target).measures_operators
     entries, contentions = [], []
     for done, (operator, ci, co) in enumerate(points):
-        if info.present:
+        if measured:
             entry, contention = measure_operator(operator, ci, co, target, scratch=out_dir)
-            contentions.append(contention)
+            contentions += [contention] if contention is not None else []
         else:
             assert target.device.peak is not None  # the profile's schema asks for it
             estimate = estimate_us(operator, ci, co, peak=target.device.peak, precision=target.precision, batch=target.batch, step=step)
             entry = Entry(operator=operator, ci=ci, co=co, p10_us=estimate, p50_us=estimate, reps=0, kernels="roofline")
         entries.append(entry)
-        if info.present and (done + 1) % 10 == 0:
+        if measured and (done + 1) % 10 == 0:
             report(f"characterize {info.device}", done=done + 1, total=len(points))
     highest = max(contentions) if contentions else None
     meta = TableMeta(
-        source="measured" if info.present else "estimated",
+        source="measured" if measured else "estimated",
         device=info.device,
         runtime=info.runtime,
         runtime_version=info.runtime_version,
@@ -73,8 +82,8 @@ def characterize(
         batch=target.batch,
         threads=target.threads,
         step=step,
-        clock="runtime profiler" if info.present else "none",
-        statistic=STATISTIC if info.present else "roofline",
+        clock="runtime profiler" if measured else "none",
+        statistic=STATISTIC if measured else "roofline",
         date=time.strftime("%Y-%m-%d"),
         contention=highest,
     )

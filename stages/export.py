@@ -16,7 +16,7 @@ from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
 
-@stage(version=1)
+@stage(version=1, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect) -> OnnxGraph:
     """Export with a dynamic batch, simplify, audit, and compare with torch on the validation images.
 

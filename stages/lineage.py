@@ -9,13 +9,14 @@ from stages.manifest import MANIFEST
 
 
 class Ancestor(Record):
-    """One artifact in a lineage; `made_from` names others by ``stage/key``."""
+    """One artifact in a lineage; `made_from` names others by ``stage/key``, `tools` the versions it was made with."""
 
     artifact: str
     digest: str
     made_from: tuple[str, ...]
     finished: str
     seconds: float
+    tools: dict[str, str]
 
 
 class Lineage(Record):
@@ -24,10 +25,10 @@ class Lineage(Record):
     ancestors: tuple[Ancestor, ...]
 
 
-def trace_lineage(artifact: Artifact) -> Lineage:
-    """Follow the manifests from an artifact in the store to those it was made from."""
-    root = artifact.folder.parent.parent
-    waiting, seen, found = [f"{artifact.folder.parent.name}/{artifact.folder.name}"], set[str](), []
+def trace_lineage(*results: Artifact) -> Lineage:
+    """Follow the manifests from artifacts of one store to those they were made from."""
+    root = results[0].folder.parent.parent
+    waiting, seen, found = [f"{result.folder.parent.name}/{result.folder.name}" for result in results], set[str](), []
     while waiting:
         address = waiting.pop(0)
         if address in seen:
@@ -36,7 +37,14 @@ def trace_lineage(artifact: Artifact) -> Lineage:
         manifest = json.loads((root / address / MANIFEST).read_text())
         parents = tuple(_addresses(manifest["inputs"]))
         found.append(
-            Ancestor(artifact=address, digest=manifest["record"]["digest"], made_from=parents, finished=manifest["finished"], seconds=manifest["seconds"])
+            Ancestor(
+                artifact=address,
+                digest=manifest["record"]["digest"],
+                made_from=parents,
+                finished=manifest["finished"],
+                seconds=manifest["seconds"],
+                tools=manifest["tools"],
+            )
         )
         waiting += parents
     return Lineage(ancestors=tuple(found))

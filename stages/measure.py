@@ -26,7 +26,7 @@ def measure(
     dense: Engine,
     pruned: Engine,
     engine: Engine,
-    quantised: Checkpoint,
+    final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
     timing: TimingConfig,
@@ -39,7 +39,7 @@ def measure(
         dense: FP32 engine of the dense network at the end of the cycle.
         pruned: FP32 engine of the pruned network.
         engine: The engine to ship.
-        quantised: The fake-quantised network that `engine` was exported from.
+        final: The network that `engine` was exported from; fake-quantised where the target is INT8.
         dataset: Source of the test split.
         profile: Budget and gates.
         timing: The protocol.
@@ -53,7 +53,7 @@ def measure(
     accuracy = {name: _accuracy(_hits(run, images, labels), len(labels), measured_by) for name, run in runs.items()}
     busy = None
     if estimates is None:
-        batch = images[: profile.target.batch].numpy()
+        batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
         samples = time_interleaved(runs, batch, timing)
         save_samples(out_dir / SAMPLES, samples)
         clock = gating_clock(profile.target)
@@ -67,8 +67,9 @@ def measure(
         )
         for name, e in engines.items()
     }
-    rows["quantised"] = _quantised_row(quantised, engine, images, labels)
-    ordered = tuple(rows[name] for name in ("dense", "pruned", "quantised", "engine"))
+    if final.quantizers is not None:
+        rows["quantised"] = _quantised_row(final, engine, images, labels)
+    ordered = tuple(rows[name] for name in ("dense", "pruned", "quantised", "engine") if name in rows)
     return Measurement(folder=out_dir, rows=ordered, gates=judge(rows["dense"], rows["engine"], engine, profile), test_images=len(labels), contention=busy)
 
 

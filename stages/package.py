@@ -11,12 +11,12 @@ from stages.artifacts import Artifact, Checkpoint, Dataset, Engine, sha256_file
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of, check_target
 from stages.decisions import Decisions
-from stages.errors import VerificationError
+from stages.errors import BuildError, VerificationError
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import MANIFEST, collect_files, tool_versions
 from stages.measurements import Gate, Measurement, Row
-from stages.model_card import write_model_card
+from stages.model_card import figure_notes, write_model_card
 from stages.store import stage
 from stages.training.batches import load_split
 
@@ -28,11 +28,16 @@ TOLERANCE = 0.02
 
 
 class Package(Artifact):
-    """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``manifest.json``."""
+    """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``manifest.json``.
+
+    Attributes:
+        notes: How the accuracy and the latency of the rows were found.
+    """
 
     name: str
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
+    notes: tuple[str, str]
     engine_sha256: str
     decisions: Decisions
 
@@ -42,7 +47,7 @@ def package(
     out_dir: Path,
     engine: Engine,
     measurement: Measurement,
-    quantised: Checkpoint,
+    final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
     decisions: Decisions,
@@ -54,7 +59,7 @@ def package(
         out_dir: Receives the folder ``package``.
         engine: What is shipped.
         measurement: Its figures and gates.
-        quantised: Where the learning curve stands.
+        final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
         profile: What was asked.
         decisions: What was decided.
@@ -69,7 +74,7 @@ def package(
     run = backend_of(profile.target).open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     logits = np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
     save_file({"input": images, "logits": logits}, folder / GOLDEN)
-    (folder / CARD).write_text(write_model_card(name, engine, measurement, quantised, dataset, profile, decisions))
+    (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions))
     manifest = {
         "schema_version": SCHEMA,
         "name": name,
@@ -87,7 +92,13 @@ def package(
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
     return Package(
-        folder=out_dir, name=name, rows=measurement.rows, gates=measurement.gates, engine_sha256=sha256_file(folder / engine.file), decisions=decisions
+        folder=out_dir,
+        name=name,
+        rows=measurement.rows,
+        gates=measurement.gates,
+        notes=figure_notes(measurement, engine, profile.target),
+        engine_sha256=sha256_file(folder / engine.file),
+        decisions=decisions,
     )
 
 
@@ -106,24 +117,29 @@ def verify_package(folder: Path) -> list[str]:
         raise VerificationError(f"{folder / MANIFEST}: not valid JSON ({error}); the file was changed") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA:
         raise VerificationError(f"{folder}: no package manifest of schema {SCHEMA}, which this version of bonsai reads")
-    for name, expected in manifest["files"].items():
+    try:
+        files, engine_file = dict(manifest["files"]), str(manifest["engine"]["file"])
+        profile = HardwareProfile.model_validate(manifest["profile"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"{folder / MANIFEST}: incomplete ({error}); the file was changed") from error
+    for name, expected in files.items():
         if not (folder / name).is_file():
             raise VerificationError(f"{name}: listed in the manifest, but missing")
         if sha256_file(folder / name) != expected:
             raise VerificationError(f"{name}: its sha256 is not the manifest's; the file was changed")
-    checked = [f"{len(manifest['files'])} files have the manifest's sha256"]
-    profile = HardwareProfile.model_validate(manifest["profile"])
+    checked = [f"{len(files)} files have the manifest's sha256"]
     info = check_target(profile.target)
     if not info.present:
         return [*checked, f"not run: {profile.target.device.name} is not in this machine"]
     golden = load_file(folder / GOLDEN)
-    run = backend_of(profile.target).open_engine(folder / manifest["engine"]["file"], profile.target)
+    try:
+        run = backend_of(profile.target).open_engine(folder / engine_file, profile.target)
+    except BuildError as error:
+        raise VerificationError(f"{engine_file}: does not load on {info.device}: {error}") from error
     found = np.concatenate([run(image[None]) for image in golden["input"]])
     difference = float(np.abs(found - golden["logits"]).max() / np.abs(golden["logits"]).max())
-    if difference > TOLERANCE:
-        raise VerificationError(
-            f"{manifest['engine']['file']}: golden logits differ by {difference:.1%} of the largest (at most {TOLERANCE:.0%}) on {info.device}"
-        )
+    if not difference <= TOLERANCE:  # so that NaN is refused too
+        raise VerificationError(f"{engine_file}: golden logits differ by {difference:.1%} of the largest (at most {TOLERANCE:.0%}) on {info.device}")
     return [
         *checked,
         f"{info.runtime} {info.runtime_version} on {info.device} gives the golden logits of {len(found)} images (largest difference {difference:.1e})",

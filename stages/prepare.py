@@ -15,7 +15,7 @@ from stages.registry import resolve
 from stages.store import stage
 
 
-@stage(version=1)
+@stage(version=1, tools=("numpy", "scikit-learn", "pillow", "torch"))
 def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 
@@ -48,7 +48,9 @@ def load_images(data: DataConfig) -> LoadedImages:
     loader = resolve(data.name, LOADERS, "dataset")
     try:
         loaded: LoadedImages = loader(**data.options)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             describe(f"data.options do not fit dataset {data.name!r}", given=data.options, allowed=str(error), fix="see `bonsai list datasets`")
         ) from error

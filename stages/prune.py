@@ -7,7 +7,6 @@ from torch import nn
 
 from stages.artifacts import Checkpoint, Dataset
 from stages.checkpoints import OPTIMIZER, SCORES, WEIGHTS, build, load_network, load_tensors, save_tensors, to_channels_last
-from stages.pruning.config import PruneConfig
 from stages.pruning.groups import Kept, WidthPlan, best_channels
 from stages.pruning.surgery import check_cut, cut, find_groups
 from stages.store import RESUME, stage
@@ -17,8 +16,8 @@ from stages.training.phase import Phase
 from stages.training.resume import optimizer_tensors, restore_optimizer
 
 
-@stage(version=1)
-def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, training: TrainConfig, config: PruneConfig) -> Checkpoint:
+@stage(version=1, tools=("torch", "torch-pruning"))
+def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, training: TrainConfig, batchnorm_batches: int) -> Checkpoint:
     """Keep each group's best channels, carry the optimizer's moments over, and finish the cycle.
 
     Args:
@@ -27,7 +26,7 @@ def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, t
         plan: Channels to keep per group.
         dataset: What to train on.
         training: The cycle, which goes on where the trunk stood.
-        config: BatchNorm re-estimation after the cut.
+        batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
     """
     kept = best_channels(load_tensors(dense, SCORES), plan.widths)
     phase = Phase("branch", dataset, training, out_dir / RESUME)
@@ -40,7 +39,7 @@ def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, t
         to_channels_last(network)
         optimizer = make_optimizer(network, training)
         restore_optimizer(network, optimizer, cut_moments(dense, kept))
-        reestimate_batchnorm(network, phase.batches, start=dense.step, count=config.batchnorm_batches)
+        reestimate_batchnorm(network, phase.batches, start=dense.step, count=batchnorm_batches)
         after_cut = phase.validation_top1(network)
         history = phase.train(network, optimizer, dense.history, start=dense.step, stop=training.epochs * phase.batches.per_epoch)
     save_tensors(out_dir / WEIGHTS, network.state_dict())

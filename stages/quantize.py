@@ -15,7 +15,7 @@ from stages.training.phase import Phase
 from stages.training.progress import say
 
 
-@stage(version=1)
+@stage(version=1, tools=("torch", "torch-pruning"))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:

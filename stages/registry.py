@@ -1,10 +1,24 @@
 """Tables of names: `name -> "package.module:attribute"`, imported only when asked for."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from profiles.errors import ConfigError, describe, suggestion
+
+
+def code_digest(name: str) -> str:
+    """Return the sha256 of the file behind an import string, or an empty text for a name of a table.
+
+    So a factory of the user's own is another input once its file changes; what that file imports is not followed.
+    """
+    if ":" not in name:
+        return ""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    return sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
 
 
 def resolve(name: str, table: Mapping[str, str], what: str) -> Any:

@@ -20,7 +20,7 @@ from stages.quantization.export_form import to_export_form
 from stages.store import stage
 
 
-@stage(version=1)
+@stage(version=1, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,

@@ -8,21 +8,24 @@ An artifact is built beside its final place, in ``.work``, and published by one 
 work folder, and the next run continues from the training checkpoints it finds there.
 """
 
-import fcntl
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
+from profiles.errors import ConfigError, describe
 from stages.artifacts import Artifact, fingerprint, sha256_text
 from stages.errors import VerificationError
+from stages.locks import hold
 from stages.manifest import MANIFEST, Manifest, collect_files, host_facts
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
+LOCKS = ".locks"
 RESUME = "resume"
 """Folder in `out_dir` for a stage's own training checkpoints; never published."""
 
@@ -35,17 +38,19 @@ class Step(Protocol):
         ...
 
 
-def stage(*, version: int, timed: bool = False) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
+def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
     """Mark a function as a stage.
 
     Args:
         version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
-        timed: Whether the stage measures latency: one such stage runs at a time on a machine.
+        timed: Whether the stage measures latency: one such stage runs at a time among the runs of a store.
+        tools: Distributions whose version is part of the key, because the result depends on it.
     """
 
     def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
         function.version = version  # type: ignore[attr-defined]  # read by Store alone
         function.timed = timed  # type: ignore[attr-defined]
+        function.tools = tools  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -64,7 +69,8 @@ class Store:
             TypeError: An input has no identity (a bare path or dict).
         """
         prints = {name: fingerprint(value) for name, value in inputs.items()}
-        return sha256_text(json.dumps([function.__name__, _mark(function, "version"), prints], sort_keys=True))[:16]
+        versions = {tool: metadata.version(tool) for tool in _mark(function, "tools")}
+        return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
 
     def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:
         """Return the finished artifact of this stage and these inputs, or None."""
@@ -77,13 +83,13 @@ class Store:
         final = self.root / function.__name__ / key
         if (final / MANIFEST).exists():
             return self._load(function, final)
-        with self._lock(f"{function.__name__}-{key}"):
+        with hold(self.root / LOCKS / f"{function.__name__}-{key}", wait=True):
             if (final / MANIFEST).exists():  # another process finished it while this one waited
                 return self._load(function, final)
             work = self._work_folder(f"{function.__name__}-{key}")
             started = time.time()
             if _mark(function, "timed"):
-                with self._lock("timed"):
+                with hold(self.root / LOCKS / "timed", wait=True):
                     record = function(work, **inputs)
             else:
                 record = function(work, **inputs)
@@ -125,14 +131,22 @@ class Store:
         work.rename(final)
         _sync(final.parent)
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that the kernel frees when this process ends, however it ends."""
-        file = self.root / ".locks" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+
+def require_writable_folder(folder: Path, option: str) -> None:
+    """Make a folder and check that files can be written in it.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = f"{option}: files cannot be written there"
+        raise ConfigError(
+            describe(problem, given=f"{folder} ({error.strerror})", allowed="a folder that you may write to", fix=f"choose another {option}")
+        ) from error
 
 
 def load_artifact(kind: type[ArtifactT], folder: Path) -> ArtifactT:

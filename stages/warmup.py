@@ -14,7 +14,7 @@ from stages.training.phase import Phase
 from stages.training.resume import optimizer_tensors, restore_optimizer
 
 
-@stage(version=1)
+@stage(version=1, tools=("torch", "torch-pruning"))
 def warmup(out_dir: Path, dataset: Dataset, model: ModelConfig, training: TrainConfig, previous: Checkpoint | None, stop: int) -> Checkpoint:
     """Train the dense network up to optimizer step `stop` and score its channels.
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from profiles.errors import ConfigError, describe
 from profiles.schema import Target
@@ -21,6 +22,15 @@ ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", 
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
 """Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
 PROVIDERS = ["CPUExecutionProvider"]
+ORT_ERRORS = (
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+"""What ONNX Runtime raises for a file that it cannot run; the classes share no base but Exception."""
 
 
 class OnnxRuntimeBackend:
@@ -29,6 +39,8 @@ class OnnxRuntimeBackend:
     dialect: Literal["ort", "trt"] = "ort"
     package = "onnxruntime"
     engine_file = "engine.onnx"
+    ahead_of_time = True
+    measures_operators = True
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return this machine's CPU, or the target's name with `present` false."""
@@ -55,14 +67,19 @@ class OnnxRuntimeBackend:
                 )
             )
 
+    def weight_bits(self, info: DeviceInfo) -> int:
+        """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
+        return 8 if FULL_ACCUMULATION & set(info.isa) else 7
+
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
         """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels."""
         options = _options(target.threads)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        portable, for_this_cpu = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.graph_optimization_level = for_this_cpu if target.device.is_host else portable
         options.optimized_model_filepath = str(engine)
         try:
             ort.InferenceSession(str(graph), options, providers=PROVIDERS)
-        except (RuntimeError, ValueError) as error:  # the classes that onnxruntime's C++ errors derive from
+        except ORT_ERRORS as error:
             raise BuildError(f"ONNX Runtime cannot build {graph.name}: {error}") from error
         kernels = Counter(node.op_type for node in onnx.load(engine).graph.node)
         return {
@@ -73,20 +90,22 @@ class OnnxRuntimeBackend:
         }
 
     def open_engine(self, engine: Path, target: Target) -> Run:
-        """Load an optimised graph as it is, without optimising it again."""
+        """Load an optimised graph as it is, without optimising it again.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it, as on a CPU other than the one it was optimised for.
+        """
         options = _options(target.threads)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return _runner(ort.InferenceSession(str(engine), options, providers=PROVIDERS))
+        try:
+            return _runner(ort.InferenceSession(str(engine), options, providers=PROVIDERS))
+        except ORT_ERRORS as error:
+            raise BuildError(f"ONNX Runtime cannot load {engine.name}: {error}") from error
 
 
 def open_graph(graph: Path, threads: int = 1) -> Run:
     """Run any ONNX file on this machine's CPU, for its accuracy alone."""
     return _runner(ort.InferenceSession(str(graph), _options(threads), providers=PROVIDERS))
-
-
-def default_weight_bits(info: DeviceInfo) -> int:
-    """Return 8, or 7 on a CPU whose 8-bit products saturate (x86 without VNNI or AMX)."""
-    return 8 if not info.isa or FULL_ACCUMULATION & set(info.isa) else 7
 
 
 def _runner(session: ort.InferenceSession) -> Run:
@@ -100,6 +119,7 @@ def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads of one engine would slow the next one down
     options.log_severity_level = 3  # a saved graph is meant for this machine only: no warning about that
     return options
 

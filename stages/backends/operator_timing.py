@@ -18,13 +18,13 @@ EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "Dequan
 """Conversions at the edges of a graph of one operator, which the whole network has not."""
 
 
-def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, *, scratch: Path) -> tuple[Entry, float]:
+def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, *, scratch: Path) -> tuple[Entry, float | None]:
     """Time an operator in its context.
 
     The profiler cuts durations to whole microseconds: half of one is added back for every kernel.
 
     Returns:
-        The table's entry, and wall time over CPU time of the runs (1 on a quiet machine).
+        The table's entry, and wall time over CPU time of the runs (1 on a quiet machine), None with several threads.
     """
     model, feeds = single_operator_graph(operator, ci, co, batch=target.batch, precision=target.precision)
     options = ort.SessionOptions()
@@ -53,4 +53,4 @@ def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, 
     entry = Entry(
         operator=operator, ci=ci, co=co, p10_us=float(np.percentile(totals, 10)), p50_us=float(middle.mean()), reps=len(totals), kernels="+".join(kernels)
     )
-    return entry, wall / cpu if target.threads == 1 else 1.0
+    return entry, wall / cpu if target.threads == 1 else None

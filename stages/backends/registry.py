@@ -25,11 +25,21 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Backend(Protocol):
-    """What Bonsai asks of a runtime."""
+    """What Bonsai asks of a runtime.
+
+    Attributes:
+        dialect: Form of the Q/DQ nodes that it runs as INT8.
+        package: Name of its distribution.
+        engine_file: Name of the engine in its folder.
+        ahead_of_time: Whether it builds for a device that is not in this machine.
+        measures_operators: Whether single operators can be timed on it.
+    """
 
     dialect: Literal["ort", "trt"]
     package: str
     engine_file: str
+    ahead_of_time: bool
+    measures_operators: bool
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the device and library that engines for `target` will be timed with here."""
@@ -37,6 +47,10 @@ class Backend(Protocol):
 
     def refuse_unsupported(self, target: Target) -> None:
         """Raise a ConfigError if the runtime cannot do what the target asks, whatever machine this is."""
+        ...
+
+    def weight_bits(self, info: DeviceInfo) -> int:
+        """Return the width of weights whose products do not saturate on the device: 8 or 7."""
         ...
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
@@ -59,7 +73,7 @@ def check_target(target: Target) -> DeviceInfo:
 
     Raises:
         ConfigError: The runtime cannot do what the target asks.
-        DeviceUnavailable: The runtime is not installed, or in another version than the profile allows.
+        DeviceUnavailable: The runtime is not installed, has a version that the profile does not allow, or needs the device here.
     """
     backend = backend_of(target)
     backend.refuse_unsupported(target)
@@ -83,4 +97,14 @@ def check_target(target: Target) -> DeviceInfo:
                 fix=f"pip install '{backend.package}{target.runtime_version}', or change target.runtime_version",
             )
         )
-    return backend.describe(target)
+    info = backend.describe(target)
+    if not info.present and not backend.ahead_of_time:
+        raise DeviceUnavailable(
+            describe(
+                f"runtime {target.runtime!r} builds engines on their device alone",
+                given=f"{target.device.name} is not in this machine",
+                allowed=f"a machine with a {target.device.name}",
+                fix="run this on the device, or choose a runtime that builds ahead of time",
+            )
+        )
+    return info

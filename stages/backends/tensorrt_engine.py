@@ -54,6 +54,7 @@ class TensorRTBackend:
 
     dialect: Literal["ort", "trt"] = "trt"
     engine_file = "engine.plan"
+    measures_operators = False
 
     def __init__(self, *, library: str, package: str, ahead_of_time: bool) -> None:
         self.library = library
@@ -61,7 +62,7 @@ class TensorRTBackend:
         self.ahead_of_time = ahead_of_time
 
     def describe(self, target: Target) -> DeviceInfo:
-        """Return this machine's GPU of the target's compute capability, or the target's name with `present` false."""
+        """Return this machine's GPU of the target's model, or the target's name with `present` false."""
         gpu = find_gpu(target)
         return DeviceInfo(
             device=gpu.name if gpu else target.device.name,
@@ -104,6 +105,10 @@ class TensorRTBackend:
                 )
             )
 
+    def weight_bits(self, info: DeviceInfo) -> int:
+        """Return 8: products of 8-bit numbers accumulate in 32 bits on every GPU."""
+        return 8
+
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
         """Build the engine in a process of its own; return counts of layers in the network as the library parsed it.
 
@@ -132,7 +137,7 @@ class TensorRTBackend:
         return coverage
 
     def open_engine(self, engine: Path, target: Target) -> Run:
-        """Load an engine on this machine's GPU of the target's compute capability.
+        """Load an engine on this machine's GPU of the target's model.
 
         Raises:
             DeviceUnavailable: There is no such GPU, or the library does not load the engine.
@@ -146,7 +151,7 @@ class TensorRTBackend:
                 describe(
                     f"engines of runtime {target.runtime!r} for {target.device.name} are {purpose} where the GPU is",
                     given=", ".join(f"{gpu.name} (sm {gpu.sm})" for gpu in list_gpus()) or "no NVIDIA GPU that nvidia-smi lists",
-                    allowed=f"a GPU of sm {target.device.sm}",
+                    allowed=f"a {target.device.name} (sm {target.device.sm})",
                     fix="run this on the device",
                 )
             )
@@ -171,8 +176,8 @@ class TensorRTBackend:
 
 
 def find_gpu(target: Target) -> Gpu | None:
-    """Return this machine's first GPU of the target's compute capability."""
-    return next((gpu for gpu in list_gpus() if gpu.sm == target.device.sm), None)
+    """Return this machine's first GPU of the target's model; others of its compute capability are not as fast."""
+    return next((gpu for gpu in list_gpus() if gpu.sm == target.device.sm and target.device.name in gpu.name), None)
 
 
 def list_gpus() -> tuple[Gpu, ...]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from profiles.source import Record
+from stages.registry import code_digest
 
 
 class DataConfig(Record):
@@ -29,3 +30,7 @@ class DataConfig(Record):
         if self.validation + self.test >= 0.9:
             raise ValueError("`validation` + `test` must leave at least 0.1 for training")
         return self
+
+    def identity(self) -> str:
+        """Return the JSON, and the digest of the user's own code where `name` is an import string."""
+        return self.model_dump_json() + code_digest(self.name)

@@ -5,10 +5,10 @@ reaches 100 %. Every image depends on the seed and its own number alone.
 """
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -108,6 +108,12 @@ _fonts: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
 
 def _font(face: str, pixels: int) -> ImageFont.FreeTypeFont:
     if (face, pixels) not in _fonts:
-        file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
-        _fonts[face, pixels] = ImageFont.truetype(file, pixels, layout_engine=ImageFont.Layout.BASIC)
+        _fonts[face, pixels] = ImageFont.truetype(_fonts_folder() / f"{face}.ttf", pixels, layout_engine=ImageFont.Layout.BASIC)
     return _fonts[face, pixels]
+
+
+def _fonts_folder() -> Path:
+    """Return where matplotlib's faces lie; it is not imported, because that writes to the user's home."""
+    spec = find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"

@@ -46,5 +46,10 @@ def load_image_folder(*, root: str, size: int = 64, channels: int = 3) -> Loaded
 
 
 def _read(file: Path, mode: str, size: int) -> np.ndarray:
-    with Image.open(file) as image:
-        return np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            describe(f"{file}: cannot be read as an image", given=error, allowed=f"{', '.join(sorted(SUFFIXES))} files", fix="remove or mend the file")
+        ) from error

@@ -43,7 +43,7 @@ def require_parity(parity: dict[str, float], config: ExportConfig) -> None:
         BuildError: Agreement is too low or the mean difference too high.
     """
     relative = parity["mean_difference"] / max(parity["logit_spread"], 1e-12)
-    if parity["agreement"] < config.min_agreement or relative > config.max_mean_difference:
+    if not (parity["agreement"] >= config.min_agreement and relative <= config.max_mean_difference):  # so that NaN is refused too
         raise BuildError(
             f"the exported graph does not follow the torch network: top-1 agrees on {parity['agreement']:.1%} of the images "
             f"(at least {config.min_agreement:.1%}), logits differ by {relative:.1%} of their spread (at most {config.max_mean_difference:.1%})"

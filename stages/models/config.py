@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from profiles.source import Record
+from stages.registry import code_digest
 
 
 class ModelConfig(Record):
@@ -19,3 +20,7 @@ class ModelConfig(Record):
     name: str
     options: dict[str, int | float | str | bool] = {}
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def identity(self) -> str:
+        """Return the JSON, and the digest of the user's own code where `name` is an import string."""
+        return self.model_dump_json() + code_digest(self.name)

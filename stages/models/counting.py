@@ -6,7 +6,8 @@ from torch import nn
 
 def count_parameters(network: nn.Module) -> int:
     """Return the number of weights, biases and BatchNorm parameters; quantiser scales are not counted."""
-    return sum(p.numel() for name, p in network.named_parameters() if not name.endswith("scale"))
+    scales = {id(p) for m in network.modules() if getattr(m, "holds_scales", False) for p in m.parameters()}
+    return sum(p.numel() for p in network.parameters() if id(p) not in scales)
 
 
 @torch.no_grad()

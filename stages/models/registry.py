@@ -29,10 +29,35 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
         torch.manual_seed(config.seed)
         try:
             network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **config.options)
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 describe(
                     f"model.options do not fit model {config.name!r}", given=config.options, allowed=str(error), fix="use the factory's own keyword arguments"
                 )
             ) from error
     return network
+
+
+@torch.no_grad()
+def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Run a network once on two black images.
+
+    Raises:
+        ConfigError: It fails, or gives anything but logits (2, num_classes).
+    """
+    training = network.training
+    try:
+        logits = network.eval()(torch.zeros(2, *image_shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        problem = "the network does not run on the dataset's images"
+        raise ConfigError(
+            describe(problem, given=f"images {image_shape}: {error}", allowed="a network for images of this shape", fix="change model.options or data.options")
+        ) from error
+    network.train(training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(
+            describe(
+                "the network gives no logits", given=f"{found} for two images", allowed=f"(2, {num_classes})", fix="let forward() return (images, classes)"
+            )
+        )

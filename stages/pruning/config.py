@@ -23,6 +23,6 @@ class PruneConfig(Record):
     epi: EpiConfig = EpiConfig()
     floor: Annotated[float, Field(gt=0, le=1)] = 0.1
     rounds: Annotated[int, Field(ge=1)] = 6
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.015
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.015
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18

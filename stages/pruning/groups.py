@@ -61,11 +61,6 @@ def first_channels(widths: Widths) -> Kept:
     return {name: tuple(range(width)) for name, width in widths.items()}
 
 
-def widths_of(kept: Kept) -> Widths:
-    """Return the number of channels kept per group."""
-    return {name: len(channels) for name, channels in kept.items()}
-
-
 def best_channels(scores: Mapping[str, torch.Tensor], widths: Widths) -> Kept:
     """Return each group's highest-scored channels in ascending order; of equal scores the first is kept.
 

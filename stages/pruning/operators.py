@@ -35,12 +35,6 @@ class Operator(Record):
         ci = self.fixed_inputs + sum(widths[group] * factor for group, factor in self.inputs)
         return ci, self.fixed_outputs if self.output is None else widths[self.output]
 
-    def multiply_adds(self, widths: Widths) -> int:
-        """Return the multiply-accumulates for one image."""
-        ci, co = self.channels(widths)
-        o = self.operator
-        return o.height * o.width * o.kernel**2 * co * (1 if o.depthwise else ci)
-
 
 def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[Operator, ...]:
     """Return the convolutions and linear layers of a dense network, in order of execution."""

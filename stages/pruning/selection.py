@@ -35,19 +35,26 @@ def values_from_scores(scores: Mapping[str, Sequence[float]], options: Options) 
     return {group: {width: sums[group][width - 1] for width in widths} for group, widths in options.items()}
 
 
-def require_reachable(options: Options, latency: LatencyOf, limit_ms: float, *, what: str) -> float:
+def require_reachable(options: Options, latency: LatencyOf, limit_ms: float, *, what: str, margin: float = 0.0) -> float:
     """Return the smallest predicted latency in milliseconds: every group at its narrowest.
 
+    Args:
+        options: Widths to choose from.
+        latency: The prediction.
+        limit_ms: The budget.
+        what: Whose budget it is, for the message.
+        margin: Share of the budget, 0-1, that must stay free.
+
     Raises:
-        BudgetError: The limit lies below it.
+        BudgetError: The budget lies below it.
     """
     floor_ms = latency({group: min(widths) for group, widths in options.items()})
-    if floor_ms > limit_ms:
+    if floor_ms > limit_ms * (1 - margin):
         raise BudgetError(
             describe(
                 f"{what}: the latency budget cannot be met",
                 given=f"{limit_ms:.4g} ms",
-                allowed=f"at least {floor_ms:.4g} ms, with every group at its narrowest width",
+                allowed=f"at least {floor_ms / (1 - margin):.4g} ms, with every group at its narrowest width",
                 fix="raise profile.budget, lower prune.floor, or choose a smaller network",
             )
         )

@@ -28,7 +28,10 @@ class QuantConv2d(nn.Module):
         weight = self.weight_quantizer(weight)
         if self.bn is None or self.frozen or not self.training:
             return self._convolve(x, weight, bias)
-        normalised: torch.Tensor = self.bn(self._convolve(x, weight, None) / self._ratio().reshape(1, -1, 1, 1))
+        convolved = self._convolve(x, weight, None) / self._ratio().reshape(1, -1, 1, 1)
+        if self.conv.bias is not None:  # cancels here, but the running mean must count it as the fold does
+            convolved = convolved + self.conv.bias.reshape(1, -1, 1, 1)
+        normalised: torch.Tensor = self.bn(convolved)
         return normalised
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:

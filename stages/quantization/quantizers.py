@@ -53,6 +53,8 @@ class ActivationQuantizer(nn.Module):
         dialect: The runtime family that is simulated.
     """
 
+    holds_scales = True
+
     def __init__(self, *, non_negative: bool, feeds_add: bool, dialect: Dialect) -> None:
         super().__init__()
         self.non_negative = non_negative
@@ -105,6 +107,8 @@ class WeightQuantizer(nn.Module):
         channels: Output channels.
         bits: 8, or 7 where the CPU's products of 8-bit numbers saturate.
     """
+
+    holds_scales = True
 
     def __init__(self, channels: int, bits: int) -> None:
         super().__init__()

@@ -204,7 +204,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Running
 from pipeline.serve import crash_lost_runs
 from pipeline.local_server import run_lock
-from pipeline.locks import hold
+from stages.locks import hold
 
 store = Path(sys.argv[1])
 with get_client(sync_client=True) as client:

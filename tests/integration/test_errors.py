@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-TINY = str(Path(__file__).parent / "configs" / "tiny.yaml")
+CONFIGS = Path(__file__).parent / "configs"
+TINY, SAME_NAME = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "same-name.yaml")
 
 CASES = {
     "unknown key": (["--set", "prune.latency=0.4"], 2, ["--set prune.latency: unknown key 'prune.latency'", "given:", "allowed: ", "do:"]),
@@ -21,6 +22,16 @@ CASES = {
     "missing model": (["--set", "model.name=resnet9"], 2, ["no model of this name", "resnet8"]),
     "mistyped model option": (["--set", "model.options={widht: 3}"], 2, ["model.options do not fit", "widht"]),
     "not a number": (["--set", "training.epochs=many"], 2, ["'training.epochs' is not usable", "'many'"]),
+    "unclosed bracket": (["--set", "data.options={size: 32"], 2, ["--set data.options: not valid YAML"]),
+    "key set twice": (["--set", "training.epochs=2", "--set", "training.epochs=3"], 2, ["--set training.epochs: given twice", "2, then 3"]),
+    "key inside another": (["--set", "training.epochs=2", "--set", "training={lr: 0.1}"], 2, ["contradicts another override"]),
+    "two profiles of one name": (["--profile", "local-cpu", "--profile", SAME_NAME], 2, ["two profiles have one name", "local-cpu, local-cpu"]),
+    "no version range": (["--set", "profile.target.runtime_version=latest"], 2, ["'target.runtime_version' is not usable"]),
+    "nothing to choose": (["--set", "prune.floor=1.0"], 2, ["no group has two widths to choose from"]),
+    "image of no size": (["--set", "data.options={size: 0}"], 2, ["data.options do not fit dataset 'digits'"]),
+    "network of no width": (["--set", "model.options={width: 0}"], 2, ["the network does not run on the dataset's images"]),
+    "training too short": (["--set", "training.epochs=1", "--set", "training.batch_size=1024"], 2, ["too short for a single check"]),
+    "packages in a file": (["--out", str(CONFIGS / "tiny.yaml")], 2, ["--out: files cannot be written there"]),
     "no value": (["--set", "training.epochs"], 2, ["--set needs a key and a value"]),
     "precision that the runtime lacks": (["--set", "profile.target.precision=fp16"], 2, ["cannot serve this target", "fp32 or int8"]),
     "runtime version": (["--set", "profile.target.runtime_version='>=99'"], 5, ["version that the profile does not allow", ">=99"]),

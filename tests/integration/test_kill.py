@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "pipeline.cli", "run", str(CONFIGS / "tiny.yaml
 def test_killed_in_every_stage_the_run_ends_with_the_same_engine(tmp_path: Path) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     hit = [stage for stage in ORDER if kill_in(stage, killed)]
-    assert set(hit) >= {"characterize", "race", "warmup", "prune", "quantize", "export"}, hit
+    assert hit == list(ORDER)
     ended = json.loads(subprocess.run([*COMMAND, "--store", str(killed)], capture_output=True, text=True, check=True).stdout)
     for stage in ("characterize", "race"):  # what was measured; everything else is made again
         shutil.copytree(killed / stage, undisturbed / stage)
@@ -32,9 +32,9 @@ def kill_in(stage: str, store: Path) -> bool:
     process = subprocess.Popen([*COMMAND, "--store", str(store)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not at_work(stage, store):
         time.sleep(0.005)
-    if process.poll() is None and stage in ("warmup", "prune", "quantize"):
-        time.sleep(1.0)  # well into its training
-    caught = at_work(stage, store)
+    caught = process.poll() is None
+    if stage in ("warmup", "prune", "quantize"):
+        time.sleep(0.3)  # into its training
     process.send_signal(signal.SIGKILL)
     process.wait()
     for kind in (folder for folder in store.iterdir() if not folder.name.startswith(".") and folder.name != "packages"):

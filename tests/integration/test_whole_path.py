@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pipeline import compress
+from stages.artifacts import sha256_file
 from stages.errors import VerificationError
 from stages.manifest import MANIFEST
 from stages.package import Package, verify_package
@@ -30,6 +33,14 @@ def packages(root: Path) -> tuple[Package, ...]:
 
 def bonsai(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def change_golden(folder: Path, by: float) -> None:
+    golden = load_file(folder / "golden.safetensors")
+    save_file({**golden, "logits": golden["logits"] + np.float32(by)}, folder / "golden.safetensors")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["golden.safetensors"] = sha256_file(folder / "golden.safetensors")
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def manifest_of(root: Path, name: str) -> dict[str, object]:
@@ -73,6 +84,7 @@ def test_two_targets_share_one_trunk(packages: tuple[Package, ...], root: Path) 
         lineage = {a["artifact"]: a for a in manifest_of(root, name)["lineage"]}
         trunks.append({address for address in lineage if address.startswith("warmup/")})
         assert len([address for address in lineage if address.startswith("prune/")]) == 1
+        assert any(address.startswith("characterize/") for address in lineage)
     assert trunks[0] == trunks[1]
     assert len(trunks[0]) == len(list((root / "warmup").iterdir()))
 
@@ -138,15 +150,30 @@ def test_verify_accepts_a_package_and_names_the_first_thing_that_differs(package
 
 
 def test_verify_runs_the_engine_and_not_only_the_hashes(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    from stages.artifacts import sha256_file
-
     folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
-    golden = load_file(folder / "golden.safetensors")
-    save_file({**golden, "logits": golden["logits"] + 1}, folder / "golden.safetensors")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"]["golden.safetensors"] = sha256_file(folder / "golden.safetensors")
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    change_golden(folder, 1.0)
     with pytest.raises(VerificationError, match="golden logits differ"):
         verify_package(folder)
+
+
+def test_verify_refuses_what_is_no_number(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
+    change_golden(folder, np.nan)
+    with pytest.raises(VerificationError, match="golden logits differ by nan"):
+        verify_package(folder)
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", '{"schema_version": 1}'])
+def test_verify_refuses_a_broken_manifest(packages: tuple[Package, ...], root: Path, tmp_path: Path, manifest: str) -> None:
+    folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
+    (folder / MANIFEST).write_text(manifest)
+    with pytest.raises(VerificationError, match=r"the file was changed|no package manifest"):
+        verify_package(folder)
+
+
+def test_a_float_profile_skips_quantisation(root: Path) -> None:
+    overrides = {"profile.name": "tiny-float", "profile.target.precision": "fp32", "profile.budget.latency": 0.8, "timing.runs": 200}
+    (package,) = compress(TINY, CPU, overrides, store=root)
+    assert [row.name for row in package.rows] == ["dense", "pruned", "engine"]
+    assert package.rows[2].macs < package.rows[0].macs
+    assert "Not quantised" in (root / "packages" / "tiny--tiny-float" / "MODEL_CARD.md").read_text()

@@ -8,6 +8,7 @@ from stages.artifacts import Artifact, fingerprint
 from stages.errors import VerificationError
 from stages.lineage import trace_lineage
 from stages.manifest import MANIFEST
+from stages.models.config import ModelConfig
 from stages.store import RESUME, Store, stage
 
 calls: list[int] = []
@@ -84,6 +85,22 @@ def test_another_version_is_another_key(store: Store, monkeypatch: pytest.Monkey
     before = store.key(write_number, {"config": Config()})
     monkeypatch.setattr(write_number, "version", 2)
     assert store.key(write_number, {"config": Config()}) != before
+
+
+def test_another_version_of_a_tool_is_another_key(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store.key(write_number, {"config": Config()})
+    monkeypatch.setattr(write_number, "tools", ("torch",))
+    assert store.key(write_number, {"config": Config()}) != before
+
+
+def test_a_users_own_model_is_another_input_once_its_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_model.py").write_text("one = 1\n")
+    config = ModelConfig(name="my_model:factory")
+    before = fingerprint(config)
+    assert before == fingerprint(config)
+    (tmp_path / "my_model.py").write_text("one = 2\n")
+    assert fingerprint(config) != before
 
 
 def test_find_returns_none_before_the_stage_ran(store: Store) -> None:

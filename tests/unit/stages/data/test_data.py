@@ -72,6 +72,13 @@ def test_a_folder_of_images_becomes_a_dataset(tmp_path: Path, store: Store) -> N
     assert sum(made.sizes.values()) == 20
 
 
+def test_a_corrupt_image_is_an_error_that_names_it(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    (root / "cat" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"broken.png: cannot be read as an image"):
+        load_images(DataConfig(name="image_folder", options={"root": str(root)}))
+
+
 def test_a_changed_folder_is_another_input(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images")
     data = DataConfig(name="image_folder", options={"root": str(root)})

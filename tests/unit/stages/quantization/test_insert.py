@@ -78,6 +78,20 @@ def test_training_uses_the_batchs_statistics_until_frozen() -> None:
     torch.testing.assert_close(out.var((0, 2, 3), unbiased=False), torch.ones(4), atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_training_and_the_frozen_fold_agree_in_the_long_run(bias: bool) -> None:
+    torch.manual_seed(0)
+    conv, bn = nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, momentum=None)
+    layer = QuantConv2d(conv, bn, 8)
+    layer.calibrate()
+    x = torch.randn(64, 3, 8, 8) * 2 + 1
+    with torch.no_grad():
+        for _ in range(20):
+            trained = layer.train()(x)
+            layer.calibrate()
+        torch.testing.assert_close(layer.eval()(x), trained, atol=0.1, rtol=0)
+
+
 def test_counting_sees_through_quantised_layers() -> None:
     network, made = quantised()
     assert count_macs(made, SHAPE) == count_macs(network, SHAPE) > 1e6

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from stages.artifacts import DeviceInfo
+from stages.backends.onnxruntime_engine import backend
+from stages.errors import BuildError
+
+TARGET = load_profile("local-cpu").target
+
+
+def info(*isa: str) -> DeviceInfo:
+    return backend.describe(TARGET).model_copy(update={"isa": isa})
+
+
+def test_a_broken_file_is_a_build_error(tmp_path: Path) -> None:
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(BuildError, match=r"cannot build model\.onnx"):
+        backend.build(broken, tmp_path / "engine.onnx", TARGET, (1, 8, 8))
+    with pytest.raises(BuildError, match=r"cannot load model\.onnx"):
+        backend.open_engine(broken, TARGET)
+
+
+@pytest.mark.parametrize(("isa", "bits"), [(("avx2",), 7), (("avx2", "avx512f"), 7), (("avx2", "avx512_vnni"), 8), (("asimd",), 8), ((), 7)])
+def test_weights_have_seven_bits_where_products_saturate(isa: tuple[str, ...], bits: int) -> None:
+    assert backend.weight_bits(info(*isa)) == bits
+
+
+def test_the_host_is_described_as_it_is() -> None:
+    found = backend.describe(TARGET)
+    assert found.present
+    assert found.cores >= 1
+    assert found.device != "host"
+
+
+@pytest.mark.parametrize("change", [{"precision": "fp16"}, {"device": load_profile("rtx-4090").target.device}])
+def test_what_the_cpu_kernels_lack_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="cpu with fp32 or int8"):
+        backend.refuse_unsupported(TARGET.model_copy(update=change))
