@@ -18,7 +18,6 @@ from profiles.loader import load_profile
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Dialect, Engine
 from stages.backends.registry import check_target
-from stages.checkpoints import SCORES, load_tensors
 from stages.compile import compile as compile_engine
 from stages.data.registry import source_digest
 from stages.decisions import Decisions
@@ -112,9 +111,15 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
     """Prune at the trigger, quantise, export, build, measure and package for one target."""
     target, segment, trigger = watch.target, watch.segment, watch.trigger
     assert segment is not None and trigger is not None
-    fit = target.fit(load_tensors(segment, SCORES))
+    fit = target.fit(segment)
     pruned = step(
-        prune, dense=segment, plan=WidthPlan(widths=fit.widths), dataset=dataset, training=recipe.training, batchnorm_batches=recipe.prune.batchnorm_batches
+        prune,
+        dense=segment,
+        plan=WidthPlan(widths=fit.widths),
+        dataset=dataset,
+        training=recipe.training,
+        batchnorm_batches=recipe.prune.batchnorm_batches,
+        criterion=recipe.prune.criterion,
     )
     final = pruned
     if target.dialect != "float":

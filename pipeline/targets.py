@@ -1,24 +1,23 @@
 """A target device made ready for selection: its options, latency table, calibration and budget."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-
-import torch
 
 from pipeline.recipe import Recipe
 from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration
 from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, Dialect, Engine, Latency
+from stages.artifacts import Artifact, Checkpoint, Dialect, Engine, Latency
 from stages.backends.registry import backend_of, check_target
 from stages.characterize import characterize
+from stages.checkpoints import load_scores
 from stages.compile import compile as compile_engine
 from stages.measurements import Race
 from stages.models.registry import build_network, require_logits
 from stages.pruning.fitting import Fit, fit_widths
 from stages.pruning.groups import Group, WidthPlan, Widths, width_options
 from stages.pruning.operators import NetworkLatency, Operator, list_operators
+from stages.pruning.scores import normalise
 from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.race import race
@@ -114,14 +113,14 @@ class ReadyTarget:
         """Width of the quantised weights: the recipe's, or what the device needs."""
         return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
 
-    def choose(self, scores: Mapping[str, torch.Tensor]) -> Widths:
+    def choose(self, segment: Checkpoint) -> Widths:
         """Return the widths that pruning would keep now; nothing is timed."""
-        return select_widths(self._values(scores), self.options, self.latency, self._aim_ms)
+        return select_widths(self._values(segment), self.options, self.latency, self._aim_ms)
 
-    def fit(self, scores: Mapping[str, torch.Tensor]) -> Fit:
+    def fit(self, segment: Checkpoint) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here."""
         measure = self._time_untrained if self.info.present else None
-        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self._recipe.prune, measure)
+        return fit_widths(self._values(segment), self.options, self.latency, self.limit_ms, self._recipe.prune, measure)
 
     def estimates(self, widths: Widths) -> tuple[Latency, Latency, Latency] | None:
         """Return the estimated latency of dense FP32, pruned FP32 and the engine, or None where they can be measured."""
@@ -139,7 +138,8 @@ class ReadyTarget:
     def _shape(self) -> dict[str, object]:
         return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
 
-    def _values(self, scores: Mapping[str, torch.Tensor]) -> Values:
+    def _values(self, segment: Checkpoint) -> Values:
+        scores = normalise(load_scores(segment, self._recipe.prune.criterion), self._network.groups, self._recipe.prune.normalisation)
         return values_from_scores({group: scores[group].tolist() for group in self.options}, self.options)
 
     def _calibrate(self, uncalibrated: NetworkLatency) -> tuple[NetworkLatency, float]:

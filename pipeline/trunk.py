@@ -6,7 +6,6 @@ from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import SCORES, load_tensors
 from stages.pruning.epi import EpiConfig, Trigger, epi_curve, settled
 from stages.pruning.groups import Widths
 from stages.store import Step
@@ -28,7 +27,7 @@ class Watch:
         """Look at the trunk after a segment; `latest` says that no later check follows."""
         if self.trigger is not None:
             return
-        self._seen.append(self.target.choose(load_tensors(segment, SCORES)))
+        self._seen.append(self.target.choose(segment))
         curve = epi_curve(self._seen, self._config.window)
         stable = settled(curve, self._config)
         shown = "-" if curve[-1] is None else f"{curve[-1]:.3f}"

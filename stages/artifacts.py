@@ -62,7 +62,7 @@ class Checkpoint(Artifact):
     """A network in training: weights as safetensors, structure as JSON.
 
     Files: ``weights.safetensors``; where training can go on ``optimizer.safetensors``; on a trunk
-    ``scores.safetensors`` (one vector per group).
+    ``scores.safetensors`` (one vector per criterion and group) and ``statistics.safetensors`` (running averages of gradients).
 
     Attributes:
         kept: Pruning history: channels kept by group; empty for a dense network.

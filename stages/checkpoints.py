@@ -14,10 +14,12 @@ from stages.artifacts import Checkpoint, QuantizerState
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.pruning.groups import Kept
+from stages.pruning.scores import Scores
 from stages.pruning.surgery import cut, find_groups
 from stages.quantization.insert import insert_quantizers
 
-WEIGHTS, OPTIMIZER, SCORES = "weights.safetensors", "optimizer.safetensors", "scores.safetensors"
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+SCORES, STATISTICS = "scores.safetensors", "statistics.safetensors"
 
 
 def build(
@@ -54,3 +56,14 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
     """Read one of the checkpoint's safetensors files; empty if it has none."""
     file = checkpoint.folder / name
     return load_file(file) if file.exists() else {}
+
+
+def save_scores(folder: Path, scores: dict[str, Scores]) -> None:
+    """Write the channel scores of every criterion."""
+    save_tensors(folder / SCORES, {f"{criterion}/{group}": vector for criterion, by_group in scores.items() for group, vector in by_group.items()})
+
+
+def load_scores(checkpoint: Checkpoint, criterion: str) -> Scores:
+    """Read the channel scores of one criterion from a segment of the trunk."""
+    prefix = f"{criterion}/"
+    return {name.removeprefix(prefix): vector for name, vector in load_tensors(checkpoint, SCORES).items() if name.startswith(prefix)}

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import OPTIMIZER, SCORES, WEIGHTS, build, load_network, load_tensors, save_tensors, to_channels_last
+from stages.checkpoints import OPTIMIZER, WEIGHTS, build, load_network, load_scores, load_tensors, save_tensors, to_channels_last
 from stages.pruning.groups import Kept, WidthPlan, best_channels
+from stages.pruning.scores import Criterion
 from stages.pruning.surgery import check_cut, cut, find_groups
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
@@ -16,8 +17,10 @@ from stages.training.phase import Phase
 from stages.training.resume import optimizer_tensors, restore_optimizer
 
 
-@stage(version=1, tools=("torch", "torch-pruning"))
-def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, training: TrainConfig, batchnorm_batches: int) -> Checkpoint:
+@stage(version=2, tools=("torch", "torch-pruning"))
+def prune(
+    out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, training: TrainConfig, batchnorm_batches: int, criterion: Criterion
+) -> Checkpoint:
     """Keep each group's best channels, carry the optimizer's moments over, and finish the cycle.
 
     Args:
@@ -27,8 +30,9 @@ def prune(out_dir: Path, dense: Checkpoint, plan: WidthPlan, dataset: Dataset, t
         dataset: What to train on.
         training: The cycle, which goes on where the trunk stood.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
+        criterion: By what each group's best channels are told.
     """
-    kept = best_channels(load_tensors(dense, SCORES), plan.widths)
+    kept = best_channels(load_scores(dense, criterion), plan.widths)
     phase = Phase("branch", dataset, training, out_dir / RESUME)
     with reproducible(training):
         network = load_network(dense)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import OPTIMIZER, SCORES, WEIGHTS, build, load_network, load_tensors, save_tensors
+from stages.checkpoints import OPTIMIZER, STATISTICS, WEIGHTS, build, load_network, load_tensors, save_scores, save_tensors
 from stages.models.config import ModelConfig
-from stages.pruning.scores import magnitude_scores
+from stages.pruning.scores import weight_scores
+from stages.pruning.statistics import GradientStatistics
 from stages.pruning.surgery import find_groups
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
@@ -14,9 +15,11 @@ from stages.training.phase import Phase
 from stages.training.resume import optimizer_tensors, restore_optimizer
 
 
-@stage(version=1, tools=("torch", "torch-pruning"))
+@stage(version=2, tools=("torch", "torch-pruning"))
 def warmup(out_dir: Path, dataset: Dataset, model: ModelConfig, training: TrainConfig, previous: Checkpoint | None, stop: int) -> Checkpoint:
-    """Train the dense network up to optimizer step `stop` and score its channels.
+    """Train the dense network up to optimizer step `stop` and score its channels by every criterion.
+
+    The trunk does not depend on the criterion that a target prunes by, so that all share it.
 
     Args:
         out_dir: Receives weights, optimizer moments and scores.
@@ -33,9 +36,15 @@ def warmup(out_dir: Path, dataset: Dataset, model: ModelConfig, training: TrainC
         optimizer = make_optimizer(network, training)
         if previous:
             restore_optimizer(network, optimizer, load_tensors(previous, OPTIMIZER))
-        history = phase.train(network, optimizer, previous.history if previous else (), start=previous.step if previous else 0, stop=stop)
-        scores = magnitude_scores(network, find_groups(network, shape))
+        groups = find_groups(network, shape)
+        statistics = GradientStatistics(network, groups, training.score_window)
+        if previous:
+            statistics.restore(load_tensors(previous, STATISTICS))
+        start = previous.step if previous else 0
+        history = phase.train(network, optimizer, previous.history if previous else (), start=start, stop=stop, observer=statistics)
+        scores = weight_scores(network, groups) | statistics.scores()
     save_tensors(out_dir / WEIGHTS, network.state_dict())
     save_tensors(out_dir / OPTIMIZER, optimizer_tensors(network, optimizer))
-    save_tensors(out_dir / SCORES, scores)
+    save_tensors(out_dir / STATISTICS, statistics.state())
+    save_scores(out_dir, scores)
     return Checkpoint(folder=out_dir, model=model, image_shape=shape, num_classes=classes, step=stop, history=history)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
+from stages.pruning.scores import Criterion, Normalisation
 
 
 class PruneConfig(Record):
@@ -13,6 +14,8 @@ class PruneConfig(Record):
 
     Attributes:
         epi: The trigger.
+        criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
+        normalisation: How the scores of different groups are made comparable.
         floor: Least share of a group's channels, 0-1, that is kept.
         rounds: Most networks that the closed loop builds and times.
         margin: Share of the budget, 0-1, that the closed loop leaves free for the spread of later measurements.
@@ -21,6 +24,8 @@ class PruneConfig(Record):
     """
 
     epi: EpiConfig = EpiConfig()
+    criterion: Criterion = "magnitude_l2"
+    normalisation: Normalisation = "none"
     floor: Annotated[float, Field(gt=0, le=1)] = 0.1
     rounds: Annotated[int, Field(ge=1)] = 6
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.015

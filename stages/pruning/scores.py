@@ -1,26 +1,118 @@
-"""How much each channel of a group matters.
+r"""How much each channel of a group matters, by the criteria of the field.
 
-The magnitude score of a channel is the L2 norm of all weights that produce it, over its coupled layers. It is
-not divided by their number (as in the paper of EPI): within a group that changes nothing, and between groups
-the plain norm, summed, was the better value of a width.
+A score is one number per channel, larger for a channel that matters more. Criteria of weights look at the network as it
+is; criteria of gradients are gathered from the trunk's own batches (`stages/pruning/statistics.py`). W_c stands for all
+weights that produce channel c, over its coupled layers.
+
+| name | score of channel c | source |
+|---|---|---|
+| magnitude_l1, magnitude_l2 | norm of W_c | Li et al., arXiv 1608.08710 |
+| bn_scale | sum of \|gamma_c\| | Liu et al., arXiv 1708.06519 |
+| fpgm | sum over j of \|\|W_c - W_j\|\|: distance from the geometric median | He et al., arXiv 1811.00250 |
+| lamp | \|\|W_c\|\|^2 over the sum of \|\|W_j\|\|^2 that are not smaller | Lee et al., arXiv 2010.07611, by channel |
+| random | uniform, fixed by the group's name | |
+| taylor | mean over batches of \|sum w * dL/dw\| | Molchanov et al., arXiv 1906.10771, by channel |
+| bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\| | Shen et al., arXiv 2110.12007 |
+| hessian | mean over batches of sum (w * dL/dw)^2: the diagonal Fisher | LeCun et al. 1989; Theis et al., arXiv 1801.05787 |
+| snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
+| movement | - sum w * dL/dw, averaged: weights that move away from zero | Sanh et al., arXiv 2005.07683, by channel |
 """
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+from zlib import crc32
 
 import torch
 from torch import nn
 
 from stages.pruning.groups import Group
 
+Scores = dict[str, torch.Tensor]
+"""(width,) float32 by group name."""
+Criterion = Literal["magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "hessian", "snip", "movement"]
+Normalisation = Literal["none", "local", "global", "isomorphic"]
+
+
+def producing_weights(network: nn.Module, group: Group) -> torch.Tensor:
+    """Return the weights that produce each channel, (width, P); a channel of several positions has them side by side."""
+    columns = []
+    for module, rows, channels in producers(network, group):
+        flat = module.weight[rows].flatten(1)
+        per_channel = len(rows) // group.width
+        order = torch.argsort(torch.tensor(channels), stable=True)
+        columns.append(flat[order].reshape(group.width, per_channel * flat.shape[1]))
+    return torch.cat(columns, 1)
+
+
+def producers(network: nn.Module, group: Group) -> list[tuple[nn.Conv2d | nn.Linear, list[int], list[int]]]:
+    """Return the layers that produce a group's channels, each with its rows and the channel of each row."""
+    found = [(network.get_submodule(m.module), list(m.indices), list(m.channels)) for m in group.members if m.side == "out"]
+    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def gates(network: nn.Module, group: Group) -> list[tuple[nn.BatchNorm2d, list[int], list[int]]]:
+    """Return the BatchNorms on a group's channels, each with its positions and the channel of each position."""
+    found = [(network.get_submodule(m.module), list(m.indices), list(m.channels)) for m in group.members if m.side == "out"]
+    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, nn.BatchNorm2d)]
+
 
 @torch.no_grad()
-def magnitude_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[str, torch.Tensor]:
-    """Return for every group the L2 norm of each channel's producing weights, (width,) float32."""
-    scores = {}
-    for group in groups:
-        squares = torch.zeros(group.width)
-        for member in (m for m in group.members if m.side == "out"):
-            module = network.get_submodule(member.module)
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                rows = module.weight[list(member.indices)].flatten(1).square().sum(1)
-                squares.index_add_(0, torch.tensor(member.channels), rows)
-        scores[group.name] = squares.sqrt()
+def weight_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[str, Scores]:
+    """Return the scores of every criterion that needs the weights alone, by criterion and group."""
+    return {name: {group.name: score(network, group) for group in groups} for name, score in WEIGHT_CRITERIA.items()}
+
+
+def _bn_scale(network: nn.Module, group: Group) -> torch.Tensor:
+    total = torch.zeros(group.width)
+    for bn, rows, channels in gates(network, group):
+        total.index_add_(0, torch.tensor(channels), bn.weight[rows].abs())
+    return total
+
+
+def _fpgm(network: nn.Module, group: Group) -> torch.Tensor:
+    weights = producing_weights(network, group)
+    return torch.cdist(weights, weights, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+
+
+def _lamp(network: nn.Module, group: Group) -> torch.Tensor:
+    squares = producing_weights(network, group).square().sum(1)
+    ordered, order = torch.sort(squares)
+    not_smaller = ordered.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = ordered / not_smaller.clamp_min(1e-12)
     return scores
+
+
+def _random(_: nn.Module, group: Group) -> torch.Tensor:
+    return torch.rand(group.width, generator=torch.Generator().manual_seed(crc32(group.name.encode())))
+
+
+WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group], torch.Tensor]] = {
+    "magnitude_l1": lambda network, group: producing_weights(network, group).abs().sum(1),
+    "magnitude_l2": lambda network, group: producing_weights(network, group).square().sum(1).sqrt(),
+    "bn_scale": _bn_scale,
+    "fpgm": _fpgm,
+    "lamp": _lamp,
+    "random": _random,
+}
+GRADIENT_CRITERIA = ("taylor", "bn_gradient", "hessian", "snip", "movement")
+
+
+def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how: Normalisation) -> Scores:
+    """Make the scores of different groups comparable, and none negative.
+
+    Args:
+        scores: By group.
+        groups: The groups, whose structure tells which are isomorphic.
+        how: ``none``; ``local``: each group's mean is 1; ``global``: the mean over all channels is 1; ``isomorphic``: the mean
+            over the groups of one structure is 1 (Fang et al., arXiv 2407.04616).
+    """
+    lowest = {name: vector - vector.min().clamp_max(0) for name, vector in scores.items()}  # movement can be negative
+    if how == "none":
+        return lowest
+    kin: dict[object, list[str]] = {}
+    for group in groups:
+        structure = tuple((m.side, len(m.indices)) for m in group.members)
+        kin.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
+    means = {name: torch.cat([lowest[other] for other in names]).mean() for names in kin.values() for name in names}
+    return {name: vector / means[name].clamp_min(1e-12) for name, vector in lowest.items() if name in means}

@@ -31,6 +31,7 @@ class TrainConfig(Record):
         weight_decay: Of weights; biases and BatchNorm have none.
         seed: Of data order and augmentation.
         checks_per_epoch: Segments of the trunk per epoch, each ended by a check of EPI.
+        score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
     """
 
@@ -44,4 +45,5 @@ class TrainConfig(Record):
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
     checks_per_epoch: Annotated[int, Field(ge=1)] = 2
+    score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,6 +14,22 @@ from stages.errors import TrainingDiverged
 from stages.training.batches import Batches
 from stages.training.config import TrainConfig
 from stages.training.progress import report
+
+
+class Observer(Protocol):
+    """Gathers something from the gradients of a training."""
+
+    def observe(self) -> None:
+        """Look at the network between backward and the optimizer's step."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what `restore` needs."""
+        ...
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from an earlier state."""
+        ...
 
 
 def learning_rate(step: int, config: TrainConfig, per_epoch: int) -> float:
@@ -43,6 +60,7 @@ def train_steps(
     stop: int,
     label: str,
     rate: Callable[[int], float],
+    observer: Observer | None = None,
 ) -> float:
     """Train from step `start` up to `stop` and return the mean loss.
 
@@ -55,6 +73,7 @@ def train_steps(
         stop: One past the last step.
         label: What progress is shown as.
         rate: Learning rate by step.
+        observer: Sees the gradients of every step.
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
@@ -69,6 +88,8 @@ def train_steps(
         loss = functional.cross_entropy(network(images), labels, label_smoothing=config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if observer:
+            observer.observe()
         optimizer.step()
         total += float(loss.detach())
         if not math.isfinite(total):

@@ -10,7 +10,7 @@ from torch import nn
 from stages.artifacts import Dataset, History
 from stages.training.batches import Batches, load_split
 from stages.training.config import TrainConfig
-from stages.training.loop import learning_rate, top1, train_steps
+from stages.training.loop import Observer, learning_rate, top1, train_steps
 from stages.training.progress import report
 from stages.training.resume import load_progress, save_progress
 
@@ -46,6 +46,7 @@ class Phase:
         stop: int,
         rate: Callable[[int], float] | None = None,
         before_epoch: Callable[[int], None] | None = None,
+        observer: Observer | None = None,
     ) -> tuple[History, ...]:
         """Train in place, from where a killed run stopped, and return the learning curve continued.
 
@@ -57,10 +58,11 @@ class Phase:
             stop: One past the last step.
             rate: Learning rate by step, instead of the cycle's.
             before_epoch: Called with the step that an epoch begins at.
+            observer: Sees the gradients of every step; what it has gathered survives a kill too.
         """
         per_epoch = self.batches.per_epoch
         rate = rate or (lambda step: learning_rate(step, self._config, per_epoch))
-        facts = load_progress(self._resume, network, optimizer)
+        facts = load_progress(self._resume, network, optimizer, observer)
         if facts:
             start = facts["step"]
             history = tuple(History.model_validate(line) for line in facts["history"])
@@ -68,11 +70,11 @@ class Phase:
             end = min((start // per_epoch + 1) * per_epoch, stop)
             if before_epoch:
                 before_epoch(start)
-            loss = train_steps(network, optimizer, self.batches, self._config, start=start, stop=end, label=self._name, rate=rate)
+            loss = train_steps(network, optimizer, self.batches, self._config, start=start, stop=end, label=self._name, rate=rate, observer=observer)
             line = History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=self.validation_top1(network))
             history = (*history, line)
             report(f"{self._name:6}", done=end, total=stop, unit="step", epoch=line.epoch, loss=loss, top1=line.validation_top1)
             if end < stop:
-                save_progress(self._resume, network, optimizer, {"step": end, "history": [h.model_dump() for h in history]})
+                save_progress(self._resume, network, optimizer, observer, {"step": end, "history": [h.model_dump() for h in history]})
             start = end
         return history

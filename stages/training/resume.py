@@ -10,7 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-PREFIX = "weights."
+from stages.training.loop import Observer
+
+PREFIX, OBSERVED = "weights.", "observed."
 
 
 def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -34,17 +36,18 @@ def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, tens
         optimizer.state[like][moment] = value.contiguous(memory_format=torch.channels_last) if same_layout else value
 
 
-def save_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
-    """Write weights, moments and `facts` (JSON) as one file, published by one rename."""
+def save_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, observer: Observer | None, facts: dict[str, Any]) -> None:
+    """Write weights, moments, what the observer gathered and `facts` (JSON) as one file, published by one rename."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {PREFIX + name: value.contiguous() for name, value in network.state_dict().items()}
     tensors |= optimizer_tensors(network, optimizer)
+    tensors |= {OBSERVED + name: value for name, value in observer.state().items()} if observer else {}
     save_file(tensors, folder / "next.safetensors", metadata={"facts": json.dumps(facts)})
     os.replace(folder / "next.safetensors", folder / "last.safetensors")
 
 
-def load_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore network and optimizer from the last finished epoch and return its facts, or None at a first start."""
+def load_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, observer: Observer | None) -> dict[str, Any] | None:
+    """Restore network, optimizer and observer from the last finished epoch and return its facts, or None at a first start."""
     file = folder / "last.safetensors"
     if not file.exists():
         return None
@@ -52,5 +55,7 @@ def load_progress(folder: Path, network: nn.Module, optimizer: torch.optim.Optim
         tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118  # safe_open is no mapping
         facts: dict[str, Any] = json.loads(stream.metadata()["facts"])
     network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)})
-    restore_optimizer(network, optimizer, {key: value for key, value in tensors.items() if not key.startswith(PREFIX)})
+    restore_optimizer(network, optimizer, {key: value for key, value in tensors.items() if not key.startswith((PREFIX, OBSERVED))})
+    if observer:
+        observer.restore({key.removeprefix(OBSERVED): value for key, value in tensors.items() if key.startswith(OBSERVED)})
     return facts

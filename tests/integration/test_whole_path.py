@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
-from pipeline import compress
+from pipeline import compress, load_network
+from profiles.errors import ConfigError
 from stages.artifacts import sha256_file
 from stages.errors import VerificationError
 from stages.manifest import MANIFEST
@@ -98,6 +100,31 @@ def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(p
     assert (folder / "engine.plan").stat().st_size > 1e4
     assert "*estimated*" in (folder / "MODEL_CARD.md").read_text()
     assert "not run: GeForce RTX 4090 is not in this machine" in verify_package(folder)[-1]
+
+
+def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Package, ...], root: Path) -> None:
+    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    folder = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("prune/"))
+    network = load_network(folder)
+    assert type(network).__name__ == "CifarResNet"
+    assert network.conv1.out_channels < 32
+    code = f"import torch; from pipeline import load_network; print(load_network({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(fresh.stdout) == network(torch.ones(2, 1, 16, 16)).tolist()
+
+
+def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match="no checkpoint in this folder"):
+        load_network(root)
+
+
+@pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
+def test_another_criterion_shares_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
+    trunk = set((root / "warmup").iterdir())
+    (package,) = compress(TINY, CPU, {"prune.criterion": criterion, "prune.normalisation": "isomorphic"}, store=root)
+    assert set((root / "warmup").iterdir()) == trunk
+    assert package.gates[0].passed
+    assert package.decisions.fit.widths != {}
 
 
 def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path) -> None:

@@ -6,7 +6,6 @@ from torch import nn
 
 from stages.models.cifar_resnet import resnet8
 from stages.pruning.groups import best_channels
-from stages.pruning.scores import magnitude_scores
 from stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 
 SHAPE = (1, 16, 16)
@@ -118,14 +117,6 @@ def test_an_impossible_cut_names_the_group(kept: dict[str, tuple[int, ...]], mes
     network = resnet8(in_channels=1, num_classes=10)
     with pytest.raises(ValueError, match=message):
         cut(network, find_groups(network, SHAPE), kept, SHAPE)
-
-
-def test_scores_are_norms_of_the_producing_weights() -> None:
-    network = resnet8(in_channels=1, num_classes=10)
-    groups = find_groups(network, SHAPE)
-    scores = magnitude_scores(network, groups)
-    expected = (network.conv1.weight.flatten(1).square().sum(1) + network.layer1[0].conv2.weight.flatten(1).square().sum(1)).sqrt()
-    torch.testing.assert_close(scores["conv1"], expected.detach())
 
 
 def test_best_channels_keeps_the_first_of_equal_scores() -> None:

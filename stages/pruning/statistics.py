@@ -1,0 +1,97 @@
+"""Criteria of gradients, gathered from the trunk's own batches: after each backward, before the optimizer's step.
+
+Each batch's score is averaged with a weight that decays over a window of batches, so that the window does not shrink with
+the data: half an epoch of a small set is a handful of batches, whose ranking is noise.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from stages.pruning.groups import Group
+from stages.pruning.scores import GRADIENT_CRITERIA, Scores, gates, producers
+
+WEIGHT = "weight"
+
+
+class _Rows:
+    """A module's positions of one group, with the channel that each belongs to."""
+
+    def __init__(self, module: nn.Conv2d | nn.Linear | nn.BatchNorm2d, rows: list[int], channels: list[int], width: int) -> None:
+        self.weight: torch.Tensor = module.weight
+        self.bias: torch.Tensor | None = module.bias
+        self._rows, self._channels = torch.tensor(rows), torch.tensor(channels)
+        self._straight = rows == channels == list(range(width))
+
+    def add(self, total: torch.Tensor, values: torch.Tensor) -> None:
+        """Add one value per position of the module to the channels' totals."""
+        if self._straight:
+            total.add_(values)
+        else:
+            total.index_add_(0, self._channels, values[self._rows])
+
+
+def _total(like: torch.Tensor, parts: list[tuple[_Rows, torch.Tensor]]) -> torch.Tensor:
+    total = torch.zeros_like(like)
+    for rows, values in parts:
+        rows.add(total, values)
+    return total
+
+
+def _gate(norm: _Rows) -> torch.Tensor:
+    """Return gamma * dL/dgamma + beta * dL/dbeta per channel; 0 for a BatchNorm that is not trained."""
+    if norm.bias is None or norm.weight.grad is None or norm.bias.grad is None:
+        return torch.zeros_like(norm.weight)
+    return norm.weight * norm.weight.grad + norm.bias * norm.bias.grad
+
+
+class GradientStatistics:
+    """Running scores of every gradient criterion.
+
+    Args:
+        network: Trained by the caller; its gradients are read.
+        groups: What is scored.
+        window: Batches that the average remembers: the newest counts 1 / window.
+    """
+
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int) -> None:
+        self._decay = 1 - 1 / window
+        self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
+        self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
+        self._sums = {name: {g.name: torch.zeros(g.width) for g in groups} for name in GRADIENT_CRITERIA}
+        self._weight = 0.0
+
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Add the gradients that the last backward left."""
+        self._weight = self._weight * self._decay + 1
+        for group, layers in self._layers.items():
+            products = [(rows, (rows.weight * rows.weight.grad).flatten(1)) for rows in layers if rows.weight.grad is not None]
+            linear = _total(self._sums["taylor"][group], [(rows, product.sum(1)) for rows, product in products])
+            gate = _total(linear, [(rows, _gate(rows)) for rows in self._norms[group]])
+            batch = {
+                "taylor": linear.abs(),
+                "bn_gradient": gate.abs() if self._norms[group] else linear.abs(),
+                "hessian": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
+                "snip": _total(linear, [(rows, product.abs().sum(1)) for rows, product in products]),
+                "movement": -linear,
+            }
+            for name, value in batch.items():
+                self._sums[name][group].mul_(self._decay).add_(value)
+
+    def scores(self) -> dict[str, Scores]:
+        """Return the averages by criterion and group; zeros before the first batch."""
+        return {name: {group: total / max(self._weight, 1e-12) for group, total in sums.items()} for name, sums in self._sums.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what `restore` needs."""
+        tensors = {f"{name}/{group}": total.clone() for name, sums in self._sums.items() for group, total in sums.items()}
+        return {**tensors, WEIGHT: torch.tensor(self._weight, dtype=torch.float64)}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from the state of an earlier segment."""
+        self._weight = float(tensors[WEIGHT])
+        for name, sums in self._sums.items():
+            for group in sums:
+                sums[group] = tensors[f"{name}/{group}"].clone()

@@ -1,0 +1,140 @@
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from stages.models.cifar_resnet import resnet8, resnet20
+from stages.pruning.groups import Group
+from stages.pruning.scores import GRADIENT_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, weight_scores
+from stages.pruning.statistics import GradientStatistics
+from stages.pruning.surgery import find_groups
+
+SHAPE = (1, 16, 16)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return resnet8(in_channels=1, num_classes=10)
+
+
+@pytest.fixture
+def groups(network: nn.Module) -> tuple[Group, ...]:
+    return find_groups(network, SHAPE)
+
+
+def backward(network: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.randn(8, *SHAPE, generator=generator), torch.randint(0, 10, (8,), generator=generator)
+    network.zero_grad()
+    functional.cross_entropy(network(images), labels).backward()
+
+
+def test_every_criterion_can_be_named_in_a_recipe() -> None:
+    assert set(get_args(Criterion)) == {*WEIGHT_CRITERIA, *GRADIENT_CRITERIA}
+
+
+def test_the_weights_of_a_channel_are_those_of_all_coupled_layers(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    stream = next(g for g in groups if g.name == "conv1")
+    expected = torch.cat([network.conv1.weight.flatten(1), network.layer1[0].conv2.weight.flatten(1)], 1)
+    assert sorted(producing_weights(network, stream)[3].tolist()) == sorted(expected[3].tolist())
+
+
+def test_weight_criteria_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+    network[0].weight.data = torch.tensor([3.0, -1.0, 2.0]).reshape(3, 1, 1, 1)
+    network[1].weight.data = torch.tensor([0.5, -2.0, 1.0])
+    groups = find_groups(network, (1, 1, 1))
+    scores = {name: by_group["0"].tolist() for name, by_group in weight_scores(network, groups).items()}
+    assert scores["magnitude_l1"] == scores["magnitude_l2"] == [3, 1, 2]
+    assert scores["bn_scale"] == [0.5, 2, 1]
+    assert scores["fpgm"] == [5, 7, 4]
+    assert scores["lamp"] == pytest.approx([1.0, 1 / 14, 4 / 13])
+    assert scores["random"] == pytest.approx(weight_scores(network, groups)["random"]["0"].tolist())
+
+
+def test_gradient_criteria_by_hand(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    statistics = GradientStatistics(network, groups, window=1)
+    backward(network, 0)
+    statistics.observe()
+    scores = statistics.scores()
+    conv, bn = network.layer1[0].conv1, network.layer1[0].bn1
+    products = (conv.weight * conv.weight.grad).flatten(1)
+    name = "layer1.0.conv1"
+    torch.testing.assert_close(scores["taylor"][name], products.sum(1).abs().detach())
+    torch.testing.assert_close(scores["movement"][name], -products.sum(1).detach())
+    torch.testing.assert_close(scores["snip"][name], products.abs().sum(1).detach())
+    torch.testing.assert_close(scores["hessian"][name], products.square().sum(1).detach())
+    torch.testing.assert_close(scores["bn_gradient"][name], (bn.weight * bn.weight.grad + bn.bias * bn.bias.grad).abs().detach())
+
+
+def test_coupled_gates_are_summed_with_their_signs(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    statistics = GradientStatistics(network, groups, window=1)
+    backward(network, 0)
+    statistics.observe()
+    terms = [bn.weight * bn.weight.grad + bn.bias * bn.bias.grad for bn in (network.bn1, network.layer1[0].bn2)]
+    torch.testing.assert_close(statistics.scores()["bn_gradient"]["conv1"], (terms[0] + terms[1]).abs().detach())
+
+
+def test_the_average_forgets_and_its_weights_add_up_to_one(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    single, averaged = (GradientStatistics(network, groups, window) for window in (1, 4))
+    batches = []
+    for seed in range(3):
+        backward(network, seed)
+        single.observe()
+        averaged.observe()
+        batches.append(single.scores()["snip"]["conv1"])
+    weights = torch.tensor([0.75**2, 0.75, 1.0])
+    expected = sum(w * b for w, b in zip(weights / weights.sum(), batches, strict=True))
+    torch.testing.assert_close(averaged.scores()["snip"]["conv1"], expected)
+
+
+def test_statistics_go_on_from_their_state(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    whole, first, second = (GradientStatistics(network, groups, window=5) for _ in range(3))
+    for seed in range(4):
+        backward(network, seed)
+        whole.observe()
+        if seed == 2:
+            second.restore(first.state())
+        (first if seed < 2 else second).observe()
+    for name, by_group in whole.scores().items():
+        for group, vector in by_group.items():
+            assert torch.equal(second.scores()[name][group], vector)
+
+
+def test_scores_before_the_first_batch_are_zero_and_not_nan(network: nn.Module, groups: tuple[Group, ...]) -> None:
+    for by_group in GradientStatistics(network, groups, window=5).scores().values():
+        assert all(float(vector.abs().sum()) == 0 for vector in by_group.values())
+
+
+@pytest.mark.parametrize("how", ["none", "local", "global", "isomorphic"])
+def test_normalised_scores_keep_their_order_and_are_not_negative(groups: tuple[Group, ...], how: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = {g.name: torch.randn(g.width, generator=generator) * 10 ** (i % 3) for i, g in enumerate(groups)}
+    normalised = normalise(scores, groups, how)
+    for name, vector in scores.items():
+        assert float(normalised[name].min()) >= 0
+        assert torch.equal(vector.argsort(), normalised[name].argsort())
+
+
+def test_what_each_normalisation_makes_one(groups: tuple[Group, ...]) -> None:
+    scores = {g.name: torch.full((g.width,), float(i + 1)) for i, g in enumerate(groups)}
+    assert all(float(v.mean()) == pytest.approx(1) for v in normalise(scores, groups, "local").values())
+    assert float(torch.cat(list(normalise(scores, groups, "global").values())).mean()) == pytest.approx(1)
+
+
+def test_isomorphic_groups_are_made_comparable_among_themselves() -> None:
+    groups = find_groups(resnet20(in_channels=1, num_classes=10), SHAPE)
+    scores = {g.name: torch.full((g.width,), float(i + 1)) for i, g in enumerate(groups)}
+    normalised = normalise(scores, groups, "isomorphic")
+    blocks = [f"layer1.{i}.conv1" for i in range(3)]
+    assert [float(normalised[name][0]) for name in blocks] == pytest.approx([2 / 3, 1, 4 / 3])
+    assert float(normalised["conv1"][0]) == pytest.approx(1)
+
+
+def test_equal_scores_give_numbers(groups: tuple[Group, ...]) -> None:
+    zeros = {g.name: torch.zeros(g.width) for g in groups}
+    for how in ("none", "local", "global", "isomorphic"):
+        assert all(torch.isfinite(v).all() for v in normalise(zeros, groups, how).values())
