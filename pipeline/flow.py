@@ -120,6 +120,7 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         training=recipe.training,
         batchnorm_batches=recipe.prune.batchnorm_batches,
         criterion=recipe.prune.criterion,
+        finetune=recipe.prune.policy.finetune,
     )
     final = pruned
     if target.dialect != "float":
@@ -147,6 +148,7 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
         trigger=trigger,
+        criterion=recipe.prune.criterion,
         fit=fit,
         dense_widths=network.dense_widths,
         table_source=target.table_source,

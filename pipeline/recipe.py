@@ -43,6 +43,8 @@ class Recipe(Record):
         latest = int(epi.latest * training.epochs * training.checks_per_epoch)
         if latest < 1:
             raise ValueError("prune.epi.latest leaves no check before it: raise it, training.epochs or training.checks_per_epoch")
+        if (self.prune.policy.epoch or 0) > training.epochs:
+            raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
         return self
 
 

@@ -1,41 +1,50 @@
-"""The trunk: dense training in segments, from which every target branches off when its EPI fires."""
+"""The trunk: dense training in segments, from which every target branches off when its policy fires."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
-from stages.pruning.epi import EpiConfig, Trigger, epi_curve, settled
+from stages.pruning.config import PruneConfig
+from stages.pruning.epi import Trigger, epi_curve
 from stages.pruning.groups import Widths
+from stages.pruning.policy import fires
 from stages.store import Step
 from stages.training.progress import say
 from stages.warmup import warmup
 
 
 class Watch:
-    """Follows the sub-network that one target would keep, until its EPI fires."""
+    """Follows the sub-network that one target would keep, until its policy fires."""
 
-    def __init__(self, target: ReadyTarget, config: EpiConfig) -> None:
+    def __init__(self, target: ReadyTarget, config: PruneConfig) -> None:
         self.target = target
         self.trigger: Trigger | None = None
         self.segment: Checkpoint | None = None
         self._config = config
         self._seen: list[Widths] = []
+        self._curve: list[float | None] = []
 
-    def check(self, segment: Checkpoint, *, latest: bool) -> None:
-        """Look at the trunk after a segment; `latest` says that no later check follows."""
+    def check(self, segment: Checkpoint, *, epoch: float, latest: bool) -> None:
+        """Look at the trunk after a segment; `latest` says that EPI gets no later check."""
         if self.trigger is not None:
             return
+        config, name = self._config, self.target.profile.name
         self._seen.append(self.target.choose(segment))
-        curve = epi_curve(self._seen, self._config.window)
-        stable = settled(curve, self._config)
-        shown = "-" if curve[-1] is None else f"{curve[-1]:.3f}"
-        say(f"{self.target.profile.name}: check {len(curve)}  EPI {shown} (fires at {self._config.tau:g})")
-        if stable or latest:
-            self.trigger = Trigger(check=len(curve), stable=stable, curve=tuple(curve))
-            self.segment = segment
-            say(f"{self.target.profile.name}: branches off at check {len(curve)}" + ("" if stable else ", the latest allowed: EPI has not settled"))
+        self._curve = epi_curve(self._seen, config.epi.window)
+        shown = "-" if self._curve[-1] is None else f"{self._curve[-1]:.3f}"
+        say(f"{name}: check {len(self._curve)}  EPI {shown} (fires at {config.epi.tau:g})")
+        fired = fires(config.policy, config.epi, curve=self._curve, epoch=epoch)
+        if fired or (latest and config.policy.name == "epi"):
+            self.branch(segment, epoch=epoch, stable=fired)
+
+    def branch(self, segment: Checkpoint, *, epoch: float, stable: bool) -> None:
+        """Leave the trunk here."""
+        self.trigger = Trigger(policy=self._config.policy.name, check=len(self._curve), epoch=epoch, stable=stable, curve=tuple(self._curve))
+        self.segment = segment
+        say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
 
 
 def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
@@ -48,7 +57,8 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     """
     per_epoch = max(images // recipe.training.batch_size, 1)
     total, checks = recipe.training.epochs * per_epoch, recipe.training.epochs * recipe.training.checks_per_epoch
-    latest = int(recipe.prune.epi.latest * checks)
+    policy, per_check = recipe.prune.policy, recipe.training.checks_per_epoch
+    latest = max(int(recipe.prune.epi.latest * checks), min(ceil((policy.epoch or 0) * per_check), checks))
     stops = sorted({round(total * check / checks) for check in range(1, latest + 1)} - {0})
     if not stops:
         raise ConfigError(
@@ -59,7 +69,7 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
                 fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
             )
         )
-    return stops, total
+    return [0, *stops] if policy.name == "initialisation" else stops, total
 
 
 def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:
@@ -68,14 +78,17 @@ def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget],
     Returns:
         A watch per target, each with the segment that it left at, and the dense network.
     """
-    watches = [Watch(target, recipe.prune.epi) for target in targets]
+    watches = [Watch(target, recipe.prune) for target in targets]
     checks, total = segment_stops(recipe, dataset.sizes["train"])
     segment: Checkpoint | None = None
     common: Mapping[str, object] = {"dataset": dataset, "model": recipe.model, "training": recipe.training}
     for stop in checks:
         segment = step(warmup, **common, previous=segment, stop=stop)
         for watch in watches:
-            watch.check(segment, latest=stop == checks[-1])
+            watch.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
     dense = step(warmup, **common, previous=segment, stop=total) if checks[-1] < total else segment
     assert dense is not None
+    for watch in watches:
+        if watch.trigger is None:  # the policy `trained`
+            watch.branch(dense, epoch=recipe.training.epochs, stable=True)
     return watches, dense

@@ -11,6 +11,7 @@ class Decisions(Record):
     Attributes:
         recipe: The recipe, whole, as JSON.
         trigger: When the branch left the trunk.
+        criterion: By what channels were ranked.
         fit: Which widths fit the budget.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
@@ -19,6 +20,7 @@ class Decisions(Record):
     recipe_name: str
     recipe: str
     trigger: Trigger
+    criterion: str
     fit: Fit
     dense_widths: dict[str, int]
     table_source: str

@@ -18,7 +18,6 @@ def write_model_card(
     verdict = "**A gate is missed.**" if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     widths = "\n".join(f"| {g} | {dense} | {decisions.fit.widths[g]} |" for g, dense in decisions.dense_widths.items())
     shape = "x".join(str(s) for s in engine.image_shape)
-    when = f"check {decisions.trigger.check}" + ("" if decisions.trigger.stable else ", the latest allowed: EPI had not settled")
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
     return f"""# {name}
 
@@ -38,7 +37,7 @@ Classes: {", ".join(dataset.classes)}.
 Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built for {engine.info.device}; `model.onnx` is what it was built from.
 
 ## How it was made
-Pruned at {when} of the dense training. Latency table: {decisions.table_source}. {_quantisation(final)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}
 
 | group | dense | kept |
 |---|---|---|

@@ -1,6 +1,5 @@
 """Stage `quantize`: calibrate (PTQ), then fine-tune with simulated quantisation (QAT)."""
 
-import math
 from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset, Dialect, QuantizerState
@@ -10,7 +9,7 @@ from stages.quantization.config import QuantizeConfig
 from stages.quantization.insert import insert_quantizers
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
-from stages.training.loop import make_optimizer, reproducible
+from stages.training.loop import half_cosine, make_optimizer, reproducible
 from stages.training.phase import Phase
 from stages.training.progress import say
 
@@ -55,7 +54,7 @@ def quantize(
             pruned.history,
             start=start,
             stop=stop,
-            rate=lambda step: config.lr * 0.5 * (1 + math.cos(math.pi * (step - start) / (stop - start))),
+            rate=lambda step: half_cosine(config.lr, step - start, stop - start),
             before_epoch=freeze_at_the_end,
         )
         qat_top1 = phase.validation_top1(network)

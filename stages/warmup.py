@@ -41,6 +41,8 @@ def warmup(out_dir: Path, dataset: Dataset, model: ModelConfig, training: TrainC
         if previous:
             statistics.restore(load_tensors(previous, STATISTICS))
         start = previous.step if previous else 0
+        if stop == 0:  # before any training there are no gradients to see in passing
+            statistics.observe_untrained(phase.batches, batches_seen=training.score_window)
         history = phase.train(network, optimizer, previous.history if previous else (), start=start, stop=stop, observer=statistics)
         scores = weight_scores(network, groups) | statistics.scores()
     save_tensors(out_dir / WEIGHTS, network.state_dict())

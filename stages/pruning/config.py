@@ -6,6 +6,7 @@ from pydantic import Field
 
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
+from stages.pruning.policy import PolicyConfig
 from stages.pruning.scores import Criterion, Normalisation
 
 
@@ -13,7 +14,8 @@ class PruneConfig(Record):
     """Structured pruning to a latency budget.
 
     Attributes:
-        epi: The trigger.
+        policy: When a branch leaves the trunk.
+        epi: Settings of the policy ``epi``.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
         normalisation: How the scores of different groups are made comparable.
         floor: Least share of a group's channels, 0-1, that is kept.
@@ -23,6 +25,7 @@ class PruneConfig(Record):
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
     """
 
+    policy: PolicyConfig = PolicyConfig()
     epi: EpiConfig = EpiConfig()
     criterion: Criterion = "magnitude_l2"
     normalisation: Normalisation = "none"

@@ -34,14 +34,24 @@ class Trigger(Record):
     """The moment a branch leaves the trunk.
 
     Attributes:
+        policy: Which policy decided.
         check: Number of the check, from 1.
+        epoch: Epochs trained until then.
         stable: False if pruning happened at the latest check though EPI had not settled.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
     """
 
+    policy: str
     check: int
+    epoch: float
     stable: bool
     curve: tuple[float | None, ...]
+
+    @property
+    def sentence(self) -> str:
+        """When the branch left, and why, in a few words."""
+        late = "" if self.stable else "; this was the latest check allowed: EPI had NOT settled"
+        return f"at epoch {self.epoch:.4g} (check {self.check}, policy {self.policy}{late})"
 
 
 def similarity(first: Widths, second: Widths) -> float:

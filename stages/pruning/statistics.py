@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from stages.pruning.groups import Group
 from stages.pruning.scores import GRADIENT_CRITERIA, Scores, gates, producers
+from stages.training.batches import Batches
 
 WEIGHT = "weight"
 
@@ -56,6 +58,7 @@ class GradientStatistics:
     """
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int) -> None:
+        self._network = network
         self._decay = 1 - 1 / window
         self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
         self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
@@ -79,6 +82,18 @@ class GradientStatistics:
             }
             for name, value in batch.items():
                 self._sums[name][group].mul_(self._decay).add_(value)
+
+    def observe_untrained(self, batches: Batches, *, batches_seen: int) -> None:
+        """Add the gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
+        kept = {name: value.clone() for name, value in self._network.named_buffers()}
+        for step in range(batches_seen):
+            images, labels = batches.batch(step)
+            self._network.zero_grad(set_to_none=True)
+            functional.cross_entropy(self._network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.observe()
+        self._network.zero_grad(set_to_none=True)
+        for name, value in self._network.named_buffers():
+            value.copy_(kept[name])
 
     def scores(self) -> dict[str, Scores]:
         """Return the averages by criterion and group; zeros before the first batch."""

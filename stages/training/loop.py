@@ -37,7 +37,12 @@ def learning_rate(step: int, config: TrainConfig, per_epoch: int) -> float:
     warmup, total = config.warmup_epochs * per_epoch, config.epochs * per_epoch
     if step < warmup:
         return config.lr * (step + 1) / warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    return half_cosine(config.lr, step - warmup, max(total - warmup, 1))
+
+
+def half_cosine(highest: float, step: float, steps: float) -> float:
+    """Return the learning rate at `step` of a fall from `highest` to zero over `steps`."""
+    return highest * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.SGD:

@@ -127,6 +127,19 @@ def test_another_criterion_shares_the_trunk(packages: tuple[Package, ...], root:
     assert package.decisions.fit.widths != {}
 
 
+@pytest.mark.parametrize(
+    ("policy", "epoch", "curve_length"),
+    [("{name: epoch, epoch: 1}", 1.0, 3), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 6)],
+    ids=["epoch", "initialisation", "trained"],
+)
+def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], root: Path, policy: str, epoch: float, curve_length: int) -> None:
+    (package,) = compress(TINY, CPU, {"prune.policy": policy, "prune.criterion": "snip", "quantize.epochs": 0}, store=root)
+    trigger = package.decisions.trigger
+    assert (trigger.epoch, trigger.stable, len(trigger.curve)) == (epoch, True, curve_length)
+    assert package.gates[0].passed
+    assert f"Pruned at epoch {epoch:g}" in (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+
+
 def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path) -> None:
     def count() -> dict[str, int]:
         return {stage.name: len(list(stage.iterdir())) for stage in root.iterdir() if not stage.name.startswith(".")}

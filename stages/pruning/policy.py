@@ -1,0 +1,59 @@
+"""When a branch leaves the trunk: EPI, or one of the policies that EPI is judged against."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from profiles.source import Record
+from stages.pruning.epi import EpiConfig, settled
+
+
+class FinetuneConfig(Record):
+    """Training of a network that is pruned after its cycle has ended: a cycle of its own, without warm-up.
+
+    Attributes:
+        epochs: Length.
+        lr: Highest learning rate; it falls along half a cosine.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    lr: Annotated[float, Field(gt=0)] = 0.01
+
+
+class PolicyConfig(Record):
+    """When to prune.
+
+    Attributes:
+        name: ``epi``; ``epoch``: at a fixed epoch; ``initialisation``: before any training, as SNIP does; ``trained``: after the
+            whole cycle, with a fine-tuning of its own (train-prune-finetune).
+        epoch: For ``epoch`` alone: the branch leaves at the first check at or after it.
+        finetune: For ``trained`` alone.
+    """
+
+    name: Literal["epi", "epoch", "initialisation", "trained"] = "epi"
+    epoch: Annotated[float, Field(gt=0)] | None = None
+    finetune: FinetuneConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PolicyConfig":
+        for key, owner in (("epoch", "epoch"), ("finetune", "trained")):
+            if (getattr(self, key) is not None) != (self.name == owner):
+                raise ValueError(f"`{key}` belongs to the policy `{owner}`: {'it needs one' if self.name == owner else f'not to `{self.name}`'}")
+        return self
+
+
+def fires(policy: PolicyConfig, epi: EpiConfig, *, curve: Sequence[float | None], epoch: float) -> bool:
+    """Return whether the branch leaves now.
+
+    Args:
+        policy: Which policy.
+        epi: Settings of the policy ``epi``.
+        curve: EPI by check, the present one last.
+        epoch: Epochs trained; ``trained`` is left to the caller, who knows where the cycle ends.
+    """
+    if policy.name == "epi":
+        return settled(curve, epi)
+    if policy.name == "epoch":
+        return epoch >= (policy.epoch or 0) - 1e-9
+    return policy.name == "initialisation"

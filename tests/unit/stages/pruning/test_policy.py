@@ -1,0 +1,62 @@
+import pytest
+
+from pipeline.recipe import load_recipe
+from pipeline.trunk import segment_stops
+from profiles.errors import ConfigError
+from stages.prune import branch_end
+from stages.pruning.epi import EpiConfig
+from stages.pruning.policy import FinetuneConfig, PolicyConfig, fires
+from stages.training.config import TrainConfig
+
+EPI = EpiConfig(window=1, monotone=1)
+SETTLED, UNSETTLED = (1.0, 1.0), (None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "curve", "epoch", "expected"),
+    [
+        (PolicyConfig(), SETTLED, 1, True),
+        (PolicyConfig(), UNSETTLED, 99, False),
+        (PolicyConfig(name="epoch", epoch=3), SETTLED, 2.5, False),
+        (PolicyConfig(name="epoch", epoch=3), UNSETTLED, 3.0, True),
+        (PolicyConfig(name="initialisation"), UNSETTLED, 0, True),
+        (PolicyConfig(name="trained", finetune=FinetuneConfig()), SETTLED, 99, False),
+    ],
+)
+def test_what_each_policy_waits_for(policy: PolicyConfig, curve: tuple[float | None, ...], epoch: float, expected: bool) -> None:
+    assert fires(policy, EPI, curve=curve, epoch=epoch) is expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"prune.policy.name": "epoch"}, "`epoch` belongs to the policy `epoch`: it needs one"),
+        ({"prune.policy.epoch": 3}, "`epoch` belongs to the policy `epoch`: not to `epi`"),
+        ({"prune.policy.name": "trained"}, "`finetune` belongs to the policy `trained`: it needs one"),
+        ({"prune.policy": "{name: epoch, epoch: 99}"}, "epoch is beyond training.epochs"),
+    ],
+)
+def test_a_policy_without_what_it_needs_is_refused(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("resnet-edge", overrides)
+
+
+def test_the_checks_reach_as_far_as_the_policy_needs() -> None:
+    def stops(policy: str) -> list[int]:
+        recipe = load_recipe("resnet-edge", {"training.epochs": 4, "training.checks_per_epoch": 1, "prune.epi.latest": 0.5, "prune.policy": policy})
+        return segment_stops(recipe, images=640)[0]
+
+    assert stops("{name: epi}") == [10, 20]
+    assert stops("{name: epoch, epoch: 1}") == [10, 20]
+    assert stops("{name: epoch, epoch: 3}") == [10, 20, 30]
+    assert stops("{name: initialisation}") == [0, 10, 20]
+
+
+def test_a_branch_ends_with_the_cycle_or_with_a_fine_tuning_of_its_own() -> None:
+    training = TrainConfig(epochs=10, lr=1.0, warmup_epochs=0)
+    stop, rate = branch_end(50, 10, training, None)
+    assert stop == 100
+    assert rate(50) == pytest.approx(0.5)
+    stop, rate = branch_end(100, 10, training, FinetuneConfig(epochs=2, lr=0.2))
+    assert stop == 120
+    assert [rate(step) for step in (100, 110, 120)] == pytest.approx([0.2, 0.1, 0])
