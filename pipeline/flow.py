@@ -121,6 +121,7 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         batchnorm_batches=recipe.prune.batchnorm_batches,
         criterion=recipe.prune.criterion,
         finetune=recipe.prune.policy.finetune,
+        schedule=recipe.prune.schedule,
     )
     final = pruned
     if target.dialect != "float":

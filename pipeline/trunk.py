@@ -69,6 +69,17 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
                 fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
             )
         )
+    removal = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations
+    room = policy.finetune.epochs * per_epoch if policy.finetune else total - stops[-1]
+    if removal > room:
+        raise ConfigError(
+            describe(
+                "prune.schedule does not end before the training does",
+                given=f"{removal} optimizer steps of removal",
+                allowed=f"at most {room}, what is left after the latest check",
+                fix="lower prune.schedule.steps, its iterations, or prune.epi.latest",
+            )
+        )
     return [0, *stops] if policy.name == "initialisation" else stops, total
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from stages.artifacts import Checkpoint, QuantizerState
 from stages.models.config import ModelConfig
-from stages.models.registry import build_network
+from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Kept
 from stages.pruning.scores import Scores
 from stages.pruning.surgery import cut, find_groups
@@ -40,11 +40,6 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     network = build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
     network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
     return network
-
-
-def to_channels_last(network: nn.Module) -> None:
-    """Lay four-dimensional weights out channels-last, which convolutions on a CPU are fastest in; done after every cut."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
 
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
 from stages.pruning.policy import PolicyConfig
+from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import Criterion, Normalisation
 
 
@@ -16,6 +17,7 @@ class PruneConfig(Record):
     Attributes:
         policy: When a branch leaves the trunk.
         epi: Settings of the policy ``epi``.
+        schedule: How the removal is spread over training steps.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
         normalisation: How the scores of different groups are made comparable.
         floor: Least share of a group's channels, 0-1, that is kept.
@@ -27,6 +29,7 @@ class PruneConfig(Record):
 
     policy: PolicyConfig = PolicyConfig()
     epi: EpiConfig = EpiConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     criterion: Criterion = "magnitude_l2"
     normalisation: Normalisation = "none"
     floor: Annotated[float, Field(gt=0, le=1)] = 0.1

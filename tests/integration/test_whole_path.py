@@ -119,9 +119,10 @@ def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
-def test_another_criterion_shares_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
+def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
     trunk = set((root / "warmup").iterdir())
-    (package,) = compress(TINY, CPU, {"prune.criterion": criterion, "prune.normalisation": "isomorphic"}, store=root)
+    schedule = {"name": "geometric", "steps": 4, "iterations": 3}
+    (package,) = compress(TINY, CPU, {"prune.criterion": criterion, "prune.normalisation": "isomorphic", "prune.schedule": schedule}, store=root)
     assert set((root / "warmup").iterdir()) == trunk
     assert package.gates[0].passed
     assert package.decisions.fit.widths != {}
