@@ -71,7 +71,7 @@ def _bn_scale(network: nn.Module, group: Group) -> torch.Tensor:
 
 def _fpgm(network: nn.Module, group: Group) -> torch.Tensor:
     weights = producing_weights(network, group)
-    return torch.cdist(weights, weights, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+    return torch.cdist(weights, weights, compute_mode="use_mm_for_euclid_dist").sum(1)
 
 
 def _lamp(network: nn.Module, group: Group) -> torch.Tensor:

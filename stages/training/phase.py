@@ -71,9 +71,11 @@ class Phase:
             if before_epoch:
                 before_epoch(start)
             loss = train_steps(network, optimizer, self.batches, self._config, start=start, stop=end, label=self._name, rate=rate, observer=observer)
-            line = History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=self.validation_top1(network))
-            history = (*history, line)
-            report(f"{self._name:6}", done=end, total=stop, unit="step", epoch=line.epoch, loss=loss, top1=line.validation_top1)
+            figures = {"epoch": end / per_epoch, "loss": loss}
+            if end % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
+                figures["top1"] = self.validation_top1(network)
+                history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
+            report(f"{self._name:6}", done=end, total=stop, unit="step", **figures)
             if end < stop:
                 save_progress(self._resume, network, optimizer, observer, {"step": end, "history": [h.model_dump() for h in history]})
             start = end

@@ -50,7 +50,7 @@ def test_weight_criteria_by_hand() -> None:
     scores = {name: by_group["0"].tolist() for name, by_group in weight_scores(network, groups).items()}
     assert scores["magnitude_l1"] == scores["magnitude_l2"] == [3, 1, 2]
     assert scores["bn_scale"] == [0.5, 2, 1]
-    assert scores["fpgm"] == [5, 7, 4]
+    assert scores["fpgm"] == pytest.approx([5, 7, 4], abs=1e-2)
     assert scores["lamp"] == pytest.approx([1.0, 1 / 14, 4 / 13])
     assert scores["random"] == pytest.approx(weight_scores(network, groups)["random"]["0"].tolist())
 

@@ -1,0 +1,115 @@
+"""What the trunk costs beside a bare PyTorch loop: scores of every criterion, segments on disk, selection and EPI.
+
+One epoch of each in turns, in one process: the bare loop (batches, forward, backward, optimizer), and the same epoch as
+trunk segments, each ended by a check of one target.
+
+    python benchmarks/overhead.py        # about three minutes; writes benchmarks/results/overhead.json
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from pipeline.flow import load
+from pipeline.targets import ReadyTarget, inspect_network
+from pipeline.trunk import Watch
+from stages.artifacts import Checkpoint, Dataset
+from stages.backends.registry import check_target
+from stages.checkpoints import build
+from stages.data.registry import source_digest
+from stages.manifest import host_facts
+from stages.prepare import prepare
+from stages.store import Store
+from stages.training.batches import Batches, load_split
+from stages.training.config import TrainConfig
+from stages.training.loop import learning_rate, make_optimizer, reproducible, top1
+from stages.warmup import warmup
+
+PAIRS = 9
+RESULT = Path(__file__).parent / "results" / "overhead.json"
+
+
+def main() -> None:
+    """Time the pairs and write the result."""
+    recipe, (profile,) = load("resnet-edge", "local-cpu", {})
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
+        target = ReadyTarget(recipe, profile, inspect_network(recipe, dataset.image_shape, len(dataset.classes)), store.run)
+        watch, segment = Watch(target, recipe.prune), None
+        bare_network = build(recipe.model, dataset.image_shape, len(dataset.classes))
+        bare = Bare(bare_network, dataset, recipe.training)
+        pairs = []
+        for epoch in range(PAIRS + 1):
+            plain = timed(lambda: bare.train(epoch))  # noqa: B023  # called at once
+            started = time.perf_counter()
+            for half in (1, 2):
+                stop = epoch * bare.per_epoch + half * bare.per_epoch // 2
+                segment = store.run(warmup, dataset=dataset, model=recipe.model, training=recipe.training, previous=segment, stop=stop)
+                watch.check(segment, epoch=epoch + half / 2, latest=False)
+            pairs.append((plain, time.perf_counter() - started))
+            print(f"epoch {epoch}: bare {plain:.2f} s, trunk {pairs[-1][1]:.2f} s, ratio {pairs[-1][1] / plain:.3f}", flush=True)
+        same = equal_weights(bare_network, segment)
+    ratios = sorted(trunk / plain for plain, trunk in pairs[1:])  # the first pair warms up
+    result = {
+        "what": "an epoch as trunk segments over the same epoch of a bare loop that validates once, wall time",
+        "recipe": recipe.name,
+        "pairs": PAIRS,
+        "ratio": {"median": statistics.median(ratios), "minimum": ratios[0], "maximum": ratios[-1]},
+        "goal": "at most 1.05",
+        "both_end_with_equal_weights": same,
+        "device": check_target(profile.target).model_dump(mode="json"),
+        **host_facts(),
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["ratio"]))
+
+
+class Bare:
+    """The loop that anybody would write, with a validation after every epoch."""
+
+    def __init__(self, network: torch.nn.Module, dataset: Dataset, config: TrainConfig) -> None:
+        self.network, self.config = network, config
+        self.batches = Batches(dataset, config)
+        self.per_epoch = self.batches.per_epoch
+        self.optimizer = make_optimizer(network, config)
+        self.validation = load_split(dataset, "validation")
+
+    def train(self, epoch: int) -> None:
+        """Train one epoch."""
+        with reproducible(self.config):
+            self.network.train()
+            for step in range(epoch * self.per_epoch, (epoch + 1) * self.per_epoch):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(step, self.config, self.per_epoch)
+                images, labels = self.batches.batch(step)
+                loss = functional.cross_entropy(self.network(images), labels)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+            top1(self.network, *self.validation)
+
+
+def timed(call: object) -> float:
+    """Return the seconds that a call takes."""
+    started = time.perf_counter()
+    call()  # type: ignore[operator]
+    return time.perf_counter() - started
+
+
+def equal_weights(network: torch.nn.Module, segment: Checkpoint | None) -> bool:
+    """Return whether the trunk's weights are those of the bare loop, bit by bit."""
+    from stages.checkpoints import load_network
+
+    assert segment is not None
+    other = load_network(segment).state_dict()
+    return all(torch.equal(value, other[name]) for name, value in network.state_dict().items())
+
+
+if __name__ == "__main__":
+    main()
