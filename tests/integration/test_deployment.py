@@ -142,7 +142,7 @@ def test_a_run_completes_and_its_package_lies_in_the_store(served: Served, compl
 
 def test_bonsais_progress_is_in_the_runs_log_and_on_the_watchers_screen(served: Served, completed: Watched) -> None:
     messages = [line["message"] for line in served.prefect_json("flow-run", "logs", completed.run_id)]
-    for progress in ("local-cpu: dense FP32 ", "local-cpu: branches off at check ", "qat     step "):
+    for progress in ("local-cpu: dense FP32 ", "local-cpu: branches off at epoch ", "qat     step "):
         assert any(message.startswith(progress) for message in messages), messages
         assert progress in completed.output
 
