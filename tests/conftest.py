@@ -30,6 +30,11 @@ def gpu_here() -> bool:
 
 
 @pytest.fixture
+def gpu_required(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--require-gpu"))
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 

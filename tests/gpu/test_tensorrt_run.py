@@ -24,8 +24,8 @@ pytestmark = pytest.mark.gpu
 SHAPE, BATCH = (1, 32, 32), 8
 
 
-def target_here(runtime: str) -> Target:
-    """Return a target on this machine's first GPU."""
+def target_here(runtime: str, *, required: bool) -> Target:
+    """Return a target on this machine's first GPU; without the library the test is skipped, or fails where GPU tests are required."""
     gpu = list_gpus()[0]
     if runtime == "tensorrt-rtx" and gpu.sm not in RTX_CAPABILITIES:
         pytest.skip(f"TensorRT for RTX does not build for {gpu.name} (sm {gpu.sm})")
@@ -34,7 +34,7 @@ def target_here(runtime: str) -> Target:
     try:
         metadata.version(backend_of(target).package)
     except metadata.PackageNotFoundError as error:
-        pytest.skip(f"{error} is not installed")
+        (pytest.fail if required else pytest.skip)(f"{error} is not installed")
     return target
 
 
@@ -55,8 +55,10 @@ def images(n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
 @pytest.mark.parametrize(("dialect", "agreement", "difference"), [("float", 0.99, 0.01), ("trt", 0.95, 0.05)])
-def test_engine_follows_onnxruntime(runtime: str, dialect: Dialect, agreement: float, difference: float, store: Store, tmp_path: Path) -> None:
-    target = target_here(runtime)  # float: TF32 rounds to 10 bits; trt: single steps of 8 bits may fall to the other side
+def test_engine_follows_onnxruntime(
+    runtime: str, dialect: Dialect, agreement: float, difference: float, store: Store, tmp_path: Path, gpu_required: bool
+) -> None:
+    target = target_here(runtime, required=gpu_required)  # float: TF32 rounds to 10 bits; trt: single steps of 8 bits may fall to the other side
     graph = graph_in(dialect, store)
     expected = open_graph(graph.folder / MODEL)(images(256))
     found = run_built(graph, target, tmp_path)(images(256))
@@ -68,23 +70,23 @@ def test_engine_follows_onnxruntime(runtime: str, dialect: Dialect, agreement: f
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, 2 * BATCH + 1])
-def test_engine_takes_any_number_of_images(runtime: str, n: int, store: Store, tmp_path: Path) -> None:
-    run = run_built(graph_in("float", store), target_here(runtime), tmp_path)
+def test_engine_takes_any_number_of_images(runtime: str, n: int, store: Store, tmp_path: Path, gpu_required: bool) -> None:
+    run = run_built(graph_in("float", store), target_here(runtime, required=gpu_required), tmp_path)
     one_by_one = np.concatenate([run(image[None]) for image in images(n)])
     np.testing.assert_allclose(run(images(n)), one_by_one, atol=0.01 * one_by_one.std())
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
-def test_corrupt_engine_raises(runtime: str, tmp_path: Path) -> None:
-    target = target_here(runtime)
+def test_corrupt_engine_raises(runtime: str, tmp_path: Path, gpu_required: bool) -> None:
+    target = target_here(runtime, required=gpu_required)
     (tmp_path / "engine.plan").write_bytes(b"no engine" * 100)
     with pytest.raises(DeviceUnavailable, match="the engine cannot be loaded here\n  given: "):
         backend_of(target).open_engine(tmp_path / "engine.plan", target)
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
-def test_describe_names_this_gpu(runtime: str) -> None:
-    target = target_here(runtime)
+def test_describe_names_this_gpu(runtime: str, gpu_required: bool) -> None:
+    target = target_here(runtime, required=gpu_required)
     info = backend_of(target).describe(target)
     assert info.present
     assert info.device == list_gpus()[0].name
