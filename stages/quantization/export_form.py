@@ -84,15 +84,10 @@ def to_export_form(network: fx.GraphModule, dialect: Dialect) -> fx.GraphModule:
     exported = copy.deepcopy(network).eval()
     for name, module in list(network.named_modules()):
         if isinstance(module, QuantConv2d):
-            _set(exported, name, QdqConv2d(module))
+            exported.set_submodule(name, QdqConv2d(module))
         elif isinstance(module, QuantLinear):
-            _set(exported, name, QdqLinear(module))
+            exported.set_submodule(name, QdqLinear(module))
         elif isinstance(module, ActivationQuantizer):
             dropped = dialect == "trt" and module.feeds_add
-            _set(exported, name, nn.Identity() if dropped else QdqTensor(module, dialect))
+            exported.set_submodule(name, nn.Identity() if dropped else QdqTensor(module, dialect))
     return exported
-
-
-def _set(traced: fx.GraphModule, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(traced.get_submodule(parent), child, module)

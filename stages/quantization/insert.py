@@ -45,7 +45,7 @@ def _replace_layers(traced: fx.GraphModule, weight_bits: int) -> None:
     for node in layers:
         module, after = module_of(traced, node), only_user(node)
         if isinstance(module, nn.Linear):
-            _set(traced, str(node.target), QuantLinear(module, weight_bits))
+            traced.set_submodule(str(node.target), QuantLinear(module, weight_bits))
             continue
         assert isinstance(module, nn.Conv2d)
         bn = module_of(traced, after) if after is not None else None
@@ -53,7 +53,7 @@ def _replace_layers(traced: fx.GraphModule, weight_bits: int) -> None:
             after.replace_all_uses_with(node)
             traced.graph.erase_node(after)
             traced.delete_submodule(str(after.target))
-        _set(traced, str(node.target), QuantConv2d(module, bn if isinstance(bn, nn.BatchNorm2d) else None, weight_bits))
+        traced.set_submodule(str(node.target), QuantConv2d(module, bn if isinstance(bn, nn.BatchNorm2d) else None, weight_bits))
 
 
 def _quantizer(traced: fx.GraphModule, source: fx.Node, state: QuantizerState) -> ActivationQuantizer:
@@ -95,8 +95,3 @@ def _is_fused_residual(traced: fx.GraphModule, source: fx.Node) -> bool:
     inputs = [argument for argument in user.args[:2] if isinstance(argument, fx.Node)]
     convolutions = [i for i in inputs if isinstance(module_of(traced, i), QuantConv2d)]
     return convolutions[:1] == [source]
-
-
-def _set(traced: fx.GraphModule, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(traced.get_submodule(parent), child, module)
