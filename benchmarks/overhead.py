@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from pipeline.flow import load
 from pipeline.targets import ReadyTarget, inspect_network
-from pipeline.trunk import Watch
+from pipeline.trunk import Watch, trunk_inputs
 from stages.artifacts import Checkpoint, Dataset
 from stages.backends.registry import check_target
 from stages.checkpoints import build
@@ -27,7 +27,9 @@ from stages.prepare import prepare
 from stages.store import Store
 from stages.training.batches import Batches, load_split
 from stages.training.config import TrainConfig
-from stages.training.loop import learning_rate, make_optimizer, reproducible, top1
+from stages.training.evaluation import top1
+from stages.training.rates import learning_rate
+from stages.training.state import make_optimizer, reproducible
 from stages.warmup import warmup
 
 PAIRS = 9
@@ -45,12 +47,13 @@ def main() -> None:
         bare_network = build(recipe.model, dataset.image_shape, len(dataset.classes))
         bare = Bare(bare_network, dataset, recipe.training)
         pairs = []
+        inputs = trunk_inputs(recipe, dataset, target.groups)
         for epoch in range(PAIRS + 1):
             plain = timed(lambda: bare.train(epoch))  # noqa: B023  # called at once
             started = time.perf_counter()
             for half in (1, 2):
                 stop = epoch * bare.per_epoch + half * bare.per_epoch // 2
-                segment = store.run(warmup, dataset=dataset, model=recipe.model, training=recipe.training, previous=segment, stop=stop)
+                segment = store.run(warmup, **inputs, previous=segment, stop=stop)
                 watch.check(segment, epoch=epoch + half / 2, latest=False)
             pairs.append((plain, time.perf_counter() - started))
             print(f"epoch {epoch}: bare {plain:.2f} s, trunk {pairs[-1][1]:.2f} s, ratio {pairs[-1][1] / plain:.3f}", flush=True)

@@ -2,7 +2,7 @@
 
 from pipeline import compress
 packages = compress("resnet-edge", "local-cpu", {"quantize.epochs": 2})
-network = load_network("artifacts/prune/3f2a...")  # a plain nn.Module
+network = load_network("artifacts/recover/3f2a...")  # a plain nn.Module
 """
 
 from typing import TYPE_CHECKING, Any

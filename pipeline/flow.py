@@ -9,27 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.branch import finish_branch
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import Network, ReadyTarget, inspect_network
-from pipeline.trunk import Watch, grow_trunk, segment_stops
+from pipeline.targets import ReadyTarget, inspect_network
+from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Checkpoint, Dataset, Dialect, Engine
+from profiles.schema import HardwareProfile
 from stages.backends.registry import check_target
-from stages.compile import compile as compile_engine
 from stages.data.registry import source_digest
-from stages.decisions import Decisions
-from stages.export import export
-from stages.lineage import trace_lineage
-from stages.measure import measure
-from stages.package import Package, package
+from stages.package import Package
 from stages.prepare import prepare
-from stages.prune import prune
-from stages.pruning.groups import WidthPlan
-from stages.quantize import quantize
 from stages.store import Step, Store, require_writable_folder
+from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
 
@@ -61,6 +54,7 @@ def compress(
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
     """
     loaded, profiles = load(recipe, profile, overrides)
+    require_device(loaded.training)
     for target in profiles:
         check_target(target.target)
     require_writable_folder(store, "--store")
@@ -105,63 +99,3 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tup
     targets = [ReadyTarget(recipe, profile, network, step) for profile in profiles]
     watches, dense = grow_trunk(recipe, dataset, targets, step)
     return tuple(finish_branch(recipe, dataset, network, watch, dense, step) for watch in watches)
-
-
-def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Watch, dense: Checkpoint, step: Step) -> Package:
-    """Prune at the trigger, quantise, export, build, measure and package for one target."""
-    target, segment, trigger = watch.target, watch.segment, watch.trigger
-    assert segment is not None and trigger is not None
-    fit = target.fit(segment)
-    pruned = step(
-        prune,
-        dense=segment,
-        plan=WidthPlan(widths=fit.widths),
-        dataset=dataset,
-        training=recipe.training,
-        batchnorm_batches=recipe.prune.batchnorm_batches,
-        criterion=recipe.prune.criterion,
-        finetune=recipe.prune.policy.finetune,
-        schedule=recipe.prune.schedule,
-    )
-    final = pruned
-    if target.dialect != "float":
-        final = step(
-            quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=target.dialect, weight_bits=target.weight_bits
-        )
-
-    def build(checkpoint: Checkpoint, dialect: Dialect, device: Target) -> Engine:
-        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, dialect=dialect)
-        return step(compile_engine, graph=graph, target=device, info=target.info)
-
-    engine = build(final, target.dialect, target.profile.target)
-    measurement = step(
-        measure,
-        dense=build(dense, "float", target.float_target),
-        pruned=build(pruned, "float", target.float_target),
-        engine=engine,
-        final=final,
-        dataset=dataset,
-        profile=target.profile,
-        timing=recipe.timing,
-        estimates=target.estimates(fit.widths),
-    )
-    decisions = Decisions(
-        recipe_name=recipe.name,
-        recipe=recipe.model_dump_json(),
-        trigger=trigger,
-        criterion=recipe.prune.criterion,
-        fit=fit,
-        dense_widths=network.dense_widths,
-        table_source=target.table_source,
-    )
-    lineage = trace_lineage(measurement, *target.evidence)
-    return step(
-        package,
-        engine=engine,
-        measurement=measurement,
-        final=final,
-        dataset=dataset,
-        profile=target.profile,
-        decisions=decisions,
-        lineage=lineage,
-    )

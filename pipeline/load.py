@@ -10,7 +10,7 @@ from stages.artifacts import Checkpoint
 from stages.manifest import MANIFEST
 from stages.store import load_artifact
 
-STAGES = ("warmup", "prune", "quantize")
+STAGES = ("warmup", "prune", "recover", "quantize")
 
 
 def load_network(folder: str | Path) -> nn.Module:
@@ -20,7 +20,7 @@ def load_network(folder: str | Path) -> nn.Module:
     from JSON, the weights are safetensors.
 
     Args:
-        folder: ``artifacts/<warmup|prune|quantize>/<key>``; a package's manifest names them under `lineage`.
+        folder: ``artifacts/<warmup|prune|recover|quantize>/<key>``; a package's manifest names them under `lineage`.
 
     Raises:
         ConfigError: The folder holds no checkpoint.

@@ -15,8 +15,10 @@ from stages.compile import compile as compile_engine
 from stages.measurements import Race
 from stages.models.registry import build_network, require_logits
 from stages.pruning.fitting import Fit, fit_widths
-from stages.pruning.groups import Group, WidthPlan, Widths, width_options
+from stages.pruning.groups import Group, WidthPlan, Widths
+from stages.pruning.limits import prunable, shares, width_options
 from stages.pruning.operators import NetworkLatency, Operator, list_operators
+from stages.pruning.reselection import Reselection
 from stages.pruning.scores import normalise
 from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
 from stages.pruning.surgery import find_groups, refused_groups
@@ -53,10 +55,16 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
         say(f"group {name} is left whole: {reason}")
-    groups = tuple(group for group in found if group.name not in refused)
+    layers = [name for name, _ in network.named_modules() if name]
+    groups = prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, layers)
     if not groups:
         raise ConfigError(
-            describe("no channels of this network can be pruned", given=recipe.model.name, allowed="at least one group of channels", fix="choose another model")
+            describe(
+                "no channels of this network can be pruned",
+                given=f"{recipe.model.name}, {len(found)} groups, {len(refused)} of them refused, prune.keep {', '.join(recipe.prune.keep) or 'empty'}",
+                allowed="at least one group of channels",
+                fix="choose another model, or keep fewer layers whole",
+            )
         )
     return Network(image_shape, num_classes, groups, list_operators(network, groups, image_shape))
 
@@ -99,6 +107,11 @@ class ReadyTarget:
         say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
 
     @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that may be pruned."""
+        return self._network.groups
+
+    @property
     def float_target(self) -> Target:
         """The same device and runtime at FP32, for the dense reference."""
         return self.profile.target.model_copy(update={"precision": "fp32"})
@@ -119,8 +132,12 @@ class ReadyTarget:
 
     def fit(self, segment: Checkpoint) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here."""
-        measure = self._time_untrained if self.info.present else None
+        measure = self.time_untrained if self.info.present else None
         return fit_widths(self._values(segment), self.options, self.latency, self.limit_ms, self._recipe.prune, measure)
+
+    def reselection(self, limit_ms: float) -> Reselection:
+        """Return what choosing again within `limit_ms` needs, by the calibrated table."""
+        return Reselection.within(max(limit_ms, self.floor_ms), self.latency, self.options, self._recipe.prune.normalisation)
 
     def estimates(self, widths: Widths) -> tuple[Latency, Latency, Latency] | None:
         """Return the estimated latency of dense FP32, pruned FP32 and the engine, or None where they can be measured."""
@@ -161,7 +178,8 @@ class ReadyTarget:
             )
         return uncalibrated.calibrated(Calibration.through(low, high)), self.dense_ms
 
-    def _time_untrained(self, widths: Widths) -> float:
+    def time_untrained(self, widths: Widths) -> float:
+        """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
         timed = self._race(widths)
         found = self._milliseconds(timed) * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
         say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
@@ -194,9 +212,11 @@ def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) ->
     """Return the widths that each group may keep on the target.
 
     Raises:
-        ConfigError: No group has a choice.
+        ConfigError: No group has a choice, or one has no width at all.
     """
-    options = {group.name: width_options(group, step=profile.width_step, floor=recipe.prune.floor) for group in network.groups}
+    floors = shares(network.groups, recipe.prune.floors, recipe.prune.floor, "prune.floors")
+    caps = shares(network.groups, recipe.prune.caps, 1, "prune.caps")
+    options = {g.name: width_options(g, step=profile.width_step, floor=floors[g.name], cap=caps[g.name]) for g in network.groups}
     if all(len(widths) == 1 for widths in options.values()):
         raise ConfigError(
             describe(

@@ -1,7 +1,8 @@
 """The trunk: dense training in segments, from which every target branches off when its policy fires."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
@@ -9,7 +10,7 @@ from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
 from stages.pruning.config import PruneConfig
 from stages.pruning.epi import Trigger, epi_curve
-from stages.pruning.groups import Widths
+from stages.pruning.groups import Group, Widths
 from stages.pruning.policy import fires
 from stages.store import Step
 from stages.training.progress import say
@@ -69,9 +70,8 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
                 fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
             )
         )
-    removal = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations
-    room = policy.finetune.epochs * per_epoch if policy.finetune else total - stops[-1]
-    if removal > room:
+    removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - stops[-1]
+    if removal > room and not policy.finetune:
         raise ConfigError(
             describe(
                 "prune.schedule does not end before the training does",
@@ -83,6 +83,13 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     return [0, *stops] if policy.name == "initialisation" else stops, total
 
 
+def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return what every segment of the trunk depends on; without a regulariser not on which groups may be pruned."""
+    regulariser = recipe.prune.regulariser
+    regularised = tuple(group.name for group in groups) if regulariser.name != "none" else ()
+    return {"dataset": dataset, "model": recipe.model, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
+
+
 def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:
     """Train the dense network to the end of its cycle, letting every target branch off on the way.
 
@@ -92,12 +99,12 @@ def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget],
     watches = [Watch(target, recipe.prune) for target in targets]
     checks, total = segment_stops(recipe, dataset.sizes["train"])
     segment: Checkpoint | None = None
-    common: Mapping[str, object] = {"dataset": dataset, "model": recipe.model, "training": recipe.training}
+    inputs = trunk_inputs(recipe, dataset, targets[0].groups)
     for stop in checks:
-        segment = step(warmup, **common, previous=segment, stop=stop)
+        segment = step(warmup, **inputs, previous=segment, stop=stop)
         for watch in watches:
             watch.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
-    dense = step(warmup, **common, previous=segment, stop=total) if checks[-1] < total else segment
+    dense = step(warmup, **inputs, previous=segment, stop=total) if checks[-1] < total else segment
     assert dense is not None
     for watch in watches:
         if watch.trigger is None:  # the policy `trained`

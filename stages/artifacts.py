@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,8 +62,8 @@ class QuantizerState(Record):
 class Checkpoint(Artifact):
     """A network in training: weights as safetensors, structure as JSON.
 
-    Files: ``weights.safetensors``; where training can go on ``optimizer.safetensors``; on a trunk
-    ``scores.safetensors`` (one vector per criterion and group) and ``statistics.safetensors`` (running averages of gradients).
+    Files: ``weights.safetensors``; where training can go on ``training.safetensors`` (moments, average, loss scale); on a trunk
+    ``scores.safetensors`` (one vector per criterion and group) ``statistics.safetensors`` (running averages) and ``penalty.safetensors``.
 
     Attributes:
         kept: Pruning history: channels kept by group; empty for a dense network.
@@ -78,6 +79,10 @@ class Checkpoint(Artifact):
     step: int = 0
     history: tuple[History, ...] = ()
     metrics: dict[str, float] = {}
+
+    def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
+        """Return the record of the same network after another stage, which wrote `folder`."""
+        return self.model_copy(update={"folder": folder, "digest": "", "key": "", "metrics": {**self.metrics, **(metrics or {})}, **changes})
 
 
 class OnnxGraph(Artifact):

@@ -17,9 +17,11 @@ from stages.pruning.groups import Kept
 from stages.pruning.scores import Scores
 from stages.pruning.surgery import cut, find_groups
 from stages.quantization.insert import insert_quantizers
+from stages.training.config import TrainConfig
+from stages.training.state import MODULE, TrainState
 
-WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
-SCORES, STATISTICS = "scores.safetensors", "statistics.safetensors"
+WEIGHTS, TRAINING = "weights.safetensors", "training.safetensors"
+SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"
 
 
 def build(
@@ -36,15 +38,33 @@ def build(
 
 
 def load_network(checkpoint: Checkpoint) -> nn.Module:
-    """Return the checkpoint's network with its weights, in training mode."""
-    network = build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
-    network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
+    """Return the network that is evaluated and shipped, in training mode: with averaged weights where the training averages."""
+    network = _rebuild(checkpoint)
+    averaged = {name.removeprefix(MODULE): value for name, value in load_tensors(checkpoint, TRAINING).items() if name.startswith(MODULE)}
+    network.load_state_dict(averaged or load_file(checkpoint.folder / WEIGHTS))
     return network
+
+
+def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:
+    """Return the training as the checkpoint left it."""
+    network = _rebuild(checkpoint)
+    network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
+    return TrainState(network, config, load_tensors(checkpoint, TRAINING))
+
+
+def save_training(folder: Path, state: TrainState) -> None:
+    """Write what `load_training` reads."""
+    save_tensors(folder / WEIGHTS, state.network.state_dict())
+    save_tensors(folder / TRAINING, state.tensors())
+
+
+def _rebuild(checkpoint: Checkpoint) -> nn.Module:
+    return build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
 
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors, in plain row-major layout."""
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, file)
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ class Decisions(Record):
         recipe: The recipe, whole, as JSON.
         trigger: When the branch left the trunk.
         criterion: By what channels were ranked.
-        fit: Which widths fit the budget.
+        fit: Which widths fit the budget, chosen at the trigger.
+        kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
     """
@@ -23,4 +24,5 @@ class Decisions(Record):
     criterion: str
     fit: Fit
     dense_widths: dict[str, int]
+    kept_widths: dict[str, int]
     table_source: str

@@ -16,7 +16,7 @@ def write_model_card(
     passed = all(gate.passed for gate in measurement.gates)
     estimated = any(gate.note == "estimated" for gate in measurement.gates)
     verdict = "**A gate is missed.**" if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
-    widths = "\n".join(f"| {g} | {dense} | {decisions.fit.widths[g]} |" for g, dense in decisions.dense_widths.items())
+    widths = "\n".join(f"| {g} | {dense} | {decisions.fit.widths[g]} | {decisions.kept_widths[g]} |" for g, dense in decisions.dense_widths.items())
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
     return f"""# {name}
@@ -39,8 +39,8 @@ Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built
 ## How it was made
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}
 
-| group | dense | kept |
-|---|---|---|
+| group | dense | asked | kept |
+|---|---|---|---|
 {widths}
 
 ## Licences

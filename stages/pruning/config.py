@@ -7,8 +7,12 @@ from pydantic import Field
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
 from stages.pruning.policy import PolicyConfig
+from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import Criterion, Normalisation
+from stages.training.distillation import DistillConfig
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class PruneConfig(Record):
@@ -20,10 +24,15 @@ class PruneConfig(Record):
         schedule: How the removal is spread over training steps.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
         normalisation: How the scores of different groups are made comparable.
+        regulariser: What pulls whole channels towards zero in the trunk.
+        keep: Globs over names of layers whose output channels all stay, and with them those that they are coupled with.
         floor: Least share of a group's channels, 0-1, that is kept.
+        floors: Other floors for the groups of single layers: glob over names of layers to share; the last that matches counts.
+        caps: Most share of a group's channels that may stay, in the same way.
         rounds: Most networks that the closed loop builds and times.
         margin: Share of the budget, 0-1, that the closed loop leaves free for the spread of later measurements.
         tolerance: The loop ends once the latency lies at most this share below what it aims at.
+        distill: Imitation of the trunk's dense network in the recovery; null trains on the labels alone.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
     """
 
@@ -32,8 +41,13 @@ class PruneConfig(Record):
     schedule: ScheduleConfig = ScheduleConfig()
     criterion: Criterion = "magnitude_l2"
     normalisation: Normalisation = "none"
-    floor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    regulariser: RegulariserConfig = RegulariserConfig()
+    keep: tuple[str, ...] = ()
+    floor: Share = 0.1
+    floors: dict[str, Share] = {}
+    caps: dict[str, Share] = {}
     rounds: Annotated[int, Field(ge=1)] = 6
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.015
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.015
+    distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18

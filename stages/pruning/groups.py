@@ -1,7 +1,6 @@
 """Groups of coupled channels, and the widths that they may keep."""
 
 from collections.abc import Mapping
-from math import ceil
 
 import torch
 
@@ -44,16 +43,6 @@ class WidthPlan(Record):
     """Channels to keep per group; a group without an entry stays whole."""
 
     widths: Widths = {}
-
-
-def width_options(group: Group, *, step: int, floor: float) -> tuple[int, ...]:
-    """Return the widths that a group may keep, ascending.
-
-    Multiples of the device's step from `floor` (a ratio 0-1 of the dense width, at least one step) up, and
-    the dense width itself.
-    """
-    least = max(step, ceil(floor * group.width))
-    return (*(w for w in range(step, group.width, step) if w >= least), group.width)
 
 
 def first_channels(widths: Widths) -> Kept:

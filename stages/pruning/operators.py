@@ -52,9 +52,9 @@ class NetworkLatency:
     """Predicted latency as a function of widths; every distinct operator is looked up once."""
 
     def __init__(self, table: LatencyTable, operators: tuple[Operator, ...], calibration: Calibration) -> None:
-        self._table = table
-        self._operators = operators
-        self._calibration = calibration
+        self.table = table
+        self.operators = operators
+        self.calibration = calibration
         self._known: dict[tuple[OperatorClass, int, int], float] = {}
         self._by_group: dict[str, list[Operator]] = {}
         for operator in operators:
@@ -63,28 +63,28 @@ class NetworkLatency:
 
     def calibrated(self, calibration: Calibration) -> "NetworkLatency":
         """Return the same model with another calibration."""
-        return NetworkLatency(self._table, self._operators, calibration)
+        return NetworkLatency(self.table, self.operators, calibration)
 
     def sum_ms(self, widths: Widths) -> float:
         """Return the uncalibrated sum over the operators in milliseconds."""
-        return sum(self._operator_ms(operator, widths) for operator in self._operators)
+        return sum(self._operator_ms(operator, widths) for operator in self.operators)
 
     def __call__(self, widths: Widths) -> float:
         """Return the calibrated latency of the whole network in milliseconds."""
-        return self._calibration.offset_ms + self._calibration.scale * self.sum_ms(widths)
+        return self.calibration.offset_ms + self.calibration.scale * self.sum_ms(widths)
 
     def change(self, widths: Widths, group: str, width: int) -> float:
         """Return the difference in milliseconds that setting one group to `width` makes."""
         touched = self._by_group.get(group, [])
         before = sum(self._operator_ms(operator, widths) for operator in touched)
         changed = {**widths, group: width}
-        return self._calibration.scale * (sum(self._operator_ms(operator, changed) for operator in touched) - before)
+        return self.calibration.scale * (sum(self._operator_ms(operator, changed) for operator in touched) - before)
 
     def _operator_ms(self, operator: Operator, widths: Widths) -> float:
         ci, co = operator.channels(widths)
         key = (operator.operator, ci, co)
         if key not in self._known:
-            self._known[key] = self._table.lookup_ms(*key)
+            self._known[key] = self.table.lookup_ms(*key)
         return self._known[key]
 
 

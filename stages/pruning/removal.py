@@ -1,21 +1,25 @@
-"""Cutting a network in steps while it trains: re-scored before every cut, the optimizer's moments carried through."""
+"""Cutting a network in steps while it trains: re-scored and re-selected before every cut, the training's state carried through."""
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from stages.models.registry import to_channels_last
-from stages.pruning.groups import Kept, Widths, best_channels
+from stages.pruning.groups import Group, Kept, Widths, best_channels
+from stages.pruning.reselection import Reselection
 from stages.pruning.schedule import ScheduleConfig, widths_after
 from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores
-from stages.pruning.statistics import GradientStatistics
+from stages.pruning.soft import Masks
+from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import check_cut, cut, find_groups
-from stages.training.resume import optimizer_tensors, restore_optimizer
+from stages.training.resume import load_progress, save_progress
+from stages.training.state import AVERAGE, MODULE, TrainState
 
-MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
-Train = Callable[[nn.Module, torch.optim.Optimizer, GradientStatistics, int], None]
+Train = Callable[[TrainState, BatchStatistics, int], None]
 """Trains for `schedule.iterations` steps from the step given, showing its gradients to the statistics."""
 
 
@@ -23,75 +27,123 @@ class Removal:
     """A network on its way from its dense to its final widths.
 
     Args:
-        network: Dense, trained; cut in place.
-        optimizer: Of its parameters.
+        state: Of the dense network; each cut replaces it.
         image_shape: (channels, height, width).
-        make_optimizer: Makes the same kind of optimizer for the cut network.
+        criterion: By what the network is scored again before each later cut.
+        schedule: Number of cuts, the training between them, and whether channels are masked before they are cut.
+        window: Batches that criteria of batches are averaged over.
+
+    Attributes:
+        state: The training's present state.
+        kept: Channels of the dense network that are left, by group.
+        difference: Largest relative difference between zeroing and removing, over all cuts.
+        returned: Channels that were masked and came back.
     """
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, image_shape: tuple[int, int, int], make_optimizer: MakeOptimizer) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.kept: Kept = {group.name: tuple(range(group.width)) for group in find_groups(network, image_shape)}
-        self.difference = 0.0
-        self._image_shape = image_shape
-        self._make_optimizer = make_optimizer
+    def __init__(self, state: TrainState, image_shape: tuple[int, int, int], criterion: Criterion, schedule: ScheduleConfig, window: int) -> None:
+        self.state = state
+        self.kept: Kept = {group.name: tuple(range(group.width)) for group in find_groups(state.network.cpu(), image_shape)}
+        self.difference, self.returned = 0.0, 0
+        state.network.to(state.config.device)
+        self._image_shape, self._criterion, self._schedule, self._window = image_shape, criterion, schedule, window
 
-    def run(self, final: Widths, scores: Scores, criterion: Criterion, schedule: ScheduleConfig, *, window: int, start: int, train: Train) -> int:
+    def run(self, final: Widths, scores: Scores, *, reselection: Reselection | None, start: int, train: Train, resume: Path | None = None) -> int:
         """Cut down to the final widths and return the optimizer step at which the last cut is done.
 
         Args:
-            final: Channels to keep per group.
+            final: Channels to keep per group, as chosen at the trigger.
             scores: Of the dense network.
-            criterion: By what the network is scored again before each later cut.
-            schedule: Number of cuts, and training between them.
-            window: Batches that gradient criteria are averaged over.
+            reselection: Chooses the final widths again before each later cut; None keeps them.
             start: Optimizer step of the first cut.
             train: Trains between two cuts.
+            resume: Folder for the progress after each cut, from which a killed run goes on.
         """
+        schedule, done = self._schedule, 0
         dense = {name: len(channels) for name, channels in self.kept.items() if name in final}
-        for step in range(1, schedule.steps + 1):
-            self.cut_to(widths_after(step, dense, final, schedule), scores)
-            if step < schedule.steps:
-                groups = find_groups(self.network, self._image_shape)
-                statistics = GradientStatistics(self.network, groups, window)
-                train(self.network, self.optimizer, statistics, start)
-                start += schedule.iterations
-                if criterion in WEIGHT_CRITERIA:
-                    with torch.no_grad():
-                        scores = {group.name: WEIGHT_CRITERIA[criterion](self.network, group) for group in groups}
-                else:
-                    scores = statistics.scores()[criterion]
+        groups = self._groups()
+        masks = Masks(self.state.network, groups) if schedule.soft else None
+        if resume and (progress := load_progress(resume)):
+            parts, facts = progress
+            done, final, scores, start = facts["done"], facts["final"], parts["scores"], facts["start"]
+            self._rebuild(parts, facts)
+            groups = self._groups()
+            if masks:
+                masks = Masks(self.state.network, groups)
+                masks.set({name: tuple(channels) for name, channels in facts["masked"].items()})
+        for step in range(done + 1, schedule.steps + 1):
+            if reselection and step > 1:
+                final = reselection.choose(scores, groups)
+            chosen = best_channels(scores, widths_after(step, dense, final, schedule))
+            if masks and step < schedule.steps:
+                masks.set(chosen)
+            else:
+                self._cut(groups, chosen)
+            if step == schedule.steps:
+                break
+            groups = self._groups()
+            statistics = BatchStatistics(self.state.network, groups, self._window)
+            with masks.enforced() if masks else nullcontext():
+                train(self.state, statistics, start)
+            start += schedule.iterations
+            scores = self._score(groups, statistics)
+            if resume:
+                parts = {"weights": self.state.network.state_dict(), "training": self.state.tensors(), "scores": scores}
+                facts = {"done": step, "final": final, "start": start, "kept": self.kept, "masked": chosen if masks else {}, "difference": self.difference}
+                save_progress(resume, parts, facts | {"returned": masks.returned if masks else 0})
+        self.returned = masks.returned if masks else 0
         return start
 
     def cut_to(self, widths: Widths, scores: Scores) -> None:
-        """Keep the best channels of the network as it is now.
+        """Keep the best channels of the network as it is now."""
+        self._cut(self._groups(), best_channels(scores, widths))
+
+    def _cut(self, groups: tuple[Group, ...], chosen: Kept) -> None:
+        """Cut the network, its average and its moments, on the CPU.
 
         A twin of the network that holds the optimizer's moments as its weights is cut in the same way: whatever the surgery
         does to a parameter, it does to its moments.
         """
-        groups = find_groups(self.network, self._image_shape)
-        chosen = best_channels(scores, widths)
-        before, moments = copy.deepcopy(self.network), optimizer_tensors(self.network, self.optimizer)
-        carried: dict[str, torch.Tensor] = {}
-        for moment in {key.partition(".")[0] for key in moments}:
-            twin = copy.deepcopy(self.network)
-            twin.load_state_dict({name: moments[f"{moment}.{name}"] for name, _ in twin.named_parameters()}, strict=False)
+        tensors, network = self.state.tensors(), self.state.network.cpu()
+        before = copy.deepcopy(network)
+        carried = {name: value for name, value in tensors.items() if value.ndim == 0}
+        for moment in {name.partition(".")[0] for name, value in tensors.items() if value.ndim and not name.startswith(AVERAGE)}:
+            twin = copy.deepcopy(network)
+            twin.load_state_dict({name: tensors[f"{moment}.{name}"] for name, _ in twin.named_parameters() if f"{moment}.{name}" in tensors}, strict=False)
             cut(twin, groups, chosen, self._image_shape)
-            carried |= {f"{moment}.{name}": parameter.detach().clone() for name, parameter in twin.named_parameters()}
-        cut(self.network, groups, chosen, self._image_shape)
-        self.difference = max(self.difference, check_cut(before, self.network, groups, chosen, self._image_shape))
-        to_channels_last(self.network)
-        self.optimizer = self._make_optimizer(self.network)
-        restore_optimizer(self.network, self.optimizer, carried)
+            carried |= {f"{moment}.{name}": value.detach() for name, value in twin.named_parameters() if f"{moment}.{name}" in tensors}
+        if self.state.average:
+            twin = copy.deepcopy(network)
+            twin.load_state_dict({name.removeprefix(MODULE): value for name, value in tensors.items() if name.startswith(MODULE)})
+            cut(twin, groups, chosen, self._image_shape)
+            carried |= {MODULE + name: value.detach() for name, value in twin.state_dict().items()}
+        cut(network, groups, chosen, self._image_shape)
+        self.difference = max(self.difference, check_cut(before, network, groups, chosen, self._image_shape))
         self.kept = {name: tuple(self.kept[name][i] for i in chosen[name]) if name in chosen else channels for name, channels in self.kept.items()}
-        require_live(self.network, self.optimizer)
+        self._go_on_with(network, carried)
 
+    def _go_on_with(self, network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+        to_channels_last(network)
+        self.state = TrainState(network, self.state.config, tensors)
+        self.state.require_live()
 
-def require_live(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Assert that the optimizer holds exactly the network's trainable parameters, and moments of their shapes alone."""
-    live = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    assert {id(parameter) for parameter in held} == live and len(held) == len(live), "the optimizer holds other parameters than the network"
-    for parameter, state in optimizer.state.items():
-        assert all(value.shape == parameter.shape for value in state.values() if isinstance(value, torch.Tensor)), "a moment has another shape than its weight"
+    def _rebuild(self, parts: dict[str, dict[str, torch.Tensor]], facts: dict[str, object]) -> None:
+        """Take up what a killed run had saved."""
+        network = self.state.network.cpu()
+        kept = {name: tuple(channels) for name, channels in facts["kept"].items()}  # type: ignore[attr-defined]  # JSON of our own
+        cut(network, find_groups(network, self._image_shape), kept, self._image_shape)
+        network.load_state_dict(parts["weights"])
+        self.kept, self.difference = kept, float(str(facts["difference"]))
+        self._go_on_with(network, parts["training"])
+
+    def _groups(self) -> tuple[Group, ...]:
+        network = self.state.network
+        found = find_groups(network.cpu(), self._image_shape)
+        network.to(self.state.config.device)
+        return found
+
+    def _score(self, groups: tuple[Group, ...], statistics: BatchStatistics) -> Scores:
+        if self._criterion in WEIGHT_CRITERIA:
+            network = copy.deepcopy(self.state.network).cpu()
+            with torch.no_grad():
+                return {group.name: WEIGHT_CRITERIA[self._criterion](network, group) for group in groups}
+        return statistics.scores()[self._criterion]

@@ -23,16 +23,20 @@ class ScheduleConfig(Record):
         name: Shape of the removal.
         steps: Number of cuts; 1 for ``one_shot``.
         iterations: Optimizer steps after each cut but the last; EPI's paper takes 30 steps of 40 inside one long epoch.
+        soft: Channels are masked at every step and cut at the last alone: until then a channel whose score recovers returns.
     """
 
     name: Literal["one_shot", "linear", "geometric", "cubic"] = "one_shot"
     steps: Annotated[int, Field(ge=1)] = 1
     iterations: Annotated[int, Field(ge=1)] = 4
+    soft: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> "ScheduleConfig":
         if (self.name == "one_shot") != (self.steps == 1):
             raise ValueError("`one_shot` has 1 step, and every other schedule at least 2")
+        if self.soft and self.steps == 1:
+            raise ValueError("`soft` needs a schedule of at least 2 steps: in one shot nothing is masked before it is cut")
         return self
 
 

@@ -1,7 +1,7 @@
 r"""How much each channel of a group matters, by the criteria of the field.
 
 A score is one number per channel, larger for a channel that matters more. Criteria of weights look at the network as it
-is; criteria of gradients are gathered from the trunk's own batches (`stages/pruning/statistics.py`). W_c stands for all
+is; criteria of batches are gathered from the trunk's own batches (`stages/pruning/statistics.py`). W_c stands for all
 weights that produce channel c, over its coupled layers.
 
 | name | score of channel c | source |
@@ -16,6 +16,7 @@ weights that produce channel c, over its coupled layers.
 | hessian | mean over batches of sum (w * dL/dw)^2: the diagonal Fisher | LeCun et al. 1989; Theis et al., arXiv 1801.05787 |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
 | movement | - sum w * dL/dw, averaged: weights that move away from zero | Sanh et al., arXiv 2005.07683, by channel |
+| activation | mean of max(y, 0), y the output of BatchNorm, or of the layer without one; every eighth batch | Molchanov et al., arXiv 1611.06440 |
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from stages.pruning.groups import Group
 
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
-Criterion = Literal["magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "hessian", "snip", "movement"]
+Criterion = Literal["magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "hessian", "snip", "movement", "activation"]
 Normalisation = Literal["none", "local", "global", "isomorphic"]
 
 
@@ -95,7 +96,7 @@ WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group], torch.Tensor]] = {
     "lamp": _lamp,
     "random": _random,
 }
-GRADIENT_CRITERIA = ("taylor", "bn_gradient", "hessian", "snip", "movement")
+BATCH_CRITERIA = ("taylor", "bn_gradient", "hessian", "snip", "movement", "activation")
 
 
 def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how: Normalisation) -> Scores:

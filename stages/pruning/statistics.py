@@ -1,29 +1,33 @@
-"""Criteria of gradients, gathered from the trunk's own batches: after each backward, before the optimizer's step.
+"""Criteria of gradients and activations, gathered from the trunk's own batches: after each backward, before the optimizer's step.
 
 Each batch's score is averaged with a weight that decays over a window of batches, so that the window does not shrink with
 the data: half an epoch of a small set is a handful of batches, whose ranking is noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from stages.pruning.groups import Group
-from stages.pruning.scores import GRADIENT_CRITERIA, Scores, gates, producers
+from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from stages.training.batches import Batches
 
 WEIGHT = "weight"
+ACTIVATIONS_EVERY = 8
+"""Batches between two looks at activations, which cost a pass over them."""
 
 
 class _Rows:
     """A module's positions of one group, with the channel that each belongs to."""
 
     def __init__(self, module: nn.Conv2d | nn.Linear | nn.BatchNorm2d, rows: list[int], channels: list[int], width: int) -> None:
+        self.module = module
         self.weight: torch.Tensor = module.weight
         self.bias: torch.Tensor | None = module.bias
-        self._rows, self._channels = torch.tensor(rows), torch.tensor(channels)
+        self._rows, self._channels = (torch.tensor(positions, device=module.weight.device) for positions in (rows, channels))
         self._straight = rows == channels == list(range(width))
 
     def add(self, total: torch.Tensor, values: torch.Tensor) -> None:
@@ -48,11 +52,11 @@ def _gate(norm: _Rows) -> torch.Tensor:
     return norm.weight * norm.weight.grad + norm.bias * norm.bias.grad
 
 
-class GradientStatistics:
-    """Running scores of every gradient criterion.
+class BatchStatistics:
+    """Running scores of every criterion that needs batches, on the network's device.
 
     Args:
-        network: Trained by the caller; its gradients are read.
+        network: Trained by the caller; its gradients and activations are read.
         groups: What is scored.
         window: Batches that the average remembers: the newest counts 1 / window.
     """
@@ -62,13 +66,35 @@ class GradientStatistics:
         self._decay = 1 - 1 / window
         self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
         self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
-        self._sums = {name: {g.name: torch.zeros(g.width) for g in groups} for name in GRADIENT_CRITERIA}
-        self._weight = 0.0
+        self._device = next(network.parameters()).device
+        self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA}
+        self._weight, self._seen = 0.0, 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Listen to the activations of every eighth batch meanwhile."""
+        handles = [
+            rows.module.register_forward_hook(lambda _module, _inputs, output, rows=rows, group=group: self._activate(rows, group, output))
+            for group, layers in self._layers.items()
+            for rows in self._norms[group] or layers
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def _activate(self, rows: _Rows, group: str, output: torch.Tensor) -> None:
+        if self._seen % ACTIVATIONS_EVERY == 0:
+            mean = output.relu().mean([0, *range(2, output.ndim)], dtype=torch.float32)
+            rows.add(self._sums["activation"][group], mean * ACTIVATIONS_EVERY)
 
     @torch.no_grad()
     def observe(self) -> None:
         """Add the gradients that the last backward left."""
         self._weight = self._weight * self._decay + 1
+        self._seen += 1
         for group, layers in self._layers.items():
             products = [(rows, (rows.weight * rows.weight.grad).flatten(1)) for rows in layers if rows.weight.grad is not None]
             linear = _total(self._sums["taylor"][group], [(rows, product.sum(1)) for rows, product in products])
@@ -82,31 +108,33 @@ class GradientStatistics:
             }
             for name, value in batch.items():
                 self._sums[name][group].mul_(self._decay).add_(value)
+            self._sums["activation"][group].mul_(self._decay)
 
     def observe_untrained(self, batches: Batches, *, batches_seen: int) -> None:
         """Add the gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
         kept = {name: value.clone() for name, value in self._network.named_buffers()}
-        for step in range(batches_seen):
-            images, labels = batches.batch(step)
-            self._network.zero_grad(set_to_none=True)
-            functional.cross_entropy(self._network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            self.observe()
+        with self.watching():
+            for step in range(batches_seen):
+                images, labels = batches.batch(step)
+                self._network.zero_grad(set_to_none=True)
+                functional.cross_entropy(self._network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                self.observe()
         self._network.zero_grad(set_to_none=True)
         for name, value in self._network.named_buffers():
             value.copy_(kept[name])
 
     def scores(self) -> dict[str, Scores]:
         """Return the averages by criterion and group; zeros before the first batch."""
-        return {name: {group: total / max(self._weight, 1e-12) for group, total in sums.items()} for name, sums in self._sums.items()}
+        return {name: {group: total.cpu() / max(self._weight, 1e-12) for group, total in sums.items()} for name, sums in self._sums.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what `restore` needs."""
         tensors = {f"{name}/{group}": total.clone() for name, sums in self._sums.items() for group, total in sums.items()}
-        return {**tensors, WEIGHT: torch.tensor(self._weight, dtype=torch.float64)}
+        return {**tensors, WEIGHT: torch.tensor([self._weight, self._seen], dtype=torch.float64)}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from the state of an earlier segment."""
-        self._weight = float(tensors[WEIGHT])
+        self._weight, self._seen = float(tensors[WEIGHT][0]), int(tensors[WEIGHT][1])
         for name, sums in self._sums.items():
             for group in sums:
-                sums[group] = tensors[f"{name}/{group}"].clone()
+                sums[group] = tensors[f"{name}/{group}"].to(self._device, copy=True)

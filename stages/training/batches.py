@@ -26,15 +26,18 @@ class Batches:
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
-        self._images, self._labels = load_split(dataset, "train")
+        self._images, self._labels = (tensor.to(config.device) for tensor in load_split(dataset, "train"))
         self._config = config
+        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.per_epoch = max(len(self._labels) // config.batch_size, 1)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the (images, labels) of one optimizer step; the last partial batch of an epoch is dropped."""
         epoch, index = divmod(step, self.per_epoch)
-        order = torch.randperm(len(self._labels), generator=_generator(self._config.seed, epoch, 0))
-        chosen = order[index * self._config.batch_size : (index + 1) * self._config.batch_size]
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self._labels), generator=_generator(self._config.seed, epoch, 0))
+            self._order = epoch, order.to(self._labels.device)
+        chosen = self._order[1][index * self._config.batch_size : (index + 1) * self._config.batch_size]
         images = augment(self._images[chosen], self._config.augment, _generator(self._config.seed, step, 1))
         return images.contiguous(memory_format=torch.channels_last), self._labels[chosen]
 
@@ -49,7 +52,7 @@ def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Genera
     """
     if not (config.rotate or config.shift or config.zoom):
         return images
-    draws = torch.rand(4, len(images), generator=generator) * 2 - 1
+    draws = torch.rand(4, len(images), generator=generator).to(images.device) * 2 - 1
     angle = draws[0] * config.rotate * torch.pi / 180
     scale = 1 + draws[1] * config.zoom
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale

@@ -1,6 +1,6 @@
 """How a network is trained."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,28 +22,39 @@ class AugmentConfig(Record):
 
 
 class TrainConfig(Record):
-    """SGD with Nesterov momentum and one cosine learning-rate cycle, from the first segment of the trunk to the branch's end.
+    """One cosine learning-rate cycle, from the first segment of the trunk to the branch's end.
 
     Attributes:
         epochs: Length of the cycle, trunk and branch together.
         lr: Highest learning rate, after the linear warm-up.
         warmup_epochs: Length of the linear warm-up.
+        optimizer: ``sgd``, with Nesterov's momentum, or ``adamw``.
+        momentum: SGD's momentum, or AdamW's first beta.
+        beta2: AdamW's second beta.
         weight_decay: Of weights; biases and BatchNorm have none.
+        ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
         seed: Of data order and augmentation.
         checks_per_epoch: Segments of the trunk per epoch, each ended by a check of EPI.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
+        device: Where the training runs: ``cpu`` or ``cuda``.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Annotated[float, Field(gt=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
     checks_per_epoch: Annotated[int, Field(ge=1)] = 2
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2
+    device: Literal["cpu", "cuda"] = "cpu"

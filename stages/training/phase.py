@@ -4,15 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 
 from stages.artifacts import Dataset, History
 from stages.training.batches import Batches, load_split
 from stages.training.config import TrainConfig
-from stages.training.loop import Observer, learning_rate, top1, train_steps
+from stages.training.distillation import Teacher
+from stages.training.evaluation import top1
+from stages.training.loop import Observer, Penalty, train_steps
 from stages.training.progress import report
+from stages.training.rates import Rate, learning_rate
 from stages.training.resume import load_progress, save_progress
+from stages.training.state import TrainState
 
 
 class Phase:
@@ -28,55 +31,68 @@ class Phase:
     def __init__(self, name: Literal["trunk", "branch", "qat"], dataset: Dataset, config: TrainConfig, resume: Path) -> None:
         self.batches = Batches(dataset, config)
         self._name = name
-        self._validation = load_split(dataset, "validation")
+        self._validation = tuple(tensor.to(config.device) for tensor in load_split(dataset, "validation"))
         self._config = config
         self._resume = resume
 
+    def rate(self, step: int) -> float:
+        """Return the cycle's learning rate at a step."""
+        return learning_rate(step, self._config, self.batches.per_epoch)
+
     def validation_top1(self, network: nn.Module) -> float:
         """Return top-1 on the validation split, 0-1."""
-        return top1(network, *self._validation)
+        images, labels = self._validation
+        return top1(network, images, labels)
 
     def train(
         self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        state: TrainState,
         history: tuple[History, ...],
         *,
         start: int,
         stop: int,
-        rate: Callable[[int], float] | None = None,
+        rate: Rate | None = None,
         before_epoch: Callable[[int], None] | None = None,
         observer: Observer | None = None,
+        penalty: Penalty | None = None,
+        teacher: Teacher | None = None,
     ) -> tuple[History, ...]:
         """Train in place, from where a killed run stopped, and return the learning curve continued.
 
         Args:
-            network: Trained in place.
-            optimizer: Of the network's parameters.
+            state: The network and its optimizer.
             history: The learning curve so far.
             start: First step.
             stop: One past the last step.
             rate: Learning rate by step, instead of the cycle's.
             before_epoch: Called with the step that an epoch begins at.
             observer: Sees the gradients of every step; what it has gathered survives a kill too.
+            penalty: A regulariser; its state survives a kill too.
+            teacher: Imitated beside the labels.
         """
         per_epoch = self.batches.per_epoch
-        rate = rate or (lambda step: learning_rate(step, self._config, per_epoch))
-        facts = load_progress(self._resume, network, optimizer, observer)
-        if facts:
-            start = facts["step"]
-            history = tuple(History.model_validate(line) for line in facts["history"])
+        carried = {name: item for name, item in (("observer", observer), ("penalty", penalty)) if item}
+        if progress := load_progress(self._resume):
+            parts, facts = progress
+            start, history = facts["step"], tuple(History.model_validate(line) for line in facts["history"])
+            state.network.load_state_dict(parts["weights"])
+            state.restore(parts.get("training", {}))
+            for name, item in carried.items():
+                item.restore(parts.get(name, {}))
         while start < stop:
             end = min((start // per_epoch + 1) * per_epoch, stop)
             if before_epoch:
                 before_epoch(start)
-            loss = train_steps(network, optimizer, self.batches, self._config, start=start, stop=end, label=self._name, rate=rate, observer=observer)
+            loss = train_steps(
+                state, self.batches, start=start, stop=end, label=self._name, rate=rate or self.rate, observer=observer, penalty=penalty, teacher=teacher
+            )
             figures = {"epoch": end / per_epoch, "loss": loss}
             if end % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
-                figures["top1"] = self.validation_top1(network)
+                figures["top1"] = self.validation_top1(state.deployed)
                 history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
             report(f"{self._name:6}", done=end, total=stop, unit="step", **figures)
             if end < stop:
-                save_progress(self._resume, network, optimizer, observer, {"step": end, "history": [h.model_dump() for h in history]})
+                parts = {"weights": state.network.state_dict(), "training": state.tensors(), **{name: item.state() for name, item in carried.items()}}
+                save_progress(self._resume, parts, {"step": end, "history": [line.model_dump() for line in history]})
             start = end
         return history

@@ -3,9 +3,9 @@ import pytest
 from pipeline.recipe import load_recipe
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError
-from stages.prune import branch_end
 from stages.pruning.epi import EpiConfig
 from stages.pruning.policy import FinetuneConfig, PolicyConfig, fires
+from stages.recover import branch_end
 from stages.training.config import TrainConfig
 
 EPI = EpiConfig(window=1, monotone=1)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,17 +13,19 @@ from stages.artifacts import Dataset
 from stages.checkpoints import build
 from stages.models.config import ModelConfig
 from stages.pruning.groups import best_channels
-from stages.pruning.removal import Removal, require_live
+from stages.pruning.removal import Removal
 from stages.pruning.schedule import ScheduleConfig, widths_after
 from stages.pruning.scores import weight_scores
+from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import find_groups
 from stages.training.batches import Batches
 from stages.training.config import TrainConfig
-from stages.training.loop import make_optimizer, train_steps
-from stages.training.resume import optimizer_tensors
+from stages.training.loop import train_steps
+from stages.training.state import TrainState, reproducible
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.02)
 FINAL = {"conv1": 8, "layer1.0.conv1": 4, "layer2.0.conv1": 16, "layer3.0.conv2": 20}
+ONE_SHOT = ScheduleConfig()
 SHAPES = ("linear", "geometric", "cubic")
 
 
@@ -41,65 +45,120 @@ def test_a_schedule_never_widens_again_and_ends_at_the_final_width(dense: int, f
     assert widths[0] <= dense
 
 
-def trained(model: ModelConfig, digits: Dataset) -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = build(model, digits.image_shape, 10)
-    optimizer = make_optimizer(network, CONFIG)
-    train_steps(network, optimizer, Batches(digits, CONFIG), CONFIG, start=0, stop=2, label="t", rate=lambda _: 0.02)
-    return network, optimizer
+def trained(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
+    state = TrainState(build(model, digits.image_shape, 10), config)
+    train_steps(state, Batches(digits, config), start=0, stop=2, label="t", rate=lambda _: 0.02)
+    return state
 
 
-def scores_of(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, torch.Tensor]:
-    return weight_scores(network, find_groups(network, shape))["magnitude_l2"]
+def scores_of(network: nn.Module, shape: tuple[int, int, int], criterion: str = "magnitude_l2") -> dict[str, torch.Tensor]:
+    return weight_scores(network, find_groups(network, shape))[criterion]
 
 
-def test_moments_follow_their_channels_through_the_cut(small_model: ModelConfig, digits: Dataset) -> None:
-    network, optimizer = trained(small_model, digits)
-    before = optimizer_tensors(network, optimizer)
-    scores = scores_of(network, digits.image_shape)
-    removal = Removal(network, optimizer, digits.image_shape, lambda n: make_optimizer(n, CONFIG))
+def removal_of(state: TrainState, digits: Dataset, schedule: ScheduleConfig = ONE_SHOT, criterion: str = "magnitude_l2") -> Removal:
+    return Removal(state, digits.image_shape, criterion, schedule, window=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments"),
+    [
+        ({}, ["momentum_buffer"]),
+        ({"optimizer": "adamw"}, ["exp_avg", "exp_avg_sq"]),
+        ({"ema": 0.5, "precision": "fp16"}, ["momentum_buffer", "average.module"]),
+    ],
+    ids=str,
+)
+def test_the_training_follows_its_channels_through_the_cut(kind: dict[str, object], moments: list[str], small_model: ModelConfig, digits: Dataset) -> None:
+    state = trained(small_model, digits, CONFIG.model_copy(update=kind))
+    before, scores = state.tensors(), scores_of(state.network, digits.image_shape)
+    removal = removal_of(state, digits)
     removal.cut_to(FINAL, scores)
-    after = optimizer_tensors(network, removal.optimizer)
+    after = removal.state.tensors()
     kept = best_channels(scores, FINAL)
     stream, inner = list(kept["conv1"]), list(kept["layer1.0.conv1"])
-    torch.testing.assert_close(after["momentum_buffer.layer1.0.conv1.weight"], before["momentum_buffer.layer1.0.conv1.weight"][inner][:, stream])
-    torch.testing.assert_close(after["momentum_buffer.layer1.0.bn2.bias"], before["momentum_buffer.layer1.0.bn2.bias"][stream])
+    for moment in moments:
+        torch.testing.assert_close(after[f"{moment}.layer1.0.conv1.weight"], before[f"{moment}.layer1.0.conv1.weight"][inner][:, stream])
+        torch.testing.assert_close(after[f"{moment}.layer1.0.bn2.bias"], before[f"{moment}.layer1.0.bn2.bias"][stream])
     assert set(after) == set(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items() if value.ndim == 0)
     assert removal.kept["conv1"] == kept["conv1"]
     assert removal.difference <= 1e-4
+    removal.state.require_live()
+    assert removal.state.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig, digits: Dataset) -> None:
+    network = build(small_model, digits.image_shape, 10)
+    network.bn1.weight.requires_grad_(False)
+    state = TrainState(network, CONFIG)
+    train_steps(state, Batches(digits, CONFIG), start=0, stop=2, label="t", rate=lambda _: 0.02)
+    removal = removal_of(state, digits)
+    removal.cut_to(FINAL, scores_of(network, digits.image_shape))
+    assert [name for name, p in removal.state.network.named_parameters() if not p.requires_grad] == ["bn1.weight"]
+    removal.state.require_live()
+
+
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("criterion", ["magnitude_l2", "taylor"])
-def test_a_removal_in_steps_ends_at_the_final_widths_with_a_live_optimizer(small_model: ModelConfig, digits: Dataset, name: str, criterion: str) -> None:
-    network, optimizer = trained(small_model, digits)
-    removal = Removal(network, optimizer, digits.image_shape, lambda n: make_optimizer(n, CONFIG))
+def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, digits: Dataset, name: str, criterion: str, soft: bool) -> None:
     batches, starts, widths = Batches(digits, CONFIG), [], []
 
-    def train(cut: nn.Module, live: torch.optim.Optimizer, statistics: object, start: int) -> None:
+    def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
         starts.append(start)
-        widths.append(cut.conv1.out_channels)
-        train_steps(cut, live, batches, CONFIG, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
+        state.network.eval()
+        stem = state.network.bn1(state.network.conv1(batches.batch(0)[0]))
+        widths.append(int((stem.abs().amax((0, 2, 3)) > 0).sum()))
+        train_steps(state, batches, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
 
-    schedule = ScheduleConfig(name=name, steps=3, iterations=1)
-    end = removal.run(FINAL, scores_of(network, digits.image_shape), criterion, schedule, window=4, start=2, train=train)
+    state = trained(small_model, digits)
+    removal = removal_of(state, digits, ScheduleConfig(name=name, steps=3, iterations=1, soft=soft), criterion)
+    end = removal.run(FINAL, scores_of(state.network, digits.image_shape), reselection=None, start=2, train=train)
     assert (end, starts) == (4, [2, 3])
     assert 16 > widths[0] > widths[1] > 8
     assert {name: len(removal.kept[name]) for name in FINAL} == FINAL
-    assert network.conv1.out_channels == 8
+    assert removal.state.network.conv1.out_channels == 8
     assert len(removal.kept["layer2.0.conv2"]) == 32  # not in the plan: left whole
-    assert all(
-        value.shape == dict(network.named_parameters())[key.split(".", 1)[1]].shape for key, value in optimizer_tensors(network, removal.optimizer).items()
-    )
+    removal.state.require_live()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(small_model: ModelConfig, digits: Dataset, tmp_path: Path, soft: bool) -> None:
+    class Killed(Exception):
+        pass
+
+    batches = Batches(digits, CONFIG)
+
+    def run(folder: Path, *, kill_at: int | None) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+        def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
+            if start == kill_at:
+                raise Killed
+            train_steps(state, batches, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=statistics)
+
+        with reproducible(CONFIG):
+            state = trained(small_model, digits)
+            removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=4, iterations=2, soft=soft), "bn_gradient")
+            removal.run(FINAL, scores_of(state.network, digits.image_shape), reselection=None, start=2, train=train, resume=folder)
+        return removal.kept, {**removal.state.network.state_dict(), **removal.state.tensors()}
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", kill_at=6)
+    kept, tensors = run(tmp_path / "killed", kill_at=None)
+    expected_kept, expected = run(tmp_path / "undisturbed", kill_at=None)
+    assert kept == expected_kept
+    assert all(torch.equal(value, tensors[name]) for name, value in expected.items())
 
 
 def test_an_optimizer_of_dead_parameters_is_noticed(small_model: ModelConfig, digits: Dataset) -> None:
-    network, optimizer = trained(small_model, digits)
-    network.conv1.weight = nn.Parameter(network.conv1.weight.detach().clone())
+    state = trained(small_model, digits)
+    state.network.conv1.weight = nn.Parameter(state.network.conv1.weight.detach().clone())
     with pytest.raises(AssertionError, match="other parameters than the network"):
-        require_live(network, optimizer)
+        state.require_live()
 
 
-@pytest.mark.parametrize(("given", "message"), [({"name": "one_shot", "steps": 3}, "has 1 step"), ({"name": "cubic"}, "at least 2")])
+@pytest.mark.parametrize(
+    ("given", "message"), [({"name": "one_shot", "steps": 3}, "has 1 step"), ({"name": "cubic"}, "at least 2"), ({"soft": True}, "`soft` needs a schedule")]
+)
 def test_a_schedule_of_the_wrong_number_of_steps_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("resnet-edge", {"prune.schedule": given})

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from stages.models.cifar_resnet import resnet8, resnet20
 from stages.pruning.groups import Group
-from stages.pruning.scores import GRADIENT_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, weight_scores
-from stages.pruning.statistics import GradientStatistics
+from stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, weight_scores
+from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import find_groups
 
 SHAPE = (1, 16, 16)
@@ -33,7 +33,7 @@ def backward(network: nn.Module, seed: int) -> None:
 
 
 def test_every_criterion_can_be_named_in_a_recipe() -> None:
-    assert set(get_args(Criterion)) == {*WEIGHT_CRITERIA, *GRADIENT_CRITERIA}
+    assert set(get_args(Criterion)) == {*WEIGHT_CRITERIA, *BATCH_CRITERIA}
 
 
 def test_the_weights_of_a_channel_are_those_of_all_coupled_layers(network: nn.Module, groups: tuple[Group, ...]) -> None:
@@ -56,7 +56,7 @@ def test_weight_criteria_by_hand() -> None:
 
 
 def test_gradient_criteria_by_hand(network: nn.Module, groups: tuple[Group, ...]) -> None:
-    statistics = GradientStatistics(network, groups, window=1)
+    statistics = BatchStatistics(network, groups, window=1)
     backward(network, 0)
     statistics.observe()
     scores = statistics.scores()
@@ -71,7 +71,7 @@ def test_gradient_criteria_by_hand(network: nn.Module, groups: tuple[Group, ...]
 
 
 def test_coupled_gates_are_summed_with_their_signs(network: nn.Module, groups: tuple[Group, ...]) -> None:
-    statistics = GradientStatistics(network, groups, window=1)
+    statistics = BatchStatistics(network, groups, window=1)
     backward(network, 0)
     statistics.observe()
     terms = [bn.weight * bn.weight.grad + bn.bias * bn.bias.grad for bn in (network.bn1, network.layer1[0].bn2)]
@@ -79,7 +79,7 @@ def test_coupled_gates_are_summed_with_their_signs(network: nn.Module, groups: t
 
 
 def test_the_average_forgets_and_its_weights_add_up_to_one(network: nn.Module, groups: tuple[Group, ...]) -> None:
-    single, averaged = (GradientStatistics(network, groups, window) for window in (1, 4))
+    single, averaged = (BatchStatistics(network, groups, window) for window in (1, 4))
     batches = []
     for seed in range(3):
         backward(network, seed)
@@ -92,7 +92,7 @@ def test_the_average_forgets_and_its_weights_add_up_to_one(network: nn.Module, g
 
 
 def test_statistics_go_on_from_their_state(network: nn.Module, groups: tuple[Group, ...]) -> None:
-    whole, first, second = (GradientStatistics(network, groups, window=5) for _ in range(3))
+    whole, first, second = (BatchStatistics(network, groups, window=5) for _ in range(3))
     for seed in range(4):
         backward(network, seed)
         whole.observe()
@@ -105,7 +105,7 @@ def test_statistics_go_on_from_their_state(network: nn.Module, groups: tuple[Gro
 
 
 def test_scores_before_the_first_batch_are_zero_and_not_nan(network: nn.Module, groups: tuple[Group, ...]) -> None:
-    for by_group in GradientStatistics(network, groups, window=5).scores().values():
+    for by_group in BatchStatistics(network, groups, window=5).scores().values():
         assert all(float(vector.abs().sum()) == 0 for vector in by_group.values())
 
 

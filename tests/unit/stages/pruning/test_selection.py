@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from profiles.errors import BudgetError
 from stages.pruning.config import PruneConfig
 from stages.pruning.fitting import fit_widths
-from stages.pruning.groups import Group, Widths, width_options
+from stages.pruning.groups import Group, Widths
+from stages.pruning.limits import width_options
 from stages.pruning.selection import select_widths, total_value, values_from_scores
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}

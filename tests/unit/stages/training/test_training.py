@@ -7,20 +7,23 @@ from torch import nn
 
 from stages.artifacts import Dataset
 from stages.checkpoints import build
-from stages.errors import TrainingDiverged
+from stages.errors import DeviceUnavailable, TrainingDiverged
 from stages.models.config import ModelConfig
 from stages.training.batches import Batches, augment
 from stages.training.config import AugmentConfig, TrainConfig
-from stages.training.loop import learning_rate, make_optimizer, reestimate_batchnorm, reproducible, train_steps
+from stages.training.distillation import DistillConfig, Teacher
+from stages.training.evaluation import reestimate_batchnorm, top1
+from stages.training.loop import train_steps
 from stages.training.phase import Phase
-from stages.training.resume import optimizer_tensors, restore_optimizer
+from stages.training.rates import learning_rate
+from stages.training.state import TrainState, reproducible, require_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
+KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "ema": 0.9}]
 
 
-def fresh(small_model: ModelConfig, digits: Dataset) -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = build(small_model, digits.image_shape, 10)
-    return network, make_optimizer(network, CONFIG)
+def fresh(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
+    return TrainState(build(model, digits.image_shape, 10), config)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(digits: Dataset) -> None:
@@ -57,8 +60,7 @@ def test_the_cycle_rises_linearly_and_falls_along_a_cosine() -> None:
 
 
 def test_vectors_are_not_decayed(small_model: ModelConfig, digits: Dataset) -> None:
-    _, optimizer = fresh(small_model, digits)
-    matrices, vectors = optimizer.param_groups
+    matrices, vectors = fresh(small_model, digits).optimizer.param_groups
     assert all(p.ndim > 1 for p in matrices["params"])
     assert matrices["weight_decay"] == CONFIG.weight_decay
     assert vectors["weight_decay"] == 0
@@ -68,18 +70,21 @@ class Stopped(Exception):
     """Stands for a kill between two epochs."""
 
 
-def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(small_model: ModelConfig, digits: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS[:-1], ids=str)  # fp16 is slow on a CPU; its state round-trips below
+def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(kind: dict[str, object], small_model: ModelConfig, digits: Dataset, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update=kind)
+
     def run(folder: Path, *, kill: bool) -> tuple[dict[str, torch.Tensor], tuple[object, ...]]:
-        network, optimizer = fresh(small_model, digits)
-        phase = Phase("trunk", digits, CONFIG, folder)
+        state = fresh(small_model, digits, config)
+        phase = Phase("trunk", digits, config, folder)
 
         def stop_in_the_second_epoch(step: int) -> None:
             if kill and step > 0:
                 raise Stopped
 
-        with reproducible(CONFIG):
-            history = phase.train(network, optimizer, (), start=0, stop=2 * phase.batches.per_epoch, before_epoch=stop_in_the_second_epoch)
-        return {**network.state_dict(), **optimizer_tensors(network, optimizer)}, history
+        with reproducible(config):
+            history = phase.train(state, (), start=0, stop=2 * phase.batches.per_epoch, before_epoch=stop_in_the_second_epoch)
+        return {**state.network.state_dict(), **state.tensors()}, history
 
     expected, curve = run(tmp_path / "a", kill=False)
     with pytest.raises(Stopped):
@@ -89,25 +94,92 @@ def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(small_model: ModelC
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_optimizer_moments_round_trip(small_model: ModelConfig, digits: Dataset) -> None:
-    network, optimizer = fresh(small_model, digits)
-    train_steps(network, optimizer, Batches(digits, CONFIG), CONFIG, start=0, stop=1, label="t", rate=lambda _: 0.1)
-    moments = optimizer_tensors(network, optimizer)
-    assert len(moments) == len(list(network.parameters()))
-    other, empty = fresh(small_model, digits)
-    restore_optimizer(other, empty, moments)
-    assert all(torch.equal(value, optimizer_tensors(other, empty)[name]) for name, value in moments.items())
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_training_state_round_trips(kind: dict[str, object], small_model: ModelConfig, digits: Dataset) -> None:
+    config = CONFIG.model_copy(update=kind)
+    state = fresh(small_model, digits, config)
+    train_steps(state, Batches(digits, config), start=0, stop=2, label="t", rate=lambda _: 0.01)
+    tensors = state.tensors()
+    moments = [name for name in tensors if name.startswith(("momentum_buffer.", "exp_avg."))]
+    assert len(moments) == len(list(state.network.parameters()))
+    assert ("scaler.scale" in tensors) == (config.precision == "fp16")
+    assert ("average.n_averaged" in tensors) == (config.ema is not None)
+    other = TrainState(build(small_model, digits.image_shape, 10), config, tensors)
+    other.require_live()
+    found = other.tensors()
+    assert set(found) == set(tensors)
+    assert all(torch.equal(value, found[name]) for name, value in tensors.items())
+
+
+def test_the_average_is_what_is_deployed(small_model: ModelConfig, digits: Dataset) -> None:
+    config = CONFIG.model_copy(update={"ema": 0.5})
+    state = fresh(small_model, digits, config)
+    batches = Batches(digits, config)
+    seen = []
+    for step in range(3):
+        train_steps(state, batches, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
+        seen.append(state.network.fc.weight.detach().clone())
+    torch.testing.assert_close(state.deployed.fc.weight, 0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2])
+    assert fresh(small_model, digits).deployed.fc.weight.shape == state.deployed.fc.weight.shape
+
+
+def test_an_overflown_batch_moves_nothing(small_model: ModelConfig, digits: Dataset) -> None:
+    state = fresh(small_model, digits, CONFIG.model_copy(update={"precision": "fp16"}))
+    before = state.network.fc.weight.detach().clone()
+    scale = state.tensors().get("scaler.scale")
+    assert not state.backward(state.network(torch.ones(2, *digits.image_shape)).sum() * 1e38 * 10)
+    state.step(0.1)
+    assert torch.equal(state.network.fc.weight, before)
+    assert scale is None or state.tensors()["scaler.scale"] < scale
+
+
+def test_distillation_by_hand() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[2.0, 0.0]])
+
+    teacher = Teacher(Fixed(), DistillConfig(weight=0.25, temperature=2.0))
+    p, q = math.exp(1) / (math.exp(1) + 1), 0.5
+    kl = p * math.log(p / q) + (1 - p) * math.log((1 - p) / q)
+    found = teacher.loss(torch.zeros(1), torch.zeros(1, 2), torch.tensor(3.0))
+    assert float(found) == pytest.approx(0.75 * 3 + 0.25 * 4 * kl, abs=1e-5)
+
+
+def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfig, digits: Dataset) -> None:
+    config = CONFIG.model_copy(update={"batch_size": 128})
+    batches = Batches(digits, config)
+    master = fresh(small_model, digits, config)
+    train_steps(master, batches, start=0, stop=30, label="t", rate=lambda _: 0.02)
+    images = batches.batch(40)[0]
+
+    def distance(teacher: Teacher | None) -> float:
+        state = fresh(small_model.model_copy(update={"seed": 5}), digits, config)
+        train_steps(state, batches, start=0, stop=30, label="t", rate=lambda _: 0.02, teacher=teacher)
+        with torch.no_grad():
+            return float((state.network(images).softmax(1) - master.network(images).softmax(1)).abs().mean())
+
+    assert distance(Teacher(master.network, DistillConfig(weight=1.0, temperature=2.0))) < 0.8 * distance(None)
 
 
 def test_a_diverging_loss_ends_with_what_to_do(small_model: ModelConfig, digits: Dataset) -> None:
-    network, optimizer = fresh(small_model, digits)
     with pytest.raises(TrainingDiverged, match=r"lower training\.lr"):
-        train_steps(network, optimizer, Batches(digits, CONFIG), CONFIG, start=0, stop=40, label="t", rate=lambda _: math.inf)
+        train_steps(fresh(small_model, digits), Batches(digits, CONFIG), start=0, stop=40, label="t", rate=lambda _: math.inf)
 
 
 def test_batchnorm_is_reestimated_from_training_batches(small_model: ModelConfig, digits: Dataset) -> None:
-    network, _ = fresh(small_model, digits)
+    network = fresh(small_model, digits).network
     network.bn1.running_mean.fill_(100.0)
     reestimate_batchnorm(network, Batches(digits, CONFIG), start=0, count=2)
     assert float(network.bn1.running_mean.abs().max()) < 10
     assert network.bn1.momentum == 0.1
+
+
+def test_top1_by_hand() -> None:
+    images = torch.eye(4).reshape(4, 4, 1, 1)
+    assert top1(nn.Flatten(), images, torch.tensor([0, 1, 2, 0])) == 0.75
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+def test_a_gpu_that_is_not_here_is_refused() -> None:
+    with pytest.raises(DeviceUnavailable, match=r"training\.device is not in this machine"):
+        require_device(CONFIG.model_copy(update={"device": "cuda"}))

@@ -1,0 +1,70 @@
+"""What the user says of single layers: kept whole, or with a floor or a cap of their own."""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from math import ceil
+
+from profiles.errors import ConfigError, describe, suggestion
+from stages.pruning.groups import Group
+
+
+def prunable(groups: tuple[Group, ...], keep: Iterable[str], layers: Iterable[str]) -> tuple[Group, ...]:
+    """Return the groups that are not to be kept whole.
+
+    Args:
+        groups: All groups.
+        keep: Globs over names of layers; a layer's output channels are kept, and so are those coupled with them.
+        layers: Names of all layers of the network, for layers that are in no group anyway.
+
+    Raises:
+        ConfigError: A glob matches no layer.
+    """
+    whole = {group.name for pattern in keep for group in _matching(pattern, groups, layers, "prune.keep")}
+    return tuple(group for group in groups if group.name not in whole)
+
+
+def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> tuple[int, ...]:
+    """Return the widths that a group may keep, ascending.
+
+    Multiples of the device's step from `floor` to `cap` (ratios 0-1 of the dense width; at least one step), and the dense
+    width itself where the cap is 1.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    least = max(step, ceil(floor * group.width))
+    options = [w for w in range(step, group.width, step) if least <= w <= cap * group.width]
+    options += [group.width] if cap == 1 else []
+    if not options:
+        raise ConfigError(
+            describe(
+                f"group {group.name} cannot be cut as asked",
+                given=f"{group.width} channels, a floor of {floor:.0%}, a cap of {cap:.0%}, a step of {step}",
+                allowed="a multiple of the step between floor and cap",
+                fix="raise its prune.caps, lower its prune.floors or the profile's channel_multiple",
+            )
+        )
+    return tuple(options)
+
+
+def shares(groups: tuple[Group, ...], given: Mapping[str, float], default: float, what: str) -> dict[str, float]:
+    """Return a share by group: that of the last glob which matches one of its layers, or the default.
+
+    Raises:
+        ConfigError: A glob matches no layer of a group.
+    """
+    found = dict.fromkeys((group.name for group in groups), default)
+    for pattern, share in given.items():
+        found |= {group.name: share for group in _matching(pattern, groups, (), what)}
+    return found
+
+
+def _matching(pattern: str, groups: tuple[Group, ...], layers: Iterable[str], what: str) -> list[Group]:
+    """Return the groups that a layer of the pattern's name produces channels of."""
+    producers = {group.name: {m.module for m in group.members if m.side == "out"} for group in groups}
+    names = sorted(set(layers).union(*producers.values()))
+    if not any(fnmatchcase(name, pattern) for name in names):
+        raise ConfigError(
+            describe(f"{what}: no layer has this name{suggestion(pattern, names)}", given=pattern, allowed=names, fix="use a layer's name, or a glob over them")
+        )
+    return [group for group in groups if any(fnmatchcase(name, pattern) for name in producers[group.name])]

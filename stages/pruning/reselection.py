@@ -1,0 +1,63 @@
+"""Choosing the widths again between two cuts, within the same latency budget."""
+
+from functools import cached_property
+
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from profiles.source import Record
+from stages.pruning.groups import Group, Widths
+from stages.pruning.operators import NetworkLatency, Operator
+from stages.pruning.scores import Normalisation, Scores, normalise
+from stages.pruning.selection import Options, select_widths, values_from_scores
+
+
+class Reselection(Record):
+    """A budget and everything that selection within it needs.
+
+    Attributes:
+        options: Widths that each group may keep.
+        limit_ms: Budget in milliseconds, by the calibrated latency table.
+        normalisation: How the scores of different groups are made comparable.
+        meta: Where the table comes from.
+        entries: The table.
+        operators: The dense network's operators.
+        calibration: From the table's sum to the whole network.
+    """
+
+    options: dict[str, tuple[int, ...]]
+    limit_ms: float
+    normalisation: Normalisation
+    meta: TableMeta
+    entries: tuple[Entry, ...]
+    operators: tuple[Operator, ...]
+    calibration: Calibration
+
+    @classmethod
+    def within(cls, limit_ms: float, latency: NetworkLatency, options: Options, normalisation: Normalisation) -> "Reselection":
+        """Return what choosing again within a budget by this prediction needs."""
+        return cls(
+            options={name: tuple(widths) for name, widths in options.items()},
+            limit_ms=limit_ms,
+            normalisation=normalisation,
+            meta=latency.table.meta,
+            entries=latency.table.entries,
+            operators=latency.operators,
+            calibration=latency.calibration,
+        )
+
+    @cached_property
+    def latency(self) -> NetworkLatency:
+        """The calibrated prediction."""
+        return NetworkLatency(LatencyTable(self.meta, self.entries), self.operators, self.calibration)
+
+    def choose(self, scores: Scores, groups: tuple[Group, ...]) -> Widths:
+        """Return the widths of most value now, none wider than what is left of its group.
+
+        Args:
+            scores: Of the channels that are left.
+            groups: Those channels.
+        """
+        left = {group.name: group.width for group in groups}
+        options = {name: tuple(width for width in widths if width <= left[name]) for name, widths in self.options.items()}
+        comparable = normalise(scores, groups, self.normalisation)
+        values = values_from_scores({name: comparable[name].tolist() for name in options}, options)
+        return select_widths(values, options, self.latency, self.limit_ms)

@@ -1,0 +1,52 @@
+"""Stage `recover`: train a pruned network to the end of the learning-rate cycle."""
+
+from pathlib import Path
+
+from stages.artifacts import Checkpoint, Dataset
+from stages.checkpoints import WEIGHTS, load_network, load_training, save_tensors
+from stages.pruning.policy import FinetuneConfig
+from stages.store import RESUME, stage
+from stages.training.config import TrainConfig
+from stages.training.distillation import DistillConfig, Teacher
+from stages.training.phase import Phase
+from stages.training.rates import Rate, half_cosine, learning_rate
+from stages.training.state import reproducible
+
+
+@stage(version=1, tools=("torch", "torch-pruning"))
+def recover(
+    out_dir: Path,
+    pruned: Checkpoint,
+    dataset: Dataset,
+    training: TrainConfig,
+    finetune: FinetuneConfig | None,
+    distill: DistillConfig | None,
+    teacher: Checkpoint | None,
+) -> Checkpoint:
+    """Go on with the training that the last cut interrupted.
+
+    Args:
+        out_dir: Receives the weights; their average where the training keeps one.
+        pruned: As the last cut left it.
+        dataset: What to train on.
+        training: The cycle, which goes on where the cut stood.
+        finetune: Training after a cut at the cycle's end; None where the cycle goes on.
+        distill: How the teacher is imitated.
+        teacher: The trunk's dense network; None trains on the labels alone.
+    """
+    phase = Phase("branch", dataset, training, out_dir / RESUME)
+    stop, rate = branch_end(pruned.step, phase.batches.per_epoch, training, finetune)
+    with reproducible(training):
+        state = load_training(pruned, training)
+        master = Teacher(load_network(teacher).to(training.device), distill) if teacher and distill else None
+        history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=master)
+    save_tensors(out_dir / WEIGHTS, state.deployed.state_dict())
+    return pruned.successor(out_dir, step=stop, history=history)
+
+
+def branch_end(step: int, per_epoch: int, training: TrainConfig, finetune: FinetuneConfig | None) -> tuple[int, Rate]:
+    """Return the step at which a branch whose last cut was at `step` ends, and its learning rate by step."""
+    if finetune is None:
+        return training.epochs * per_epoch, lambda at: learning_rate(at, training, per_epoch)
+    steps = finetune.epochs * per_epoch
+    return step + steps, lambda at: half_cosine(finetune.lr, at - step, steps)

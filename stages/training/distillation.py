@@ -1,0 +1,51 @@
+"""Learning from the trunk's own dense network beside the labels (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from profiles.source import Record
+
+
+class DistillConfig(Record):
+    """Distillation in the recovery.
+
+    Attributes:
+        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
+        weight: Share of the teacher's loss, 0-1; the labels have the rest.
+        temperature: Softens both distributions.
+    """
+
+    teacher: Literal["trained", "trigger"] = "trained"
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+
+
+class Teacher:
+    """A trained network whose logits are imitated.
+
+    Args:
+        network: Put into evaluation mode, on the device that the student trains on.
+        config: Weight and temperature.
+    """
+
+    def __init__(self, network: nn.Module, config: DistillConfig) -> None:
+        self._network = network.eval()
+        self._config = config
+
+    def loss(self, images: torch.Tensor, logits: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
+        """Return (1 - w) * hard + w * T^2 * KL(teacher / T || student / T).
+
+        Args:
+            images: (n, c, h, w).
+            logits: (n, classes), the student's.
+            hard: The loss of the labels.
+        """
+        weight, temperature = self._config.weight, self._config.temperature
+        with torch.no_grad():
+            target = functional.log_softmax(self._network(images) / temperature, 1)
+        soft = functional.kl_div(functional.log_softmax(logits / temperature, 1), target, reduction="batchmean", log_target=True)
+        return (1 - weight) * hard + weight * temperature**2 * soft

@@ -1,0 +1,21 @@
+"""The learning rate as a function of the optimizer step."""
+
+import math
+from collections.abc import Callable
+
+from stages.training.config import TrainConfig
+
+Rate = Callable[[int], float]
+
+
+def learning_rate(step: int, config: TrainConfig, per_epoch: int) -> float:
+    """Return the learning rate of a step: linear warm-up, then half a cosine down to zero at the cycle's end."""
+    warmup, total = config.warmup_epochs * per_epoch, config.epochs * per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return half_cosine(config.lr, step - warmup, max(total - warmup, 1))
+
+
+def half_cosine(highest: float, step: float, steps: float) -> float:
+    """Return the learning rate at `step` of a fall from `highest` to zero over `steps`."""
+    return highest * 0.5 * (1 + math.cos(math.pi * step / steps))
