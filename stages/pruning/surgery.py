@@ -57,8 +57,8 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
         image_shape: (channels, height, width).
 
     Raises:
-        ValueError: A group does not exist, would be emptied, or a channel does not exist; or the widths that were cut are not
-            those that were asked for.
+        ValueError: A group does not exist, would be emptied, or a channel does not exist; layers share a weight; or the widths
+            that were cut are not those that were asked for.
     """
     by_name = {group.name: group for group in groups}
     for name, channels in kept.items():
@@ -75,6 +75,8 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
             prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else tp.prune_conv_out_channels
             graph.get_pruning_group(root, prune, removed).prune()
     for name, parameter in network.named_parameters():
+        if name not in trainable:
+            raise ValueError(f"cannot cut {name}: other layers share it")
         parameter.requires_grad_(trainable[name])
     for name, group in by_name.items():
         requested, achieved = len(kept.get(name, range(group.width))), num_outputs(_layer(network, name))
@@ -94,7 +96,8 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
             removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
             for member in (m for m in group.members if m.side == "out"):
                 positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
-                zeroed.get_submodule(member.module).register_forward_hook(_zeroing(positions))
+                if positions:
+                    zeroed.get_submodule(member.module).register_forward_hook(_zeroing(positions))
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(4, *image_shape, generator=generator)
         training = pruned.training
@@ -119,6 +122,10 @@ def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: t
     refused = {}
     dense = _without_zeros(network)
     for group in groups:
+        partial = [m.module for m in group.members if len(set(m.channels)) < group.width]
+        if partial:  # choosing among all channels could empty it, and its width would not be the group's
+            refused[group.name] = f"{partial[0]} sees only some of its channels: the network splits or concatenates them"
+            continue
         kept = {group.name: tuple(range(1, group.width // 2 + 1)) or (0,)}
         trial = copy.deepcopy(dense)
         try:
@@ -126,7 +133,7 @@ def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: t
             check_cut(dense, trial, groups, kept, image_shape)
         except ValueError as error:
             refused[group.name] = str(error)
-        except (RuntimeError, IndexError) as error:  # torch's words for shapes that no longer fit
+        except (RuntimeError, LookupError) as error:  # torch's words for shapes that no longer fit and weights that cannot be replaced
             refused[group.name] = f"the network does not run without some of its channels: {error}"
     return refused
 
@@ -143,11 +150,13 @@ def _without_zeros(network: nn.Module) -> nn.Module:
     return copied
 
 
-def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor]:
+def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
     """Return a forward hook that zeroes output channels."""
 
-    def hook(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-        return output.index_fill(-1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1, torch.tensor(positions, dtype=torch.int64), 0)
+    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
+        return output.index_fill(-1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1, torch.tensor(positions), 0)
 
     return hook
 
