@@ -27,6 +27,7 @@ Numbers are those of the notes on Torch-Pruning 1.6.1; #n is an issue of VainF/T
 | 10: the library tells a wrong version | test_the_version_of_the_library_is_that_of_its_distribution |
 | more is cut than asked for, silently | test_a_cut_of_more_than_was_asked_for_is_an_error |
 | a batch of two is unpacked into two arguments | test_the_network_is_traced_with_one_batch |
+| the check of a cut passes NaN | test_a_network_of_nan_does_not_pass_the_check |
 | peers: a target of 0.50 MACs ends at 0.39; a block size above 1 crashes | test_a_budget_is_used_up_and_kept |
 | #38, #97, #382: fewer operations, but no faster | test_selection: test_the_closed_loop_ends_within_the_budget_when_the_table_is_wrong, |
 | | integration/test_whole_path: test_the_engine_is_within_its_budget_smaller_and_runs_as_int8 |
@@ -234,13 +235,22 @@ def test_a_cut_of_more_than_was_asked_for_is_an_error() -> None:
 def test_the_network_is_traced_with_one_batch() -> None:
     class Optional(Net):
         def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-            assert other is None
-            seen.append(tuple(x.shape))
+            seen.append((x.shape, other))
             return super().forward(x)
 
-    seen: list[tuple[int, ...]] = []
+    seen: list[tuple[torch.Size, torch.Tensor | None]] = []
     find_groups(Optional(8, nn.Identity(), 8), SHAPE)
-    assert seen == [(2, *SHAPE)]
+    assert seen == [(torch.Size((2, *SHAPE)), None)]
+
+
+# NaN is not larger than any tolerance
+def test_a_network_of_nan_does_not_pass_the_check() -> None:
+    network, groups = seeded(lambda: Net(8, nn.Identity(), 8))
+    nn.init.constant_(network.head.bias, torch.nan)
+    pruned = copy.deepcopy(network)
+    cut(pruned, groups, {"first": (0, 1)}, SHAPE)
+    with pytest.raises(ValueError, match="difference nan"):
+        check_cut(network, pruned, groups, {"first": (0, 1)}, SHAPE)
 
 
 # 1: a group that lies below the threshold as a whole is skipped, or collapses
