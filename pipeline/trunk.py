@@ -9,7 +9,7 @@ from pipeline.targets import ReadyTarget
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
 from stages.pruning.config import PruneConfig
-from stages.pruning.epi import Trigger, epi_curve
+from stages.pruning.epi import Trigger, epi_curve, threshold
 from stages.pruning.groups import Group, Widths
 from stages.pruning.policy import fires
 from stages.store import Step
@@ -25,6 +25,7 @@ class Watch:
         self.trigger: Trigger | None = None
         self.segment: Checkpoint | None = None
         self._config = config
+        self._tau = threshold(config.epi, config.criterion)
         self._seen: list[Widths] = []
         self._curve: list[float | None] = []
 
@@ -36,14 +37,14 @@ class Watch:
         self._seen.append(self.target.choose(segment))
         self._curve = epi_curve(self._seen, config.epi.window)
         shown = "-" if self._curve[-1] is None else f"{self._curve[-1]:.3f}"
-        say(f"{name}: check {len(self._curve)}  EPI {shown} (fires at {config.epi.tau:g})")
-        fired = fires(config.policy, config.epi, curve=self._curve, epoch=epoch)
+        say(f"{name}: check {len(self._curve)}  EPI {shown} (fires at {self._tau:g})")
+        fired = fires(config.policy, config.epi, tau=self._tau, curve=self._curve, epoch=epoch)
         if fired or (latest and config.policy.name == "epi"):
             self.branch(segment, epoch=epoch, stable=fired)
 
     def branch(self, segment: Checkpoint, *, epoch: float, stable: bool) -> None:
         """Leave the trunk here."""
-        self.trigger = Trigger(policy=self._config.policy.name, check=len(self._curve), epoch=epoch, stable=stable, curve=tuple(self._curve))
+        self.trigger = Trigger(policy=self._config.policy.name, check=len(self._curve), epoch=epoch, stable=stable, tau=self._tau, curve=tuple(self._curve))
         self.segment = segment
         say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
 

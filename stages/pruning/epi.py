@@ -12,19 +12,22 @@ from pydantic import Field
 
 from profiles.source import Record
 from stages.pruning.groups import Widths
+from stages.pruning.scores import WEIGHT_CRITERIA, Criterion
+
+PAPER_TAU = {"weights": 0.983, "batches": 0.944}
 
 
 class EpiConfig(Record):
     """Settings of the trigger.
 
     Attributes:
-        tau: Threshold of EPI; the paper's value for the magnitude criterion.
+        tau: Threshold of EPI; null for the paper's: 0.983 for criteria of weights, 0.944 for those of gradients and activations.
         window: `r`, number of earlier sub-networks that the newest is compared with.
         monotone: `k`, number of last EPI values that the newest must not fall below.
         latest: Share of the learning-rate cycle, 0-1, at which pruning happens even if EPI never settled.
     """
 
-    tau: Annotated[float, Field(ge=0, le=1)] = 0.983
+    tau: Annotated[float, Field(ge=0, le=1)] | None = None
     window: Annotated[int, Field(ge=1)] = 5
     monotone: Annotated[int, Field(ge=0)] = 5
     latest: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -38,6 +41,7 @@ class Trigger(Record):
         check: Number of the check, from 1.
         epoch: Epochs trained until then.
         stable: False if pruning happened at the latest check though EPI had not settled.
+        tau: Threshold of EPI.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
     """
 
@@ -45,6 +49,7 @@ class Trigger(Record):
     check: int
     epoch: float
     stable: bool
+    tau: float
     curve: tuple[float | None, ...]
 
     @property
@@ -70,10 +75,15 @@ def epi_curve(subnetworks: Sequence[Widths], window: int) -> list[float | None]:
     ]
 
 
-def settled(curve: Sequence[float | None], config: EpiConfig) -> bool:
+def threshold(config: EpiConfig, criterion: Criterion) -> float:
+    """Return tau: the config's, or the paper's for the criterion."""
+    return config.tau if config.tau is not None else PAPER_TAU["weights" if criterion in WEIGHT_CRITERIA else "batches"]
+
+
+def settled(curve: Sequence[float | None], config: EpiConfig, tau: float) -> bool:
     """Whether EPI fires at the last check: EPI_t >= tau and EPI_t >= EPI_{t-j} for j = 1..k."""
     recent = curve[-(config.monotone + 1) :]
     if len(recent) <= config.monotone or any(value is None for value in recent):
         return False
     values = [value for value in recent if value is not None]
-    return values[-1] >= config.tau and values[-1] >= max(values)
+    return values[-1] >= tau and values[-1] >= max(values)

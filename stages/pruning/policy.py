@@ -43,17 +43,18 @@ class PolicyConfig(Record):
         return self
 
 
-def fires(policy: PolicyConfig, epi: EpiConfig, *, curve: Sequence[float | None], epoch: float) -> bool:
+def fires(policy: PolicyConfig, epi: EpiConfig, *, tau: float, curve: Sequence[float | None], epoch: float) -> bool:
     """Return whether the branch leaves now.
 
     Args:
         policy: Which policy.
         epi: Settings of the policy ``epi``.
+        tau: Threshold of EPI.
         curve: EPI by check, the present one last.
         epoch: Epochs trained; ``trained`` is left to the caller, who knows where the cycle ends.
     """
     if policy.name == "epi":
-        return settled(curve, epi)
+        return settled(curve, epi, tau)
     if policy.name == "epoch":
         return epoch >= (policy.epoch or 0) - 1e-9
     return policy.name == "initialisation"

@@ -25,8 +25,10 @@ from zlib import crc32
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.pruning.groups import Group
+from stages.pruning.layers import Layer, by_output
 
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
@@ -35,26 +37,34 @@ Normalisation = Literal["none", "local", "global", "isomorphic"]
 
 
 def producing_weights(network: nn.Module, group: Group) -> torch.Tensor:
-    """Return the weights that produce each channel, (width, P); a channel of several positions has them side by side."""
+    """Return the weights that produce each channel, (width, P).
+
+    A channel of several positions of a layer has them side by side; a channel that a layer does not produce has zeros.
+    """
     columns = []
-    for module, rows, channels in producers(network, group):
-        flat = module.weight[rows].flatten(1)
-        per_channel = len(rows) // group.width
-        order = torch.argsort(torch.tensor(channels), stable=True)
-        columns.append(flat[order].reshape(group.width, per_channel * flat.shape[1]))
+    for layer, rows, channels in producers(network, group):
+        ordered, order = torch.tensor(channels).sort(stable=True)
+        place = torch.arange(len(rows)) - torch.searchsorted(ordered, ordered)
+        weights = by_output(layer, layer.weight)[rows]
+        beside = weights.new_zeros(group.width, int(place.max()) + 1, weights.shape[1])
+        beside[ordered, place] = weights[order]
+        columns.append(beside.flatten(1))
     return torch.cat(columns, 1)
 
 
-def producers(network: nn.Module, group: Group) -> list[tuple[nn.Conv2d | nn.Linear, list[int], list[int]]]:
+def producers(network: nn.Module, group: Group) -> list[tuple[Layer, list[int], list[int]]]:
     """Return the layers that produce a group's channels, each with its rows and the channel of each row."""
-    found = [(network.get_submodule(m.module), list(m.indices), list(m.channels)) for m in group.members if m.side == "out"]
-    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, nn.Conv2d | nn.Linear)]
+    return [(module, rows, channels) for module, rows, channels in _positions(network, group) if isinstance(module, Layer)]
 
 
-def gates(network: nn.Module, group: Group) -> list[tuple[nn.BatchNorm2d, list[int], list[int]]]:
+def gates(network: nn.Module, group: Group) -> list[tuple[_BatchNorm, list[int], list[int]]]:
     """Return the BatchNorms on a group's channels, each with its positions and the channel of each position."""
-    found = [(network.get_submodule(m.module), list(m.indices), list(m.channels)) for m in group.members if m.side == "out"]
-    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, nn.BatchNorm2d)]
+    found = _positions(network, group)
+    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, _BatchNorm) and module.affine]
+
+
+def _positions(network: nn.Module, group: Group) -> list[tuple[nn.Module, list[int], list[int]]]:
+    return [(network.get_submodule(m.module), list(m.indices), list(m.channels)) for m in group.members if m.side == "out"]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The reversible phase: channels that are zero for now, while their weights go on learning.
 
-The output of a masked channel is zero in every forward, as if it were gone. Its gradient passes as if it were there
+Whoever consumes a masked channel sees zeros in every forward, as if it were gone. Its gradient passes as if it were there
 (straight-through, as in dynamic pruning with feedback: Lin et al., arXiv 2006.07253; for filters He et al., arXiv 1808.06866),
 so that its score goes on living, and it may return as long as it has not been cut.
 """
@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from stages.pruning.groups import Group, Kept
-from stages.pruning.scores import gates, producers
 
 
 class Masks:
-    """Masks on the outputs of a network's BatchNorms, or of its layers where a group has none.
+    """Masks on the inputs of the layers that consume a network's groups; behind the activation, whose gradient at zero is zero.
 
     Args:
         network: Masked while `enforced`; its weights are never touched.
@@ -31,9 +30,15 @@ class Masks:
         self.returned = 0
         self._kept = {group.name: torch.ones(group.width, dtype=torch.bool, device=device) for group in groups}
         self._places = [
-            (group.name, module, torch.tensor(rows, device=device), torch.tensor(channels, device=device))
+            (
+                group.name,
+                network.get_submodule(member.module),
+                torch.tensor(member.indices, device=device),
+                torch.tensor(member.channels, device=device),
+            )
             for group in groups
-            for module, rows, channels in (gates(network, group) or producers(network, group))
+            for member in group.members
+            if member.side == "in"
         ]
 
     def set(self, kept: Kept) -> None:
@@ -48,8 +53,8 @@ class Masks:
     def enforced(self) -> Iterator[None]:
         """Keep the masked channels at zero meanwhile, in training and evaluation."""
         handles = [
-            module.register_forward_hook(lambda _module, _inputs, output, place=(name, rows, channels): self._mask(output, *place))
-            for name, module, rows, channels in self._places
+            module.register_forward_pre_hook(lambda _, inputs, place=(name, positions, channels): (self._mask(inputs[0], *place), *inputs[1:]))
+            for name, module, positions, channels in self._places
         ]
         try:
             yield
@@ -57,7 +62,7 @@ class Masks:
             for handle in handles:
                 handle.remove()
 
-    def _mask(self, output: torch.Tensor, name: str, rows: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-        dropped = torch.zeros(output.shape[1], dtype=output.dtype, device=output.device)
-        dropped[rows] = (~self._kept[name][channels]).to(output.dtype)
-        return output - (output * dropped.reshape(1, -1, *[1] * (output.ndim - 2))).detach()
+    def _mask(self, x: torch.Tensor, name: str, positions: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+        dropped = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
+        dropped[positions] = (~self._kept[name][channels]).to(x.dtype)
+        return x - (x * dropped.reshape(1, -1, *[1] * (x.ndim - 2))).detach()

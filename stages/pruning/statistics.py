@@ -10,8 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.pruning.groups import Group
+from stages.pruning.layers import Layer, by_output
 from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from stages.training.batches import Batches
 
@@ -23,7 +25,7 @@ ACTIVATIONS_EVERY = 8
 class _Rows:
     """A module's positions of one group, with the channel that each belongs to."""
 
-    def __init__(self, module: nn.Conv2d | nn.Linear | nn.BatchNorm2d, rows: list[int], channels: list[int], width: int) -> None:
+    def __init__(self, module: Layer | _BatchNorm, rows: list[int], channels: list[int], width: int) -> None:
         self.module = module
         self.weight: torch.Tensor = module.weight
         self.bias: torch.Tensor | None = module.bias
@@ -96,7 +98,7 @@ class BatchStatistics:
         self._weight = self._weight * self._decay + 1
         self._seen += 1
         for group, layers in self._layers.items():
-            products = [(rows, (rows.weight * rows.weight.grad).flatten(1)) for rows in layers if rows.weight.grad is not None]
+            products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in layers if rows.weight.grad is not None]
             linear = _total(self._sums["taylor"][group], [(rows, product.sum(1)) for rows, product in products])
             gate = _total(linear, [(rows, _gate(rows)) for rows in self._norms[group]])
             batch = {

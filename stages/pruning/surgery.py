@@ -4,12 +4,15 @@ Torch-Pruning is given explicit channel indices, never ratios; selection and rou
 """
 
 import copy
+from collections.abc import Callable
+from typing import Any, get_args
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
 from stages.pruning.groups import Group, Kept, Member
+from stages.pruning.layers import Layer, num_outputs
 
 TOLERANCE = 1e-4
 """Largest difference between zeroing and removing channels, relative to the largest output (fp32)."""
@@ -25,7 +28,7 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
     graph = _dependency_graph(network, image_shape)
     names = {module: name for name, module in network.named_modules()}
     groups = []
-    for found in graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
+    for found in graph.get_all_groups(root_module_types=list(get_args(Layer))):
         if any(graph.is_out_channel_pruning_fn(dep.handler) and not dep.target.outputs for dep, _ in found):
             continue
         members = tuple(
@@ -38,7 +41,8 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
             for item in found
             if item.dep.target.module in names
         )
-        groups.append(Group(name=_first_producer(network, members), width=len(found[0].idxs), members=tuple(dict.fromkeys(members))))
+        width = len(found[0].idxs)
+        groups.append(Group(name=_first_producer(network, members, width), width=width, members=tuple(dict.fromkeys(members))))
     order = {name: position for position, name in enumerate(names.values())}
     return tuple(sorted(groups, key=lambda group: order[group.name]))
 
@@ -53,7 +57,8 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
         image_shape: (channels, height, width).
 
     Raises:
-        ValueError: A group does not exist, would be emptied, or a channel does not exist.
+        ValueError: A group does not exist, would be emptied, or a channel does not exist; layers share a weight; or the widths
+            that were cut are not those that were asked for.
     """
     by_name = {group.name: group for group in groups}
     for name, channels in kept.items():
@@ -66,11 +71,17 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
     for name, channels in kept.items():
         removed = sorted(set(range(by_name[name].width)) - set(channels))
         if removed:
-            root = network.get_submodule(name)
+            root = _layer(network, name)
             prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else tp.prune_conv_out_channels
             graph.get_pruning_group(root, prune, removed).prune()
     for name, parameter in network.named_parameters():
+        if name not in trainable:
+            raise ValueError(f"cannot cut {name}: other layers share it")
         parameter.requires_grad_(trainable[name])
+    for name, group in by_name.items():
+        requested, achieved = len(kept.get(name, range(group.width))), num_outputs(_layer(network, name))
+        if requested != achieved:
+            raise ValueError(f"group {name!r} was to keep {requested} channels and has {achieved}: the network couples channels within it")
 
 
 def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> float:
@@ -84,19 +95,18 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
         for group in groups:
             removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
             for member in (m for m in group.members if m.side == "out"):
-                rows = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
-                module = zeroed.get_submodule(member.module)
-                for parameter in (p for name, p in module.named_parameters(recurse=False) if name in {"weight", "bias"}):
-                    parameter[rows] = 0
+                positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
+                if positions:
+                    zeroed.get_submodule(member.module).register_forward_hook(_zeroing(positions))
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(4, *image_shape, generator=generator)
         training = pruned.training
         expected, found = zeroed(images), pruned.eval()(images)
         pruned.train(training)
     error = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if error > TOLERANCE:
+    if not error <= TOLERANCE:  # NaN is refused too
         raise ValueError(
-            f"removing channels is not the same as zeroing them: the network reshapes or mixes channels "
+            f"removing channels is not the same as zeroing them: the network reshapes, groups or mixes channels "
             f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
         )
     return error
@@ -105,18 +115,56 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
 def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
     """Return the groups that cannot be cut safely, each with the reason: every group is cut on trial, alone.
 
-    Torch-Pruning cuts the wrong channels behind a channel shuffle without a word, and other reshapes fail.
+    Torch-Pruning cuts the wrong channels behind a channel shuffle or in a grouped convolution without a word, and other
+    reshapes fail. The trial keeps a run of channels that no block of equal size starts or ends with: a regular choice fits a
+    grouped convolution by luck.
     """
     refused = {}
+    dense = _without_zeros(network)
     for group in groups:
-        kept = {group.name: tuple(range(1, group.width, 2)) or (0,)}
-        trial = copy.deepcopy(network)
+        partial = [m.module for m in group.members if len(set(m.channels)) < group.width]
+        if partial:  # choosing among all channels could empty it, and its width would not be the group's
+            refused[group.name] = f"{partial[0]} sees only some of its channels: the network splits or concatenates them"
+            continue
+        kept = {group.name: tuple(range(1, group.width // 2 + 1)) or (0,)}
+        trial = copy.deepcopy(dense)
         try:
             cut(trial, groups, kept, image_shape)
-            check_cut(network, trial, groups, kept, image_shape)
-        except (ValueError, RuntimeError) as error:  # a RuntimeError is torch's word for shapes that no longer fit
+            check_cut(dense, trial, groups, kept, image_shape)
+        except ValueError as error:
             refused[group.name] = str(error)
+        except (RuntimeError, LookupError) as error:  # torch's words for shapes that no longer fit and weights that cannot be replaced
+            refused[group.name] = f"the network does not run without some of its channels: {error}"
     return refused
+
+
+def _without_zeros(network: nn.Module) -> nn.Module:
+    """Return a copy with small random values where a parameter is all zeros, as a last gamma or a classifier may be at first.
+
+    Zeros hide whatever lies before them.
+    """
+    copied, generator = copy.deepcopy(network), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (p for p in copied.parameters() if not p.any()):
+            parameter.normal_(std=0.1, generator=generator)
+    return copied
+
+
+def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
+    """Return a forward hook that zeroes output channels."""
+
+    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
+        return output.index_fill(-1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1, torch.tensor(positions), 0)
+
+    return hook
+
+
+def _layer(network: nn.Module, name: str) -> Layer:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, Layer)
+    return layer
 
 
 def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
@@ -126,7 +174,7 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
     for parameter in frozen:
         parameter.requires_grad_(True)
     with torch.enable_grad():  # it traces through autograd
-        graph = tp.DependencyGraph().build_dependency(network.eval(), torch.zeros(2, *image_shape))
+        graph = tp.DependencyGraph().build_dependency(network.eval(), (torch.zeros(2, *image_shape),))
     for parameter in frozen:
         parameter.requires_grad_(False)
     for module, training in modes.items():
@@ -134,7 +182,8 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
     return graph
 
 
-def _first_producer(network: nn.Module, members: tuple[Member, ...]) -> str:
-    producers = {m.module for m in members if m.side == "out"}
-    weighted = (nn.modules.conv._ConvNd, nn.Linear)
-    return next(str(name) for name, module in network.named_modules() if name in producers and isinstance(module, weighted))
+def _first_producer(network: nn.Module, members: tuple[Member, ...], width: int) -> str:
+    """Return the first layer, in the network's order, whose outputs are the group's channels, all of them and in their order."""
+    channels = tuple(range(width))
+    whole = {m.module for m in members if m.side == "out" and m.indices == m.channels == channels}
+    return next(str(name) for name, module in network.named_modules() if name in whole and isinstance(module, Layer) and num_outputs(module) == width)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.pruning.epi import EpiConfig, epi_curve, settled, similarity
+from stages.pruning.epi import EpiConfig, epi_curve, settled, similarity, threshold
 
 widths = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 64), min_size=4, max_size=4)
 
@@ -41,10 +41,16 @@ def test_curve_by_hand() -> None:
     ],
 )
 def test_settled_needs_the_threshold_and_no_higher_value_among_the_last(curve: list[float | None], fires: bool) -> None:
-    assert settled(curve, EpiConfig(tau=0.983, monotone=2)) is fires
+    assert settled(curve, EpiConfig(monotone=2), tau=0.983) is fires
 
 
 def test_the_first_check_that_can_fire_is_window_plus_monotone_plus_one() -> None:
     config = EpiConfig()
-    fired = [settled(epi_curve([{"a": 8}] * checks, config.window), config) for checks in range(1, 13)]
+    fired = [settled(epi_curve([{"a": 8}] * checks, config.window), config, 0.983) for checks in range(1, 13)]
     assert fired.index(True) + 1 == 11
+
+
+@pytest.mark.parametrize(("criterion", "tau"), [("magnitude_l2", 0.983), ("random", 0.983), ("bn_gradient", 0.944), ("activation", 0.944)])
+def test_each_kind_of_criterion_has_the_threshold_of_the_paper(criterion: str, tau: float) -> None:
+    assert threshold(EpiConfig(), criterion) == tau
+    assert threshold(EpiConfig(tau=0.5), criterion) == 0.5

@@ -24,7 +24,7 @@ SETTLED, UNSETTLED = (1.0, 1.0), (None, 0.5)
     ],
 )
 def test_what_each_policy_waits_for(policy: PolicyConfig, curve: tuple[float | None, ...], epoch: float, expected: bool) -> None:
-    assert fires(policy, EPI, curve=curve, epoch=epoch) is expected
+    assert fires(policy, EPI, tau=0.983, curve=curve, epoch=epoch) is expected
 
 
 @pytest.mark.parametrize(

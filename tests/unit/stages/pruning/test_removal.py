@@ -106,9 +106,11 @@ def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, d
 
     def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
         starts.append(start)
-        state.network.eval()
-        stem = state.network.bn1(state.network.conv1(batches.batch(0)[0]))
-        widths.append(int((stem.abs().amax((0, 2, 3)) > 0).sum()))
+        seen: list[torch.Tensor] = []
+        handle = state.network.layer1[0].conv1.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+        state.network.eval()(batches.batch(0)[0])
+        handle.remove()
+        widths.append(int((seen[0].abs().amax((0, 2, 3)) > 0).sum()))
         train_steps(state, batches, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
 
     state = trained(small_model, digits)

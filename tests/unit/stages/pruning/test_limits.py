@@ -1,0 +1,54 @@
+import pytest
+
+from pipeline.recipe import load_recipe
+from pipeline.targets import Network, inspect_network, width_choices
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from stages.pruning.groups import Group
+from stages.pruning.limits import width_options
+
+
+def network_of(overrides: dict[str, object]) -> Network:
+    return inspect_network(load_recipe("resnet-edge", overrides), (1, 32, 32), 10)
+
+
+def options_of(overrides: dict[str, object]) -> dict[str, tuple[int, ...]]:
+    recipe = load_recipe("resnet-edge", overrides)
+    return dict(width_choices(recipe, load_profile("local-cpu"), inspect_network(recipe, (1, 32, 32), 10)))
+
+
+def test_a_kept_layer_keeps_what_it_is_coupled_with() -> None:
+    everything = set(network_of({}).dense_widths)
+    left = set(network_of({"prune.keep": ["layer1.*.conv2", "layer3.0.conv1"]}).dense_widths)
+    assert everything - left == {"conv1", "layer3.0.conv1"}  # layer1.*.conv2 adds to the stream that conv1 begins
+
+
+@pytest.mark.parametrize("key", ["keep", "floors", "caps"])
+def test_an_unknown_layer_is_refused_with_what_was_meant(key: str) -> None:
+    given = ["layer1.0.convl"] if key == "keep" else {"layer1.0.convl": 0.5}
+    with pytest.raises(ConfigError, match=rf"prune\.{key}: no layer has this name \(did you mean 'layer1\.0\.conv[12]'"):
+        options_of({f"prune.{key}": given})
+
+
+def test_keeping_everything_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no channels of this network can be pruned"):
+        network_of({"prune.keep": ["*"]})
+
+
+def test_the_classifier_may_be_named() -> None:
+    assert network_of({"prune.keep": ["fc"]}).dense_widths == network_of({}).dense_widths
+
+
+def test_floors_and_caps_bound_their_groups_alone() -> None:
+    plain, bound = options_of({}), options_of({"prune.floors": {"layer3.*": 0.5, "layer3.0.conv1": 0.25}, "prune.caps": {"layer2.0.conv1": 0.5}})
+    assert plain["layer3.1.conv1"] == (16, 32, 48, 64, 80, 96, 112, 128)
+    assert bound["layer3.1.conv1"] == (64, 80, 96, 112, 128)
+    assert bound["layer3.0.conv1"] == (32, 48, 64, 80, 96, 112, 128)  # the last glob that matches counts
+    assert bound["layer2.0.conv1"] == (16, 32)
+    assert bound["conv1"] == plain["conv1"]
+
+
+@pytest.mark.parametrize(("width", "floor", "cap"), [(32, 0.1, 0.4), (64, 0.8, 0.5)])
+def test_what_cannot_be_done_names_the_group(width: int, floor: float, cap: float) -> None:
+    with pytest.raises(ConfigError, match="group stem cannot be cut as asked"):
+        width_options(Group(name="stem", width=width, members=()), step=16, floor=floor, cap=cap)
