@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
 from stages.pruning.policy import PolicyConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import Criterion, Normalisation
+from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Normalisation
 from stages.training.distillation import DistillConfig
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -51,3 +51,10 @@ class PruneConfig(Record):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.015
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18
+
+    @model_validator(mode="after")
+    def _returns(self) -> "PruneConfig":
+        living = (*WEIGHT_CRITERIA, "bn_gradient", "activation")
+        if self.schedule.soft and self.criterion not in living:
+            raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
+        return self

@@ -81,7 +81,7 @@ class Removal:
             if step == schedule.steps:
                 break
             groups = self._groups()
-            statistics = BatchStatistics(self.state.network, groups, self._window)
+            statistics = BatchStatistics(self.state.network, groups, self._window, masks)
             with masks.enforced() if masks else nullcontext():
                 train(self.state, statistics, start)
             start += schedule.iterations

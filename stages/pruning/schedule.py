@@ -23,7 +23,8 @@ class ScheduleConfig(Record):
         name: Shape of the removal.
         steps: Number of cuts; 1 for ``one_shot``.
         iterations: Optimizer steps after each cut but the last; EPI's paper takes 30 steps of 40 inside one long epoch.
-        soft: Channels are masked at every step and cut at the last alone: until then a channel whose score recovers returns.
+        soft: Channels are masked at every step and cut at the last alone: until then a channel whose score recovers returns
+            (`stages/pruning/soft.py`).
     """
 
     name: Literal["one_shot", "linear", "geometric", "cubic"] = "one_shot"

@@ -1,8 +1,9 @@
-"""The reversible phase: channels that are zero for now, while their weights go on learning.
+"""The reversible phase: channels that are zero for now, while their scores go on living.
 
-Whoever consumes a masked channel sees zeros in every forward, as if it were gone. Its gradient passes as if it were there
-(straight-through, as in dynamic pruning with feedback: Lin et al., arXiv 2006.07253; for filters He et al., arXiv 1808.06866),
-so that its score goes on living, and it may return as long as it has not been cut.
+Whoever consumes a masked channel sees zeros in every forward, and no gradient passes back through it, as if it were gone. Its
+weights are held, so that it may return, as it was, as long as it has not been cut. What would change if it returned is
+measured at the mask m = 0: dL/dm = sum x * dL/dx over images and positions, x the channel as its consumers would see it. That
+is the first-order change of the loss, as `bn_gradient` has it for a channel that is there: both are compared as they are.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from stages.pruning.groups import Group, Kept
 
 
 class Masks:
-    """Masks on the inputs of the layers that consume a network's groups; behind the activation, whose gradient at zero is zero.
+    """Masks on the inputs of the layers that consume a network's groups, behind the activation.
 
     Args:
-        network: Masked while `enforced`; its weights are never touched.
+        network: Masked while `enforced`.
         groups: What may be masked.
 
     Attributes:
@@ -26,16 +27,12 @@ class Masks:
     """
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...]) -> None:
-        device = next(network.parameters()).device
+        self._device = next(network.parameters()).device
         self.returned = 0
-        self._kept = {group.name: torch.ones(group.width, dtype=torch.bool, device=device) for group in groups}
+        self._kept = {group.name: torch.ones(group.width, dtype=torch.bool, device=self._device) for group in groups}
+        self._gates = {group.name: torch.zeros(group.width, device=self._device) for group in groups}
         self._places = [
-            (
-                group.name,
-                network.get_submodule(member.module),
-                torch.tensor(member.indices, device=device),
-                torch.tensor(member.channels, device=device),
-            )
+            (group.name, network.get_submodule(member.module), self._tensor(member.indices), self._tensor(member.channels))
             for group in groups
             for member in group.members
             if member.side == "in"
@@ -62,7 +59,26 @@ class Masks:
             for handle in handles:
                 handle.remove()
 
+    def take_gates(self) -> dict[str, torch.Tensor]:
+        """Return |dL/dm| of the last batch by group, (width,), zero for channels that are not masked."""
+        found = {name: torch.where(self._kept[name], 0, total.abs()) for name, total in self._gates.items()}
+        for total in self._gates.values():
+            total.zero_()
+        return found
+
     def _mask(self, x: torch.Tensor, name: str, positions: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-        dropped = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
-        dropped[positions] = (~self._kept[name][channels]).to(x.dtype)
-        return x - (x * dropped.reshape(1, -1, *[1] * (x.ndim - 2))).detach()
+        kept = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+        kept[positions] = self._kept[name][channels].to(x.dtype)
+        masked = x * kept.reshape(1, -1, *[1] * (x.ndim - 2))
+        if masked.requires_grad:
+            seen = x.detach()
+
+            def gate(gradient: torch.Tensor) -> None:
+                change = (seen * gradient).sum([0, *range(2, x.ndim)], dtype=torch.float32)
+                self._gates[name].index_add_(0, channels, change[positions])
+
+            masked.register_hook(gate)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return masked
+
+    def _tensor(self, numbers: tuple[int, ...]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self._device)

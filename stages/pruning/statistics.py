@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stages.pruning.groups import Group
 from stages.pruning.layers import Layer, by_output
 from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
+from stages.pruning.soft import Masks
 from stages.training.batches import Batches
 
 WEIGHT = "weight"
@@ -61,10 +62,12 @@ class BatchStatistics:
         network: Trained by the caller; its gradients and activations are read.
         groups: What is scored.
         window: Batches that the average remembers: the newest counts 1 / window.
+        masks: Of channels that are zero for now; `bn_gradient` scores these at their masks.
     """
 
-    def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int) -> None:
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int, masks: Masks | None = None) -> None:
         self._network = network
+        self._masks = masks
         self._decay = 1 - 1 / window
         self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
         self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
@@ -97,13 +100,14 @@ class BatchStatistics:
         """Add the gradients that the last backward left."""
         self._weight = self._weight * self._decay + 1
         self._seen += 1
+        masked = self._masks.take_gates() if self._masks else {}
         for group, layers in self._layers.items():
             products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in layers if rows.weight.grad is not None]
             linear = _total(self._sums["taylor"][group], [(rows, product.sum(1)) for rows, product in products])
             gate = _total(linear, [(rows, _gate(rows)) for rows in self._norms[group]])
             batch = {
                 "taylor": linear.abs(),
-                "bn_gradient": gate.abs() if self._norms[group] else linear.abs(),
+                "bn_gradient": (gate if self._norms[group] else linear).abs() + masked.get(group, 0),
                 "hessian": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
                 "snip": _total(linear, [(rows, product.abs().sum(1)) for rows, product in products]),
                 "movement": -linear,

@@ -100,7 +100,7 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("criterion", ["magnitude_l2", "taylor"])
+@pytest.mark.parametrize("criterion", ["magnitude_l2", "bn_gradient"])
 def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, digits: Dataset, name: str, criterion: str, soft: bool) -> None:
     batches, starts, widths = Batches(digits, CONFIG), [], []
 
@@ -170,3 +170,12 @@ def test_a_removal_longer_than_the_training_is_refused_before_it() -> None:
     recipe = load_recipe("resnet-edge", {"prune.schedule": {"name": "linear", "steps": 30, "iterations": 40}})
     with pytest.raises(ConfigError, match="does not end before the training does"):
         segment_stops(recipe, images=1167)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [({"prune.criterion": "taylor"}, "by taylor none could return"), ({"training.precision": "fp16"}, "set training.precision to fp32 or bf16")],
+)
+def test_a_soft_removal_that_could_not_be_reversed_is_refused(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("resnet-edge", {"prune.schedule": {"name": "linear", "steps": 4, "soft": True}, **overrides})

@@ -1,0 +1,76 @@
+"""Training, masking and cutting on a GPU that torch sees."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.artifacts import Checkpoint, Dataset
+from stages.checkpoints import load_network
+from stages.models.config import ModelConfig
+from stages.prune import prune
+from stages.pruning.groups import WidthPlan
+from stages.pruning.regularisers import RegulariserConfig
+from stages.pruning.schedule import ScheduleConfig
+from stages.recover import recover
+from stages.store import Store
+from stages.training.config import TrainConfig
+from stages.training.distillation import DistillConfig
+from stages.warmup import warmup
+
+pytestmark = pytest.mark.gpu
+
+CONFIG = TrainConfig(epochs=12, batch_size=64, lr=0.05, device="cuda")
+GROUPS = ("conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2", "layer3.0.conv1", "layer3.0.conv2")
+WIDTHS = {"conv1": 8, "layer2.0.conv1": 16, "layer3.0.conv2": 24}
+KINDS = [{}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "lr": 0.005, "ema": 0.9}]
+
+
+@pytest.fixture(autouse=True)
+def cuda(gpu_required: bool) -> None:
+    if not torch.cuda.is_available():
+        (pytest.fail if gpu_required else pytest.skip)("torch sees no GPU")
+
+
+def compressed(store: Store, model: ModelConfig, digits: Dataset, config: TrainConfig, regulariser: str = "none") -> tuple[Checkpoint, Checkpoint]:
+    penalty = {"name": regulariser, **({"growth": 1e-4, "every": 2} if regulariser == "growing" else {})}
+    common = {"dataset": digits, "model": model, "training": config, "regulariser": RegulariserConfig.model_validate(penalty)}
+    dense = store.run(warmup, **common, regularised=GROUPS if regulariser != "none" else (), previous=None, stop=13)
+    cut = store.run(
+        prune,
+        dense=dense,
+        plan=WidthPlan(widths=WIDTHS),
+        reselection=None,
+        dataset=digits,
+        training=config,
+        criterion="bn_gradient",
+        schedule=ScheduleConfig(name="geometric", steps=3, iterations=3, soft=True),
+        finetune=None,
+        batchnorm_batches=4,
+    )
+    return cut, store.run(recover, pruned=cut, dataset=digits, training=config, finetune=None, distill=DistillConfig(), teacher=dense)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_network_is_compressed_on_the_gpu_and_runs_on_the_cpu(kind: dict[str, object], store: Store, small_model: ModelConfig, digits: Dataset) -> None:
+    config = CONFIG.model_copy(update=kind)
+    cut, final = compressed(store, small_model, digits, config)
+    assert {name: len(channels) for name, channels in final.kept.items()} == WIDTHS
+    assert cut.metrics["cut_difference"] <= 1e-4
+    assert final.history[-1].validation_top1 > 0.5
+    network = load_network(final)
+    assert next(network.parameters()).device.type == "cpu"
+    assert network(torch.zeros(2, *digits.image_shape)).shape == (2, 10)
+
+
+def test_a_run_on_the_gpu_is_repeated_bit_by_bit(tmp_path: Path, small_model: ModelConfig, digits: Dataset) -> None:
+    first, second = (compressed(Store(tmp_path / name), small_model, digits, CONFIG, "growing")[1] for name in "ab")
+    weights = [load_network(checkpoint).state_dict() for checkpoint in (first, second)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_gpu_and_cpu_train_alike(tmp_path: Path, small_model: ModelConfig, digits: Dataset) -> None:
+    common = {"dataset": digits, "model": small_model, "regulariser": RegulariserConfig(), "regularised": (), "previous": None, "stop": 4}
+    found = [Store(tmp_path / d).run(warmup, **common, training=CONFIG.model_copy(update={"device": d})) for d in ("cpu", "cuda")]
+    cpu, gpu = (load_network(checkpoint).state_dict() for checkpoint in found)
+    assert all(torch.allclose(value.float(), gpu[name].float(), rtol=0.05, atol=0.02) for name, value in cpu.items())
