@@ -43,6 +43,8 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 |---|---|---|---|
 {widths}
 
+![EPI until the trigger, and the learning curve of trunk, branch and QAT](training.svg)
+
 ## Licences
 Data: {dataset.licence}. Weights: trained from scratch on these data alone.
 """

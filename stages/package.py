@@ -12,6 +12,7 @@ from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of, check_target
 from stages.decisions import Decisions
 from stages.errors import BuildError, VerificationError
+from stages.figures import draw_training
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import MANIFEST, collect_files, tool_versions
@@ -20,7 +21,7 @@ from stages.model_card import figure_notes, write_model_card
 from stages.store import stage
 from stages.training.batches import load_split
 
-FOLDER, CARD, GOLDEN = "package", "MODEL_CARD.md", "golden.safetensors"
+FOLDER, CARD, GOLDEN, FIGURE = "package", "MODEL_CARD.md", "golden.safetensors", "training.svg"
 SCHEMA = 1
 GOLDEN_IMAGES = 3
 TOLERANCE = 0.02
@@ -28,7 +29,7 @@ TOLERANCE = 0.02
 
 
 class Package(Artifact):
-    """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``manifest.json``.
+    """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``training.svg``, ``manifest.json``.
 
     Attributes:
         notes: How the accuracy and the latency of the rows were found.
@@ -42,7 +43,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=1)
+@stage(version=2)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -74,6 +75,7 @@ def package(
     run = backend_of(profile.target).open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     logits = np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
     save_file({"input": images, "logits": logits}, folder / GOLDEN)
+    draw_training(folder / FIGURE, decisions.trigger, final.history)
     (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions))
     manifest = {
         "schema_version": SCHEMA,

@@ -33,7 +33,7 @@ def kill_in(stage: str, store: Path) -> bool:
     while process.poll() is None and not at_work(stage, store):
         time.sleep(0.005)
     caught = process.poll() is None
-    if stage in ("warmup", "prune", "quantize"):
+    if stage in ("warmup", "prune", "recover", "quantize"):
         time.sleep(0.3)  # into its training
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -70,7 +70,7 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
     manifest = manifest_of(root, "tiny--tiny-cpu")
-    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "MODEL_CARD.md"}
+    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "MODEL_CARD.md", "training.svg"}
     assert {"torch", "torch-pruning", "onnx", "onnxruntime", "onnxsim"} <= set(manifest["tools"])
     assert manifest["device"]["present"] is True
     assert manifest["recipe"]["name"] == "tiny"
@@ -139,6 +139,44 @@ def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], 
     assert (trigger.epoch, trigger.stable, len(trigger.curve)) == (epoch, True, curve_length)
     assert package.gates[0].passed
     assert f"Pruned at epoch {epoch:g}" in (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+
+
+def test_everything_that_training_can_carry_goes_through_the_path(root: Path) -> None:
+    overrides = {
+        "training": {"epochs": 4, "batch_size": 64, "lr": 0.01, "optimizer": "adamw", "ema": 0.95, "precision": "bf16", "checks_per_epoch": 3},
+        "prune.regulariser": {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 5},
+        "prune.schedule": {"name": "geometric", "steps": 3, "iterations": 6, "soft": True},
+        "prune.criterion": "bn_gradient",
+        "prune.distill": {"weight": 0.3, "temperature": 2.0},
+        "prune.keep": ["layer1.0.conv1"],
+        "prune.floors": {"layer3.*": 0.3},
+    }
+    (package,) = compress(TINY, CPU, overrides, store=root)
+    assert {gate.name: gate.passed for gate in package.gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
+    kept = package.decisions.kept_widths
+    assert "layer1.0.conv1" not in kept
+    assert kept["layer3.0.conv1"] >= 48
+    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    cut = next(record for record in records(root, "prune") if record["kept"] and {n: len(c) for n, c in record["kept"].items()} == kept)
+    assert cut["metrics"]["cut_difference"] <= 1e-4
+    assert lineage
+    for stage in ("warmup", "prune", "recover", "quantize"):
+        assert list((root / stage).iterdir()), stage
+
+
+def records(root: Path, stage: str) -> list[dict[str, object]]:
+    return [json.loads((folder / MANIFEST).read_text())["record"] for folder in (root / stage).iterdir()]
+
+
+def test_the_removal_chooses_again_and_still_fits(packages: tuple[Package, ...], root: Path) -> None:
+    (package,) = compress(TINY, CPU, {"prune.schedule": {"name": "linear", "steps": 3, "iterations": 4}, "prune.criterion": "activation"}, store=root)
+    reselections = [json.loads((f / MANIFEST).read_text())["inputs"]["reselection"] for f in (root / "prune").iterdir()]
+    assert any(given for given in reselections)
+    dense, engine = package.rows[0].latency, package.rows[-1].latency
+    assert dense is not None
+    assert engine is not None
+    assert engine.p50 <= 0.36 * dense.p50
+    assert set(package.decisions.kept_widths) == set(package.decisions.fit.widths)
 
 
 def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path) -> None:

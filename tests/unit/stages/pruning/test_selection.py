@@ -1,15 +1,22 @@
 from itertools import product
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.errors import BudgetError
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from stages.characterize import corner_points
+from stages.models.cifar_resnet import resnet8
 from stages.pruning.config import PruneConfig
 from stages.pruning.fitting import fit_widths
 from stages.pruning.groups import Group, Widths
 from stages.pruning.limits import width_options
+from stages.pruning.operators import NetworkLatency, list_operators
+from stages.pruning.reselection import Reselection
 from stages.pruning.selection import select_widths, total_value, values_from_scores
+from stages.pruning.surgery import find_groups
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 
@@ -80,6 +87,26 @@ def test_the_closed_loop_ends_within_the_budget_when_the_table_is_wrong(wrong_by
     fit = fit_widths(values, OPTIONS, Chain(), 2.5, config, truth)
     assert truth(fit.widths) <= 2.5 * (1 - config.margin)
     assert 1 <= len(fit.rounds) <= config.rounds
+
+
+def test_choosing_again_never_widens_what_is_left() -> None:
+    network, shape = resnet8(in_channels=1, num_classes=10), (1, 16, 16)
+    groups = find_groups(network, shape)
+    operators = list_operators(network, groups, shape)
+    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in corner_points(operators, 4)]
+    meta = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 4}
+    table = LatencyTable(TableMeta.model_validate({**meta, "clock": "c", "statistic": "s", "date": "d"}), entries)
+    latency = NetworkLatency(table, operators, Calibration())
+    options = {g.name: width_options(g, step=4, floor=0.1) for g in groups}
+    dense = {g.name: g.width for g in groups}
+    again = Reselection.within(0.5 * latency(dense), latency, options, "none")
+    assert Reselection.model_validate_json(again.model_dump_json()).identity() == again.identity()
+    generator = torch.Generator().manual_seed(0)
+    left = tuple(g.model_copy(update={"width": max(4, g.width * 3 // 4)}) for g in groups)
+    widths = again.choose({g.name: torch.rand(g.width, generator=generator) for g in left}, left)
+    assert all(widths[g.name] <= g.width for g in left)
+    assert latency(widths) <= again.limit_ms
+    assert all(width in options[name] for name, width in widths.items())
 
 
 def test_without_a_device_the_prediction_decides() -> None:
