@@ -199,10 +199,10 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
 
 
 def run_all(settings: Sequence[Setting], file: Path, options: argparse.Namespace) -> list[Outcome]:
-    """Run what `file` does not hold yet, trunks first, and write every outcome there as soon as it is known."""
+    """Run what `file` does not hold yet, and write every outcome there as soon as it is known."""
     overrides = {"training.epochs": options.epochs} if options.epochs else {}
     known = {outcome.setting: outcome for outcome in load_outcomes(file)} if not options.fresh else {}
-    missing = [setting for setting in dict.fromkeys(settings) if setting not in known]
+    missing = [setting for setting in dict.fromkeys(settings) if setting not in known and not options.summarise]
     if missing:
         folder = Path(options.store or tempfile.mkdtemp(prefix="arena-"))
         context = multiprocessing.get_context("spawn")
@@ -216,7 +216,7 @@ def run_all(settings: Sequence[Setting], file: Path, options: argparse.Namespace
                         known[outcome.setting] = outcome
                     save_outcomes(file, known.values(), options, overrides)
                     print(f"{time.monotonic() - started:6.0f} s  {done}/{len(batch)}  {describe(outcome)}", flush=True)
-    return [known[setting] for setting in dict.fromkeys(settings)]
+    return [known[setting] for setting in dict.fromkeys(settings) if setting in known]
 
 
 def load_outcomes(file: Path) -> list[Outcome]:
@@ -240,6 +240,12 @@ def write_summary(file: Path, summary: object) -> None:
     file.write_text(json.dumps({"summary": summary, **{key: value for key, value in facts.items() if key != "summary"}}, indent=1) + "\n")
 
 
+def shown(interval: tuple[float, float | None]) -> str:
+    """Return a mean with its interval."""
+    mean, spread = interval
+    return f"{mean:.2f}" + (f" ± {spread:.2f}" if spread is not None else "")
+
+
 def describe(outcome: Outcome) -> str:
     """Return one line about an outcome."""
     s = outcome.setting
@@ -247,9 +253,9 @@ def describe(outcome: Outcome) -> str:
     return f"seed {s.seed} budget {s.budget:.0%} epoch {outcome.epoch:g}{f'+{s.finetune}' if s.finetune else ''} {how}: top-1 {outcome.test_top1:.4f}"
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half width of its 95 % interval by Student's t; nan of fewer than two values."""
-    spread = statistics.stdev(values) / len(values) ** 0.5 * float(student.ppf(0.975, len(values) - 1)) if len(values) > 1 else float("nan")
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and the half width of its 95 % interval by Student's t; None of fewer than two values."""
+    spread = statistics.stdev(values) / len(values) ** 0.5 * float(student.ppf(0.975, len(values) - 1)) if len(values) > 1 else None
     return statistics.mean(values), spread
 
 
@@ -270,6 +276,7 @@ def parse(what: str) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=None, help="a shorter cycle, for trials")
     parser.add_argument("--store", default=None, help="keep the trunks here; a temporary folder otherwise")
     parser.add_argument("--fresh", action="store_true", help="run again what the results hold already")
+    parser.add_argument("--summarise", action="store_true", help="run nothing: summarise and draw what the results hold")
     return parser.parse_args()
 
 

@@ -4,13 +4,14 @@ python benchmarks/criteria.py [--device cuda --workers 12]      # results/criter
 """
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, write_summary
+from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 
 from stages.pruning.scores import Criterion
 from stages.training.distillation import DistillConfig
 
+Tables = dict[str, dict[str, dict[str, Any]]]
 EPOCH, BUDGET = 6, 0.22
 STEPS = {"steps": 8, "iterations": 24}
 SCHEDULES = [{"name": "one_shot"}, *({"name": name, **STEPS} for name in ("linear", "geometric", "cubic"))]
@@ -30,8 +31,8 @@ def main() -> None:
     write_summary(file, summary)
     for table, rows in summary.items():
         print(f"\n{table}")
-        for label, (mean, spread, difference, uncertainty) in sorted(rows.items(), key=lambda row: -row[1][0]):
-            print(f"  {label:34} {mean:6.2f} ± {spread:.2f}   against the first {difference:+.2f} ± {uncertainty:.2f}")
+        for label, row in rows.items():
+            print(f"  {label:34} {shown(row['top1']):14} {shown(row['minus_magnitude_l2']):14} {row['seeds']} seeds")
     draw(summary, file.with_suffix(".svg"))
 
 
@@ -49,17 +50,18 @@ def settings_of(seeds: int) -> list[Setting]:
     return list(dict.fromkeys(found))
 
 
-def summarise(outcomes: list[Outcome]) -> dict[str, dict[str, tuple[float, float, float, float]]]:
-    """Return tables of test top-1 in percent: mean and 95 % interval over the seeds, and the same of the paired difference to magnitude_l2, one-shot."""
+def summarise(outcomes: list[Outcome]) -> Tables:
+    """Return tables of test top-1 in percent, best first: mean and 95 % interval over the seeds, and of the difference by seed to magnitude_l2 in one shot."""
     cells = by_setting(outcomes, label_of)
     base = cells["criterion", "magnitude_l2"]
     cells["schedule", "magnitude_l2 one_shot"] = cells["training", "plain"] = base
     cells["schedule", "bn_gradient one_shot"] = cells["criterion", "bn_gradient"]
-    tables: dict[str, dict[str, tuple[float, float, float, float]]] = {}
+    tables: Tables = {}
     for (table, label), by_seed in cells.items():
         pairs = [(o.test_top1 - base[seed].test_top1) * 100 for seed, o in by_seed.items()]
-        tables.setdefault(table, {})[label] = (*mean_interval([o.test_top1 * 100 for o in by_seed.values()]), *mean_interval(pairs))
-    return tables
+        top1 = mean_interval([o.test_top1 * 100 for o in by_seed.values()])
+        tables.setdefault(table, {})[label] = {"top1": top1, "minus_magnitude_l2": mean_interval(pairs), "seeds": len(by_seed)}
+    return {table: dict(sorted(rows.items(), key=lambda row: -row[1]["top1"][0])) for table, rows in tables.items()}
 
 
 def label_of(outcome: Outcome) -> tuple[str, str]:
@@ -74,22 +76,26 @@ def label_of(outcome: Outcome) -> tuple[str, str]:
     return "criterion", s.criterion + ("" if s.normalisation == "none" else f" / {s.normalisation}")
 
 
-def draw(summary: dict[str, dict[str, tuple[float, float, float, float]]], file: Path) -> None:
-    """Draw one panel per table, best on top."""
+def draw(summary: Tables, file: Path) -> None:
+    """Draw one panel per table, best on top; what has fewer than three seeds is left out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    heights = [len(rows) for rows in summary.values()]
-    figure, axes = pyplot.subplots(len(summary), 1, figsize=(7, 0.24 * sum(heights) + 2), sharex=True, height_ratios=heights, layout="constrained")
-    for axis, (table, rows) in zip(axes, summary.items(), strict=True):
-        ordered = sorted(rows.items(), key=lambda row: row[1][0])
-        axis.errorbar([r[0] for _, r in ordered], range(len(ordered)), xerr=[r[1] for _, r in ordered], fmt="o", ms=4, capsize=2)
-        axis.set_yticks(range(len(ordered)), [label for label, _ in ordered], fontsize=7)
+    panels = {table: {label: row["top1"] for label, row in rows.items() if row["seeds"] >= 3} for table, rows in summary.items()}
+    panels = {table: rows for table, rows in panels.items() if len(rows) > 1}
+    heights = [len(rows) + 1 for rows in panels.values()]
+    figure, axes = pyplot.subplots(
+        len(panels), 1, figsize=(7, 0.26 * sum(heights) + 1), sharex=True, height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axis, (table, rows) in zip(axes[:, 0], panels.items(), strict=True):
+        ordered = list(reversed(rows.items()))
+        axis.errorbar([mean for _, (mean, _) in ordered], range(len(ordered)), xerr=[spread for _, (_, spread) in ordered], fmt="o", ms=4, capsize=2)
+        axis.set_yticks(range(len(ordered)), [label for label, _ in ordered], fontsize=8)
         axis.set_title(table, fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
-    axes[-1].set_xlabel(f"test top-1, % (95 % interval over seeds), pruned at epoch {EPOCH} to {BUDGET:.0%} of the dense latency")
+    axes[-1, 0].set_xlabel(f"test top-1, % (95 % interval over seeds)\npruned at epoch {EPOCH} of 20 to {BUDGET:.0%} of the dense latency", fontsize=8)
     figure.savefig(file)
 
 

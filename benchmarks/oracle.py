@@ -11,6 +11,8 @@ from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, r
 EPOCHS = (0, 1, 2, 4, 6, 8, 10, 13, 16)
 FINETUNE = (5, 10)
 BUDGETS = (0.5, 0.3)
+LOWEST = 86
+"""Of the plot, in percent; what lies below is written there."""
 CRITERIA = ("magnitude_l2", "bn_gradient")
 
 
@@ -87,6 +89,9 @@ def draw(outcomes: list[Outcome], summary: dict[str, object], file: Path) -> Non
                 for (c, b, label), by_seed in cells.items()
                 if (c, b) == (criterion, budget) and label.replace(".", "").isdigit()
             )
+            for epoch, mean, _ in points:
+                if mean < LOWEST:
+                    axis.annotate(f"{mean:.1f}", (epoch, LOWEST), ha="center", va="bottom", fontsize=8, color=colours[budget])
             axis.errorbar(*zip(*points, strict=True), marker="o", ms=4, capsize=2, color=colours[budget], label=f"pruned to {budget:.0%} latency")
             epi = cells[criterion, budget, "epi"].values()
             axis.plot([o.epoch for o in epi], [o.test_top1 * 100 for o in epi], "*", ms=11, color=colours[budget], mec="black", label=f"EPI, {budget:.0%}")
@@ -105,7 +110,7 @@ def draw(outcomes: list[Outcome], summary: dict[str, object], file: Path) -> Non
                     label=f"trained, {length} epochs more, {budget:.0%}",
                 )
         axis.axhline(dense[0], color="grey", ls=":", label="dense")
-        axis.set(title=criterion, xlabel="epoch at which the network is pruned")
+        axis.set(title=criterion, xlabel="epoch at which the network is pruned", ylim=(LOWEST, None))
     axes[0].set_ylabel("test top-1, %  (95 % interval over seeds)")
     axes[1].legend(fontsize=7, loc="lower left")
     figure.savefig(file)

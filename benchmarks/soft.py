@@ -3,7 +3,7 @@
 python benchmarks/soft.py [--device cuda --workers 12]      # results/soft.json
 """
 
-from arena import RESULTS, Setting, by_setting, mean_interval, parse, run_all, write_summary
+from arena import RESULTS, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 from criteria import BUDGET, EPOCH, STEPS
 
 from stages.pruning.schedule import ScheduleConfig
@@ -31,7 +31,7 @@ def main() -> None:
         found = cells[schedule]
         pairs = [(outcome.test_top1 - base[seed].test_top1) * 100 for seed, outcome in found.items()]
         rows[label] = {"top1": mean_interval([o.test_top1 * 100 for o in found.values()]), "minus_linear": mean_interval(pairs)}
-        print(f"{label:14} {rows[label]['top1'][0]:.2f} ± {rows[label]['top1'][1]:.2f}   against linear {rows[label]['minus_linear'][0]:+.2f}")
+        print(f"{label:14} {shown(rows[label]['top1'])}   against linear {shown(rows[label]['minus_linear'])}")
     write_summary(file, rows)
 
 
