@@ -1,13 +1,14 @@
-"""Cutting at once, in steps, and in steps behind reversible masks, at equal latency and training.
+"""Cutting at once, in steps, and in steps behind reversible masks, at equal latency and training: a cycle of ten epochs, cut from the third on.
 
 python benchmarks/soft.py [--device cuda --workers 12]      # results/soft.json
 """
 
 from arena import RESULTS, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
-from criteria import BUDGET, EPOCH, STEPS
+from criteria import BUDGET, STEPS
 
 from stages.pruning.schedule import ScheduleConfig
 
+CYCLE, EPOCH = 10, 3
 KINDS = {
     "one_shot": ScheduleConfig(),
     "linear": ScheduleConfig(name="linear", **STEPS),
@@ -18,6 +19,7 @@ KINDS = {
 def main() -> None:
     """Run and summarise."""
     options = parse("One cut, cuts in steps, and reversible masks")
+    options.epochs = options.epochs or CYCLE
     settings = [
         Setting(seed=seed, budget=BUDGET, epoch=EPOCH, criterion="bn_gradient", schedule=schedule)
         for seed in range(options.seeds)
