@@ -54,7 +54,6 @@ def compress(
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
     """
     loaded, profiles = load(recipe, profile, overrides)
-    require_device(loaded.training)
     for target in profiles:
         check_target(target.target)
     require_writable_folder(store, "--store")
@@ -71,11 +70,13 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
 
     Raises:
         ConfigError: One of them does not exist, or is not valid.
+        DeviceUnavailable: The recipe trains on a GPU that is not here.
     """
     overrides = overrides or {}
     prefix = "profile."
     for_profiles = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
     loaded = load_recipe(recipe, {key: value for key, value in overrides.items() if not key.startswith(prefix)})
+    require_device(loaded.training)
     names = [profile] if isinstance(profile, str) else list(dict.fromkeys(profile or [loaded.profile]))
     profiles = [load_profile(name, for_profiles) for name in names]
     found = [profile.name for profile in profiles]

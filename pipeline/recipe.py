@@ -45,8 +45,8 @@ class Recipe(Record):
             raise ValueError("prune.epi.latest leaves no check before it: raise it, training.epochs or training.checks_per_epoch")
         if (self.prune.policy.epoch or 0) > training.epochs:
             raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
-        if self.prune.schedule.soft and training.precision == "fp16":
-            raise ValueError("prune.schedule.soft scores masked channels by unscaled gradients: set training.precision to fp32 or bf16")
+        if self.prune.schedule.soft and self.prune.criterion == "bn_gradient" and training.precision == "fp16":
+            raise ValueError("prune.schedule.soft scores masked channels by gradients that fp16 scales: set training.precision to fp32 or bf16")
         return self
 
 

@@ -13,13 +13,14 @@ from stages.characterize import characterize
 from stages.checkpoints import load_scores
 from stages.compile import compile as compile_engine
 from stages.measurements import Race
-from stages.models.registry import build_network, require_logits
+from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.fitting import Fit, fit_widths
 from stages.pruning.groups import Group, WidthPlan, Widths
 from stages.pruning.limits import prunable, shares, width_options
 from stages.pruning.operators import NetworkLatency, Operator, list_operators
+from stages.pruning.regularisers import make_regulariser
 from stages.pruning.reselection import Reselection
-from stages.pruning.scores import normalise
+from stages.pruning.scores import normalise, require_scores
 from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.race import race
@@ -47,16 +48,17 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     """Build the recipe's network and find what can be pruned in it.
 
     Raises:
-        ConfigError: The network does not exist, does not run, cannot be traced, or has nothing to prune.
+        ConfigError: The network does not exist, does not run, cannot be traced, shares weights between layers, lacks what the
+            criterion or the regulariser needs, or has nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
     require_logits(network, image_shape, num_classes)
+    require_own_weights(network)
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
         say(f"group {name} is left whole: {reason}")
-    layers = [name for name, _ in network.named_modules() if name]
-    groups = prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, layers)
+    groups = prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, network)
     if not groups:
         raise ConfigError(
             describe(
@@ -66,6 +68,8 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
                 fix="choose another model, or keep fewer layers whole",
             )
         )
+    require_scores(network, groups, recipe.prune.criterion)
+    make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
     return Network(image_shape, num_classes, groups, list_operators(network, groups, image_shape))
 
 

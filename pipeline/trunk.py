@@ -28,6 +28,7 @@ class Watch:
         self._tau = threshold(config.epi, config.criterion)
         self._seen: list[Widths] = []
         self._curve: list[float | None] = []
+        self._epochs: list[float] = []
 
     def check(self, segment: Checkpoint, *, epoch: float, latest: bool) -> None:
         """Look at the trunk after a segment; `latest` says that EPI gets no later check."""
@@ -35,6 +36,7 @@ class Watch:
             return
         config, name = self._config, self.target.profile.name
         self._seen.append(self.target.choose(segment))
+        self._epochs.append(epoch)
         self._curve = epi_curve(self._seen, config.epi.window)
         shown = "-" if self._curve[-1] is None else f"{self._curve[-1]:.3f}"
         say(f"{name}: check {len(self._curve)}  EPI {shown} (fires at {self._tau:g})")
@@ -44,7 +46,15 @@ class Watch:
 
     def branch(self, segment: Checkpoint, *, epoch: float, stable: bool) -> None:
         """Leave the trunk here."""
-        self.trigger = Trigger(policy=self._config.policy.name, check=len(self._curve), epoch=epoch, stable=stable, tau=self._tau, curve=tuple(self._curve))
+        self.trigger = Trigger(
+            policy=self._config.policy.name,
+            check=len(self._curve),
+            epoch=epoch,
+            stable=stable,
+            tau=self._tau,
+            epochs=tuple(self._epochs),
+            curve=tuple(self._curve),
+        )
         self.segment = segment
         say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
 
@@ -71,13 +81,14 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
                 fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
             )
         )
-    removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - stops[-1]
+    branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
+    removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - branches.get(policy.name, stops[-1])
     if removal > room and not policy.finetune:
         raise ConfigError(
             describe(
                 "prune.schedule does not end before the training does",
                 given=f"{removal} optimizer steps of removal",
-                allowed=f"at most {room}, what is left after the latest check",
+                allowed=f"at most {room}, what is left of the cycle",
                 fix="lower prune.schedule.steps, its iterations, or prune.epi.latest",
             )
         )

@@ -37,8 +37,7 @@ def draw_training(file: Path, trigger: Trigger, history: Sequence[History]) -> N
 
 
 def _draw_epi(axis: "Axes", trigger: Trigger) -> None:
-    per_check = trigger.epoch / trigger.check if trigger.check else 0
-    points = [((check + 1) * per_check, value) for check, value in enumerate(trigger.curve) if value is not None]
+    points = [(epoch, value) for epoch, value in zip(trigger.epochs, trigger.curve, strict=True) if value is not None]
     if points:
         axis.plot(*zip(*points, strict=True), marker="o", ms=3, color="tab:blue")
     axis.axhline(trigger.tau, ls=":", color="grey")

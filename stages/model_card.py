@@ -1,5 +1,7 @@
 """The model card of a package, in Markdown."""
 
+import json
+
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
@@ -37,7 +39,7 @@ Classes: {", ".join(dataset.classes)}.
 Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built for {engine.info.device}; `model.onnx` is what it was built from.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}{_regulariser(decisions)}
 
 | group | dense | asked | kept |
 |---|---|---|---|
@@ -48,6 +50,12 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 ## Licences
 Data: {dataset.licence}. Weights: trained from scratch on these data alone.
 """
+
+
+def _regulariser(decisions: Decisions) -> str:
+    """Return what pulled at the trunk, whose end is the dense reference."""
+    name = json.loads(decisions.recipe)["prune"]["regulariser"]["name"]
+    return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
 
 
 def _quantisation(final: Checkpoint) -> str:

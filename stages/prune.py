@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import load_scores, load_training, save_training
+from stages.checkpoints import STATISTICS, load_scores, load_tensors, load_training, save_training
 from stages.pruning.groups import WidthPlan
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.removal import Removal
@@ -19,7 +19,7 @@ from stages.training.phase import Phase
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=5, tools=("torch", "torch-pruning"))
+@stage(version=6, tools=("torch", "torch-pruning"))
 def prune(
     out_dir: Path,
     dense: Checkpoint,
@@ -54,7 +54,15 @@ def prune(
 
     with reproducible(training):
         removal = Removal(load_training(dense, training), dense.image_shape, criterion, schedule, training.score_window)
-        stop = removal.run(plan.widths, load_scores(dense, criterion), reselection=reselection, start=dense.step, train=train_between, resume=out_dir / RESUME)
+        stop = removal.run(
+            plan.widths,
+            load_scores(dense, criterion),
+            reselection=reselection,
+            start=dense.step,
+            train=train_between,
+            observed=load_tensors(dense, STATISTICS),
+            resume=out_dir / RESUME,
+        )
         for network in {removal.state.network, removal.state.deployed}:
             reestimate_batchnorm(network, phase.batches, start=stop, count=batchnorm_batches)
         after_cut = phase.validation_top1(removal.state.deployed)

@@ -38,8 +38,8 @@ def recover(
     stop, rate = branch_end(pruned.step, phase.batches.per_epoch, training, finetune)
     with reproducible(training):
         state = load_training(pruned, training)
-        master = Teacher(load_network(teacher).to(training.device), distill) if teacher and distill else None
-        history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=master)
+        imitated = Teacher(load_network(teacher).to(training.device), distill) if teacher and distill else None
+        history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=imitated)
     save_tensors(out_dir / WEIGHTS, state.deployed.state_dict())
     return pruned.successor(out_dir, step=stop, history=history)
 

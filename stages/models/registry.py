@@ -63,6 +63,21 @@ def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_cl
         )
 
 
+def require_own_weights(network: nn.Module) -> None:
+    """Refuse layers that share a parameter: a checkpoint holds every parameter once.
+
+    Raises:
+        ConfigError: Two names stand for one parameter.
+    """
+    first: dict[nn.Parameter, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if first.setdefault(parameter, name) != name:
+            problem = "two layers of the network share a parameter"
+            raise ConfigError(
+                describe(problem, given=f"{first[parameter]} and {name}", allowed="a parameter of its own for each", fix="untie them, or choose another model")
+            )
+
+
 def to_channels_last(network: nn.Module) -> None:
     """Lay four-dimensional weights out channels-last, which convolutions on a CPU are fastest in; done after every cut."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form

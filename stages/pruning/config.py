@@ -24,7 +24,7 @@ class PruneConfig(Record):
         schedule: How the removal is spread over training steps.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
         normalisation: How the scores of different groups are made comparable.
-        regulariser: What pulls whole channels towards zero in the trunk.
+        regulariser: What pulls whole channels towards zero in the trunk, and so in the dense reference, which is its end.
         keep: Globs over names of layers whose output channels all stay, and with them those that they are coupled with.
         floor: Least share of a group's channels, 0-1, that is kept.
         floors: Other floors for the groups of single layers: glob over names of layers to share; the last that matches counts.
@@ -57,4 +57,9 @@ class PruneConfig(Record):
         living = (*WEIGHT_CRITERIA, "bn_gradient", "activation")
         if self.schedule.soft and self.criterion not in living:
             raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
+        if self.policy.name == "initialisation":
+            if self.regulariser.name != "none":
+                raise ValueError("`regulariser` acts in the trunk, before the branch leaves: with the policy `initialisation` it has no time to")
+            if self.distill and self.distill.teacher == "trigger":
+                raise ValueError("`distill.teacher: trigger` is an untrained network with the policy `initialisation`: choose `trained`")
         return self

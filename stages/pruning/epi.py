@@ -30,7 +30,7 @@ class EpiConfig(Record):
     tau: Annotated[float, Field(ge=0, le=1)] | None = None
     window: Annotated[int, Field(ge=1)] = 5
     monotone: Annotated[int, Field(ge=0)] = 5
-    latest: Annotated[float, Field(gt=0, le=1)] = 0.5
+    latest: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class Trigger(Record):
@@ -42,6 +42,7 @@ class Trigger(Record):
         epoch: Epochs trained until then.
         stable: False if pruning happened at the latest check though EPI had not settled.
         tau: Threshold of EPI.
+        epochs: Epochs trained at each check.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
     """
 
@@ -50,6 +51,7 @@ class Trigger(Record):
     epoch: float
     stable: bool
     tau: float
+    epochs: tuple[float, ...]
     curve: tuple[float | None, ...]
 
     @property

@@ -17,6 +17,11 @@ def by_output(layer: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flatten(1)
 
 
+def channel_axis(module: nn.Module) -> int:
+    """Return the dimension of a module's inputs and outputs that holds its channels."""
+    return -1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1
+
+
 def num_outputs(layer: Layer) -> int:
     """Return the number of output channels that the weight has, whatever the layer's attributes say."""
     return len(by_output(layer, layer.weight))

@@ -4,21 +4,25 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from math import ceil
 
+from torch import nn
+
 from profiles.errors import ConfigError, describe, suggestion
 from stages.pruning.groups import Group
 
 
-def prunable(groups: tuple[Group, ...], keep: Iterable[str], layers: Iterable[str]) -> tuple[Group, ...]:
+def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module) -> tuple[Group, ...]:
     """Return the groups that are not to be kept whole.
 
     Args:
         groups: All groups.
-        keep: Globs over names of layers; a layer's output channels are kept, and so are those coupled with them.
-        layers: Names of all layers of the network, for layers that are in no group anyway.
+        keep: Globs over names of layers or of what holds them; a layer's output channels are kept, and so are those coupled
+            with them.
+        network: Where the groups were found.
 
     Raises:
         ConfigError: A glob matches no layer.
     """
+    layers = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters(recurse=False))]
     whole = {group.name for pattern in keep for group in _matching(pattern, groups, layers, "prune.keep")}
     return tuple(group for group in groups if group.name not in whole)
 
@@ -60,11 +64,16 @@ def shares(groups: tuple[Group, ...], given: Mapping[str, float], default: float
 
 
 def _matching(pattern: str, groups: tuple[Group, ...], layers: Iterable[str], what: str) -> list[Group]:
-    """Return the groups that a layer of the pattern's name produces channels of."""
+    """Return the groups of which a layer that the pattern matches, itself or by what holds it, produces channels."""
     producers = {group.name: {m.module for m in group.members if m.side == "out"} for group in groups}
     names = sorted(set(layers).union(*producers.values()))
-    if not any(fnmatchcase(name, pattern) for name in names):
-        raise ConfigError(
-            describe(f"{what}: no layer has this name{suggestion(pattern, names)}", given=pattern, allowed=names, fix="use a layer's name, or a glob over them")
-        )
-    return [group for group in groups if any(fnmatchcase(name, pattern) for name in producers[group.name])]
+    if not any(_matches(name, pattern) for name in names):
+        problem = f"{what}: no layer{'' if layers else ' whose channels may be pruned'} has this name{suggestion(pattern, names)}"
+        raise ConfigError(describe(problem, given=pattern, allowed=names, fix="use a layer's name, that of what holds it, or a glob over them"))
+    return [group for group in groups if any(_matches(name, pattern) for name in producers[group.name])]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern matches a layer's name or that of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:depth]), pattern) for depth in range(1, len(parts) + 1))

@@ -1,7 +1,7 @@
 """Cutting a network in steps while it trains: re-scored and re-selected before every cut, the training's state carried through."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -47,7 +47,17 @@ class Removal:
         state.network.to(state.config.device)
         self._image_shape, self._criterion, self._schedule, self._window = image_shape, criterion, schedule, window
 
-    def run(self, final: Widths, scores: Scores, *, reselection: Reselection | None, start: int, train: Train, resume: Path | None = None) -> int:
+    def run(
+        self,
+        final: Widths,
+        scores: Scores,
+        *,
+        reselection: Reselection | None,
+        start: int,
+        train: Train,
+        observed: Mapping[str, torch.Tensor] | None = None,
+        resume: Path | None = None,
+    ) -> int:
         """Cut down to the final widths and return the optimizer step at which the last cut is done.
 
         Args:
@@ -56,6 +66,7 @@ class Removal:
             reselection: Chooses the final widths again before each later cut; None keeps them.
             start: Optimizer step of the first cut.
             train: Trains between two cuts.
+            observed: State of the trunk's `BatchStatistics`, whose averages go on; None begins new ones.
             resume: Folder for the progress after each cut, from which a killed run goes on.
         """
         schedule, done = self._schedule, 0
@@ -65,11 +76,13 @@ class Removal:
         if resume and (progress := load_progress(resume)):
             parts, facts = progress
             done, final, scores, start = facts["done"], facts["final"], parts["scores"], facts["start"]
+            observed = parts["observed"]
             self._rebuild(parts, facts)
             groups = self._groups()
             if masks:
                 masks = Masks(self.state.network, groups)
                 masks.set({name: tuple(channels) for name, channels in facts["masked"].items()})
+                masks.returned = facts["returned"]
         for step in range(done + 1, schedule.steps + 1):
             if reselection and step > 1:
                 final = reselection.choose(scores, groups)
@@ -78,16 +91,19 @@ class Removal:
                 masks.set(chosen)
             else:
                 self._cut(groups, chosen)
+                observed = observed and BatchStatistics.cut(observed, chosen)
             if step == schedule.steps:
                 break
             groups = self._groups()
             statistics = BatchStatistics(self.state.network, groups, self._window, masks)
+            if observed:
+                statistics.restore(observed)
             with masks.enforced() if masks else nullcontext():
                 train(self.state, statistics, start)
             start += schedule.iterations
-            scores = self._score(groups, statistics)
+            scores, observed = self._score(groups, statistics), statistics.state()
             if resume:
-                parts = {"weights": self.state.network.state_dict(), "training": self.state.tensors(), "scores": scores}
+                parts = {"weights": self.state.network.state_dict(), "training": self.state.tensors(), "scores": scores, "observed": observed}
                 facts = {"done": step, "final": final, "start": start, "kept": self.kept, "masked": chosen if masks else {}, "difference": self.difference}
                 save_progress(resume, parts, facts | {"returned": masks.returned if masks else 0})
         self.returned = masks.returned if masks else 0
@@ -133,7 +149,7 @@ class Removal:
         cut(network, find_groups(network, self._image_shape), kept, self._image_shape)
         network.load_state_dict(parts["weights"])
         self.kept, self.difference = kept, float(str(facts["difference"]))
-        self._go_on_with(network, parts["training"])
+        self._go_on_with(network, parts.get("training", {}))
 
     def _groups(self) -> tuple[Group, ...]:
         network = self.state.network

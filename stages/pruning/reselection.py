@@ -58,6 +58,6 @@ class Reselection(Record):
         """
         left = {group.name: group.width for group in groups}
         options = {name: tuple(width for width in widths if width <= left[name]) for name, widths in self.options.items()}
-        comparable = normalise(scores, groups, self.normalisation)
+        comparable = normalise(scores, tuple(group for group in groups if group.name in options), self.normalisation)
         values = values_from_scores({name: comparable[name].tolist() for name in options}, options)
         return select_widths(values, options, self.latency, self.limit_ms)

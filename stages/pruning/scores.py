@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from profiles.errors import ConfigError, describe
 from stages.pruning.groups import Group
 from stages.pruning.layers import Layer, by_output
 
@@ -73,6 +74,24 @@ def weight_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[str, Sc
     return {name: {group.name: score(network, group) for group in groups} for name, score in WEIGHT_CRITERIA.items()}
 
 
+def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Criterion) -> None:
+    """Refuse a criterion that cannot tell the channels of some groups apart.
+
+    Raises:
+        ConfigError: ``bn_scale``, and a group has no BatchNorm with a scale.
+    """
+    without = [group.name for group in groups if not gates(network, group)]
+    if criterion == "bn_scale" and without:
+        raise ConfigError(
+            describe(
+                "prune.criterion bn_scale scores channels by their BatchNorm, which some groups lack",
+                given=", ".join(without),
+                allowed="a BatchNorm with a scale behind every layer that is pruned",
+                fix="choose another criterion, or name these layers in prune.keep",
+            )
+        )
+
+
 def _bn_scale(network: nn.Module, group: Group) -> torch.Tensor:
     total = torch.zeros(group.width)
     for bn, rows, channels in gates(network, group):
@@ -116,14 +135,14 @@ def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how
         scores: By group.
         groups: The groups, whose structure tells which are isomorphic.
         how: ``none``; ``local``: each group's mean is 1; ``global``: the mean over all channels is 1; ``isomorphic``: the mean
-            over the groups of one structure is 1 (Fang et al., arXiv 2407.04616).
+            over the groups of one structure is 1, whatever their widths (Fang et al., arXiv 2407.04616).
     """
     lowest = {name: vector - vector.min().clamp_max(0) for name, vector in scores.items()}  # movement can be negative
     if how == "none":
         return lowest
     kin: dict[object, list[str]] = {}
     for group in groups:
-        structure = tuple((m.side, len(m.indices)) for m in group.members)
+        structure = tuple(m.side for m in group.members)
         kin.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
     means = {name: torch.cat([lowest[other] for other in names]).mean() for names in kin.values() for name in names}
     return {name: vector / means[name].clamp_min(1e-12) for name, vector in lowest.items() if name in means}

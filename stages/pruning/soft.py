@@ -1,7 +1,8 @@
 """The reversible phase: channels that are zero for now, while their scores go on living.
 
 Whoever consumes a masked channel sees zeros in every forward, and no gradient passes back through it, as if it were gone. Its
-weights are held, so that it may return, as it was, as long as it has not been cut. What would change if it returned is
+weights are held but for momentum, which fades, and weight decay, which all share; so it may return as long as it has not been
+cut. What would change if it returned is
 measured at the mask m = 0: dL/dm = sum x * dL/dx over images and positions, x the channel as its consumers would see it. That
 is the first-order change of the loss, as `bn_gradient` has it for a channel that is there: both are compared as they are.
 """
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from stages.pruning.groups import Group, Kept
+from stages.pruning.layers import channel_axis
 
 
 class Masks:
@@ -50,7 +52,9 @@ class Masks:
     def enforced(self) -> Iterator[None]:
         """Keep the masked channels at zero meanwhile, in training and evaluation."""
         handles = [
-            module.register_forward_pre_hook(lambda _, inputs, place=(name, positions, channels): (self._mask(inputs[0], *place), *inputs[1:]))
+            module.register_forward_pre_hook(
+                lambda module, inputs, place=(name, positions, channels): (self._mask(inputs[0], channel_axis(module), *place), *inputs[1:])
+            )
             for name, module, positions, channels in self._places
         ]
         try:
@@ -66,15 +70,15 @@ class Masks:
             total.zero_()
         return found
 
-    def _mask(self, x: torch.Tensor, name: str, positions: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-        kept = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+    def _mask(self, x: torch.Tensor, axis: int, name: str, positions: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+        kept = torch.ones(x.shape[axis], dtype=x.dtype, device=x.device)
         kept[positions] = self._kept[name][channels].to(x.dtype)
-        masked = x * kept.reshape(1, -1, *[1] * (x.ndim - 2))
+        masked = x * kept.reshape([-1 if dimension == axis % x.ndim else 1 for dimension in range(x.ndim)])
         if masked.requires_grad:
             seen = x.detach()
 
             def gate(gradient: torch.Tensor) -> None:
-                change = (seen * gradient).sum([0, *range(2, x.ndim)], dtype=torch.float32)
+                change = (seen * gradient).movedim(axis, 0).flatten(1).sum(1, dtype=torch.float32)
                 self._gates[name].index_add_(0, channels, change[positions])
 
             masked.register_hook(gate)  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.pruning.groups import Group
-from stages.pruning.layers import Layer, by_output
+from stages.pruning.groups import Group, Kept
+from stages.pruning.layers import Layer, by_output, channel_axis
 from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from stages.pruning.soft import Masks
 from stages.training.batches import Batches
@@ -74,6 +74,7 @@ class BatchStatistics:
         self._device = next(network.parameters()).device
         self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA}
         self._weight, self._seen = 0.0, 0
+        self._activations: list[tuple[str, _Rows, torch.Tensor]] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -92,8 +93,8 @@ class BatchStatistics:
     @torch.no_grad()
     def _activate(self, rows: _Rows, group: str, output: torch.Tensor) -> None:
         if self._seen % ACTIVATIONS_EVERY == 0:
-            mean = output.relu().mean([0, *range(2, output.ndim)], dtype=torch.float32)
-            rows.add(self._sums["activation"][group], mean * ACTIVATIONS_EVERY)
+            by_channel = output.relu().movedim(channel_axis(rows.module), 0).flatten(1)
+            self._activations.append((group, rows, by_channel.mean(1, dtype=torch.float32)))
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -115,10 +116,14 @@ class BatchStatistics:
             for name, value in batch.items():
                 self._sums[name][group].mul_(self._decay).add_(value)
             self._sums["activation"][group].mul_(self._decay)
+        for group, rows, mean in self._activations:
+            rows.add(self._sums["activation"][group], mean * ACTIVATIONS_EVERY)
+        self._activations.clear()
 
     def observe_untrained(self, batches: Batches, *, batches_seen: int) -> None:
         """Add the gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
         kept = {name: value.clone() for name, value in self._network.named_buffers()}
+        self._activations.clear()
         with self.watching():
             for step in range(batches_seen):
                 images, labels = batches.batch(step)
@@ -136,7 +141,13 @@ class BatchStatistics:
     def state(self) -> dict[str, torch.Tensor]:
         """Return what `restore` needs."""
         tensors = {f"{name}/{group}": total.clone() for name, sums in self._sums.items() for group, total in sums.items()}
+        tensors = {name: value.cpu() for name, value in tensors.items()}
         return {**tensors, WEIGHT: torch.tensor([self._weight, self._seen], dtype=torch.float64)}
+
+    @staticmethod
+    def cut(tensors: Mapping[str, torch.Tensor], kept: Kept) -> dict[str, torch.Tensor]:
+        """Return the state of the channels that a cut has left."""
+        return {key: value[list(kept[group])] if (group := key.partition("/")[2]) in kept else value for key, value in tensors.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from the state of an earlier segment."""

@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch import nn
 
 from stages.pruning.groups import Group, Kept, Member
-from stages.pruning.layers import Layer, num_outputs
+from stages.pruning.layers import Layer, channel_axis, num_outputs
 
 TOLERANCE = 1e-4
 """Largest difference between zeroing and removing channels, relative to the largest output (fp32)."""
@@ -156,7 +156,7 @@ def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tens
     def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
         if not isinstance(output, torch.Tensor):
             raise ValueError(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
-        return output.index_fill(-1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1, torch.tensor(positions), 0)
+        return output.index_fill(channel_axis(module), torch.tensor(positions), 0)
 
     return hook
 

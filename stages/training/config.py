@@ -38,7 +38,7 @@ class TrainConfig(Record):
         checks_per_epoch: Segments of the trunk per epoch, each ended by a check of EPI.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
-        device: Where the training runs: ``cpu`` or ``cuda``.
+        device: Where the training runs: ``cpu`` or ``cuda``, whose convolutions of FP32 are TF32, torch's default.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20

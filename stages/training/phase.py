@@ -79,15 +79,16 @@ class Phase:
             state.restore(parts.get("training", {}))
             for name, item in carried.items():
                 item.restore(parts.get(name, {}))
+        offset = 0 if self._name == "trunk" else stop % per_epoch  # a branch's epochs end with it, wherever it began
         while start < stop:
-            end = min((start // per_epoch + 1) * per_epoch, stop)
+            end = min(((start - offset) // per_epoch + 1) * per_epoch + offset, stop)
             if before_epoch:
                 before_epoch(start)
             loss = train_steps(
                 state, self.batches, start=start, stop=end, label=self._name, rate=rate or self.rate, observer=observer, penalty=penalty, teacher=teacher
             )
             figures = {"epoch": end / per_epoch, "loss": loss}
-            if end % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
+            if (end - offset) % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
                 figures["top1"] = self.validation_top1(state.deployed)
                 history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
             report(f"{self._name:6}", done=end, total=stop, unit="step", **figures)

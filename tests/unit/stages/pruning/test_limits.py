@@ -20,14 +20,31 @@ def options_of(overrides: dict[str, object]) -> dict[str, tuple[int, ...]]:
 def test_a_kept_layer_keeps_what_it_is_coupled_with() -> None:
     everything = set(network_of({}).dense_widths)
     left = set(network_of({"prune.keep": ["layer1.*.conv2", "layer3.0.conv1"]}).dense_widths)
+    assert everything - set(network_of({"prune.keep": ["layer2", "layer3.1"]}).dense_widths) == {
+        *(f"layer2.{block}.conv1" for block in range(3)),
+        "layer2.0.conv2",
+        "layer3.0.conv2",  # the stream of the third stage runs through layer3.1
+        "layer3.1.conv1",
+    }
     assert everything - left == {"conv1", "layer3.0.conv1"}  # layer1.*.conv2 adds to the stream that conv1 begins
 
 
 @pytest.mark.parametrize("key", ["keep", "floors", "caps"])
 def test_an_unknown_layer_is_refused_with_what_was_meant(key: str) -> None:
     given = ["layer1.0.convl"] if key == "keep" else {"layer1.0.convl": 0.5}
-    with pytest.raises(ConfigError, match=rf"prune\.{key}: no layer has this name \(did you mean 'layer1\.0\.conv[12]'"):
+    with pytest.raises(ConfigError, match=rf"prune\.{key}: no layer.* has this name \(did you mean 'layer1\.0\.conv[12]'"):
         options_of({f"prune.{key}": given})
+
+
+@pytest.mark.parametrize("given", ["relu", "layer4", "layer1.0.*.weight"])
+def test_what_has_no_channels_of_its_own_cannot_be_kept(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"prune\.keep: no layer has this name"):
+        network_of({"prune.keep": [given]})
+
+
+def test_a_floor_for_the_classifier_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"prune\.floors: no layer whose channels may be pruned has this name"):
+        options_of({"prune.floors": {"fc": 0.5}})
 
 
 def test_keeping_everything_is_refused() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.recipe import load_recipe
+from pipeline.recipe import Recipe, load_recipe
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError
 from stages.pruning.epi import EpiConfig
@@ -60,3 +60,22 @@ def test_a_branch_ends_with_the_cycle_or_with_a_fine_tuning_of_its_own() -> None
     stop, rate = branch_end(100, 10, training, FinetuneConfig(epochs=2, lr=0.2))
     assert stop == 120
     assert [rate(step) for step in (100, 110, 120)] == pytest.approx([0.2, 0.1, 0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [({"prune.regulariser.name": "bn_l1"}, "it has no time to"), ({"prune.distill": {"teacher": "trigger"}}, "is an untrained network")],
+)
+def test_what_needs_a_trunk_is_refused_at_initialisation(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("resnet-edge", {"prune.policy": {"name": "initialisation"}, **overrides})
+
+
+@pytest.mark.parametrize(("policy", "longest"), [({"name": "initialisation"}, 360), ({"name": "epoch", "epoch": 5}, 270), ({"name": "epi"}, 180)])
+def test_a_removal_may_last_from_its_branch_to_the_end_of_the_cycle(policy: dict[str, object], longest: int) -> None:
+    def recipe(iterations: int) -> Recipe:
+        return load_recipe("resnet-edge", {"prune.policy": policy, "prune.schedule": {"name": "linear", "steps": 2, "iterations": iterations}})
+
+    assert segment_stops(recipe(longest), images=18 * 64)[1] == 360
+    with pytest.raises(ConfigError, match=f"allowed: at most {longest},"):
+        segment_stops(recipe(longest + 1), images=18 * 64)

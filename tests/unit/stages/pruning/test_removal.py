@@ -124,8 +124,12 @@ def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, d
     removal.state.require_live()
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(small_model: ModelConfig, digits: Dataset, tmp_path: Path, soft: bool) -> None:
+@pytest.mark.parametrize(("soft", "momentum"), [(False, 0.9), (True, 0.9), (False, 0.0)])
+def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
+    small_model: ModelConfig, digits: Dataset, tmp_path: Path, soft: bool, momentum: float
+) -> None:
+    config = CONFIG.model_copy(update={"momentum": momentum})
+
     class Killed(Exception):
         pass
 
@@ -138,17 +142,31 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(small_model: M
             train_steps(state, batches, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=statistics)
 
         with reproducible(CONFIG):
-            state = trained(small_model, digits)
+            state = trained(small_model, digits, config)
             removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=4, iterations=2, soft=soft), "bn_gradient")
             removal.run(FINAL, scores_of(state.network, digits.image_shape), reselection=None, start=2, train=train, resume=folder)
-        return removal.kept, {**removal.state.network.state_dict(), **removal.state.tensors()}
+        facts = {"kept": removal.kept, "returned": removal.returned, "difference": removal.difference}
+        return facts, {**removal.state.network.state_dict(), **removal.state.tensors()}
 
     with pytest.raises(Killed):
         run(tmp_path / "killed", kill_at=6)
-    kept, tensors = run(tmp_path / "killed", kill_at=None)
-    expected_kept, expected = run(tmp_path / "undisturbed", kill_at=None)
-    assert kept == expected_kept
+    facts, tensors = run(tmp_path / "killed", kill_at=None)
+    expected_facts, expected = run(tmp_path / "undisturbed", kill_at=None)
+    assert facts == expected_facts
+    assert bool(facts["returned"]) == soft
     assert all(torch.equal(value, tensors[name]) for name, value in expected.items())
+
+
+def test_averages_of_the_trunk_go_on_through_the_cuts(small_model: ModelConfig, digits: Dataset) -> None:
+    state, batches = trained(small_model, digits), Batches(digits, CONFIG)
+    statistics = BatchStatistics(state.network, find_groups(state.network, digits.image_shape), 1000)
+    train_steps(state, batches, start=2, stop=4, label="t", rate=lambda _: 0.0, observer=statistics)
+    before, scores = statistics.scores()["snip"], scores_of(state.network, digits.image_shape)
+    seen: list[dict[str, torch.Tensor]] = []
+    removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=2, iterations=1), "snip")
+    removal.run(FINAL, scores, reselection=None, start=4, train=lambda _, s, __: seen.append(s.scores()["snip"]), observed=statistics.state())
+    first = best_channels(scores, {"conv1": 12})["conv1"]
+    torch.testing.assert_close(seen[0]["conv1"], before["conv1"][list(first)])
 
 
 def test_an_optimizer_of_dead_parameters_is_noticed(small_model: ModelConfig, digits: Dataset) -> None:
@@ -174,7 +192,10 @@ def test_a_removal_longer_than_the_training_is_refused_before_it() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [({"prune.criterion": "taylor"}, "by taylor none could return"), ({"training.precision": "fp16"}, "set training.precision to fp32 or bf16")],
+    [
+        ({"prune.criterion": "taylor"}, "by taylor none could return"),
+        ({"prune.criterion": "bn_gradient", "training.precision": "fp16"}, "set training.precision to fp32 or bf16"),
+    ],
 )
 def test_a_soft_removal_that_could_not_be_reversed_is_refused(overrides: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

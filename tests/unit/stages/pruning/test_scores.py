@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from profiles.errors import ConfigError
 from stages.models.cifar_resnet import resnet8, resnet20
 from stages.pruning.groups import Group
-from stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, weight_scores
+from stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, require_scores, weight_scores
 from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import find_groups
 
@@ -129,9 +130,20 @@ def test_isomorphic_groups_are_made_comparable_among_themselves() -> None:
     groups = find_groups(resnet20(in_channels=1, num_classes=10), SHAPE)
     scores = {g.name: torch.full((g.width,), float(i + 1)) for i, g in enumerate(groups)}
     normalised = normalise(scores, groups, "isomorphic")
-    blocks = [f"layer1.{i}.conv1" for i in range(3)]
-    assert [float(normalised[name][0]) for name in blocks] == pytest.approx([2 / 3, 1, 4 / 3])
-    assert float(normalised["conv1"][0]) == pytest.approx(1)
+    blocks = [f"layer{stage}.{i}.conv1" for stage in (1, 2, 3) for i in range(3)]
+    assert float(torch.cat([normalised[name] for name in blocks]).mean()) == pytest.approx(1)
+    assert float(normalised["conv1"][0] / normalised["conv1"].mean()) == pytest.approx(1)
+    half = tuple(g.model_copy(update={"members": tuple(m.model_copy(update={"indices": m.indices[::2]}) for m in g.members)}) for g in groups[:4])
+    again = normalise(scores, (*half, *groups[4:]), "isomorphic")
+    assert all(torch.equal(vector, again[name]) for name, vector in normalised.items())  # a cut leaves the kinship as it is
+
+
+def test_a_criterion_that_cannot_tell_channels_apart_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    groups = find_groups(network, (1, 16, 16))
+    with pytest.raises(ConfigError, match="which some groups lack\n  given:   0\n"):
+        require_scores(network, groups, "bn_scale")
+    require_scores(network, groups, "magnitude_l2")
 
 
 def test_equal_scores_give_numbers(groups: tuple[Group, ...]) -> None:

@@ -3,6 +3,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from stages.artifacts import Dataset
@@ -12,7 +13,7 @@ from stages.pruning.removal import Removal
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.soft import Masks
 from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import cut, find_groups
+from stages.pruning.surgery import cut, find_groups, refused_groups
 from stages.training.batches import Batches
 from stages.training.config import TrainConfig
 from stages.training.loop import train_steps
@@ -83,6 +84,39 @@ def test_the_gate_is_the_derivative_of_the_loss_by_the_mask(small_model: ModelCo
     assert float(gate[0]) == pytest.approx(abs(float(slope)), rel=1e-2)
     assert not gate[1:].any()
     assert not masks.take_gates()["layer2.0.conv1"].any()
+
+
+class Tokens(nn.Module):
+    """Patches as tokens (n, t, c) through linear layers, whose channels are last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 12, 4, 4)
+        self.hidden, self.back, self.head = nn.Linear(12, 20), nn.Linear(20, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.back(torch.relu(self.hidden(tokens))).mean(1))
+
+
+def test_channels_of_linear_layers_are_the_last_dimension() -> None:
+    torch.manual_seed(0)
+    network, shape = Tokens(), (1, 16, 16)
+    groups = tuple(g for g in find_groups(network, shape) if g.name not in refused_groups(network, find_groups(network, shape), shape))
+    kept = {"hidden": (0, 3, 4, 19)}
+    assert "hidden" in {g.name for g in groups}
+    masks, images = Masks(network, groups), torch.randn(3, *shape)
+    masks.set(kept)
+    statistics = BatchStatistics(network, groups, 4, masks)
+    with masks.enforced(), statistics.watching():
+        masked = network(images)
+        masked.square().sum().backward()
+        statistics.observe()
+    small = copy.deepcopy(network)
+    cut(small, groups, kept, shape)
+    torch.testing.assert_close(masked, small(images))
+    assert (statistics.scores()["bn_gradient"]["hidden"] > 0).any()
+    assert statistics.scores()["activation"]["hidden"].shape == (20,)
 
 
 def test_a_channel_whose_score_recovers_returns_and_is_kept(small_model: ModelConfig, digits: Dataset) -> None:

@@ -126,11 +126,13 @@ def test_the_average_is_what_is_deployed(small_model: ModelConfig, digits: Datas
 def test_an_overflown_batch_moves_nothing(small_model: ModelConfig, digits: Dataset) -> None:
     state = fresh(small_model, digits, CONFIG.model_copy(update={"precision": "fp16"}))
     before = state.network.fc.weight.detach().clone()
-    scale = state.tensors().get("scaler.scale")
+    state.backward(state.network(torch.zeros(2, *digits.image_shape)).sum())
+    state.step(0.0)
+    scale = state.tensors()["scaler.scale"]
     assert not state.backward(state.network(torch.ones(2, *digits.image_shape)).sum() * 1e38 * 10)
     state.step(0.1)
     assert torch.equal(state.network.fc.weight, before)
-    assert scale is None or state.tensors()["scaler.scale"] < scale
+    assert state.tensors()["scaler.scale"] < scale
 
 
 def test_distillation_by_hand() -> None:
@@ -183,3 +185,12 @@ def test_top1_by_hand() -> None:
 def test_a_gpu_that_is_not_here_is_refused() -> None:
     with pytest.raises(DeviceUnavailable, match=r"training\.device is not in this machine"):
         require_device(CONFIG.model_copy(update={"device": "cuda"}))
+
+
+def test_the_epochs_of_a_branch_end_with_it_wherever_it_began(small_model: ModelConfig, digits: Dataset, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"batch_size": 256})
+    phase, begun = Phase("branch", digits, config, tmp_path), []
+    per_epoch = phase.batches.per_epoch
+    history = phase.train(fresh(small_model, digits, config), (), start=3, stop=3 + 2 * per_epoch, rate=lambda _: 0.01, before_epoch=begun.append)
+    assert [line.step for line in history] == [3 + per_epoch, 3 + 2 * per_epoch]
+    assert begun == [3, 3 + per_epoch]
