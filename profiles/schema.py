@@ -98,7 +98,7 @@ class Target(Record):
 
     @model_validator(mode="after")
     def _has_rates(self) -> "Target":
-        unpublished = [p for p in ("fp32", *self.precisions) if self.device.peak is not None and self.device.peak.tera_ops(p) is None]
+        unpublished = [p for p in self.precisions if self.device.peak is not None and self.device.peak.tera_ops(p) is None]
         if unpublished:
             raise ValueError(f"`device.peak` lacks the rate of {unpublished[0]}: add it, or take {unpublished[0]} from `precisions`")
         return self
