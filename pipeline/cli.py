@@ -1,8 +1,9 @@
-"""The command line: `bonsai run`, `list`, `serve`, `verify`.
+"""The command line: `bonsai run`, `list`, `schema`, `serve`, `verify`.
 
 Everything heavy is imported by the command that needs it, so that help and typing errors cost nothing.
 """
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +34,13 @@ class Listing(StrEnum):
     models = "models"
     datasets = "datasets"
     backends = "backends"
+
+
+class Described(StrEnum):
+    """What `bonsai schema` can describe."""
+
+    profile = "profile"
+    recipe = "recipe"
 
 
 @app.command()
@@ -81,6 +89,17 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 
     for name, description in describe_all(what.value):
         typer.echo(f"{name:24}{description}")
+
+
+@app.command()
+def schema(what: Annotated[Described, typer.Argument(help="Kind of file.")]) -> None:
+    """Print the JSON schema of profile or recipe files, for editors that check and complete YAML.
+
+    Example: bonsai schema profile > profile.schema.json, and in a profile: # yaml-language-server: $schema=profile.schema.json
+    """
+    from pipeline.json_schema import schema_of
+
+    typer.echo(json.dumps(schema_of(what.value), indent=2))
 
 
 @app.command()

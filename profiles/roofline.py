@@ -30,7 +30,9 @@ def estimate_us(operator: OperatorClass, ci: int, co: int, *, peak: Peak, precis
     tiled_ci = 1 if operator.depthwise else ceil(ci / step) * step
     tiled_co = ceil(co / step) * step
     operations = 2 * pixels * tiled_ci * tiled_co * operator.kernel**2
-    rate = {"fp32": peak.fp32_tflops, "fp16": peak.fp16_tflops, "int8": peak.int8_tops}[precision] * 1e6
+    tera_ops = peak.tera_ops(precision)
+    assert tera_ops is not None  # the profile's schema asks for it
+    rate = tera_ops * 1e6
     inputs = pixels * operator.stride**2 * ci
     outputs = pixels * co * (2 if operator.epilogue.startswith("add") else 1)
     weights = (1 if operator.depthwise else ci) * co * operator.kernel**2

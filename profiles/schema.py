@@ -2,32 +2,43 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from profiles.source import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
 class Peak(Record):
-    """Published dense peak rates (no structured sparsity) and memory bandwidth; the source stands in the YAML's comment."""
+    """Published dense peak rates (no structured sparsity) and memory bandwidth; the source stands in the YAML's comment.
+
+    Attributes:
+        fp32_tflops: Of what an FP32 engine runs as: TF32 on a GPU that has it, since TensorRT takes it by default.
+        bandwidth_gb_s: Memory bandwidth. A CPU's rates are those of the target's threads, not of all its cores.
+    """
 
     fp32_tflops: Positive
-    fp16_tflops: Positive
-    int8_tops: Positive
+    fp16_tflops: Positive | None = None
+    int8_tops: Positive | None = None
     bandwidth_gb_s: Positive
+
+    def tera_ops(self, precision: Precision) -> float | None:
+        """Return the rate at a precision in 10^12 operations per second, or None where none is published."""
+        return {"fp32": self.fp32_tflops, "fp16": self.fp16_tflops, "int8": self.int8_tops}[precision]
 
 
 class Device(Record):
     """One piece of hardware.
 
     Attributes:
-        name: Marketing name, or ``host`` for the machine that Bonsai runs on.
+        name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on.
         sm: CUDA compute capability of a GPU, such as ``8.9``.
+        isa: Instruction sets of a CPU that matter to its kernels; those of the host are detected.
         memory_gb: Memory of the device in gigabytes.
         peak: Published rates, from which latency is estimated where it cannot be measured.
     """
@@ -36,6 +47,7 @@ class Device(Record):
     vendor: str
     name: str
     sm: Annotated[str, Field(pattern=r"^\d+\.\d$")] | None = None
+    isa: tuple[Isa, ...] = ()
     memory_gb: Positive | None = None
     peak: Peak | None = None
 
@@ -48,6 +60,8 @@ class Device(Record):
     def _complete(self) -> "Device":
         if self.kind == "gpu" and self.sm is None:
             raise ValueError("a gpu needs `sm`, its compute capability")
+        if bool(self.isa) != (self.kind == "cpu" and not self.is_host):
+            raise ValueError("`isa` is what a cpu other than `host` needs: the host's is detected, a gpu has `sm`")
         if self.peak is None and (self.kind == "gpu" or not self.is_host):
             raise ValueError("a gpu, and any device other than `host`, needs `peak`, its published rates: without them nothing can be estimated")
         return self
@@ -58,6 +72,9 @@ class Target(Record):
 
     Attributes:
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
+        precisions: What the device runs in this runtime; Bonsai itself does not make FP16 engines yet.
+        precision: The one of them to use.
+        power_mode: Name of the device's power mode that the rates and the budget are meant for; set it yourself, nothing here does.
         threads: Threads that the runtime may use.
         batch: Images per inference.
     """
@@ -65,9 +82,26 @@ class Target(Record):
     device: Device
     runtime: Runtime
     runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
     precision: Precision
+    power_mode: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("precision")
+    @classmethod
+    def _one_of_precisions(cls, precision: Precision, others: ValidationInfo) -> Precision:
+        precisions = others.data.get("precisions", (precision,))
+        if precision not in precisions:
+            raise ValueError(f"one of `precisions`: {', '.join(precisions)}")
+        return precision
+
+    @model_validator(mode="after")
+    def _has_rates(self) -> "Target":
+        unpublished = [p for p in self.precisions if self.device.peak is not None and self.device.peak.tera_ops(p) is None]
+        if unpublished:
+            raise ValueError(f"`device.peak` lacks the rate of {unpublished[0]}: add it, or take {unpublished[0]} from `precisions`")
+        return self
 
 
 class Budget(Record):

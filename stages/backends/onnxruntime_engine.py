@@ -4,7 +4,7 @@ import os
 import platform
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import onnx
@@ -12,13 +12,12 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from profiles.errors import ConfigError, describe
-from profiles.schema import Target
+from profiles.schema import Isa, Target
 from stages.artifacts import DeviceInfo
 from stages.backends.registry import Run
 from stages.errors import BuildError
 from stages.graph.exporting import INPUT
 
-ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
 """Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
 PROVIDERS = ["CPUExecutionProvider"]
@@ -43,11 +42,14 @@ class OnnxRuntimeBackend:
     measures_operators = True
 
     def describe(self, target: Target) -> DeviceInfo:
-        """Return this machine's CPU, or the target's name with `present` false."""
+        """Return this machine's CPU for ``host``; any other target as its profile describes it, with `present` false.
+
+        Only ``host`` is measured: a CPU that runs the same instructions, and even one of the same name, may be clocked or cooled otherwise.
+        """
         name, flags = _cpu()
         return DeviceInfo(
             device=name if target.device.is_host else target.device.name,
-            isa=tuple(flag for flag in ISA_FLAGS if flag in flags) if target.device.is_host else (),
+            isa=tuple(flag for flag in get_args(Isa) if flag in flags) if target.device.is_host else target.device.isa,
             cores=os.cpu_count() or 1,
             system=f"{platform.system()} {platform.machine()}",
             runtime=target.runtime,

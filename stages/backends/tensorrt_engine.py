@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from profiles.errors import ConfigError, describe
-from profiles.schema import Target
+from profiles.schema import Device, Target
 from stages.artifacts import DeviceInfo
 from stages.backends.registry import Run
 from stages.backends.tensorrt_build import Request
@@ -177,7 +177,12 @@ class TensorRTBackend:
 
 def find_gpu(target: Target) -> Gpu | None:
     """Return this machine's first GPU of the target's model; others of its compute capability are not as fast."""
-    return next((gpu for gpu in list_gpus() if gpu.sm == target.device.sm and target.device.name in gpu.name), None)
+    return next((gpu for gpu in list_gpus() if is_model(gpu, target.device)), None)
+
+
+def is_model(gpu: Gpu, device: Device) -> bool:
+    """Return whether `gpu` bears the device's very name: an A10 is no A10G, an L4 no L40S, a desktop's RTX 4090 no laptop's."""
+    return gpu.sm == device.sm and gpu.name.removeprefix("NVIDIA ") == device.name.removeprefix("NVIDIA ")
 
 
 def list_gpus() -> tuple[Gpu, ...]:

@@ -15,7 +15,7 @@ def test_every_shipped_profile_loads_and_bears_its_files_name(name: str) -> None
 
 
 def test_a_missing_profile_is_an_error_that_lists_the_names() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)no profile of this name \(did you mean 'rtx-4090'\?\).*allowed: local-cpu"):
+    with pytest.raises(ConfigError, match=r"(?s)no profile of this name \(did you mean 'rtx-4090'\?\).*allowed: a10, .*local-cpu"):
         load_profile("rtx4090")
 
 
@@ -55,6 +55,24 @@ def test_a_device_elsewhere_needs_published_rates(tmp_path: Path) -> None:
     file.write_text(stripped)
     with pytest.raises(ConfigError, match="needs `peak`"):
         load_profile(str(file))
+
+
+def test_a_precision_must_be_among_those_of_the_device() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)'target.precision' is not usable.*given:   'fp16'.*one of `precisions`: fp32, int8"):
+        load_profile("local-cpu", {"target.precision": "fp16"})
+
+
+def test_every_precision_needs_its_published_rate() -> None:
+    with pytest.raises(ConfigError, match=r"`device\.peak` lacks the rate of fp16"):
+        load_profile("cortex-a76", {"target.precisions": "[fp16, int8]"})
+
+
+@pytest.mark.parametrize(
+    ("name", "isa"), [("cortex-a72", "[]"), ("local-cpu", "[avx2]"), ("t4", "[avx2]")], ids=["another cpu without", "the host with", "a gpu with"]
+)
+def test_instruction_sets_are_what_another_cpu_needs(name: str, isa: str) -> None:
+    with pytest.raises(ConfigError, match="`isa` is what a cpu other than `host` needs"):
+        load_profile(name, {"target.device.isa": isa})
 
 
 @pytest.mark.parametrize(("budget", "limit"), [(Budget(latency=0.25), 0.5), (Budget(latency_ms=3.0), 3.0)])

@@ -36,6 +36,14 @@ def test_the_host_is_described_as_it_is() -> None:
     assert found.device != "host"
 
 
+@pytest.mark.parametrize(("name", "bits"), [("x86-avx2", 7), ("x86-avx512-vnni", 8), ("x86-amx", 8), ("cortex-a72", 8), ("cortex-a76", 8)])
+def test_another_cpu_is_described_by_its_profile_and_never_present(name: str, bits: int) -> None:
+    target = load_profile(name).target
+    found = backend.describe(target)
+    assert (found.device, found.isa, found.present) == (target.device.name, target.device.isa, False)
+    assert backend.weight_bits(found) == bits
+
+
 @pytest.mark.parametrize("change", [{"precision": "fp16"}, {"device": load_profile("rtx-4090").target.device}])
 def test_what_the_cpu_kernels_lack_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="cpu with fp32 or int8"):

@@ -11,7 +11,7 @@ from profiles.loader import load_profile
 from profiles.schema import Target
 from stages.backends.registry import BACKENDS, backend_of
 from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, Gpu, full, parse_gpus, rtx
+from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, Gpu, full, is_model, parse_gpus, rtx
 from stages.errors import DeviceUnavailable
 
 NO_SUCH_SM = "99.9"
@@ -91,6 +91,22 @@ def test_full_build_raises_and_writes_nothing_when_the_gpu_is_not_here(tmp_path:
 def test_parse_gpus_reads_every_line_of_nvidia_smi() -> None:
     listing = "NVIDIA GeForce RTX 4090, 8.9, GPU-1d2a\nNVIDIA H200, NVL, 9.0, GPU-77c0\n"
     assert parse_gpus(listing) == (Gpu("NVIDIA GeForce RTX 4090", "8.9", "GPU-1d2a"), Gpu("NVIDIA H200, NVL", "9.0", "GPU-77c0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "same"),
+    [
+        ("rtx-4090", Gpu("NVIDIA GeForce RTX 4090", "8.9", "GPU-1"), True),
+        ("rtx-4090", Gpu("NVIDIA GeForce RTX 4090 Laptop GPU", "8.9", "GPU-1"), False),
+        ("rtx-3060", Gpu("NVIDIA GeForce RTX 3060 Ti", "8.6", "GPU-1"), False),
+        ("t4", Gpu("Tesla T4", "7.5", "GPU-1"), True),
+        ("l4", Gpu("NVIDIA L40S", "8.9", "GPU-1"), False),
+        ("a10", Gpu("NVIDIA A10G", "8.6", "GPU-1"), False),
+        ("h200", Gpu("NVIDIA GH200 480GB", "9.0", "GPU-1"), False),
+    ],
+)
+def test_a_gpu_is_the_target_by_its_whole_name(name: str, gpu: Gpu, same: bool) -> None:
+    assert is_model(gpu, load_profile(name).target.device) is same
 
 
 def test_building_process_answers_unavailable_when_the_library_cannot_be_imported() -> None:
