@@ -16,7 +16,7 @@ weights that produce channel c, over its coupled layers.
 | hessian | mean over batches of sum (w * dL/dw)^2: the diagonal Fisher | LeCun et al. 1989; Theis et al., arXiv 1801.05787 |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
 | movement | - sum w * dL/dw, averaged: weights that move away from zero | Sanh et al., arXiv 2005.07683, by channel |
-| activation | mean of max(y, 0), y the output of BatchNorm, or of the layer without one; every eighth batch | Molchanov et al., arXiv 1611.06440 |
+| activation | mean of max(y, 0), y the output of BatchNorm, or of the layer without one; 16 images of every 8th batch | Molchanov et al., arXiv 1611.06440 |
 """
 
 from collections.abc import Callable, Mapping

@@ -19,8 +19,8 @@ from stages.pruning.soft import Masks
 from stages.training.batches import Batches
 
 WEIGHT = "weight"
-ACTIVATIONS_EVERY = 8
-"""Batches between two looks at activations, which cost a pass over them."""
+ACTIVATIONS_EVERY, ACTIVATION_IMAGES = 8, 16
+"""Batches between two looks at activations, and images looked at: each look is a pass over them."""
 
 
 class _Rows:
@@ -78,7 +78,7 @@ class BatchStatistics:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listen to the activations of every eighth batch meanwhile."""
+        """Listen to activations meanwhile."""
         handles = [
             rows.module.register_forward_hook(lambda _module, _inputs, output, rows=rows, group=group: self._activate(rows, group, output))
             for group, layers in self._layers.items()
@@ -93,8 +93,8 @@ class BatchStatistics:
     @torch.no_grad()
     def _activate(self, rows: _Rows, group: str, output: torch.Tensor) -> None:
         if self._seen % ACTIVATIONS_EVERY == 0:
-            by_channel = output.relu().movedim(channel_axis(rows.module), 0).flatten(1)
-            self._activations.append((group, rows, by_channel.mean(1, dtype=torch.float32)))
+            others = [axis for axis in range(output.ndim) if axis != channel_axis(rows.module) % output.ndim]
+            self._activations.append((group, rows, output[:ACTIVATION_IMAGES].relu().mean(others, dtype=torch.float32)))
 
     @torch.no_grad()
     def observe(self) -> None:
