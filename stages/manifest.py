@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def host_facts() -> dict[str, Any]:
     }
 
 
+@cache
 def tool_versions() -> dict[str, str]:
     """Return the versions of the tools that are installed."""
     versions = {}

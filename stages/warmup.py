@@ -43,9 +43,9 @@ def warmup(
     shape, classes = dataset.image_shape, len(dataset.classes)
     phase = Phase("trunk", dataset, training, out_dir / RESUME)
     with reproducible(training):
-        dense = build(model, shape, classes)
-        groups = find_groups(dense, shape)
-        state = load_training(previous, training) if previous else TrainState(dense, training)
+        state = load_training(previous, training) if previous else TrainState(build(model, shape, classes), training)
+        groups = find_groups(state.network.cpu(), shape)
+        state.network.to(training.device)
         statistics = BatchStatistics(state.network, groups, training.score_window)
         penalty = make_regulariser(regulariser, state.network, tuple(g for g in groups if g.name in regularised))
         if previous:

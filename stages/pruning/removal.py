@@ -12,7 +12,7 @@ from stages.models.registry import to_channels_last
 from stages.pruning.groups import Group, Kept, Widths, best_channels
 from stages.pruning.reselection import Reselection
 from stages.pruning.schedule import ScheduleConfig, widths_after
-from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores
+from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores
 from stages.pruning.soft import Masks
 from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import check_cut, cut, find_groups
@@ -160,6 +160,5 @@ class Removal:
     def _score(self, groups: tuple[Group, ...], statistics: BatchStatistics) -> Scores:
         if self._criterion in WEIGHT_CRITERIA:
             network = copy.deepcopy(self.state.network).cpu()
-            with torch.no_grad():
-                return {group.name: WEIGHT_CRITERIA[self._criterion](network, group) for group in groups}
+            return weight_scores(network, groups)[self._criterion]
         return statistics.scores()[self._criterion]

@@ -71,7 +71,12 @@ def _positions(network: nn.Module, group: Group) -> list[tuple[nn.Module, list[i
 @torch.no_grad()
 def weight_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[str, Scores]:
     """Return the scores of every criterion that needs the weights alone, by criterion and group."""
-    return {name: {group.name: score(network, group) for group in groups} for name, score in WEIGHT_CRITERIA.items()}
+    found: dict[str, Scores] = {name: {} for name in WEIGHT_CRITERIA}
+    for group in groups:
+        weights = producing_weights(network, group)
+        for name, score in WEIGHT_CRITERIA.items():
+            found[name][group.name] = score(network, group, weights)
+    return found
 
 
 def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Criterion) -> None:
@@ -92,20 +97,19 @@ def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Cri
         )
 
 
-def _bn_scale(network: nn.Module, group: Group) -> torch.Tensor:
+def _bn_scale(network: nn.Module, group: Group, _: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(group.width)
     for bn, rows, channels in gates(network, group):
         total.index_add_(0, torch.tensor(channels), bn.weight[rows].abs())
     return total
 
 
-def _fpgm(network: nn.Module, group: Group) -> torch.Tensor:
-    weights = producing_weights(network, group)
+def _fpgm(_: nn.Module, __: Group, weights: torch.Tensor) -> torch.Tensor:
     return torch.cdist(weights, weights, compute_mode="use_mm_for_euclid_dist").sum(1)
 
 
-def _lamp(network: nn.Module, group: Group) -> torch.Tensor:
-    squares = producing_weights(network, group).square().sum(1)
+def _lamp(_: nn.Module, __: Group, weights: torch.Tensor) -> torch.Tensor:
+    squares = weights.square().sum(1)
     ordered, order = torch.sort(squares)
     not_smaller = ordered.flip(0).cumsum(0).flip(0)
     scores = torch.empty_like(squares)
@@ -113,13 +117,13 @@ def _lamp(network: nn.Module, group: Group) -> torch.Tensor:
     return scores
 
 
-def _random(_: nn.Module, group: Group) -> torch.Tensor:
+def _random(_: nn.Module, group: Group, __: torch.Tensor) -> torch.Tensor:
     return torch.rand(group.width, generator=torch.Generator().manual_seed(crc32(group.name.encode())))
 
 
-WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group], torch.Tensor]] = {
-    "magnitude_l1": lambda network, group: producing_weights(network, group).abs().sum(1),
-    "magnitude_l2": lambda network, group: producing_weights(network, group).square().sum(1).sqrt(),
+WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group, torch.Tensor], torch.Tensor]] = {
+    "magnitude_l1": lambda _network, _group, weights: weights.abs().sum(1),
+    "magnitude_l2": lambda _network, _group, weights: weights.square().sum(1).sqrt(),
     "bn_scale": _bn_scale,
     "fpgm": _fpgm,
     "lamp": _lamp,
