@@ -24,7 +24,7 @@ from stages.pruning.groups import first_channels
 from stages.store import Store
 from stages.training.state import TrainState, reproducible
 
-ROUNDS, STEPS, CYCLE = 8, 2, 20
+ROUNDS, STEPS = 8, 2
 
 
 def main() -> None:
@@ -33,7 +33,10 @@ def main() -> None:
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), {"training.threads": 2})
     shape, classes = (1, 32, 32), 62
     states = [TrainState(build(recipe.model, shape, classes, kept=kept), recipe.training) for kept in (None, *(first_channels(o.widths) for o in outcomes))]
-    images, labels = torch.randn(recipe.training.batch_size, *shape).contiguous(memory_format=torch.channels_last), torch.zeros(128, dtype=torch.long)
+    images, labels = (
+        torch.randn(recipe.training.batch_size, *shape).contiguous(memory_format=torch.channels_last),
+        torch.zeros(recipe.training.batch_size, dtype=torch.long),
+    )
     rounds = []
     with reproducible(recipe.training):
         for _ in range(ROUNDS + 1):
@@ -43,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = ReadyTarget(recipe, profile, inspect_network(recipe, shape, classes), Store(Path(folder)).run)
         measured = [target.time_untrained(o.widths) / target.dense_ms for o in outcomes]
-    rows = [row(outcome, share, latency) for outcome, share, latency in zip(outcomes, ratios, measured, strict=True)]
+    rows = [row(outcome, share, latency, recipe.training.epochs) for outcome, share, latency in zip(outcomes, ratios, measured, strict=True)]
     result = {"what": "seed 0 of the oracle; times over the dense network's", "rows": rows, **host_facts()}
     (RESULTS / "cost.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
@@ -59,17 +62,17 @@ def step_seconds(state: TrainState, images: torch.Tensor, labels: torch.Tensor) 
     return (time.perf_counter() - started) / STEPS
 
 
-def row(outcome: Outcome, shares: list[float], latency: float) -> dict[str, object]:
+def row(outcome: Outcome, shares: list[float], latency: float, cycle: int) -> dict[str, object]:
     """Return what one pruned network costs."""
     share = statistics.median(shares)
-    spent = outcome.epoch + (CYCLE - outcome.epoch) * share
+    spent = outcome.epoch + (cycle - outcome.epoch) * share
     return {
         "budget": outcome.setting.budget,
         "criterion": outcome.setting.criterion,
         "step": {"median": share, "minimum": shares[0], "maximum": shares[-1]},
         "latency_predicted": outcome.predicted,
         "latency_measured": latency,
-        "training_time_over_train_prune_finetune": {f"{length} epochs": spent / (CYCLE + length * share) for length in FINETUNE},
+        "training_time_over_train_prune_finetune": {f"{length} epochs": spent / (cycle + length * share) for length in FINETUNE},
     }
 
 

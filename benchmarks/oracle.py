@@ -6,7 +6,7 @@ python benchmarks/oracle.py [--device cuda --workers 12]      # results/oracle.j
 import json
 from pathlib import Path
 
-from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, write_summary
+from arena import RESULTS, Outcome, Setting, arena_recipe, by_setting, mean_interval, parse, run_all, write_summary
 
 EPOCHS = (0, 1, 2, 4, 6, 8, 10, 13, 16)
 FINETUNE = (5, 10)
@@ -19,7 +19,7 @@ CRITERIA = ("magnitude_l2", "bn_gradient")
 def main() -> None:
     """Run the grid, summarise and draw."""
     options = parse("When to prune: EPI against every moment")
-    cycle = options.epochs or 20
+    cycle = options.epochs or arena_recipe(0, options.device, {}).training.epochs
     moments = [e for e in EPOCHS if e < cycle]
     settings = [Setting(seed=seed, budget=1) for seed in range(options.seeds)]
     for seed in range(options.seeds):
