@@ -38,10 +38,10 @@ from stages.pruning.epi import EpiConfig, epi_curve, settled, threshold
 from stages.pruning.groups import Group, WidthPlan
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.regularisers import RegulariserConfig
-from stages.pruning.reselection import Reselection
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import Criterion, Normalisation
 from stages.recover import recover
+from stages.selection.reselection import Reselection
 from stages.store import Store
 from stages.training.batches import load_split
 from stages.training.distillation import DistillConfig

@@ -12,10 +12,10 @@ from stages.lineage import trace_lineage
 from stages.measure import measure
 from stages.package import Package, package
 from stages.prune import prune
-from stages.pruning.fitting import Fit
 from stages.pruning.groups import WidthPlan, Widths
 from stages.quantize import quantize
 from stages.recover import recover
+from stages.selection.loop import Fit
 from stages.store import Step
 
 

@@ -14,16 +14,21 @@ from stages.checkpoints import load_scores
 from stages.compile import compile as compile_engine
 from stages.measurements import Race
 from stages.models.registry import build_network, require_logits, require_own_weights
-from stages.pruning.fitting import Fit, fit_widths
 from stages.pruning.groups import Group, WidthPlan, Widths
 from stages.pruning.limits import prunable, shares, width_options
-from stages.pruning.operators import NetworkLatency, Operator, list_operators
 from stages.pruning.regularisers import make_regulariser
-from stages.pruning.reselection import Reselection
 from stages.pruning.scores import normalise, require_scores
-from stages.pruning.selection import Options, Values, require_reachable, select_widths, values_from_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.race import race
+from stages.selection.bound import smallest_latency
+from stages.selection.latency import NetworkLatency
+from stages.selection.loop import Fit, fit_widths
+from stages.selection.operators import Operator, list_operators
+from stages.selection.problem import Values, require_reachable
+from stages.selection.reselection import Reselection
+from stages.selection.search import select_widths
+from stages.selection.terms import Options
+from stages.selection.values import values_from_scores
 from stages.sketch import sketch
 from stages.store import Step
 from stages.training.progress import say
@@ -107,7 +112,8 @@ class ReadyTarget:
             self.latency, self.dense_ms = uncalibrated, self._estimated_float_ms(network.dense_widths)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
-        self.floor_ms = require_reachable(self.options, self.latency, self.limit_ms, what=what, margin=recipe.prune.margin)
+        self.floor_ms, _ = smallest_latency(self.latency.terms(self.options))
+        require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
         say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
 
     @property
@@ -132,7 +138,7 @@ class ReadyTarget:
 
     def choose(self, segment: Checkpoint) -> Widths:
         """Return the widths that pruning would keep now; nothing is timed."""
-        return select_widths(self._values(segment), self.options, self.latency, self._aim_ms)
+        return select_widths(self._values(segment), self.options, self.latency, self._aim_ms).widths
 
     def fit(self, segment: Checkpoint) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here."""

@@ -7,12 +7,13 @@ holds for widths that are multiples of the device's step; `a` and `b` come from 
 (dense, and every group at one step) timed end to end.
 """
 
-import bisect
 import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
 
 from profiles.errors import ConfigError, describe
 from profiles.schema import Precision
@@ -101,13 +102,17 @@ class LatencyTable:
         """
         self.meta = meta
         self.entries = tuple(entries)
-        self._grids: dict[OperatorClass, dict[tuple[int, int], float]] = {}
+        points: dict[OperatorClass, dict[tuple[int, int], float]] = {}
         for entry in self.entries:
-            self._grids.setdefault(entry.operator, {})[entry.ci, entry.co] = entry.p50_us / 1e3
-        self._axes = {operator: _axes(operator, grid) for operator, grid in self._grids.items()}
+            points.setdefault(entry.operator, {})[entry.ci, entry.co] = entry.p50_us / 1e3
+        self._grids = {operator: _grid(operator, found) for operator, found in points.items()}
 
-    def lookup_ms(self, operator: OperatorClass, ci: int, co: int) -> float:
-        """Return the milliseconds of an operator with `ci` input and `co` output channels.
+    @overload
+    def lookup_ms(self, operator: OperatorClass, ci: int, co: int) -> float: ...
+    @overload
+    def lookup_ms(self, operator: OperatorClass, ci: np.ndarray, co: np.ndarray) -> np.ndarray: ...
+    def lookup_ms(self, operator: OperatorClass, ci: int | np.ndarray, co: int | np.ndarray) -> float | np.ndarray:
+        """Return the milliseconds of an operator with `ci` input and `co` output channels; of arrays by broadcasting.
 
         Interpolated bilinearly between the nearest grid points and extrapolated from the outermost.
 
@@ -123,15 +128,14 @@ class LatencyTable:
                     fix="characterise the network again on the device",
                 )
             )
-        grid, (ins, outs) = self._grids[operator], self._axes[operator]
+        ins, outs, grid = self._grids[operator]
+        at = _Between.of(ins, ci)
         if operator.depthwise:
-            low, high = _bracket(ins, ci)
-            return _line(ci, low, high, grid[low, low], grid[high, high])
-        i0, i1 = _bracket(ins, ci)
-        o0, o1 = _bracket(outs, co)
-        at_low = _line(co, o0, o1, grid[i0, o0], grid[i0, o1])
-        at_high = _line(co, o0, o1, grid[i1, o0], grid[i1, o1])
-        return _line(ci, i0, i1, at_low, at_high)
+            found = at.mix(grid[at.left], grid[at.right])
+        else:
+            to = _Between.of(outs, co)
+            found = at.mix(to.mix(grid[at.left, to.left], grid[at.left, to.right]), to.mix(grid[at.right, to.left], grid[at.right, to.right]))
+        return float(found) if np.ndim(found) == 0 else found
 
     def save(self, file: Path) -> None:
         """Write the table as CSV with its meta data in the first line."""
@@ -189,10 +193,30 @@ def _entry(row: dict[str, str]) -> Entry:
     return Entry.model_validate({"operator": operator, **rest})
 
 
-def _axes(operator: OperatorClass, grid: Mapping[tuple[int, int], float]) -> tuple[list[int], list[int]]:
-    ins, outs = sorted({ci for ci, _ in grid}), sorted({co for _, co in grid})
+class _Between(NamedTuple):
+    """Places on an axis: the grid points on both sides and the share of the right one, which extrapolates outside 0-1."""
+
+    left: np.ndarray
+    right: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def of(cls, axis: np.ndarray, value: int | np.ndarray) -> "_Between":
+        if len(axis) == 1:
+            zero = np.zeros(np.shape(value), dtype=int)
+            return cls(zero, zero, zero)
+        right = np.clip(np.searchsorted(axis, value), 1, len(axis) - 1)
+        return cls(right - 1, right, (value - axis[right - 1]) / (axis[right] - axis[right - 1]))
+
+    def mix(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return np.asarray(left + (right - left) * self.share)
+
+
+def _grid(operator: OperatorClass, points: Mapping[tuple[int, int], float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return input channels, output channels and milliseconds over both; over the one axis of a depthwise operator."""
+    ins, outs = sorted({ci for ci, _ in points}), sorted({co for _, co in points})
     needed = [(c, c) for c in ins] if operator.depthwise else [(ci, co) for ci in ins for co in outs]
-    missing = [point for point in needed if point not in grid]
+    missing = [point for point in needed if point not in points]
     if missing:
         raise ConfigError(
             describe(
@@ -202,15 +226,5 @@ def _axes(operator: OperatorClass, grid: Mapping[tuple[int, int], float]) -> tup
                 fix="characterise the network again on the device",
             )
         )
-    return ins, outs
-
-
-def _bracket(points: list[int], value: int) -> tuple[int, int]:
-    if len(points) == 1:
-        return points[0], points[0]
-    right = min(max(bisect.bisect_left(points, value), 1), len(points) - 1)
-    return points[right - 1], points[right]
-
-
-def _line(x: float, x0: float, x1: float, y0: float, y1: float) -> float:
-    return y0 if x0 == x1 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    times = np.array([points[point] for point in needed])
+    return np.array(ins), np.array(outs), times if operator.depthwise else times.reshape(len(ins), len(outs))

@@ -11,8 +11,8 @@ from stages.backends.operator_timing import STATISTIC, measure_operator
 from stages.backends.registry import backend_of
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
-from stages.pruning.operators import Operator, list_operators
 from stages.pruning.surgery import find_groups
+from stages.selection.operators import Operator, list_operators
 from stages.store import stage
 from stages.training.progress import report
 

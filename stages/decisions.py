@@ -2,7 +2,7 @@
 
 from profiles.source import Record
 from stages.pruning.epi import Trigger
-from stages.pruning.fitting import Fit
+from stages.selection.loop import Fit
 
 
 class Decisions(Record):

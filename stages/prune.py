@@ -7,10 +7,10 @@ from stages.checkpoints import STATISTICS, load_scores, load_tensors, load_train
 from stages.pruning.groups import WidthPlan
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.removal import Removal
-from stages.pruning.reselection import Reselection
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import Criterion
 from stages.pruning.statistics import BatchStatistics
+from stages.selection.reselection import Reselection
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
 from stages.training.evaluation import reestimate_batchnorm
@@ -57,7 +57,7 @@ def prune(
         stop = removal.run(
             plan.widths,
             load_scores(dense, criterion),
-            reselection=reselection,
+            choose=reselection.choose if reselection else None,
             start=dense.step,
             train=train_between,
             observed=load_tensors(dense, STATISTICS),

@@ -10,6 +10,10 @@ from stages.registry import resolve
 FACTORIES = {
     "resnet20": "stages.models.cifar_resnet:resnet20",
     "resnet8": "stages.models.cifar_resnet:resnet8",
+    "resnet18": "stages.models.torchvision_models:resnet18",
+    "resnet50": "stages.models.torchvision_models:resnet50",
+    "mobilenet_v2": "stages.models.torchvision_models:mobilenet_v2",
+    "densenet121": "stages.models.torchvision_models:densenet121",
 }
 
 

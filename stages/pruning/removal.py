@@ -10,7 +10,6 @@ from torch import nn
 
 from stages.models.registry import to_channels_last
 from stages.pruning.groups import Group, Kept, Widths, best_channels
-from stages.pruning.reselection import Reselection
 from stages.pruning.schedule import ScheduleConfig, widths_after
 from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores
 from stages.pruning.soft import Masks
@@ -19,6 +18,8 @@ from stages.pruning.surgery import check_cut, cut, find_groups
 from stages.training.resume import load_progress, save_progress
 from stages.training.state import AVERAGE, MODULE, TrainState
 
+Choose = Callable[[Scores, tuple[Group, ...]], Widths]
+"""Returns the final widths, given the scores of the channels that are left."""
 Train = Callable[[TrainState, BatchStatistics, int], None]
 """Trains for `schedule.iterations` steps from the step given, showing its gradients to the statistics."""
 
@@ -52,7 +53,7 @@ class Removal:
         final: Widths,
         scores: Scores,
         *,
-        reselection: Reselection | None,
+        choose: Choose | None,
         start: int,
         train: Train,
         observed: Mapping[str, torch.Tensor] | None = None,
@@ -63,7 +64,7 @@ class Removal:
         Args:
             final: Channels to keep per group, as chosen at the trigger.
             scores: Of the dense network.
-            reselection: Chooses the final widths again before each later cut; None keeps them.
+            choose: Chooses the final widths again before each later cut; None keeps them.
             start: Optimizer step of the first cut.
             train: Trains between two cuts.
             observed: State of the trunk's `BatchStatistics`, whose averages go on; None begins new ones.
@@ -84,8 +85,8 @@ class Removal:
                 masks.set({name: tuple(channels) for name, channels in facts["masked"].items()})
                 masks.returned = facts["returned"]
         for step in range(done + 1, schedule.steps + 1):
-            if reselection and step > 1:
-                final = reselection.choose(scores, groups)
+            if choose and step > 1:
+                final = choose(scores, groups)
             chosen = best_channels(scores, widths_after(step, dense, final, schedule))
             if masks and step < schedule.steps:
                 masks.set(chosen)

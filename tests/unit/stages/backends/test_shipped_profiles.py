@@ -10,8 +10,8 @@ from stages.backends.registry import backend_of, check_target
 from stages.errors import DeviceUnavailable
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
-from stages.pruning.operators import Operator, list_operators
 from stages.pruning.surgery import find_groups
+from stages.selection.operators import Operator, list_operators
 
 PROFILES = {name: load_profile(name) for name in list_profiles()}
 ESTIMATED = [name for name, profile in PROFILES.items() if profile.target.device.peak is not None]

@@ -41,7 +41,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -51,21 +51,24 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from profiles.latency import Calibration, LatencyTable, OperatorClass
 from stages.artifacts import Dataset, QuantizerState
 from stages.checkpoints import build, save_tensors
 from stages.models.cifar_resnet import resnet8
 from stages.models.config import ModelConfig
 from stages.models.counting import count_macs
 from stages.prune import prune
-from stages.pruning.groups import Group, Member, Widths, best_channels, first_channels
+from stages.pruning.groups import Group, Member, best_channels, first_channels
 from stages.pruning.limits import width_options
-from stages.pruning.operators import Operator, list_operators
 from stages.pruning.removal import Removal
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import WEIGHT_CRITERIA, Normalisation, Scores, normalise, weight_scores
-from stages.pruning.selection import select_widths, values_from_scores
 from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
+from stages.selection.latency import NetworkLatency
+from stages.selection.operators import list_operators
+from stages.selection.search import select_widths
+from stages.selection.values import values_from_scores
 from stages.store import Store
 from stages.training.batches import Batches
 from stages.training.config import TrainConfig
@@ -168,21 +171,18 @@ def seeded(make: Callable[[], nn.Module]) -> tuple[nn.Module, tuple[Group, ...]]
     return network, find_groups(network, SHAPE)
 
 
-class Macs:
+class MacTable(LatencyTable):
     """Multiply-accumulates instead of milliseconds: a budget that can be checked by counting."""
 
-    def __init__(self, operators: tuple[Operator, ...]) -> None:
-        self.operators = operators
+    def __init__(self) -> None:
+        pass
 
-    def __call__(self, widths: Widths) -> float:
-        total = 0
-        for operator in self.operators:
-            inputs, outputs = operator.channels(widths)
-            total += inputs * outputs * operator.operator.kernel**2 * operator.operator.height * operator.operator.width
-        return float(total)
+    def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:
+        return ci * co * operator.kernel**2 * operator.height * operator.width
 
-    def change(self, widths: Widths, group: str, width: int) -> float:
-        return self({**widths, group: width}) - self(widths)
+
+def macs_of(network: nn.Module, groups: tuple[Group, ...]) -> NetworkLatency:
+    return NetworkLatency(MacTable(), list_operators(network, groups, SHAPE), Calibration())
 
 
 # 7: cut wrongly without a word, or an exception
@@ -266,7 +266,7 @@ def test_a_group_of_least_value_is_cut_to_its_floor() -> None:
     scores["layer2.0.conv1"] *= 1e-6
     options = {g.name: width_options(g, step=8, floor=0.25) for g in groups}
     values = values_from_scores({name: vector.tolist() for name, vector in scores.items()}, options)
-    widths = select_widths(values, options, Macs(list_operators(network, groups, SHAPE)), 0.5 * count_macs(network, SHAPE))
+    widths = select_widths(values, options, macs_of(network, groups), 0.5 * count_macs(network, SHAPE)).widths
     assert widths["layer2.0.conv1"] == 8
     cut(network, groups, best_channels(scores, widths), SHAPE)
     assert {g.name: g.width for g in find_groups(network, SHAPE)} == widths
@@ -299,7 +299,7 @@ def test_a_budget_is_used_up_and_kept(step: int) -> None:
     options = {g.name: width_options(g, step=step, floor=0.1) for g in groups}
     values = values_from_scores({name: vector.tolist() for name, vector in scores.items()}, options)
     budget = 0.6 * count_macs(network, SHAPE)
-    widths = select_widths(values, options, Macs(list_operators(network, groups, SHAPE)), budget)
+    widths = select_widths(values, options, macs_of(network, groups), budget).widths
     cut(network, groups, best_channels(scores, widths), SHAPE)
     assert 0.95 * budget <= count_macs(network, SHAPE) <= budget
 

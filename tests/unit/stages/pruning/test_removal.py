@@ -115,7 +115,7 @@ def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, d
 
     state = trained(small_model, digits)
     removal = removal_of(state, digits, ScheduleConfig(name=name, steps=3, iterations=1, soft=soft), criterion)
-    end = removal.run(FINAL, scores_of(state.network, digits.image_shape), reselection=None, start=2, train=train)
+    end = removal.run(FINAL, scores_of(state.network, digits.image_shape), choose=None, start=2, train=train)
     assert (end, starts) == (4, [2, 3])
     assert 16 > widths[0] > widths[1] > 8
     assert {name: len(removal.kept[name]) for name in FINAL} == FINAL
@@ -144,7 +144,7 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
         with reproducible(CONFIG):
             state = trained(small_model, digits, config)
             removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=4, iterations=2, soft=soft), "bn_gradient")
-            removal.run(FINAL, scores_of(state.network, digits.image_shape), reselection=None, start=2, train=train, resume=folder)
+            removal.run(FINAL, scores_of(state.network, digits.image_shape), choose=None, start=2, train=train, resume=folder)
         facts = {"kept": removal.kept, "returned": removal.returned, "difference": removal.difference}
         return facts, {**removal.state.network.state_dict(), **removal.state.tensors()}
 
@@ -164,7 +164,7 @@ def test_averages_of_the_trunk_go_on_through_the_cuts(small_model: ModelConfig, 
     before, scores = statistics.scores()["snip"], scores_of(state.network, digits.image_shape)
     seen: list[dict[str, torch.Tensor]] = []
     removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=2, iterations=1), "snip")
-    removal.run(FINAL, scores, reselection=None, start=4, train=lambda _, s, __: seen.append(s.scores()["snip"]), observed=statistics.state())
+    removal.run(FINAL, scores, choose=None, start=4, train=lambda _, s, __: seen.append(s.scores()["snip"]), observed=statistics.state())
     first = best_channels(scores, {"conv1": 12})["conv1"]
     torch.testing.assert_close(seen[0]["conv1"], before["conv1"][list(first)])
 

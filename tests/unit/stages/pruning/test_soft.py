@@ -128,7 +128,7 @@ def test_a_channel_whose_score_recovers_returns_and_is_kept(small_model: ModelCo
             present.network.layer1[0].conv1.weight[0] *= 100
 
     removal = Removal(state, digits.image_shape, "magnitude_l2", ScheduleConfig(name="linear", steps=2, iterations=1, soft=True), window=4)
-    removal.run({"layer1.0.conv1": 8}, scores, reselection=None, start=3, train=strengthen)
+    removal.run({"layer1.0.conv1": 8}, scores, choose=None, start=3, train=strengthen)
     assert 0 in removal.kept["layer1.0.conv1"]
     assert len(removal.kept["layer1.0.conv1"]) == 8
     assert removal.returned == 0  # it returned with the cut itself, not under the masks

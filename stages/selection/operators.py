@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import fx, nn
 
-from profiles.latency import Calibration, LatencyTable, OperatorClass
+from profiles.latency import OperatorClass
 from profiles.source import Record
 from stages.graph.trace import before_moves, is_add, is_relu, module_of, only_user, shape_of, trace
 from stages.pruning.groups import Group, Widths
@@ -46,46 +46,6 @@ def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
         if isinstance(module, nn.Conv2d | nn.Linear):
             found.append(_operator(traced, node, module, groups))
     return tuple(found)
-
-
-class NetworkLatency:
-    """Predicted latency as a function of widths; every distinct operator is looked up once."""
-
-    def __init__(self, table: LatencyTable, operators: tuple[Operator, ...], calibration: Calibration) -> None:
-        self.table = table
-        self.operators = operators
-        self.calibration = calibration
-        self._known: dict[tuple[OperatorClass, int, int], float] = {}
-        self._by_group: dict[str, list[Operator]] = {}
-        for operator in operators:
-            for group in {*(name for name, _ in operator.inputs), *([operator.output] if operator.output else [])}:
-                self._by_group.setdefault(group, []).append(operator)
-
-    def calibrated(self, calibration: Calibration) -> "NetworkLatency":
-        """Return the same model with another calibration."""
-        return NetworkLatency(self.table, self.operators, calibration)
-
-    def sum_ms(self, widths: Widths) -> float:
-        """Return the uncalibrated sum over the operators in milliseconds."""
-        return sum(self._operator_ms(operator, widths) for operator in self.operators)
-
-    def __call__(self, widths: Widths) -> float:
-        """Return the calibrated latency of the whole network in milliseconds."""
-        return self.calibration.offset_ms + self.calibration.scale * self.sum_ms(widths)
-
-    def change(self, widths: Widths, group: str, width: int) -> float:
-        """Return the difference in milliseconds that setting one group to `width` makes."""
-        touched = self._by_group.get(group, [])
-        before = sum(self._operator_ms(operator, widths) for operator in touched)
-        changed = {**widths, group: width}
-        return self.calibration.scale * (sum(self._operator_ms(operator, changed) for operator in touched) - before)
-
-    def _operator_ms(self, operator: Operator, widths: Widths) -> float:
-        ci, co = operator.channels(widths)
-        key = (operator.operator, ci, co)
-        if key not in self._known:
-            self._known[key] = self.table.lookup_ms(*key)
-        return self._known[key]
 
 
 def _operator(traced: fx.GraphModule, node: fx.Node, module: nn.Conv2d | nn.Linear, groups: tuple[Group, ...]) -> Operator:

@@ -5,9 +5,12 @@ from functools import cached_property
 from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from profiles.source import Record
 from stages.pruning.groups import Group, Widths
-from stages.pruning.operators import NetworkLatency, Operator
 from stages.pruning.scores import Normalisation, Scores, normalise
-from stages.pruning.selection import Options, select_widths, values_from_scores
+from stages.selection.latency import NetworkLatency
+from stages.selection.operators import Operator
+from stages.selection.search import select_widths
+from stages.selection.terms import Options
+from stages.selection.values import values_from_scores
 
 
 class Reselection(Record):
@@ -60,4 +63,4 @@ class Reselection(Record):
         options = {name: tuple(width for width in widths if width <= left[name]) for name, widths in self.options.items()}
         comparable = normalise(scores, tuple(group for group in groups if group.name in options), self.normalisation)
         values = values_from_scores({name: comparable[name].tolist() for name in options}, options)
-        return select_widths(values, options, self.latency, self.limit_ms)
+        return select_widths(values, options, self.latency, self.limit_ms).widths

@@ -1,5 +1,6 @@
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,13 +11,17 @@ from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from stages.characterize import corner_points
 from stages.models.cifar_resnet import resnet8
 from stages.pruning.config import PruneConfig
-from stages.pruning.fitting import fit_widths
 from stages.pruning.groups import Group, Widths
 from stages.pruning.limits import width_options
-from stages.pruning.operators import NetworkLatency, list_operators
-from stages.pruning.reselection import Reselection
-from stages.pruning.selection import select_widths, total_value, values_from_scores
 from stages.pruning.surgery import find_groups
+from stages.selection.latency import NetworkLatency
+from stages.selection.loop import fit_widths
+from stages.selection.operators import list_operators
+from stages.selection.problem import values_of as total_value
+from stages.selection.reselection import Reselection
+from stages.selection.search import select_widths
+from stages.selection.terms import LatencyTerms, Options
+from stages.selection.values import values_from_scores
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 
@@ -31,8 +36,14 @@ class Chain:
         a, b, c = (widths[group] for group in "abc")
         return self.scale * (a + a * b / 16 + b * c / 16 + c) / 100
 
-    def change(self, widths: Widths, group: str, width: int) -> float:
-        return self({**widths, group: width}) - self(widths)
+    def terms(self, options: Options) -> LatencyTerms:
+        a, b, c = (np.array(options[group], dtype=float) for group in "abc")
+        share = self.scale / 100
+        return LatencyTerms(
+            options,
+            unary={"a": share * a, "c": share * c},
+            pairs={("a", "b"): share * np.outer(a, b) / 16, ("c", "b"): share * np.outer(c, b) / 16},
+        )
 
 
 scores = st.fixed_dictionaries({group: st.lists(st.floats(0, 10), min_size=max(w), max_size=max(w)) for group, w in OPTIONS.items()})
@@ -42,17 +53,19 @@ scores = st.fixed_dictionaries({group: st.lists(st.floats(0, 10), min_size=max(w
 @given(scores, st.floats(1.0, 4.2))
 def test_selection_is_feasible_and_close_to_the_exhaustive_optimum(vectors: dict[str, list[float]], limit: float) -> None:
     values, latency = values_from_scores(vectors, OPTIONS), Chain()
-    chosen = select_widths(values, OPTIONS, latency, limit)
+    found = select_widths(values, OPTIONS, latency, limit)
+    chosen = found.widths
     assert latency(chosen) <= limit + 1e-9
     networks = [dict(zip(OPTIONS, widths, strict=True)) for widths in product(*OPTIONS.values())]
     best = max(total_value(values, widths) for widths in networks if latency(widths) <= limit)
     assert total_value(values, chosen) >= 0.95 * best
+    assert found.bound >= best - 1e-9
 
 
 def test_a_larger_budget_never_loses_value() -> None:
     vectors = {group: [float(1 + (7 * i) % 5) for i in range(max(w))] for group, w in OPTIONS.items()}
     values = values_from_scores(vectors, OPTIONS)
-    kept = [total_value(values, select_widths(values, OPTIONS, Chain(), limit)) for limit in (1.0, 1.5, 2.0, 3.0, 5.0)]
+    kept = [total_value(values, select_widths(values, OPTIONS, Chain(), limit).widths) for limit in (1.0, 1.5, 2.0, 3.0, 5.0)]
     assert kept == sorted(kept)
 
 

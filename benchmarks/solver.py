@@ -1,0 +1,104 @@
+"""Width selection by local search against the exact optimum (HiGHS), the certified bound and other selections of the field.
+
+python benchmarks/solver.py [--seconds 120]      # results/solver.json
+
+Values are sums of log-normal channel scores, another spread for every group; latency is the roofline of `profiles/x86-avx512-vnni.yaml` at INT8 with
+its steps of 16 channels. Only the solvers are compared here: which values end in accurate networks is `selection.py`'s question.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from milp import solve_exactly
+
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from profiles.loader import load_profile
+from profiles.roofline import estimate_us
+from stages.characterize import corner_points
+from stages.manifest import host_facts
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+from stages.pruning.limits import width_options
+from stages.pruning.surgery import find_groups
+from stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
+from stages.selection.bound import smallest_latency
+from stages.selection.latency import NetworkLatency
+from stages.selection.operators import list_operators
+from stages.selection.problem import Problem
+from stages.selection.search import select_widths
+from stages.selection.terms import LatencyTerms, Options
+from stages.selection.values import values_from_scores
+
+RESULTS = Path(__file__).parent / "results" / "solver.json"
+STEP = 16
+NETWORKS = {
+    "resnet20, width 32": (ModelConfig(name="resnet20", options={"width": 32}), (1, 32, 32)),
+    "resnet18": (ModelConfig(name="resnet18"), (3, 224, 224)),
+    "resnet50": (ModelConfig(name="resnet50"), (3, 224, 224)),
+    "mobilenet_v2": (ModelConfig(name="mobilenet_v2"), (3, 224, 224)),
+    "densenet121": (ModelConfig(name="densenet121"), (3, 224, 224)),
+}
+BUDGETS = (0.7, 0.5, 0.3)
+SEEDS = 3
+BASELINES = {"uniform": uniform, "global ranking": global_ranking, "one-sided knapsack": one_sided_knapsack}
+
+
+def main() -> None:
+    """Run and write the results."""
+    parser = argparse.ArgumentParser(description="Width selection against the exact optimum")
+    parser.add_argument("--seconds", type=float, default=60, help="time limit of HiGHS a problem")
+    options = parser.parse_args()
+    rows = []
+    for name, (model, image_shape) in NETWORKS.items():
+        latency, widths = describe(model, image_shape)
+        terms = latency.terms(widths)
+        for budget in BUDGETS:
+            found = [solve(latency, terms, widths, budget, seed, options.seconds) for seed in range(SEEDS)]
+            cells = {key: [row[key] for row in found if row[key] is not None] for key in found[0]}
+            size = round(sum(np.log10(len(choices)) for choices in widths.values()), 1)
+            rows.append({"network": name, "groups": len(widths), "networks_log10": size, "budget": budget, **cells})
+            shown = "  ".join(f"{key} {statistics.mean(values):.4f}" for key, values in cells.items() if values)
+            print(f"{name:20} {budget:.0%}  {shown}", flush=True)
+            RESULTS.write_text(json.dumps({**host_facts(), "seconds_limit": options.seconds, "rows": rows}, indent=1) + "\n")
+
+
+def describe(model: ModelConfig, image_shape: tuple[int, int, int]) -> tuple[NetworkLatency, Options]:
+    """Return the estimated latency of a network and the widths of its groups."""
+    network = build_network(model, image_shape, 1000)
+    groups = find_groups(network, image_shape)
+    operators = list_operators(network, groups, image_shape)
+    target = load_profile("x86-avx512-vnni").target
+    peak = target.device.peak
+    assert peak is not None
+    times = {point: estimate_us(*point, peak=peak, precision="int8", batch=1, step=STEP) for point in corner_points(operators, STEP)}
+    entries = [Entry(operator=op, ci=ci, co=co, p10_us=us, p50_us=us, reps=0, kernels="roofline") for (op, ci, co), us in times.items()]
+    meta = {"source": "estimated", "device": "roofline", "runtime": "none", "runtime_version": "0", "precision": "int8", "batch": 1, "threads": 1, "step": STEP}
+    table = LatencyTable(TableMeta.model_validate({**meta, "clock": "none", "statistic": "roofline", "date": ""}), entries)
+    return NetworkLatency(table, operators, Calibration()), {g.name: width_options(g, step=STEP, floor=0.1) for g in groups}
+
+
+def solve(latency: NetworkLatency, terms: LatencyTerms, options: Options, budget: float, seed: int, seconds: float) -> dict[str, float | None]:
+    """Return times in seconds, and values as shares of the best one known."""
+    rng = np.random.default_rng(seed)
+    scores = {group: rng.lognormal(rng.normal(0, 0.5), rng.uniform(0.2, 1.0), max(widths)).tolist() for group, widths in options.items()}
+    values = values_from_scores(scores, options)
+    dense_ms, (smallest_ms, _) = terms.total(np.array([len(w) - 1 for w in options.values()])), smallest_latency(terms)
+    problem = Problem.of(values, terms, max(budget * dense_ms, 1.02 * smallest_ms))
+    started = time.perf_counter()
+    ours = select_widths(values, options, latency, problem.limit_ms)
+    ours_s = time.perf_counter() - started
+    started = time.perf_counter()
+    exact, bound = solve_exactly(problem, seconds=seconds)
+    milp_s = time.perf_counter() - started
+    best = max(ours.value, problem.value(exact) if exact is not None else 0.0)
+    found: dict[str, float | None] = {"limit": problem.limit_ms / dense_ms, "search_s": ours_s, "search": ours.value / best, "certified_gap": ours.gap}
+    found |= {"milp_s": milp_s, "milp": problem.value(exact) / best if exact is not None else None, "milp_gap": (bound - best) / best}
+    return found | {name: problem.value(select(problem)) / best for name, select in BASELINES.items()}
+
+
+if __name__ == "__main__":
+    main()

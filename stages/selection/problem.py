@@ -1,0 +1,87 @@
+"""The problem of selection, in numbers.
+
+    maximise sum_g V_g(c_g)  subject to  latency(c) <= budget,  c_g among the group's options
+
+HALP (arXiv 2110.10811) and MDP (arXiv 2504.02168) state it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from profiles.errors import BudgetError, describe
+from stages.pruning.groups import Widths
+from stages.selection.terms import Array, Choice, LatencyTerms
+
+Values = Mapping[str, Mapping[int, float]]
+"""Value of every width of every group."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Values and latency of every option, and the budget.
+
+    Attributes:
+        terms: Latency by option; it holds the groups and their widths.
+        values: (options,) by group, in the order of the terms.
+        limit_ms: The budget.
+    """
+
+    terms: LatencyTerms
+    values: tuple[Array, ...]
+    limit_ms: float
+
+    @classmethod
+    def of(cls, values: Values, terms: LatencyTerms, limit_ms: float) -> "Problem":
+        """Put values by name into the order of the terms."""
+        ordered = tuple(
+            np.array([values[group][int(width)] for width in widths], dtype=float) for group, widths in zip(terms.groups, terms.widths, strict=True)
+        )
+        return cls(terms, ordered, limit_ms)
+
+    @property
+    def narrowest(self) -> Choice:
+        """Every group at its narrowest."""
+        return np.zeros(len(self.values), dtype=int)
+
+    @property
+    def widest(self) -> Choice:
+        """Every group at its widest."""
+        return np.array([len(values) - 1 for values in self.values])
+
+    def value(self, choice: Choice) -> float:
+        """Return the value that a choice keeps."""
+        return float(sum(values[index] for values, index in zip(self.values, choice, strict=True)))
+
+    def fits(self, choice: Choice) -> bool:
+        """Return whether a choice is within the budget."""
+        return self.terms.total(choice) <= self.limit_ms
+
+
+def require_reachable(smallest_ms: float, limit_ms: float, *, what: str, margin: float = 0.0) -> None:
+    """Refuse a budget that no network meets.
+
+    Args:
+        smallest_ms: The smallest predicted latency.
+        limit_ms: The budget.
+        what: Whose budget it is, for the message.
+        margin: Share of the budget, 0-1, that must stay free.
+
+    Raises:
+        BudgetError: The budget lies below it.
+    """
+    if smallest_ms > limit_ms * (1 - margin):
+        raise BudgetError(
+            describe(
+                f"{what}: the latency budget cannot be met",
+                given=f"{limit_ms:.4g} ms",
+                allowed=f"at least {smallest_ms / (1 - margin):.4g} ms, with every group at its narrowest width",
+                fix="raise profile.budget, lower prune.floor, or choose a smaller network",
+            )
+        )
+
+
+def values_of(values: Values, widths: Widths) -> float:
+    """Return the value that a network of these widths keeps."""
+    return sum(values[group][width] for group, width in widths.items())

@@ -1,0 +1,129 @@
+"""Latency over the options of every group, as a sum of small tables: what makes a selection of a thousand widths quick."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.pruning.groups import Widths
+
+Options = Mapping[str, Sequence[int]]
+Array = np.ndarray
+Choice = np.ndarray
+"""One option's index per group, (groups,) int."""
+
+
+class SumTerm(NamedTuple):
+    """Operators whose input joins several groups and whose time is no sum over them.
+
+    Attributes:
+        parts: Input channels by option, per group that the input comes from.
+        fixed: Input channels of no group.
+        output: Group of the output channels, or None.
+        table: Milliseconds, (channels from `fixed` on, options of the output or 1).
+    """
+
+    parts: Mapping[int, Array]
+    fixed: int
+    output: int | None
+    table: Array
+
+    def total(self, choice: Choice) -> float:
+        """Return the milliseconds at a choice."""
+        row = sum(int(part[choice[group]]) for group, part in self.parts.items())
+        return float(self.table[row, 0 if self.output is None else choice[self.output]])
+
+    def along(self, choice: Choice, group: int) -> Array:
+        """Return the milliseconds for every option of one group of the term."""
+        row = sum(int(part[choice[other]]) for other, part in self.parts.items() if other != group)
+        rows = row + self.parts[group] if group in self.parts else row
+        if self.output is None:
+            return np.asarray(self.table[rows, 0])
+        columns = np.arange(self.table.shape[1]) if self.output == group else choice[self.output]
+        return np.asarray(self.table[rows, columns])
+
+    def lower_bound(self) -> tuple[tuple[int, ...], Array]:
+        """Return a table over one input and the output that is nowhere above the term."""
+        group = max(self.parts, key=lambda g: int(self.parts[g].max() - self.parts[g].min()))
+        rest = [part for other, part in self.parts.items() if other != group]
+        low, high = sum(int(part.min()) for part in rest), sum(int(part.max()) for part in rest)
+        least = np.stack([self.table[low + part : high + part + 1].min(0) for part in self.parts[group]])
+        if self.output is None:
+            return (group,), least[:, 0]
+        if self.output == group:
+            return (group,), np.diagonal(least).copy()
+        return (group, self.output), least
+
+
+class LatencyTerms:
+    """Milliseconds of a network as a function of a choice of options.
+
+    Args:
+        options: Widths by group.
+        constant_ms: What depends on no group.
+        unary: (options,) milliseconds by group; groups that are missing cost nothing of their own.
+        pairs: (options of the first, options of the second) milliseconds by pair of groups.
+        sums: The rest.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        constant_ms: float = 0.0,
+        unary: Mapping[str, Array] | None = None,
+        pairs: Mapping[tuple[str, str], Array] | None = None,
+        sums: Sequence[SumTerm] = (),
+    ) -> None:
+        self.groups = tuple(options)
+        self.widths = tuple(np.array(options[group], dtype=int) for group in self.groups)
+        place = {group: index for index, group in enumerate(self.groups)}
+        self.constant_ms = constant_ms
+        self.unary = [np.zeros(len(widths)) for widths in self.widths]
+        for group, table in (unary or {}).items():
+            self.unary[place[group]] += table
+        self.pairs: dict[tuple[int, int], Array] = {}
+        for (a, b), table in (pairs or {}).items():
+            i, j = place[a], place[b]
+            key, oriented = ((i, j), table) if i < j else ((j, i), table.T)
+            self.pairs[key] = self.pairs.get(key, 0.0) + oriented
+        self.sums = tuple(sums)
+        self._beside: list[list[tuple[int, Array]]] = [[] for _ in self.groups]
+        for (i, j), table in self.pairs.items():
+            self._beside[i].append((j, table))
+            self._beside[j].append((i, table.T))
+        self._sums_of = [[term for term in self.sums if index in term.parts or index == term.output] for index in range(len(self.groups))]
+
+    @cached_property
+    def neighbours(self) -> tuple[frozenset[int], ...]:
+        """Groups that share an operator with each group."""
+        found = [{other for other, _ in beside} for beside in self._beside]
+        for term in self.sums:
+            scope = {*term.parts, *([] if term.output is None else [term.output])}
+            for group in scope:
+                found[group] |= scope - {group}
+        return tuple(frozenset(others) for others in found)
+
+    def total(self, choice: Choice) -> float:
+        """Return the milliseconds of the network."""
+        found = self.constant_ms + sum(float(table[choice[group]]) for group, table in enumerate(self.unary))
+        found += sum(float(table[choice[i], choice[j]]) for (i, j), table in self.pairs.items())
+        return found + sum(term.total(choice) for term in self.sums)
+
+    def along(self, choice: Choice, group: int) -> Array:
+        """Return the milliseconds of all operators on a group, for each of its options, the others as they are."""
+        found = self.unary[group].copy()
+        for other, table in self._beside[group]:
+            found += table[:, choice[other]]
+        for term in self._sums_of[group]:
+            found += term.along(choice, group)
+        return found
+
+    def choice(self, widths: Widths) -> Choice:
+        """Return the options that these widths are."""
+        return np.array([int(np.flatnonzero(options == widths[group])[0]) for group, options in zip(self.groups, self.widths, strict=True)])
+
+    def widths_at(self, choice: Choice) -> Widths:
+        """Return the widths of a choice."""
+        return {group: int(options[index]) for group, options, index in zip(self.groups, self.widths, choice, strict=True)}

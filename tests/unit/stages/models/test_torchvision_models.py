@@ -1,0 +1,12 @@
+import pytest
+import torch
+
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_torchvision_networks_take_images_of_any_channels(name: str, channels: int) -> None:
+    network = build_network(ModelConfig(name=name), (channels, 64, 64), 7).eval()
+    assert network(torch.zeros(2, channels, 64, 64)).shape == (2, 7)
