@@ -15,12 +15,12 @@ def solve_exactly(problem: Problem, *, seconds: float = 600) -> tuple[Choice | N
     between 0 and 1 whose sums over one side are the other side's binaries).
 
     Args:
-        problem: Without operators that join several groups in a way that is no sum over them.
+        problem: Of values that add up over the groups, without operators on several groups that are no sum over them.
         seconds: Time limit; the choice is then the best found, None if there is none.
     """
     terms = problem.terms
-    assert not terms.sums
-    sizes = [len(values) for values in problem.values]
+    assert not (terms.sums or problem.values.pairs)
+    sizes = [len(values) for values in problem.values.unary]
     first = np.concatenate([[0], np.cumsum(sizes)])
     pairs = list(terms.pairs.items())
     start = np.concatenate([[first[-1]], first[-1] + np.cumsum([table.size for _, table in pairs])]).astype(int)
@@ -41,8 +41,8 @@ def solve_exactly(problem: Problem, *, seconds: float = 600) -> tuple[Choice | N
                 right.append(0.0)
     ties = LinearConstraint(coo_array((entries, (rows, columns)), shape=(len(right), total)).tocsr(), right, right)
     cost = np.concatenate([*terms.unary, *(table.ravel() for _, table in pairs)])
-    budget = LinearConstraint(cost[None], -np.inf, problem.limit_ms - terms.constant_ms)
-    gain = np.concatenate([*problem.values, np.zeros(total - first[-1])])
+    budget = LinearConstraint(cost[None], -np.inf, problem.limit_ms - terms.constant)
+    gain = np.concatenate([*problem.values.unary, np.zeros(total - first[-1])])
     binary = np.concatenate([np.ones(first[-1]), np.zeros(total - first[-1])])
     found = milp(-gain, constraints=[ties, budget], integrality=binary, bounds=Bounds(0, 1), options={"time_limit": seconds, "mip_rel_gap": 0})
     bound = -float(found.mip_dual_bound) if found.mip_dual_bound is not None else float("inf")

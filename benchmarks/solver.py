@@ -30,7 +30,7 @@ from stages.selection.latency import NetworkLatency
 from stages.selection.operators import list_operators
 from stages.selection.problem import Problem
 from stages.selection.search import select_widths
-from stages.selection.terms import LatencyTerms, Options
+from stages.selection.terms import Options, Terms
 from stages.selection.values import values_from_scores
 
 RESULTS = Path(__file__).parent / "results" / "solver.json"
@@ -81,7 +81,7 @@ def describe(model: ModelConfig, image_shape: tuple[int, int, int]) -> tuple[Net
     return NetworkLatency(table, operators, Calibration()), {g.name: width_options(g, step=STEP, floor=0.1) for g in groups}
 
 
-def solve(latency: NetworkLatency, terms: LatencyTerms, options: Options, budget: float, seed: int, seconds: float) -> dict[str, float | None]:
+def solve(latency: NetworkLatency, terms: Terms, options: Options, budget: float, seed: int, seconds: float) -> dict[str, float | None]:
     """Return times in seconds, and values as shares of the best one known."""
     rng = np.random.default_rng(seed)
     scores = {group: rng.lognormal(rng.normal(0, 0.5), rng.uniform(0.2, 1.0), max(widths)).tolist() for group, widths in options.items()}

@@ -209,7 +209,10 @@ class ReadyTarget:
         return found
 
     def _build_untrained(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
-        graph = self._step(sketch, **self._shape, plan=WidthPlan(widths=widths), dialect=dialect, opset=self._recipe.export.opset)
+        shape = {**self._shape, "dialect": dialect, "opset": self._recipe.export.opset}
+        graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
+        if widths and widths != self._network.dense_widths:
+            graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)
         return self._step(compile_engine, graph=graph, target=target, info=self.info)
 
     def _estimated_float_ms(self, widths: Widths) -> float:

@@ -6,21 +6,27 @@ are timed before anything is trained for them.
 
 from pathlib import Path
 
+import onnx
 import torch
 from torch import fx, nn
 
 from stages.artifacts import Dialect, OnnxGraph, QuantizerState
+from stages.backends.onnxruntime_engine import require_runs
 from stages.checkpoints import build
+from stages.errors import BuildError
 from stages.graph.exporting import MODEL, write_graph
+from stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from stages.models.config import ModelConfig
-from stages.models.counting import count_macs, count_parameters
+from stages.models.registry import build_network
 from stages.pruning.groups import WidthPlan, first_channels
+from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
+from stages.selection.operators import count_macs_at, count_weights_at, list_operators
 from stages.store import stage
 
 
-@stage(version=1, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,
@@ -29,16 +35,37 @@ def sketch(
     plan: WidthPlan,
     dialect: Dialect,
     opset: int,
+    pattern: OnnxGraph | None,
 ) -> OnnxGraph:
-    """Export a network of the planned widths with its initial weights, through the same path as a trained one."""
-    quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8)
-    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
-    exported: nn.Module = network
-    if dialect != "float":
-        assert isinstance(network, fx.GraphModule)
-        calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
-        exported = to_export_form(network, dialect)
-    audit = write_graph(exported, image_shape, out_dir / MODEL, opset=opset, dialect=dialect)
+    """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
+
+    Args:
+        out_dir: Receives ``model.onnx``.
+        model: The network.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        plan: Channels to keep per group.
+        dialect: Form of the Q/DQ nodes.
+        opset: Version of the operator set.
+        pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
+            takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
+    """
+    network = build_network(model, image_shape, num_classes)
+    groups = find_groups(network, image_shape)
+    operators = list_operators(network, groups, image_shape)
+    widths = {group.name: group.width for group in groups} | plan.widths
+    audit = None
+    if pattern is not None:
+        try:
+            narrowed = narrow_graph(onnx.load(pattern.folder / MODEL), network, groups, widths)
+            require_channels(narrowed, {operator.module: operator.channels(widths) for operator in operators})
+            onnx.save(narrowed, out_dir / MODEL)
+            require_runs(out_dir / MODEL, image_shape)
+            audit = pattern.audit
+        except (CannotNarrow, BuildError):
+            audit = None  # exported below
+    if audit is None:
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, dialect, opset)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
@@ -46,6 +73,19 @@ def sketch(
         image_shape=image_shape,
         audit=audit,
         parity={},
-        parameters=count_parameters(network),
-        macs=count_macs(network, image_shape),
+        parameters=count_weights_at(operators, widths),
+        macs=count_macs_at(operators, widths),
     )
+
+
+def _export(
+    file: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, plan: WidthPlan, dialect: Dialect, opset: int
+) -> dict[str, int]:
+    quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8)
+    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
+    exported: nn.Module = network
+    if dialect != "float":
+        assert isinstance(network, fx.GraphModule)
+        calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
+        exported = to_export_form(network, dialect)
+    return write_graph(exported, image_shape, file, opset=opset, dialect=dialect)

@@ -110,6 +110,18 @@ def open_graph(graph: Path, threads: int = 1) -> Run:
     return _runner(ort.InferenceSession(str(graph), _options(threads), providers=PROVIDERS))
 
 
+def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
+    """Run an ONNX file once on a black image.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load or run it.
+    """
+    try:
+        open_graph(graph)(np.zeros((1, *image_shape), dtype=np.float32))
+    except ORT_ERRORS as error:
+        raise BuildError(f"ONNX Runtime cannot run {graph.name}: {error}") from error
+
+
 def _runner(session: ort.InferenceSession) -> Run:
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {INPUT: images})[0])

@@ -1,5 +1,6 @@
 """From a torch network to a simplified ONNX file, with every step checked."""
 
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -51,6 +52,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         BuildError: The exporter refuses the network.
     """
     example = torch.zeros(2, *image_shape)  # a batch of 1 would be taken for a constant
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # channels-last pooling exports as a gather
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

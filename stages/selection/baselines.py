@@ -25,7 +25,7 @@ def global_ranking(problem: Problem) -> Choice:
 
     The scores of a step's channels are their part of the group's value, so that widths stay on the device's steps.
     """
-    steps = [np.diff(values) / np.diff(widths) for values, widths in zip(problem.values, problem.terms.widths, strict=True)]
+    steps = [np.diff(values) / np.diff(widths) for values, widths in zip(problem.values.unary, problem.terms.widths, strict=True)]
     every = np.sort(np.concatenate(steps))[::-1]
 
     def at(share: float) -> Choice:
@@ -41,12 +41,12 @@ def one_sided_knapsack(problem: Problem, *, bins: int = 2000) -> Choice:
 
     The charge is too high once the inputs are cut, so the knapsack is bisected for the largest that fits.
     """
-    charges = [problem.terms.along(problem.widest, group) for group in range(len(problem.values))]
+    charges = [problem.terms.along(problem.widest, group) for group in range(len(problem.terms.groups))]
     charges = [charge - charge[0] for charge in charges]
     most = sum(float(charge[-1]) for charge in charges)
 
     def at(share: float) -> Choice:
-        return _knapsack(problem.values, charges, share * most, bins)
+        return _knapsack(problem.values.unary, charges, share * most, bins)
 
     return _largest_that_fits(at, problem, steps=20)
 
@@ -65,7 +65,7 @@ def _largest_that_fits(at: Callable[[float], Choice], problem: Problem, *, steps
     return best
 
 
-def _knapsack(values: tuple[Array, ...], charges: list[Array], limit: float, bins: int) -> Choice:
+def _knapsack(values: list[Array], charges: list[Array], limit: float, bins: int) -> Choice:
     """Return the option per group of most value whose charges add up to at most `limit`, rounded up to `bins` parts."""
     best, taken = np.zeros(bins + 1), []
     unit = max(limit / bins, 1e-12)

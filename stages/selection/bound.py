@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.selection.problem import Problem
-from stages.selection.terms import Array, Choice, LatencyTerms
+from stages.selection.terms import Array, Choice, Terms
 
 LARGEST = 1 << 18
 """Most entries of a table over several groups."""
@@ -37,23 +37,23 @@ class Relaxed:
 
 def relax(problem: Problem) -> Relaxed:
     """Return an upper bound of the value within the budget, and a network to start from."""
-    terms, order = problem.terms, elimination_order(problem.terms)
+    terms, values = problem.terms, problem.values
+    order = elimination_order(terms, values)
     bound, best = float("inf"), None
-    dear: Choice | None = None  # over the budget
-    cheap: Choice | None = None  # within it
+    cheap: Choice | None = None  # within the budget
 
     def look(price: float) -> Choice:
         nonlocal bound, best
-        highest, choice = maximise(_factors(terms, problem.values, price), terms, order)
-        bound = min(bound, highest + price * (problem.limit_ms - terms.constant_ms))
+        highest, choice = maximise([*_factors(values, 1.0), *_factors(terms, -price)], terms, order)
+        bound = min(bound, highest + values.constant + price * (problem.limit_ms - terms.constant))
         if problem.fits(choice) and (best is None or problem.value(choice) > problem.value(best)):
             best = choice
         return choice
 
-    free = look(0.0)
-    if problem.fits(free):
-        return Relaxed(bound, free)
-    dear, price = free, max(float(np.ptp(values)) for values in problem.values) / max(terms.total(free), 1e-12) or 1.0
+    dear = look(0.0)  # over the budget
+    if problem.fits(dear):
+        return Relaxed(bound, dear)
+    price = abs(problem.value(dear) - problem.value(problem.narrowest)) / max(terms.total(dear), 1e-12) or 1.0
     for _ in range(PRICES):
         choice = look(price)
         if problem.fits(choice):
@@ -71,19 +71,18 @@ def relax(problem: Problem) -> Relaxed:
     return Relaxed(bound, best)
 
 
-def smallest_latency(terms: LatencyTerms) -> tuple[float, Choice]:
+def smallest_latency(terms: Terms) -> tuple[float, Choice]:
     """Return the smallest milliseconds of any choice, and that choice; exact where no table had to be split."""
-    nothing = tuple(np.zeros(len(table)) for table in terms.unary)
-    _, choice = maximise(_factors(terms, nothing, 1.0), terms, elimination_order(terms))
-    narrowest = np.zeros(len(nothing), dtype=int)
+    _, choice = maximise(_factors(terms, -1.0), terms, elimination_order(terms))
+    narrowest = np.zeros(len(terms.groups), dtype=int)
     best = min((choice, narrowest), key=terms.total)
     return terms.total(best), best
 
 
-def elimination_order(terms: LatencyTerms) -> list[int]:
+def elimination_order(*figures: Terms) -> list[int]:
     """Return the groups in the order of elimination: always the one whose joint table is smallest."""
-    sizes = [len(widths) for widths in terms.widths]
-    around = [set(others) for others in terms.neighbours]
+    sizes = [len(widths) for widths in figures[0].widths]
+    around = [set().union(*(figure.neighbours[group] for figure in figures)) for group in range(len(sizes))]
     left, order = set(range(len(sizes))), []
     while left:
         group = min(left, key=lambda g: (sizes[g] * np.prod([float(sizes[other]) for other in around[g]]), g))
@@ -95,7 +94,7 @@ def elimination_order(terms: LatencyTerms) -> list[int]:
     return order
 
 
-def maximise(factors: Sequence[Factor], terms: LatencyTerms, order: Sequence[int]) -> tuple[float, Choice]:
+def maximise(factors: Sequence[Factor], terms: Terms, order: Sequence[int]) -> tuple[float, Choice]:
     """Return the maximum of a sum of factors and where it lies; an upper bound and a good place where a table is split."""
     sizes = [len(widths) for widths in terms.widths]
     waiting, buckets, constant = list(factors), [], 0.0
@@ -118,12 +117,13 @@ def maximise(factors: Sequence[Factor], terms: LatencyTerms, order: Sequence[int
     return constant, choice
 
 
-def _factors(terms: LatencyTerms, values: Sequence[Array], price: float) -> list[Factor]:
-    found: list[Factor] = [((group,), values[group] - price * table) for group, table in enumerate(terms.unary)]
-    if price:
-        found += [(scope, -price * table) for scope, table in terms.pairs.items()]
-        found += [(scope, -price * table) for scope, table in (term.lower_bound() for term in terms.sums)]
-    return found
+def _factors(figure: Terms, weight: float) -> list[Factor]:
+    """Return the tables of a figure times `weight`, which is negative where the figure has operators that are no sum over groups."""
+    if not weight:
+        return []
+    found: list[Factor] = [((group,), weight * table) for group, table in enumerate(figure.unary)]
+    found += [(scope, weight * table) for scope, table in figure.pairs.items()]
+    return found + [(scope, weight * table) for scope, table in (term.lower_bound() for term in figure.sums)]
 
 
 def _joined(bucket: Sequence[Factor], sizes: Sequence[int]) -> list[Factor]:

@@ -7,7 +7,7 @@ import numpy as np
 from profiles.latency import Calibration, LatencyTable
 from stages.pruning.groups import Widths
 from stages.selection.operators import Operator
-from stages.selection.terms import Array, LatencyTerms, Options, SumTerm
+from stages.selection.terms import Array, Options, SumTerm, Terms
 
 
 class LatencyModel(Protocol):
@@ -17,7 +17,7 @@ class LatencyModel(Protocol):
         """Return the milliseconds of a network of these widths."""
         ...
 
-    def terms(self, options: Options) -> LatencyTerms:
+    def terms(self, options: Options) -> Terms:
         """Return the same as tables over the options of every group."""
         ...
 
@@ -42,14 +42,12 @@ class NetworkLatency:
         """Return the calibrated latency of the whole network in milliseconds."""
         return self.calibration.offset_ms + self.calibration.scale * self.sum_ms(widths)
 
-    def terms(self, options: Options) -> LatencyTerms:
+    def terms(self, options: Options) -> Terms:
         """Return the latency as tables over the options of every group, which must be all groups of the operators."""
         gathered = _Gathered(options)
         for operator in self.operators:
             gathered.add(operator, self.table, self.calibration.scale)
-        return LatencyTerms(
-            options, constant_ms=self.calibration.offset_ms + gathered.constant_ms, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums
-        )
+        return Terms(options, constant=self.calibration.offset_ms + gathered.constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums)
 
 
 class _Gathered:
@@ -58,7 +56,7 @@ class _Gathered:
     def __init__(self, options: Options) -> None:
         self.widths = {group: np.array(widths) for group, widths in options.items()}
         self.place = {group: index for index, group in enumerate(options)}
-        self.constant_ms = 0.0
+        self.constant = 0.0
         self.unary: dict[str, Array] = {}
         self.pairs: dict[tuple[str, str], Array] = {}
         self.sums: list[SumTerm] = []
@@ -80,7 +78,7 @@ class _Gathered:
         elif group or output:
             self._add_unary(group or output or "", found[:, 0] if group else found[0])
         else:
-            self.constant_ms += float(found[0, 0])
+            self.constant += float(found[0, 0])
 
     def _add_sum(self, operator: Operator, table: LatencyTable, scale: float, outputs: Array) -> None:
         """Add an operator on several joined groups: as pairs where its time is bilinear in the channels, else as it is."""
@@ -103,7 +101,7 @@ class _Gathered:
             else:
                 self._add_pair(group, operator.output, block)
         if operator.output is None:
-            self.constant_ms += float(found[0, 0])
+            self.constant += float(found[0, 0])
         else:
             self._add_unary(operator.output, found[0])
 

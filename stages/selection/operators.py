@@ -48,6 +48,21 @@ def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
     return tuple(found)
 
 
+def count_macs_at(operators: Iterable[Operator], widths: Widths) -> int:
+    """Return the multiply-accumulates of the operators for one image, at the given widths."""
+    return sum(_weights(operator, widths) * operator.operator.height * operator.operator.width for operator in operators)
+
+
+def count_weights_at(operators: Iterable[Operator], widths: Widths) -> int:
+    """Return the number of weights of the operators, without biases, at the given widths."""
+    return sum(_weights(operator, widths) for operator in operators)
+
+
+def _weights(operator: Operator, widths: Widths) -> int:
+    inputs, outputs = operator.channels(widths)
+    return (1 if operator.operator.depthwise else inputs) * outputs * operator.operator.kernel**2
+
+
 def _operator(traced: fx.GraphModule, node: fx.Node, module: nn.Conv2d | nn.Linear, groups: tuple[Group, ...]) -> Operator:
     name = str(node.target)
     output = next((g.name for g in groups if any(m.module == name and m.side == "out" for m in g.members)), None)

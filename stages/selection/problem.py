@@ -12,7 +12,7 @@ import numpy as np
 
 from profiles.errors import BudgetError, describe
 from stages.pruning.groups import Widths
-from stages.selection.terms import Array, Choice, LatencyTerms
+from stages.selection.terms import Choice, Terms
 
 Values = Mapping[str, Mapping[int, float]]
 """Value of every width of every group."""
@@ -20,39 +20,38 @@ Values = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Problem:
-    """Values and latency of every option, and the budget.
+    """Value and latency of every option, and the budget.
 
     Attributes:
-        terms: Latency by option; it holds the groups and their widths.
-        values: (options,) by group, in the order of the terms.
+        terms: Milliseconds by option; it holds the groups and their widths.
+        values: Value by option, of the same groups in the same order.
         limit_ms: The budget.
     """
 
-    terms: LatencyTerms
-    values: tuple[Array, ...]
+    terms: Terms
+    values: Terms
     limit_ms: float
 
     @classmethod
-    def of(cls, values: Values, terms: LatencyTerms, limit_ms: float) -> "Problem":
-        """Put values by name into the order of the terms."""
-        ordered = tuple(
-            np.array([values[group][int(width)] for width in widths], dtype=float) for group, widths in zip(terms.groups, terms.widths, strict=True)
-        )
-        return cls(terms, ordered, limit_ms)
+    def of(cls, values: Values, terms: Terms, limit_ms: float) -> "Problem":
+        """Return the problem of values that add up over the groups."""
+        options = {group: tuple(widths.tolist()) for group, widths in zip(terms.groups, terms.widths, strict=True)}
+        unary = {group: np.array([values[group][width] for width in widths], dtype=float) for group, widths in options.items()}
+        return cls(terms, Terms(options, unary=unary), limit_ms)
 
     @property
     def narrowest(self) -> Choice:
         """Every group at its narrowest."""
-        return np.zeros(len(self.values), dtype=int)
+        return np.zeros(len(self.terms.groups), dtype=int)
 
     @property
     def widest(self) -> Choice:
         """Every group at its widest."""
-        return np.array([len(values) - 1 for values in self.values])
+        return np.array([len(widths) - 1 for widths in self.terms.widths])
 
     def value(self, choice: Choice) -> float:
         """Return the value that a choice keeps."""
-        return float(sum(values[index] for values, index in zip(self.values, choice, strict=True)))
+        return self.values.total(choice)
 
     def fits(self, choice: Choice) -> bool:
         """Return whether a choice is within the budget."""

@@ -6,7 +6,7 @@ from profiles.source import Record
 from stages.selection.bound import relax, smallest_latency
 from stages.selection.latency import LatencyModel
 from stages.selection.problem import Problem, Values, require_reachable
-from stages.selection.terms import Array, Choice, Options
+from stages.selection.terms import Array, Choice, Options, Terms
 
 REACH = 3
 """Options up or down that one move of the search changes a group by."""
@@ -40,9 +40,17 @@ def select_widths(values: Values, options: Options, latency: LatencyModel, limit
     Raises:
         BudgetError: No network is within the limit.
     """
-    problem = Problem.of(values, latency.terms(options), limit_ms)
+    return solve(Problem.of(values, latency.terms(options), limit_ms))
+
+
+def solve(problem: Problem) -> Selection:
+    """Return the widths of most value within the budget.
+
+    Raises:
+        BudgetError: No network is within it.
+    """
     smallest, fastest = smallest_latency(problem.terms)
-    require_reachable(smallest, limit_ms, what="width selection")
+    require_reachable(smallest, problem.limit_ms, what="width selection")
     relaxed = relax(problem)
     choice = search(problem, relaxed.choice if relaxed.choice is not None else fastest)
     value = problem.value(choice)
@@ -58,64 +66,66 @@ def search(problem: Problem, start: Choice) -> Choice:
 
 
 class _State:
-    """A choice, and what every option of every group would cost and keep; flat arrays over all options."""
+    """A choice, and what every option of every group would gain and cost; flat arrays over all options."""
 
     def __init__(self, problem: Problem, start: Choice) -> None:
         self.problem, self.choice = problem, start.copy()
-        sizes = [len(values) for values in problem.values]
+        sizes = [len(widths) for widths in problem.terms.widths]
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._group = np.repeat(np.arange(len(sizes)), sizes)
         self._option = np.concatenate([np.arange(size) for size in sizes])
-        self._values = np.concatenate(problem.values)
-        self._extra = np.zeros(len(self._group))
+        self._cost, self._gain = _Along(problem.terms, self), _Along(problem.values, self)
         self._spent = problem.terms.total(self.choice)
-        for group in range(len(sizes)):
-            self._refresh(group)
-        self._least = GAIN * max(float(np.abs(self._values).max()), 1e-300)
+        self._least = GAIN * max(abs(problem.value(problem.widest)), 1e-300)
 
     def make(self, move: list[tuple[int, int]]) -> None:
         for group, option in move:
             self.choice[group] = option
         self._spent = self.problem.terms.total(self.choice)
-        for touched in {other for group, _ in move for other in (group, *self.problem.terms.neighbours[group])}:
-            self._refresh(touched)
+        for along in (self._cost, self._gain):
+            along.refresh({group for group, _ in move})
 
     def best_move(self) -> list[tuple[int, int]] | None:
         """Return the move that gains most, or None."""
-        problem, here = self.problem, self._first[:-1] + self.choice
-        gain = self._values - self._values[here][self._group]
-        distance = self._option - self.choice[self._group]
+        limit, cost, gain = self.problem.limit_ms, self._cost.now, self._gain.now
+        near = np.abs(self._option - self.choice[self._group]) <= REACH
         best, found = self._least, None
-        for flat in np.flatnonzero((gain > self._least) & (np.abs(distance) <= REACH)):
+        for flat in np.flatnonzero(near & (gain > self._least)):
             group, option = int(self._group[flat]), int(self._option[flat])
-            if self._spent + self._extra[flat] <= problem.limit_ms:
+            if self._spent + cost[flat] <= limit:
                 if gain[flat] > best:
                     best, found = float(gain[flat]), [(group, option)]
                 continue
-            extra = self._after(group, option)
-            other = (self._group != group) & (np.abs(distance) <= REACH) & (self._spent + self._extra[flat] + extra <= problem.limit_ms)
-            net = np.where(other, gain[flat] + gain, -np.inf)
+            fits = near & (self._group != group) & (self._spent + cost[flat] + self._cost.after(group, option) <= limit)
+            net = np.where(fits, gain[flat] + self._gain.after(group, option), -np.inf)
             second = int(net.argmax())
             if net[second] > best:
                 best, found = float(net[second]), [(group, option), (int(self._group[second]), int(self._option[second]))]
         return found
 
-    def _refresh(self, group: int) -> None:
-        self._extra[self._slice(group)] = self._along(self.choice, group)
-
-    def _after(self, group: int, option: int) -> Array:
-        """Return what every option of the other groups would cost, were one group changed."""
-        changed = self.choice.copy()
-        changed[group] = option
-        extra = self._extra.copy()
-        for other in self.problem.terms.neighbours[group]:
-            extra[self._slice(other)] = self._along(changed, other)
-        return extra
-
-    def _along(self, choice: Choice, group: int) -> Array:
-        """Return the milliseconds that every option of a group adds to what it has now."""
-        along = self.problem.terms.along(choice, group)
-        return np.asarray(along - along[choice[group]])
-
-    def _slice(self, group: int) -> slice:
+    def slice(self, group: int) -> slice:
         return slice(int(self._first[group]), int(self._first[group + 1]))
+
+
+class _Along:
+    """What every option of every group adds to a figure, the other groups as they are."""
+
+    def __init__(self, figure: Terms, state: _State) -> None:
+        self._figure, self._state = figure, state
+        self.now = np.concatenate([self._of(state.choice, group) for group in range(len(figure.groups))])
+
+    def refresh(self, changed: set[int]) -> None:
+        for group in changed.union(*(self._figure.neighbours[g] for g in changed)):
+            self.now[self._state.slice(group)] = self._of(self._state.choice, group)
+
+    def after(self, group: int, option: int) -> Array:
+        """Return what every option of the other groups would add, were one group changed."""
+        changed, added = self._state.choice.copy(), self.now.copy()
+        changed[group] = option
+        for other in self._figure.neighbours[group]:
+            added[self._state.slice(other)] = self._of(changed, other)
+        return added
+
+    def _of(self, choice: Choice, group: int) -> Array:
+        along = self._figure.along(choice, group)
+        return np.asarray(along - along[choice[group]])

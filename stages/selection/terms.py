@@ -1,4 +1,4 @@
-"""Latency over the options of every group, as a sum of small tables: what makes a selection of a thousand widths quick."""
+"""A figure of a network, its latency or its value, as a sum of small tables over the options of every group: what makes selection quick."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -56,14 +56,14 @@ class SumTerm(NamedTuple):
         return (group, self.output), least
 
 
-class LatencyTerms:
-    """Milliseconds of a network as a function of a choice of options.
+class Terms:
+    """A figure of a network, such as its milliseconds, as a function of a choice of options.
 
     Args:
         options: Widths by group.
-        constant_ms: What depends on no group.
-        unary: (options,) milliseconds by group; groups that are missing cost nothing of their own.
-        pairs: (options of the first, options of the second) milliseconds by pair of groups.
+        constant: What depends on no group.
+        unary: (options,) by group; groups that are missing add nothing of their own.
+        pairs: (options of the first, options of the second) by pair of groups.
         sums: The rest.
     """
 
@@ -71,7 +71,7 @@ class LatencyTerms:
         self,
         options: Options,
         *,
-        constant_ms: float = 0.0,
+        constant: float = 0.0,
         unary: Mapping[str, Array] | None = None,
         pairs: Mapping[tuple[str, str], Array] | None = None,
         sums: Sequence[SumTerm] = (),
@@ -79,7 +79,7 @@ class LatencyTerms:
         self.groups = tuple(options)
         self.widths = tuple(np.array(options[group], dtype=int) for group in self.groups)
         place = {group: index for index, group in enumerate(self.groups)}
-        self.constant_ms = constant_ms
+        self.constant = constant
         self.unary = [np.zeros(len(widths)) for widths in self.widths]
         for group, table in (unary or {}).items():
             self.unary[place[group]] += table
@@ -106,13 +106,13 @@ class LatencyTerms:
         return tuple(frozenset(others) for others in found)
 
     def total(self, choice: Choice) -> float:
-        """Return the milliseconds of the network."""
-        found = self.constant_ms + sum(float(table[choice[group]]) for group, table in enumerate(self.unary))
+        """Return the figure of the network."""
+        found = self.constant + sum(float(table[choice[group]]) for group, table in enumerate(self.unary))
         found += sum(float(table[choice[i], choice[j]]) for (i, j), table in self.pairs.items())
         return found + sum(term.total(choice) for term in self.sums)
 
     def along(self, choice: Choice, group: int) -> Array:
-        """Return the milliseconds of all operators on a group, for each of its options, the others as they are."""
+        """Return all that depends on a group, for each of its options, the others as they are."""
         found = self.unary[group].copy()
         for other, table in self._beside[group]:
             found += table[:, choice[other]]

@@ -20,7 +20,7 @@ from stages.selection.operators import list_operators
 from stages.selection.problem import values_of as total_value
 from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
-from stages.selection.terms import LatencyTerms, Options
+from stages.selection.terms import Options, Terms
 from stages.selection.values import values_from_scores
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
@@ -36,10 +36,10 @@ class Chain:
         a, b, c = (widths[group] for group in "abc")
         return self.scale * (a + a * b / 16 + b * c / 16 + c) / 100
 
-    def terms(self, options: Options) -> LatencyTerms:
+    def terms(self, options: Options) -> Terms:
         a, b, c = (np.array(options[group], dtype=float) for group in "abc")
         share = self.scale / 100
-        return LatencyTerms(
+        return Terms(
             options,
             unary={"a": share * a, "c": share * c},
             pairs={("a", "b"): share * np.outer(a, b) / 16, ("c", "b"): share * np.outer(c, b) / 16},

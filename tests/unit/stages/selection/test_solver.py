@@ -25,7 +25,7 @@ from stages.selection.latency import NetworkLatency
 from stages.selection.operators import list_operators
 from stages.selection.problem import Problem
 from stages.selection.search import select_widths
-from stages.selection.terms import LatencyTerms, Options, SumTerm
+from stages.selection.terms import Options, SumTerm, Terms
 from stages.selection.values import values_from_scores
 
 META = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 16}
@@ -148,7 +148,7 @@ def test_an_operator_on_joined_groups_that_is_no_sum_over_them() -> None:
     options = {"a": (1, 2), "b": (1, 2, 3), "c": (1, 2)}
     table = np.array([[float((row // 2) * (column + 1)) for column in range(2)] for row in range(6)])
     term = SumTerm({0: np.array([1, 2]), 1: np.array([1, 2, 3])}, 0, 2, table)
-    terms = LatencyTerms(options, constant_ms=1.0, unary={"c": np.array([0.1, 0.2])}, sums=[term])
+    terms = Terms(options, constant=1.0, unary={"c": np.array([0.1, 0.2])}, sums=[term])
     widths = {"a": 2, "b": 3, "c": 2}
     choice = terms.choice(widths)
     assert terms.total(choice) == pytest.approx(1.2 + table[5, 1])

@@ -1,0 +1,144 @@
+"""A dense network's ONNX file with fewer channels: what an export of the narrower network would give, in a fiftieth of the time."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from torch import nn
+
+from stages.pruning.groups import Group, Widths
+
+
+class CannotNarrow(Exception):
+    """The graph holds channels in a place that is not known."""
+
+
+def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Group], widths: Widths) -> onnx.ModelProto:
+    """Keep the first channels of every group in the weights of an exported network.
+
+    Args:
+        model: The dense network, exported and simplified; weights have the names of the network's parameters.
+        network: The dense network.
+        groups: Its groups.
+        widths: Channels to keep per group; a group that is missing stays whole.
+
+    Raises:
+        CannotNarrow: A weight of a layer that loses channels is not in the graph under its name.
+    """
+    narrowed = onnx.ModelProto()
+    narrowed.CopyFrom(model)
+    gone = _positions(groups, widths)
+    tensors = {tensor.name: tensor for tensor in narrowed.graph.initializer}
+    per_channel: dict[str, str] = {}  # name of a tensor by output channel -> the layer
+    for (module, side), positions in gone.items():
+        layer = network.get_submodule(module)
+        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            raise CannotNarrow(f"{module} is a {type(layer).__name__}")
+        if isinstance(layer, nn.BatchNorm2d):
+            continue  # folded into its convolution
+        weight = tensors.get(f"{module}.weight")
+        if weight is None:
+            raise CannotNarrow(f"the graph has no weight {module}.weight")
+        depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        if side == "out":
+            per_channel[weight.name] = module
+            _drop(weight, positions, axis=0)
+            if f"{module}.bias" in tensors:
+                _drop(tensors[f"{module}.bias"], positions, axis=0)
+        elif not depthwise:
+            _drop(weight, positions, axis=1)
+    _cut_biases(narrowed, tensors, gone, per_channel)
+    _cut_scales(narrowed, tensors, gone, per_channel)
+    _set_groups(narrowed, tensors)
+    del narrowed.graph.value_info[:]
+    return narrowed
+
+
+def require_channels(model: onnx.ModelProto, expected: Mapping[str, tuple[int, int]]) -> None:
+    """Check the channels of every layer's weight.
+
+    Args:
+        model: The graph.
+        expected: (input, output) channels by layer.
+
+    Raises:
+        CannotNarrow: A layer has others.
+    """
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for module, (inputs, outputs) in expected.items():
+        found = shapes.get(f"{module}.weight", ())[:2]
+        if found not in {(outputs, inputs), (outputs, 1)}:
+            raise CannotNarrow(f"{module} has {found[::-1]} channels, not {(inputs, outputs)}")
+
+
+def _positions(groups: Iterable[Group], widths: Widths) -> dict[tuple[str, str], np.ndarray]:
+    """Return, by module and side, the positions that leave; nothing where all stay."""
+    leave: dict[tuple[str, str], set[int]] = {}
+    for group in groups:
+        for member in group.members:
+            key = member.module, member.side
+            found = {index for index, channel in zip(member.indices, member.channels, strict=True) if channel >= widths.get(group.name, group.width)}
+            leave.setdefault(key, set()).update(found)
+    return {key: np.array(sorted(gone)) for key, gone in leave.items() if gone}
+
+
+def _drop(tensor: onnx.TensorProto, gone: np.ndarray, *, axis: int) -> None:
+    array = np.delete(numpy_helper.to_array(tensor), gone, axis=axis)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+
+def _cut_biases(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto], gone: Mapping[tuple[str, str], np.ndarray], layers: Mapping[str, str]) -> None:
+    """Cut the biases that a simplifier gave other names, and flatten to what a matrix product takes."""
+    producers = _producers(model)
+    for node in model.graph.node:
+        if node.op_type not in {"Conv", "Gemm"}:
+            continue
+        weight = _weight(node, producers)
+        if weight in layers and len(node.input) > 2 and node.input[2] in tensors and node.input[2] != f"{layers[weight]}.bias":
+            _drop(tensors[node.input[2]], gone[layers[weight], "out"], axis=0)
+        if node.op_type == "Gemm" and weight in tensors:
+            before = producers.get(node.input[0])
+            while before is not None and before.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+                before = producers.get(before.input[0])
+            if before is not None and before.op_type == "Reshape" and before.input[1] in tensors:
+                shape = tensors[before.input[1]]
+                flat = np.array([*numpy_helper.to_array(shape)[:-1], tensors[weight].dims[1]])
+                shape.CopyFrom(numpy_helper.from_array(flat, shape.name))
+
+
+def _cut_scales(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto], gone: Mapping[tuple[str, str], np.ndarray], layers: Mapping[str, str]) -> None:
+    """Give each narrowed weight's DequantizeLinear a scale and a zero-point of its own length; layers may share them."""
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in layers:
+            continue
+        for position in range(1, len(node.input)):
+            shared = tensors[node.input[position]]
+            if len(shared.dims) == 1:
+                own = onnx.TensorProto()
+                own.CopyFrom(shared)
+                own.name = f"{node.input[0]}.{position}"
+                _drop(own, gone[layers[node.input[0]], "out"], axis=0)
+                model.graph.initializer.append(own)
+                node.input[position] = own.name
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def _set_groups(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> None:
+    """Set the number of groups of depthwise convolutions to their channels."""
+    producers = _producers(model)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Conv" and attribute.name == "group" and attribute.i > 1:
+                attribute.i = tensors[_weight(node, producers)].dims[0]
+
+
+def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def _weight(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> str:
+    """Return the name of a layer's weight, which may come through DequantizeLinear."""
+    return str(producers[node.input[1]].input[0] if node.input[1] in producers else node.input[1])
