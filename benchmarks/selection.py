@@ -43,7 +43,7 @@ from stages.selection.latency import NetworkLatency
 from stages.selection.problem import Problem, Values
 from stages.selection.search import solve
 from stages.selection.terms import Choice, Options, Terms
-from stages.selection.values import values_from_scores
+from stages.selection.values import reciprocal_values, values_from_scores
 from stages.store import Store
 from stages.training.batches import load_split
 from stages.training.evaluation import top1
@@ -53,11 +53,13 @@ FILE = RESULTS / "selection.json"
 OVERRIDES: dict[str, Any] = {"training.epochs": 10, "data.options": {"size": 16, "test": 9920}, "model.options": {"width": 48}}
 EPOCH = 3.0
 KEEP: Criterion = "magnitude_l2"
-EVERYWHERE = ("uniform", "global", "knapsack", "magnitude_l2", "bn_gradient", "parameters")
-AT_LEAST = ("taylor", "hessian", "activation", "sensitivity", "sensitivity, pairs", "bn_gradient, in steps")
+EVERYWHERE = ("reciprocal", "uniform", "global", "knapsack", "magnitude_l2", "reciprocal widths")
+AT_LEAST = ("bn_gradient", "parameters", "taylor", "hessian", "activation", "sensitivity", "sensitivity, pairs", "bn_gradient, in steps")
 BUDGETS = {0.2: (*EVERYWHERE, *AT_LEAST), 0.3: EVERYWHERE, 0.5: EVERYWHERE}
 STEPS = ScheduleConfig(name="linear", steps=8, iterations=24)
 DESCRIPTIONS = {
+    "reciprocal": "minus the reciprocal of the kept share of BN-gate loss changes, times the operators on the group",
+    "reciprocal widths": "the same of the kept share of channels: no data",
     "uniform": "the same share of every group",
     "global": "Torch-Pruning: one threshold over all groups, magnitude over the group's mean, bisected",
     "knapsack": "HALP: each group charged for its own output channels, BN-gate scores",
@@ -117,12 +119,17 @@ def choose(method: str, trunk: Trunk, segment: Checkpoint, device: Device, budge
     if method == "parameters":
         weights: Terms = NetworkLatency(WeightTable(), device.model.operators, Calibration()).terms(options)
         return solve(Problem(terms, weights, limit)).widths
+    if method.startswith("reciprocal"):
+        scores = {name: vector.tolist() for name, vector in load_scores(segment, "bn_gradient").items() if name in options}
+        flat = {name: [1.0] * len(vector) for name, vector in scores.items()}
+        worth = reciprocal_values(flat if method.endswith("widths") else scores, options, device.model.operators)
+        return solve(Problem.of(worth, terms, limit)).widths
     if method.startswith("sensitivity"):
         measured = json.loads(sensitivity_file(trunk, segment, options).read_text())
         curves = {name: {int(width): loss for width, loss in curve.items()} for name, curve in measured["curves"].items()}
         pairs = {(a, b): loss for a, b, loss in measured["pairs"]}
-        worth = values_in_pairs(curves, pairs, options) if method.endswith("pairs") else values_alone(curves, options)
-        return solve(Problem(terms, worth, limit)).widths
+        losses = values_in_pairs(curves, pairs, options) if method.endswith("pairs") else values_alone(curves, options)
+        return solve(Problem(terms, losses, limit)).widths
     criterion: Any = method.removesuffix(", in steps")
     return solve(Problem.of(scored(criterion), terms, limit)).widths
 
@@ -250,7 +257,7 @@ def write(results: list[Result], summary: object = None) -> None:
 
 
 def summarise(results: list[Result]) -> dict[str, dict[str, Any]]:
-    """Return, by budget and method, top-1 in percent and its difference from `bn_gradient` seed by seed, with 95 % intervals."""
+    """Return, by budget and method, top-1 in percent and its difference from `reciprocal` seed by seed, with 95 % intervals."""
     table: dict[str, dict[str, Any]] = {}
     for budget in sorted({r.budget for r in results}):
         cells = {m: {r.seed: r for r in results if r.budget == budget and r.method == m} for m in BUDGETS[budget]}
@@ -258,19 +265,19 @@ def summarise(results: list[Result]) -> dict[str, dict[str, Any]]:
         for method, by_seed in cells.items():
             if not by_seed:
                 continue
-            pairs = [(r.top1 - cells["bn_gradient"][seed].top1) * 100 for seed, r in by_seed.items() if seed in cells["bn_gradient"]]
+            pairs = [(r.top1 - cells["reciprocal"][seed].top1) * 100 for seed, r in by_seed.items() if seed in cells["reciprocal"]]
             measured = [r.measured for r in by_seed.values() if r.measured]
             rows[method] = {
                 "top1": mean_interval([r.top1 * 100 for r in by_seed.values()]),
-                "minus_bn_gradient": mean_interval(pairs) if pairs else None,
+                "minus_reciprocal": mean_interval(pairs) if pairs else None,
                 "predicted": statistics.mean(r.predicted for r in by_seed.values()),
                 "measured": statistics.mean(measured) if measured else None,
                 "seeds": len(by_seed),
             }
         table[f"{budget:.0%}"] = dict(sorted(rows.items(), key=lambda row: -row[1]["top1"][0]))
         for method, row in table[f"{budget:.0%}"].items():
-            against = shown(row["minus_bn_gradient"]) if row["minus_bn_gradient"] else ""
-            print(f"{budget:.0%}  {method:24} {shown(row['top1']):>14}   against bn_gradient {against:>14}   latency {row['measured'] or row['predicted']:.3f}")
+            against = shown(row["minus_reciprocal"]) if row["minus_reciprocal"] else ""
+            print(f"{budget:.0%}  {method:24} {shown(row['top1']):>14}   against reciprocal {against:>14}   latency {row['measured'] or row['predicted']:.3f}")
     return table
 
 

@@ -4,23 +4,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.recipe import Recipe
+from pipeline.testbed import Testbed, sample_networks
 from profiles.errors import ConfigError, describe
-from profiles.latency import Calibration
+from profiles.latency import Calibration, LatencyTable
 from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, Checkpoint, Dialect, Engine, Latency
+from stages.artifacts import Artifact, Checkpoint, Dialect, Latency
 from stages.backends.registry import backend_of, check_target
 from stages.characterize import characterize
 from stages.checkpoints import load_scores
-from stages.compile import compile as compile_engine
-from stages.measurements import Race
 from stages.models.registry import build_network, require_logits, require_own_weights
-from stages.pruning.groups import Group, WidthPlan, Widths
+from stages.pruning.groups import Group, Widths
 from stages.pruning.limits import prunable, shares, width_options
 from stages.pruning.regularisers import make_regulariser
 from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
-from stages.race import race
 from stages.selection.bound import smallest_latency
+from stages.selection.calibration import calibrate
 from stages.selection.latency import NetworkLatency
 from stages.selection.loop import Fit, fit_widths
 from stages.selection.operators import Operator, list_operators
@@ -29,9 +28,11 @@ from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
 from stages.selection.terms import Options
 from stages.selection.values import values_from_scores
-from stages.sketch import sketch
 from stages.store import Step
 from stages.training.progress import say
+
+SAMPLED, SAMPLED_DEAR = 12, 6
+"""Random networks that a latency model is calibrated with; fewer where an engine takes long to build."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,6 @@ class ReadyTarget:
         network: The recipe's dense network.
         step: Runs the stages.
 
-    Attributes:
-        evidence: The table and the timings that selection rests on.
-
     Raises:
         ConfigError: The runtime cannot do what the profile asks.
         DeviceUnavailable: The runtime is not installed.
@@ -100,21 +98,27 @@ class ReadyTarget:
         self.profile = profile
         self.info = check_target(profile.target)
         self.options = width_choices(recipe, profile, network)
-        self.evidence: list[Artifact] = []
         self._recipe, self._network, self._step = recipe, network, step
+        self._testbed = Testbed(recipe, profile, self.info, network.image_shape, network.num_classes, step)
         table = step(characterize, **self._shape, target=profile.target, info=self.info, step=profile.width_step)
         self.table_source = table.source
-        self.evidence.append(table)
-        uncalibrated = NetworkLatency(table.load(profile.target), network.operators, Calibration())
+        self._table = table
         if self.info.present:
-            self.latency, self.dense_ms = self._calibrate(uncalibrated)
+            self.latency = self._calibrated(table.load(profile.target))
+            self.dense_ms = self._testbed.dense_ms
         else:
-            self.latency, self.dense_ms = uncalibrated, self._estimated_float_ms(network.dense_widths)
+            self.latency = NetworkLatency(table.load(profile.target), network.operators, Calibration())
+            self.dense_ms = self._estimated_float_ms(network.dense_widths)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
         self.floor_ms, _ = smallest_latency(self.latency.terms(self.options))
         require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
         say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
+
+    @property
+    def evidence(self) -> tuple[Artifact, ...]:
+        """The table and the timings that selection rests on."""
+        return (self._table, *self._testbed.evidence)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -124,12 +128,12 @@ class ReadyTarget:
     @property
     def float_target(self) -> Target:
         """The same device and runtime at FP32, for the dense reference."""
-        return self.profile.target.model_copy(update={"precision": "fp32"})
+        return self._testbed.float_target
 
     @property
     def dialect(self) -> Dialect:
         """The form of the Q/DQ nodes that the target's runtime needs."""
-        return backend_of(self.profile.target).dialect if self.profile.target.precision == "int8" else "float"
+        return self._testbed.dialect
 
     @property
     def weight_bits(self) -> int:
@@ -169,51 +173,33 @@ class ReadyTarget:
         scores = normalise(load_scores(segment, self._recipe.prune.criterion), self._network.groups, self._recipe.prune.normalisation)
         return values_from_scores({group: scores[group].tolist() for group in self.options}, self.options)
 
-    def _calibrate(self, uncalibrated: NetworkLatency) -> tuple[NetworkLatency, float]:
-        """Time the dense and the narrowest network; return the calibrated model and the dense FP32 milliseconds."""
-        dense, narrow = self._network.dense_widths, {group: min(widths) for group, widths in self.options.items()}
-        at_dense = self._race(dense)
-        self.dense_ms = at_dense.reference.p50
-        at_narrow = self._race(narrow)
-        low = (uncalibrated.sum_ms(narrow), self._milliseconds(at_narrow))
-        high = (uncalibrated.sum_ms(dense), self._milliseconds(at_dense))
-        if not (high[0] > low[0] and high[1] > low[1]):
+    def _calibrated(self, table: LatencyTable) -> NetworkLatency:
+        """Time the dense, the narrowest and some random networks, and fit the latency model to them."""
+        count = SAMPLED if backend_of(self.profile.target).measures_operators else SAMPLED_DEAR
+        networks = sample_networks(self.options, count)
+        say(f"{self.profile.name}: timing {len(networks)} untrained networks to calibrate the latency table")
+        timed = [(widths, found.ms) for widths, found in zip(networks, self._testbed.survey(networks), strict=True)]
+        (_, dense_ms), (_, narrow_ms) = timed[:2]
+        try:
+            if narrow_ms >= dense_ms:
+                raise ValueError("the narrowest network is not faster than the dense one")
+            return calibrate(table, self._network.operators, timed)
+        except ValueError as error:
             raise ConfigError(
                 describe(
-                    f"profile {self.profile.name}: the narrowest network is not faster than the dense one",
-                    given=f"{low[1]:.4g} ms narrow, {high[1]:.4g} ms dense",
+                    f"profile {self.profile.name}: {error}",
+                    given=f"{narrow_ms:.4g} ms narrow, {dense_ms:.4g} ms dense",
                     allowed="a network with widths to choose from, timed on a machine that is quiet enough",
                     fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
                 )
-            )
-        return uncalibrated.calibrated(Calibration.through(low, high)), self.dense_ms
+            ) from error
 
     def time_untrained(self, widths: Widths) -> float:
         """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
-        timed = self._race(widths)
-        found = self._milliseconds(timed) * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
+        timed = self._testbed.time(widths)
+        found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
         say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
         return found
-
-    def _milliseconds(self, found: Race) -> float:
-        """Return the candidate's latency; under a relative budget as a multiple of the dense engine timed beside it."""
-        return found.ratio * self.dense_ms if self.profile.budget.latency is not None else found.candidate.p50
-
-    def _race(self, widths: Widths) -> Race:
-        reference = self._build_untrained({}, "float", self.float_target)
-        candidate = self._build_untrained(widths, self.dialect, self.profile.target)
-        found = self._step(
-            race, candidate=candidate, reference=reference, target=self.profile.target, image_shape=self._network.image_shape, timing=self._recipe.timing
-        )
-        self.evidence.append(found)
-        return found
-
-    def _build_untrained(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
-        shape = {**self._shape, "dialect": dialect, "opset": self._recipe.export.opset}
-        graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
-        if widths and widths != self._network.dense_widths:
-            graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)
-        return self._step(compile_engine, graph=graph, target=target, info=self.info)
 
     def _estimated_float_ms(self, widths: Widths) -> float:
         step = self.profile.channel_multiple.fp32

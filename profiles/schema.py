@@ -105,23 +105,29 @@ class Target(Record):
 
 
 class Budget(Record):
-    """The latency that the engine may take: a fraction of the dense FP32 engine's, or milliseconds."""
+    """The latency that the engine may take: a fraction of the dense FP32 engine's, or milliseconds.
+
+    Attributes:
+        percentile: Of the engine's runs, and under `latency` of the dense engine's too.
+    """
 
     latency: Fraction | None = None
     latency_ms: Positive | None = None
+    percentile: Literal[50, 90, 95] = 50
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Budget":
         if (self.latency is None) == (self.latency_ms is None):
-            raise ValueError("exactly one of `latency` (fraction of the dense FP32 engine's p50) and `latency_ms` (milliseconds); null unsets one")
+            raise ValueError("exactly one of `latency` (fraction of the dense FP32 engine's) and `latency_ms` (milliseconds); null unsets one")
         return self
 
     def limit_ms(self, dense_ms: float) -> float:
-        """Return the budget in milliseconds, given the dense FP32 engine's p50 in milliseconds."""
+        """Return the budget in milliseconds, given the dense FP32 engine's milliseconds at the percentile."""
         return self.latency_ms if self.latency_ms is not None else float(self.latency or 1) * dense_ms
 
     def __str__(self) -> str:
-        return f"p50 <= {self.latency_ms:g} ms" if self.latency_ms is not None else f"p50 <= {self.latency:.0%} of dense FP32"
+        limit = f"{self.latency_ms:g} ms" if self.latency_ms is not None else f"{self.latency:.4g} of dense FP32"
+        return f"p{self.percentile} <= {limit}"
 
 
 class Gates(Record):

@@ -156,6 +156,11 @@ class Latency(Record):
     cv: float | None = None
     wall_p50: float | None = None
 
+    def at(self, percentile: int) -> float:
+        """Return p50, p90 or p95; an estimate has p50 alone, which stands for all."""
+        found = getattr(self, f"p{percentile}")
+        return float(self.p50 if found is None else found)
+
     @property
     def stable(self) -> bool:
         """Whether the samples spread by no more than 2.5 %; an estimate has no spread."""

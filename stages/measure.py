@@ -77,10 +77,10 @@ def judge(dense: Row, shipped: Row, engine: Engine, profile: HardwareProfile) ->
     """Return every limit of the profile with what was found."""
     assert dense.latency is not None and shipped.latency is not None
     note = "" if shipped.latency.source == "measured" else "estimated"
+    percentile = profile.budget.percentile
+    found, limit, unit = shipped.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
     if profile.budget.latency is not None:
-        found, limit, unit = shipped.latency.p50 / dense.latency.p50, profile.budget.latency, "of dense FP32 p50"
-    else:
-        found, limit, unit = shipped.latency.p50, float(profile.budget.latency_ms or 0), "ms p50"
+        found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense FP32 p{percentile}"
     drop = dense.accuracy.top1 - shipped.accuracy.top1
     gates = [
         Gate(name="latency", limit=limit, found=found, unit=unit, passed=found <= limit, note=note),

@@ -6,21 +6,29 @@ from profiles.source import Record
 from stages.artifacts import Artifact, Latency
 
 
+class Lane(Record):
+    """One candidate of a race.
+
+    Attributes:
+        error: Relative standard error of the ratio of its median to the reference's.
+    """
+
+    latency: Latency
+    error: float
+
+
 class Race(Artifact):
-    """Two engines timed in turns on one device.
+    """Engines timed in turns with a reference on one device.
 
     Files: ``samples.safetensors``, raw nanoseconds.
 
     Attributes:
-        ratio: p50 of the candidate over p50 of the reference.
-        error: Relative standard error of the ratio.
+        lanes: The candidates, in the order given.
         contention: Wall time over CPU time; 1 on a quiet machine.
     """
 
-    candidate: Latency
     reference: Latency
-    ratio: float
-    error: float
+    lanes: tuple[Lane, ...]
     contention: float
 
 

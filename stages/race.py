@@ -1,4 +1,4 @@
-"""Stage `race`: two engines timed in turns."""
+"""Stage `race`: engines timed in turns with a reference."""
 
 import math
 from pathlib import Path
@@ -9,34 +9,36 @@ from profiles.schema import Target
 from stages.artifacts import Engine
 from stages.backends.registry import backend_of
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, median_error, save_samples, summarise, time_interleaved
-from stages.measurements import Race
+from stages.measurements import Lane, Race
 from stages.store import stage
 
+REFERENCE = "reference"
 
-@stage(version=1, timed=True)
-def race(out_dir: Path, candidate: Engine, reference: Engine, target: Target, image_shape: tuple[int, int, int], timing: TimingConfig) -> Race:
-    """Time a candidate against a reference on the device.
+
+@stage(version=2, timed=True)
+def race(
+    out_dir: Path, candidates: tuple[Engine, ...], reference: Engine, target: Target, image_shape: tuple[int, int, int], timing: TimingConfig, heat: int
+) -> Race:
+    """Time candidates against a reference on the device.
 
     Args:
         out_dir: Receives the raw samples.
-        candidate: Engine whose latency is asked for.
+        candidates: Engines whose latency is asked for.
         reference: Usually the dense FP32 engine.
         target: Batch, threads and runtime.
         image_shape: (channels, height, width).
         timing: The protocol.
+        heat: Number of the repetition: the same engines are timed afresh in another heat.
     """
     backend = backend_of(target)
-    engines = {name: backend.open_engine(e.folder / e.file, target) for name, e in (("candidate", candidate), ("reference", reference))}
+    named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
+    engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
     images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
     samples = time_interleaved(engines, images, timing)
     save_samples(out_dir / SAMPLES, samples)
     clock = gating_clock(target)
-    latency = {name: summarise(values, clock) for name, values in samples.items()}
-    return Race(
-        folder=out_dir,
-        candidate=latency["candidate"],
-        reference=latency["reference"],
-        ratio=latency["candidate"].p50 / latency["reference"].p50,
-        error=math.hypot(*(median_error(values, clock) for values in samples.values())),
-        contention=contention(samples),
+    errors = {name: median_error(values, clock) for name, values in samples.items()}
+    lanes = tuple(
+        Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
     )
+    return Race(folder=out_dir, reference=summarise(samples[REFERENCE], clock), lanes=lanes, contention=contention(samples))

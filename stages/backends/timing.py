@@ -23,17 +23,22 @@ CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"
 
 
+LEAST_RUNS = 60
+
+
 class TimingConfig(Record):
     """How latency is measured.
 
     Attributes:
         runs: Timed runs of each engine; p99 is reported from 1,000 on.
+        seconds: A slow engine is run less often, so that its runs take about this long, but no fewer than `LEAST_RUNS` times.
         block: Runs of one engine before the next has its turn.
         warmup_runs: Runs before anything is timed.
         warmup_seconds: The warm-up lasts at least this long.
     """
 
     runs: Annotated[int, Field(ge=20)] = 2000
+    seconds: Annotated[float, Field(gt=0)] = 20
     block: Annotated[int, Field(ge=1)] = 25
     warmup_runs: Annotated[int, Field(ge=1)] = 200
     warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
@@ -48,21 +53,29 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
         config: The protocol.
 
     Returns:
-        For every engine (2, runs) int64 nanoseconds: thread CPU time and wall time.
+        For every engine (2, its runs) int64 nanoseconds: thread CPU time and wall time.
     """
-    for run in engines.values():
-        started, done = time.monotonic(), 0
-        while done < config.warmup_runs or time.monotonic() - started < config.warmup_seconds:
-            run(images)
-            done += 1
-    samples = {name: np.empty((2, config.runs), dtype=np.int64) for name in engines}
-    for first in range(0, config.runs, config.block):
+    runs = {name: _warm_up(run, images, config) for name, run in engines.items()}
+    turns = -(-config.runs // config.block)
+    samples = {name: np.empty((2, count), dtype=np.int64) for name, count in runs.items()}
+    for turn in range(turns):
         for name, run in engines.items():
-            for index in range(first, min(first + config.block, config.runs)):
+            for index in range(turn * runs[name] // turns, (turn + 1) * runs[name] // turns):
                 wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
                 run(images)
                 samples[name][:, index] = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
     return samples
+
+
+def _warm_up(run: Run, images: np.ndarray, config: TimingConfig) -> int:
+    """Run an engine until it is warm; return how often it is to be timed."""
+    started, done, slow = time.monotonic(), 0, False
+    while not slow and (done < config.warmup_runs or time.monotonic() - started < config.warmup_seconds):
+        run(images)
+        done += 1
+        slow = done >= 3 and time.monotonic() - started > max(config.seconds / 4, config.warmup_seconds)
+    each = (time.monotonic() - started) / done
+    return max(min(config.runs, round(config.seconds / each)), min(config.runs, LEAST_RUNS))
 
 
 def gating_clock(target: Target) -> str:

@@ -1,0 +1,106 @@
+"""A target's device as a place to time networks on that nobody has trained: latency depends on the widths alone."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.recipe import Recipe
+from profiles.schema import HardwareProfile, Target
+from stages.artifacts import Artifact, DeviceInfo, Dialect, Engine
+from stages.backends.registry import backend_of
+from stages.compile import compile as compile_engine
+from stages.measurements import Lane, Race
+from stages.pruning.groups import WidthPlan, Widths
+from stages.race import race
+from stages.selection.terms import Options
+from stages.sketch import sketch
+from stages.store import Step
+
+FEW_RUNS, FEW_SECONDS = 400, 3.0
+"""Of every network that the latency model is calibrated with."""
+
+
+class Timed(NamedTuple):
+    """A network's milliseconds, at the budget's percentile, and their relative standard error."""
+
+    ms: float
+    error: float
+
+
+class Testbed:
+    """Builds networks of given widths and times them in turns with the dense FP32 engine.
+
+    Args:
+        recipe: Whose network it is.
+        profile: The target, which is in this machine.
+        info: The device.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        step: Runs the stages.
+
+    Attributes:
+        dense_ms: Of the dense FP32 engine; known after the first race.
+        evidence: The races.
+    """
+
+    __test__ = False  # pytest would take the name for a test's
+
+    def __init__(self, recipe: Recipe, profile: HardwareProfile, info: DeviceInfo, image_shape: tuple[int, int, int], num_classes: int, step: Step) -> None:
+        self.evidence: list[Artifact] = []
+        self.dense_ms = 0.0
+        self._recipe, self._profile, self._info, self._step = recipe, profile, info, step
+        self._shape = {"model": recipe.model, "image_shape": image_shape, "num_classes": num_classes, "opset": recipe.export.opset}
+        self._image_shape = image_shape
+
+    @property
+    def float_target(self) -> Target:
+        """The same device and runtime at FP32, for the dense reference."""
+        return self._profile.target.model_copy(update={"precision": "fp32"})
+
+    @property
+    def dialect(self) -> Dialect:
+        """The form of the Q/DQ nodes that the target's runtime needs."""
+        return backend_of(self._profile.target).dialect if self._profile.target.precision == "int8" else "float"
+
+    def survey(self, networks: Sequence[Widths]) -> list[Timed]:
+        """Time several networks in one race of few runs each."""
+        timing = self._recipe.timing.model_copy(
+            update={"runs": min(self._recipe.timing.runs, FEW_RUNS), "seconds": min(self._recipe.timing.seconds, FEW_SECONDS)}
+        )
+        found = self._race(networks, timing=timing, heat=0)
+        return [self._timed(found, lane) for lane in found.lanes]
+
+    def time(self, widths: Widths, *, heat: int = 0) -> Timed:
+        """Time one network, by the recipe's protocol."""
+        found = self._race([widths], timing=self._recipe.timing, heat=heat)
+        return self._timed(found, found.lanes[0])
+
+    def build(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
+        """Return the engine of an untrained network."""
+        shape = {**self._shape, "dialect": dialect}
+        graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
+        if widths:
+            graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)
+        return self._step(compile_engine, graph=graph, target=target, info=self._info)
+
+    def _race(self, networks: Sequence[Widths], **protocol: object) -> Race:
+        reference = self.build({}, "float", self.float_target)
+        candidates = tuple(self.build(widths, self.dialect, self._profile.target) for widths in networks)
+        found = self._step(race, candidates=candidates, reference=reference, target=self._profile.target, image_shape=self._image_shape, **protocol)
+        self.evidence.append(found)
+        self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)
+        return found
+
+    def _timed(self, found: Race, lane: Lane) -> Timed:
+        """Return a candidate's latency; under a relative budget as a multiple of the dense engine timed beside it."""
+        ms = lane.latency.at(self._profile.budget.percentile)
+        if self._profile.budget.latency is not None:
+            ms *= self.dense_ms / found.reference.at(self._profile.budget.percentile)
+        return Timed(ms, lane.error)
+
+
+def sample_networks(options: Options, count: int) -> list[Widths]:
+    """Return the dense network, the narrowest, and random ones of the same options, always the same."""
+    rng = random.Random(0)  # noqa: S311  # no secret
+    edges = [{group: pick(widths) for group, widths in options.items()} for pick in (max, min)]
+    return edges + [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]

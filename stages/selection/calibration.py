@@ -1,0 +1,82 @@
+"""From a table of single operators to whole networks, by a few of them timed from end to end.
+
+A sum of operators is off by the runtime's cost per node, by what a profiler adds, and by caches that are colder in a network. Most of that
+is an affine function of the sum, found from the dense and the narrowest network alone; where more networks were timed, the rest is found per
+operator class: a ridge regression of the residuals on each class's input channels, output channels and their product, drawn to zero.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass
+from stages.pruning.groups import Widths
+from stages.selection.latency import NetworkLatency
+from stages.selection.operators import Operator
+from stages.selection.terms import Array
+
+RIDGE = 0.01
+LEAST = 4
+"""Networks beyond which corrections per class are fitted; below, only the line."""
+
+
+def calibrate(table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]]) -> NetworkLatency:
+    """Return the latency model that fits whole networks best.
+
+    Args:
+        table: Of the operators.
+        operators: Of the dense network.
+        timed: Widths and milliseconds of whole networks, at least two.
+
+    Raises:
+        ValueError: The time does not grow with the table's sum.
+    """
+    plain = NetworkLatency(table, operators, Calibration())
+    sums, measured = np.array([plain.sum_ms(widths) for widths, _ in timed]), np.array([ms for _, ms in timed])
+    line = np.linalg.lstsq(np.stack([np.ones(len(sums)), sums], 1) / measured[:, None], np.ones(len(sums)), rcond=None)[0]
+    offset, scale = float(line[0]), float(line[1])
+    if not scale > 0 or not np.ptp(sums) > 0:
+        raise ValueError("the time does not grow with the table's sum")
+    affine = NetworkLatency(table, operators, Calibration(offset_ms=offset, scale=scale))
+    if len(timed) <= LEAST:
+        return affine
+    corrected = _corrected(table, operators, timed, measured - (offset + scale * sums), scale)
+    return affine if corrected is None else NetworkLatency(corrected, operators, Calibration(offset_ms=offset, scale=scale))
+
+
+def _corrected(
+    table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]], residual: Array, scale: float
+) -> LatencyTable | None:
+    """Return the table with the residuals of the whole networks in it; None where an operator would take no time."""
+    classes = list(dict.fromkeys(operator.operator for operator in operators))
+    measured = np.array([ms for _, ms in timed])
+    channels = np.stack([_channels(operators, classes, widths) for widths, _ in timed])  # (networks, classes, 3)
+    dense = channels.max(0)
+    share = np.array([[_share(table, cls, ci_co) for ci_co in range(3)] for cls in classes]) * scale  # milliseconds of each part at full width
+    features = (channels / np.maximum(dense, 1) * (share + 0.01 * share.sum())).reshape(len(timed), -1) / measured[:, None]
+    weights = np.linalg.solve(features.T @ features + RIDGE * np.eye(features.shape[1]), features.T @ (residual / measured))
+    per_unit = weights.reshape(len(classes), 3) * (share + 0.01 * share.sum()) / np.maximum(dense, 1)
+    added = {cls: per_unit[index] / scale * 1e3 for index, cls in enumerate(classes)}
+    entries = [_moved(entry, added[entry.operator]) if entry.operator in added else entry for entry in table.entries]
+    return LatencyTable(table.meta, entries) if all(entry.p50_us > 0 for entry in entries) else None
+
+
+def _channels(operators: Sequence[Operator], classes: list[OperatorClass], widths: Widths) -> Array:
+    """Return the sums over each class of input channels, output channels and their products."""
+    found = np.zeros((len(classes), 3))
+    for operator in operators:
+        ci, co = operator.channels(widths)
+        found[classes.index(operator.operator)] += (0, co, 0) if operator.operator.depthwise else (ci, co, ci * co)
+    return found
+
+
+def _share(table: LatencyTable, cls: OperatorClass, part: int) -> float:
+    """Return the milliseconds that an operator of a class gains from its narrowest to its widest entry, one part of three."""
+    times = [entry.p50_us / 1e3 for entry in table.entries if entry.operator == cls]
+    return (max(times) - min(times)) * (0.25, 0.25, 0.5)[part]
+
+
+def _moved(entry: Entry, added: Array) -> Entry:
+    ci = 0 if entry.operator.depthwise else entry.ci
+    more = float(added @ np.array([ci, entry.co, ci * entry.co]))
+    return entry.model_copy(update={"p50_us": entry.p50_us + more, "p10_us": entry.p10_us + more})
