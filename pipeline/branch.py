@@ -1,4 +1,7 @@
-"""A target's branch: from the segment where it leaves the trunk to a package."""
+"""A target's branch: from the segment where it leaves the trunk to a measured engine."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
@@ -6,24 +9,120 @@ from pipeline.trunk import Watch
 from profiles.schema import Target
 from stages.artifacts import Checkpoint, Dataset, Dialect, Engine
 from stages.compile import compile as compile_engine
-from stages.decisions import Decisions
+from stages.decisions import Attempt, Decisions, Tried
 from stages.export import export
 from stages.lineage import trace_lineage
 from stages.measure import measure
+from stages.measurements import Measurement
 from stages.package import Package, package
 from stages.prune import prune
+from stages.pruning.epi import Trigger
 from stages.pruning.groups import WidthPlan, Widths
 from stages.quantize import quantize
 from stages.recover import recover
 from stages.selection.loop import Fit
 from stages.store import Step
 
+ATTEMPTS = 2
+"""Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""
+WASTE = 0.05
+"""Share of the budget that a finished engine may leave unused before its widths are chosen again."""
 
-def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Watch, dense: Checkpoint, step: Step) -> Package:
-    """Prune at the trigger, quantise, export, build, measure and package for one target."""
+
+@dataclass(frozen=True)
+class Branch:
+    """A finished engine of one target with all that it came from."""
+
+    target: ReadyTarget
+    trigger: Trigger
+    fit: Fit
+    cut: Checkpoint
+    final: Checkpoint
+    engine: Engine
+    measurement: Measurement
+
+    @property
+    def widths(self) -> Widths:
+        """Channels per group that were kept."""
+        return widths_of(self.cut)
+
+    @cached_property
+    def used(self) -> float:
+        """Measured latency over the budget."""
+        gate = self.measurement.gates[0]
+        return gate.found / gate.limit
+
+    @property
+    def validation_top1(self) -> float:
+        """Accuracy of the network that was exported, on the split that decides."""
+        metrics = self.final.metrics
+        quantised = [metrics[name] for name in ("validation_top1_ptq", "validation_top1_qat") if name in metrics]
+        return max(quantised) if self.final.quantizers is not None else self.final.history[-1].validation_top1
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates are met."""
+        return all(gate.passed for gate in self.measurement.gates)
+
+    @property
+    def attempt(self) -> Attempt:
+        """What the report says of it."""
+        return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), measured_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
+
+
+def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
+    """Prune at the trigger, quantise, export, build and measure for one target.
+
+    Where the finished engine is over the budget, or leaves more than `WASTE` of it, the prediction is corrected by what was measured,
+    the widths are chosen again from the scores of the trigger, and the branch is trained anew.
+
+    Returns:
+        The branch that is kept, and all that were grown.
+    """
+    target, segment = watch.target, watch.segment
+    assert segment is not None
+    fit = target.fit(segment)
+    grown = [_grow(recipe, dataset, watch, dense, fit, step)]
+    while target.info.present and len(grown) < ATTEMPTS and not 1 - WASTE <= grown[-1].used <= 1:
+        latest = grown[-1]
+        fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        if any(fit.widths == earlier.fit.widths for earlier in grown):
+            break
+        grown.append(_grow(recipe, dataset, watch, dense, fit, step))
+    kept = min(grown, key=lambda branch: (not branch.passed, branch.used > 1, -branch.used))
+    return kept, tuple(branch.attempt for branch in grown)
+
+
+def pack(recipe: Recipe, dataset: Dataset, network: Network, kept: Branch, attempts: tuple[Attempt, ...], tried: tuple[Tried, ...], step: Step) -> Package:
+    """Write a branch's package, with what else was tried in its report."""
+    decisions = Decisions(
+        recipe_name=recipe.name,
+        recipe=recipe.model_dump_json(),
+        trigger=kept.trigger,
+        criterion=recipe.prune.criterion,
+        fit=kept.fit,
+        attempts=attempts,
+        tried=tried,
+        dense_widths=network.dense_widths,
+        kept_widths=kept.widths,
+        table_source=kept.target.table_source,
+    )
+    return step(
+        package,
+        engine=kept.engine,
+        measurement=kept.measurement,
+        final=kept.final,
+        dataset=dataset,
+        profile=kept.target.profile,
+        decisions=decisions,
+        lineage=trace_lineage(kept.measurement, *kept.target.evidence),
+    )
+
+
+def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit: Fit, step: Step) -> Branch:
     target, segment, trigger = watch.target, watch.segment, watch.trigger
     assert segment is not None and trigger is not None
-    fit, cut = prune_to_fit(recipe, dataset, target, segment, step)
+    cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
     pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, finetune=recipe.prune.policy.finetune, distill=distill, teacher=teacher)
@@ -49,36 +148,16 @@ def finish_branch(recipe: Recipe, dataset: Dataset, network: Network, watch: Wat
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )
-    decisions = Decisions(
-        recipe_name=recipe.name,
-        recipe=recipe.model_dump_json(),
-        trigger=trigger,
-        criterion=recipe.prune.criterion,
-        fit=fit,
-        dense_widths=network.dense_widths,
-        kept_widths=widths_of(cut),
-        table_source=target.table_source,
-    )
-    lineage = trace_lineage(measurement, *target.evidence)
-    return step(
-        package,
-        engine=engine,
-        measurement=measurement,
-        final=final,
-        dataset=dataset,
-        profile=target.profile,
-        decisions=decisions,
-        lineage=lineage,
-    )
+    return Branch(target, trigger, fit, cut, final, engine, measurement)
 
 
-def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, step: Step) -> tuple[Fit, Checkpoint]:
-    """Choose widths that fit the budget and cut down to them.
+def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:
+    """Cut down to the widths of a fit.
 
     Where the widths are chosen again between the cuts, the network that comes out is timed as the first choice was; if it is
     over the budget, the removal is repeated within a smaller one, and at last with the first choice.
     """
-    fit, config = target.fit(segment), recipe.prune
+    config = recipe.prune
 
     def cut(limit_ms: float | None) -> Checkpoint:
         return step(
@@ -99,12 +178,12 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
         pruned = cut(limit)
         widths = widths_of(pruned)
         if widths == fit.widths or not target.info.present:
-            return fit, pruned
+            return pruned
         measured = target.time_untrained(widths)
         if measured <= fit.aim_ms:
-            return fit, pruned
+            return pruned
         limit = min(limit * fit.aim_ms / measured * 0.998, target.latency(widths) * 0.999)
-    return fit, cut(None)
+    return cut(None)
 
 
 def widths_of(pruned: Checkpoint) -> Widths:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.branch import finish_branch
+from pipeline.precisions import harvest, prepare_field
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import ReadyTarget, inspect_network
+from pipeline.targets import inspect_network
 from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
@@ -55,7 +55,8 @@ def compress(
     """
     loaded, profiles = load(recipe, profile, overrides)
     for target in profiles:
-        check_target(target.target)
+        for variant in target.variants():
+            check_target(variant.target)
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
     run = step or Store(store).run
@@ -97,6 +98,6 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tup
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
-    targets = [ReadyTarget(recipe, profile, network, step) for profile in profiles]
-    watches, dense = grow_trunk(recipe, dataset, targets, step)
-    return tuple(finish_branch(recipe, dataset, network, watch, dense, step) for watch in watches)
+    fields = [prepare_field(recipe, profile, network, step) for profile in profiles]
+    watches, dense = grow_trunk(recipe, dataset, [target for field in fields for target in field.targets], step)
+    return tuple(harvest(recipe, dataset, network, field, watches, dense, step) for field in fields)

@@ -151,7 +151,11 @@ class ChannelMultiple(Record):
 
 
 class HardwareProfile(Record):
-    """A target device, the runtime on it, and what the engine must achieve there."""
+    """A target device, the runtime on it, and what the engine must achieve there.
+
+    Attributes:
+        search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     description: str
@@ -159,6 +163,12 @@ class HardwareProfile(Record):
     channel_multiple: ChannelMultiple
     budget: Budget
     gates: Gates = Gates()
+    search_precision: bool = False
+
+    def variants(self) -> "tuple[HardwareProfile, ...]":
+        """Return the profile at each precision that is to be tried; Bonsai makes no FP16 engines yet."""
+        precisions = [p for p in self.target.precisions if p != "fp16"] if self.search_precision else [self.target.precision]
+        return tuple(self.model_copy(update={"target": self.target.model_copy(update={"precision": precision})}) for precision in precisions)
 
     @property
     def width_step(self) -> int:

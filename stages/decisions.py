@@ -2,7 +2,36 @@
 
 from profiles.source import Record
 from stages.pruning.epi import Trigger
-from stages.selection.loop import Fit
+from stages.selection.loop import Fit, Round
+
+
+class Attempt(Record):
+    """One branch that was trained for a target; latencies in milliseconds.
+
+    Attributes:
+        rounds: The untrained networks that were timed before it.
+    """
+
+    widths: dict[str, int]
+    predicted_ms: float
+    measured_ms: float
+    rounds: tuple[Round, ...]
+
+
+class Tried(Record):
+    """One precision that was tried.
+
+    Attributes:
+        validation_top1: By which the precision is chosen among those that meet the gates; None where none was trained.
+        latency: Of the engine over the budget.
+        outcome: What became of it, in a few words.
+    """
+
+    precision: str
+    validation_top1: float | None
+    test_top1: float | None
+    latency: float | None
+    outcome: str
 
 
 class Decisions(Record):
@@ -13,6 +42,8 @@ class Decisions(Record):
         trigger: When the branch left the trunk.
         criterion: By what channels were ranked.
         fit: Which widths fit the budget, chosen at the trigger.
+        attempts: The branches that were trained, the last correcting the first.
+        tried: The precisions among which the engine's was chosen; empty where the profile names one.
         kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
@@ -23,6 +54,8 @@ class Decisions(Record):
     trigger: Trigger
     criterion: str
     fit: Fit
+    attempts: tuple[Attempt, ...]
+    tried: tuple[Tried, ...]
     dense_widths: dict[str, int]
     kept_widths: dict[str, int]
     table_source: str

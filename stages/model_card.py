@@ -45,11 +45,31 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 |---|---|---|---|
 {widths}
 
+{_loop(decisions)}
+
 ![EPI until the trigger, and the learning curve of trunk, branch and QAT](training.svg)
 
 ## Licences
 Data: {dataset.licence}. Weights: trained from scratch on these data alone.
 """
+
+
+def _loop(decisions: Decisions) -> str:
+    """Return the networks that were timed to fit the budget, the branches that were trained, and the precisions that were tried."""
+    gap = f"The widths keep at least {1 - decisions.fit.gap:.2%} of the best value that any widths keep within the predicted latency."
+    lines = [gap]
+    if any(attempt.rounds for attempt in decisions.attempts):
+        lines += ["", "| to fit the budget | predicted ms | measured ms |", "|---|---|---|"]
+    for number, attempt in enumerate(decisions.attempts, 1):
+        lines += [f"| untrained network {place} | {r.predicted_ms:.4f} | {r.measured_ms:.4f} (upper end) |" for place, r in enumerate(attempt.rounds, 1)]
+        if attempt.rounds:
+            lines.append(f"| engine of branch {number} | {attempt.predicted_ms:.4f} | {attempt.measured_ms:.4f} |")
+    if decisions.tried:
+        lines += ["", "| precision tried | validation top-1 | test top-1 | latency / budget | |", "|---|---|---|---|---|"]
+    for tried in decisions.tried:
+        shown = ["-" if value is None else f"{value:.4f}" for value in (tried.validation_top1, tried.test_top1, tried.latency)]
+        lines.append(f"| {tried.precision} | {' | '.join(shown)} | {tried.outcome} |")
+    return "\n".join(lines)
 
 
 def _regulariser(decisions: Decisions) -> str:

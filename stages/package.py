@@ -43,7 +43,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=2)
+@stage(version=3)
 def package(
     out_dir: Path,
     engine: Engine,

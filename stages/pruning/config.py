@@ -1,6 +1,6 @@
 """What is pruned, when, and how far."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ class PruneConfig(Record):
         epi: Settings of the policy ``epi``.
         schedule: How the removal is spread over training steps.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
+        value: What selection maximises (`stages/selection/values.py`).
         normalisation: How the scores of different groups are made comparable.
         regulariser: What pulls whole channels towards zero in the trunk, and so in the dense reference, which is its end.
         keep: Globs over names of layers whose output channels all stay, and with them those that they are coupled with.
@@ -40,6 +41,7 @@ class PruneConfig(Record):
     epi: EpiConfig = EpiConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     criterion: Criterion = "magnitude_l2"
+    value: Literal["reciprocal", "sum"] = "reciprocal"
     normalisation: Normalisation = "none"
     regulariser: RegulariserConfig = RegulariserConfig()
     keep: tuple[str, ...] = ()
@@ -47,8 +49,8 @@ class PruneConfig(Record):
     floors: dict[str, Share] = {}
     caps: dict[str, Share] = {}
     rounds: Annotated[int, Field(ge=1)] = 6
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.015
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.015
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.012
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18
 

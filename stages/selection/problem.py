@@ -81,6 +81,6 @@ def require_reachable(smallest_ms: float, limit_ms: float, *, what: str, margin:
         )
 
 
-def values_of(values: Values, widths: Widths) -> float:
+def total_value(values: Values, widths: Widths) -> float:
     """Return the value that a network of these widths keeps."""
     return sum(values[group][width] for group, width in widths.items())

@@ -10,7 +10,7 @@ from stages.selection.latency import NetworkLatency
 from stages.selection.operators import Operator
 from stages.selection.search import select_widths
 from stages.selection.terms import Options
-from stages.selection.values import values_from_scores
+from stages.selection.values import Value, values_of
 
 
 class Reselection(Record):
@@ -19,6 +19,7 @@ class Reselection(Record):
     Attributes:
         options: Widths that each group may keep.
         limit_ms: Budget in milliseconds, by the calibrated latency table.
+        value: What selection maximises.
         normalisation: How the scores of different groups are made comparable.
         meta: Where the table comes from.
         entries: The table.
@@ -28,6 +29,7 @@ class Reselection(Record):
 
     options: dict[str, tuple[int, ...]]
     limit_ms: float
+    value: Value
     normalisation: Normalisation
     meta: TableMeta
     entries: tuple[Entry, ...]
@@ -35,11 +37,12 @@ class Reselection(Record):
     calibration: Calibration
 
     @classmethod
-    def within(cls, limit_ms: float, latency: NetworkLatency, options: Options, normalisation: Normalisation) -> "Reselection":
+    def within(cls, limit_ms: float, latency: NetworkLatency, options: Options, value: Value, normalisation: Normalisation) -> "Reselection":
         """Return what choosing again within a budget by this prediction needs."""
         return cls(
             options={name: tuple(widths) for name, widths in options.items()},
             limit_ms=limit_ms,
+            value=value,
             normalisation=normalisation,
             meta=latency.table.meta,
             entries=latency.table.entries,
@@ -62,5 +65,5 @@ class Reselection(Record):
         left = {group.name: group.width for group in groups}
         options = {name: tuple(width for width in widths if width <= left[name]) for name, widths in self.options.items()}
         comparable = normalise(scores, tuple(group for group in groups if group.name in options), self.normalisation)
-        values = values_from_scores({name: comparable[name].tolist() for name in options}, options)
+        values = values_of(self.value, {name: comparable[name].tolist() for name in options}, options, self.operators)
         return select_widths(values, options, self.latency, self.limit_ms).widths

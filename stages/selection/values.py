@@ -8,7 +8,19 @@ from stages.selection.operators import Operator
 from stages.selection.problem import Values
 from stages.selection.terms import Options
 
-Value = Literal["sum", "reciprocal"]
+Value = Literal["reciprocal", "sum"]
+
+
+def values_of(kind: Value, scores: Mapping[str, Sequence[float]], options: Options, operators: Iterable[Operator]) -> Values:
+    """Return the value of every option of every group.
+
+    Args:
+        kind: ``sum``: of the kept channels' scores; ``reciprocal``: minus the reciprocal of the share that they hold.
+        scores: Of the channels that are left, by group.
+        options: Widths to choose from.
+        operators: Of the dense network.
+    """
+    return values_from_scores(scores, options) if kind == "sum" else reciprocal_values(scores, options, operators)
 
 
 def values_from_scores(scores: Mapping[str, Sequence[float]], options: Options) -> Values:
@@ -20,15 +32,19 @@ def values_from_scores(scores: Mapping[str, Sequence[float]], options: Options) 
 def reciprocal_values(scores: Mapping[str, Sequence[float]], options: Options, operators: Iterable[Operator]) -> Values:
     """Return V_g(c) = - n_g / (share of the group's score that its c best channels hold), n_g the operators on the group.
 
-    A group that is cut to a small share loses without limit, so that no bottleneck can be paid for elsewhere; the loss of a network
-    falls as a power of its width, of which this is one per group, and a group that more operators read or write weighs more.
+    The loss of a network falls as a power of its width; this is one such power per group, so that a group cut to a small share
+    loses without limit and no bottleneck can be paid for elsewhere. A group that more operators read or write weighs more. What
+    earlier cuts took of a group counts as its mean score, so that shares stay those of the dense network.
     """
     uses: dict[str, int] = dict.fromkeys(options, 0)
+    dense: dict[str, int] = {}
     for operator in operators:
+        dense |= dict(operator.full_widths)
         for group in [name for name, _ in operator.inputs] + ([operator.output] if operator.output else []):
             uses[group] += 1
     kept, found = values_from_scores(scores, options), {}
     for group, widths in options.items():
-        whole = max(sum(scores[group]), 1e-300)
+        left = scores[group]
+        whole = max(sum(left) * dense.get(group, len(left)) / len(left), 1e-300)
         found[group] = {width: -max(uses[group], 1) * whole / max(kept[group][width], 1e-9 * whole) for width in widths}
     return found

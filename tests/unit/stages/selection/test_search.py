@@ -17,7 +17,7 @@ from stages.pruning.surgery import find_groups
 from stages.selection.latency import NetworkLatency
 from stages.selection.loop import fit_widths
 from stages.selection.operators import list_operators
-from stages.selection.problem import values_of as total_value
+from stages.selection.problem import total_value
 from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
 from stages.selection.terms import Options, Terms
@@ -112,7 +112,7 @@ def test_choosing_again_never_widens_what_is_left() -> None:
     latency = NetworkLatency(table, operators, Calibration())
     options = {g.name: width_options(g, step=4, floor=0.1) for g in groups}
     dense = {g.name: g.width for g in groups}
-    again = Reselection.within(0.5 * latency(dense), latency, options, "none")
+    again = Reselection.within(0.5 * latency(dense), latency, options, "reciprocal", "none")
     assert Reselection.model_validate_json(again.model_dump_json()).identity() == again.identity()
     generator = torch.Generator().manual_seed(0)
     left = tuple(g.model_copy(update={"width": max(4, g.width * 3 // 4)}) for g in groups)
