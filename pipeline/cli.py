@@ -1,4 +1,4 @@
-"""The command line: `bonsai run`, `list`, `schema`, `serve`, `verify`.
+"""The command line: `bonsai run`, `characterize`, `list`, `schema`, `serve`, `verify`.
 
 Everything heavy is imported by the command that needs it, so that help and typing errors cost nothing.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -48,6 +48,9 @@ def run(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE")],
     profile: Annotated[list[str] | None, typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")] = None,
+    tables: Annotated[
+        list[Path] | None, typer.Option("--table", help="Latency table measured on the device; repeat it for each precision.", metavar="FILE")
+    ] = None,
     store: StoreOption = Path("artifacts"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
@@ -57,7 +60,9 @@ def run(
 
     Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
     """
-    overrides = _overrides(settings or [])
+    overrides: dict[str, Any] = dict(_overrides(settings or []))
+    if tables:
+        overrides["profile.tables"] = [str(table) for table in tables]
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
@@ -77,6 +82,27 @@ def run(
     missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
     if missed:
         raise GateMissed("; ".join(missed))
+
+
+@app.command()
+def characterize(
+    recipe: Annotated[str, typer.Argument(help="Whose network: a shipped recipe, or the path of a recipe file.", metavar="RECIPE")],
+    profile: Annotated[str | None, typer.Option("--profile", help="Target, by name or file; its device is this machine.", metavar="NAME|FILE")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")] = None,
+    store: StoreOption = Path("artifacts"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the tables.", metavar="DIR")] = Path("tables"),
+    detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Measure latency tables of RECIPE's network on this machine, for runs elsewhere to fit it.
+
+    Example: bonsai characterize resnet-edge, and elsewhere: bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
+    """
+    from pipeline.characterize import characterize_device
+    from pipeline.console import show_progress, show_tables
+
+    show_progress()
+    show_tables(characterize_device(recipe, profile, _overrides(settings or []), store=store, out=out, detect=detect), as_json=as_json)
 
 
 @app.command("list")

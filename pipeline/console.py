@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.characterize import Characterized
 from pipeline.plan import Plan
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
@@ -67,6 +68,28 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
         "notes": package.notes,
         "rows": [row.model_dump(mode="json") for row in package.rows],
     }
+
+
+def show_tables(tables: Sequence[Characterized], *, as_json: bool) -> None:
+    """Print what was measured, how well it predicts, and where the profile's steps do not fit the device."""
+    if as_json:
+        print(json.dumps([table.model_dump(mode="json") for table in tables], indent=2))
+        return
+    console = Console(highlight=False, width=max(Console().width, 90))
+    for table in tables:
+        console.print(f"{table.precision} on {table.device}: {table.entries} operators, spread p50/p10 {table.spread:.2f}", markup=False)
+        console.print(
+            f"predicted against measured, on networks that the calibration did not see: mean error {table.error[0]:.1%}, largest {table.error[1]:.1%}"
+        )
+        if table.steps:
+            steps = Table("operator, side", "step", "variance explained", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for kind, (step, share) in table.steps.items():
+                steps.add_row(kind, str(step), f"{share:.0%}")
+            console.print(steps)
+        for kind in table.wrong_steps:
+            problem = f"warning: {kind} has a step of {table.steps[kind][0]}, the profile a channel_multiple.{table.precision} of {table.step}"
+            console.print(f"{problem}: set it to a multiple of {table.steps[kind][0]}", markup=False)
+        console.print(f"{table.file}\n", markup=False, soft_wrap=True)
 
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:

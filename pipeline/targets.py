@@ -3,15 +3,16 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from pipeline.recipe import Recipe
-from pipeline.testbed import Testbed, Timed, sample_networks
+from pipeline.testbed import Testbed, Timed
 from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration, LatencyTable
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Artifact, Checkpoint, Dialect, Latency
 from stages.backends.registry import backend_of, check_target
-from stages.characterize import characterize
+from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
 from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.groups import Group, Widths
@@ -20,7 +21,6 @@ from stages.pruning.regularisers import make_regulariser
 from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.selection.bound import smallest_latency
-from stages.selection.calibration import calibrate
 from stages.selection.latency import NetworkLatency
 from stages.selection.loop import Fit, fit_widths
 from stages.selection.operators import Operator, list_operators
@@ -31,9 +31,6 @@ from stages.selection.terms import Options
 from stages.selection.values import values_of
 from stages.store import Step
 from stages.training.progress import say
-
-SAMPLED, SAMPLED_DEAR = 12, 6
-"""Random networks that a latency model is calibrated with; fewer where an engine takes long to build."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,14 @@ class ReadyTarget:
         self.options = width_choices(recipe, profile, network)
         self._recipe, self._network, self._step = recipe, network, step
         self._testbed = Testbed(recipe, profile, self.info, network.image_shape, network.num_classes, step)
-        table = step(characterize, **self._shape, target=profile.target, info=self.info, step=profile.width_step)
-        self.table_source = table.source
-        self._table = table
+        self._table = self._characterize(profile.target)
+        self.table_source = self._table.source
+        table = self._table.load(profile.target)
         if self.info.present:
-            self.latency = self._calibrated(table.load(profile.target))
+            self.latency = self._testbed.calibrate(table, network.operators, self.options)
             self.dense_ms = self._testbed.dense_ms
         else:
-            self.latency = NetworkLatency(table.load(profile.target), network.operators, Calibration())
+            self.latency = NetworkLatency(table, network.operators, table.meta.calibration or Calibration())
             self.dense_ms = self._estimated_float_ms(network.dense_widths)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
@@ -164,8 +161,12 @@ class ReadyTarget:
         if self.info.present:
             return None
         pruned = self._estimated_float_ms(widths)
-        dense, small, engine = (Latency(source="estimated", clock="none", p50=ms) for ms in (self.dense_ms, pruned, self.latency(widths)))
+        dense, small, engine = (Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in (self.dense_ms, pruned, self.latency(widths)))
         return dense, small, engine
+
+    @property
+    def _estimated_by(self) -> str:
+        return "roofline" if self.table_source == "estimated" else "latency table"
 
     @property
     def _aim_ms(self) -> float:
@@ -180,27 +181,6 @@ class ReadyTarget:
         by_channel = {group: scores[group].tolist() for group in self.options}
         return values_of(self._recipe.prune.value, by_channel, self.options, self._network.operators)
 
-    def _calibrated(self, table: LatencyTable) -> NetworkLatency:
-        """Time the dense, the narrowest and some random networks, and fit the latency model to them."""
-        count = SAMPLED if backend_of(self.profile.target).measures_operators else SAMPLED_DEAR
-        networks = sample_networks(self.options, count)
-        say(f"{self.profile.name}: timing {len(networks)} untrained networks to calibrate the latency table")
-        timed = [(widths, found.ms) for widths, found in zip(networks, self._testbed.survey(networks), strict=True)]
-        (_, dense_ms), (_, narrow_ms) = timed[:2]
-        try:
-            if narrow_ms >= dense_ms:
-                raise ValueError("the narrowest network is not faster than the dense one")
-            return calibrate(table, self._network.operators, timed)
-        except ValueError as error:
-            raise ConfigError(
-                describe(
-                    f"profile {self.profile.name}: {error}",
-                    given=f"{narrow_ms:.4g} ms narrow, {dense_ms:.4g} ms dense",
-                    allowed="a network with widths to choose from, timed on a machine that is quiet enough",
-                    fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
-                )
-            ) from error
-
     def time_untrained(self, widths: Widths) -> float:
         """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
         timed = self._testbed.time(widths)
@@ -212,9 +192,45 @@ class ReadyTarget:
         return found
 
     def _estimated_float_ms(self, widths: Widths) -> float:
-        step = self.profile.channel_multiple.fp32
-        table = self._step(characterize, **self._shape, target=self.float_target, info=self.info, step=step)
-        return NetworkLatency(table.load(self.float_target), self._network.operators, Calibration())(widths)
+        table = self._characterize(self.float_target).load(self.float_target)
+        return NetworkLatency(table, self._network.operators, table.meta.calibration or Calibration())(widths)
+
+    def _characterize(self, target: Target) -> TableArtifact:
+        """Return the table that was brought for the target's precision, or make one.
+
+        Raises:
+            ConfigError: A table was brought for the engine, none for the dense FP32 reference.
+        """
+        brought = brought_tables(self.profile)
+        if brought and target.precision not in brought:
+            raise ConfigError(
+                describe(
+                    f"profile {self.profile.name}: a latency table is missing",
+                    given=f"tables at {', '.join(brought)}",
+                    allowed=f"one at {target.precision} too: a budget is judged against the dense FP32 network on the same device",
+                    fix="bring all files that `bonsai characterize` wrote",
+                )
+            )
+        step = getattr(self.profile.channel_multiple, target.precision)
+        return self._step(characterize, **self._shape, target=target, info=self.info, step=step, brought=brought.get(target.precision))
+
+
+def brought_tables(profile: HardwareProfile) -> dict[str, str]:
+    """Return the text of the profile's latency tables by precision.
+
+    Raises:
+        ConfigError: A file cannot be read, or is no table.
+    """
+    found: dict[str, str] = {}
+    for name in profile.tables:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                describe("a latency table cannot be read", given=f"{name}: {error}", allowed="a file of `bonsai characterize`", fix="check the path")
+            ) from error
+        found[LatencyTable.load(Path(name)).meta.precision] = text
+    return found
 
 
 def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) -> Options:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.recipe import Recipe
+from profiles.errors import ConfigError, describe
+from profiles.latency import LatencyTable
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Artifact, DeviceInfo, Dialect, Engine
 from stages.backends.registry import backend_of
@@ -12,10 +14,16 @@ from stages.compile import compile as compile_engine
 from stages.measurements import Lane, Race
 from stages.pruning.groups import WidthPlan, Widths
 from stages.race import race
+from stages.selection.calibration import calibrate
+from stages.selection.latency import NetworkLatency
+from stages.selection.operators import Operator
 from stages.selection.terms import Options
 from stages.sketch import sketch
 from stages.store import Step
+from stages.training.progress import say
 
+SAMPLED, SAMPLED_DEAR = 12, 6
+"""Random networks that a latency model is calibrated with; fewer where an engine takes long to build."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
 """Of every network that the latency model is calibrated with."""
 
@@ -70,6 +78,31 @@ class Testbed:
         found = self._race(networks, timing=timing, heat=0)
         return [self._timed(found, lane) for lane in found.lanes]
 
+    def calibrate(self, table: LatencyTable, operators: tuple[Operator, ...], options: Options) -> NetworkLatency:
+        """Time the dense, the narrowest and some random networks, and fit the latency model to them.
+
+        Raises:
+            ConfigError: The narrowest network is not faster than the dense one.
+        """
+        name = self._profile.name
+        networks = sample_networks(options, SAMPLED if backend_of(self._profile.target).measures_operators else SAMPLED_DEAR)
+        say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
+        timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)]
+        (_, dense_ms), (_, narrow_ms) = timed[:2]
+        try:
+            if narrow_ms >= dense_ms:
+                raise ValueError("the narrowest network is not faster than the dense one")
+            return calibrate(table, operators, timed)
+        except ValueError as error:
+            raise ConfigError(
+                describe(
+                    f"profile {name}: {error}",
+                    given=f"{narrow_ms:.4g} ms narrow, {dense_ms:.4g} ms dense",
+                    allowed="a network with widths to choose from, timed on a machine that is quiet enough",
+                    fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
+                )
+            ) from error
+
     def time(self, widths: Widths, *, heat: int = 0) -> Timed:
         """Time one network, by the recipe's protocol."""
         found = self._race([widths], timing=self._recipe.timing, heat=heat)
@@ -101,6 +134,11 @@ class Testbed:
 
 def sample_networks(options: Options, count: int) -> list[Widths]:
     """Return the dense network, the narrowest, and random ones of the same options, always the same."""
-    rng = random.Random(0)  # noqa: S311  # no secret
     edges = [{group: pick(widths) for group, widths in options.items()} for pick in (max, min)]
-    return edges + [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]
+    return edges + random_networks(options, count, seed=0)
+
+
+def random_networks(options: Options, count: int, *, seed: int) -> list[Widths]:
+    """Return networks of random options, always the same for a seed."""
+    rng = random.Random(seed)  # noqa: S311  # no secret
+    return [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]

@@ -55,12 +55,28 @@ class Entry(Record):
     kernels: str
 
 
+class Calibration(Record):
+    """`predicted_ms = offset_ms + scale * sum_ms`, from whole networks timed end to end."""
+
+    offset_ms: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def through(cls, low: tuple[float, float], high: tuple[float, float]) -> "Calibration":
+        """Fit the line through two points (sum_ms, measured_ms)."""
+        scale = (high[1] - low[1]) / (high[0] - low[0])
+        return cls(offset_ms=low[1] - scale * low[0], scale=scale)
+
+
 class TableMeta(Record):
     """Where a table comes from.
 
     Attributes:
         source: ``measured`` on the device, or ``estimated`` from published rates.
+        step: Channel multiple of the device's kernels; other widths cost as much as the next multiple.
         contention: Wall time over CPU time while measuring; 1 on a quiet machine.
+        spread: Median over the entries of their median time over their tenth percentile.
+        calibration: From the sum to whole networks, where some were timed; the entries then hold corrections by class too.
     """
 
     schema_version: int = SCHEMA
@@ -76,19 +92,8 @@ class TableMeta(Record):
     statistic: str
     date: str
     contention: float | None = None
-
-
-class Calibration(Record):
-    """`predicted_ms = offset_ms + scale * sum_ms`, from whole networks timed end to end."""
-
-    offset_ms: float = 0.0
-    scale: float = 1.0
-
-    @classmethod
-    def through(cls, low: tuple[float, float], high: tuple[float, float]) -> "Calibration":
-        """Fit the line through two points (sum_ms, measured_ms)."""
-        scale = (high[1] - low[1]) / (high[0] - low[0])
-        return cls(offset_ms=low[1] - scale * low[0], scale=scale)
+    spread: float | None = None
+    calibration: Calibration | None = None
 
 
 class LatencyTable:
@@ -114,7 +119,8 @@ class LatencyTable:
     def lookup_ms(self, operator: OperatorClass, ci: int | np.ndarray, co: int | np.ndarray) -> float | np.ndarray:
         """Return the milliseconds of an operator with `ci` input and `co` output channels; of arrays by broadcasting.
 
-        Interpolated bilinearly between the nearest grid points and extrapolated from the outermost.
+        Interpolated bilinearly between the nearest grid points and extrapolated from the outermost; widths that are neither on
+        the grid nor multiples of the device's step cost as much as the next multiple.
 
         Raises:
             ConfigError: The table does not hold this operator class.
@@ -129,11 +135,11 @@ class LatencyTable:
                 )
             )
         ins, outs, grid = self._grids[operator]
-        at = _Between.of(ins, ci)
+        at = _Between.of(ins, ci, self.meta.step)
         if operator.depthwise:
             found = at.mix(grid[at.left], grid[at.right])
         else:
-            to = _Between.of(outs, co)
+            to = _Between.of(outs, co, self.meta.step)
             found = at.mix(to.mix(grid[at.left, to.left], grid[at.left, to.right]), to.mix(grid[at.right, to.left], grid[at.right, to.right]))
         return float(found) if np.ndim(found) == 0 else found
 
@@ -201,7 +207,8 @@ class _Between(NamedTuple):
     share: np.ndarray
 
     @classmethod
-    def of(cls, axis: np.ndarray, value: int | np.ndarray) -> "_Between":
+    def of(cls, axis: np.ndarray, value: int | np.ndarray, step: int) -> "_Between":
+        value = np.where(np.isin(value, axis), value, -(-np.asarray(value) // step) * step)
         if len(axis) == 1:
             zero = np.zeros(np.shape(value), dtype=int)
             return cls(zero, zero, zero)

@@ -61,6 +61,8 @@ def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
 
 def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     source = read_yaml(file)
+    if isinstance(source.data.get("tables"), list):
+        source.data["tables"] = [str(file.parent / str(table)) for table in source.data["tables"]]
     parent = source.data.pop("extends", None)
     if parent is None:
         return source

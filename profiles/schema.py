@@ -154,6 +154,7 @@ class HardwareProfile(Record):
     """A target device, the runtime on it, and what the engine must achieve there.
 
     Attributes:
+        tables: Latency tables that `bonsai characterize` measured on the device, a file per precision; relative to the profile's file.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """
 
@@ -163,6 +164,7 @@ class HardwareProfile(Record):
     channel_multiple: ChannelMultiple
     budget: Budget
     gates: Gates = Gates()
+    tables: tuple[str, ...] = ()
     search_precision: bool = False
 
     def variants(self) -> "tuple[HardwareProfile, ...]":

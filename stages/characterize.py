@@ -1,11 +1,13 @@
 """Stage `characterize`: the latency table of a network's operators on the target."""
 
+import statistics
 import time
 from pathlib import Path
 
 from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
 from profiles.roofline import estimate_us
 from profiles.schema import Target
+from profiles.source import Record
 from stages.artifacts import Artifact, DeviceInfo
 from stages.backends.operator_timing import STATISTIC, measure_operator
 from stages.backends.registry import backend_of
@@ -13,7 +15,7 @@ from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.pruning.surgery import find_groups
 from stages.selection.operators import Operator, list_operators
-from stages.store import stage
+from stages.store import RESUME, stage
 from stages.training.progress import report
 
 TABLE = "table.csv"
@@ -33,19 +35,26 @@ class TableArtifact(Artifact):
 
     def load(self, target: Target) -> LatencyTable:
         """Read the table, which must be one of the target's precision, batch and threads."""
-        return LatencyTable.load(self.folder / TABLE, expect={"precision": target.precision, "batch": target.batch, "threads": target.threads})
+        return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=1, timed=True)
+@stage(version=2, timed=True)
 def characterize(
-    out_dir: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, target: Target, info: DeviceInfo, step: int
+    out_dir: Path,
+    model: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    target: Target,
+    info: DeviceInfo,
+    step: int,
+    brought: str | None,
 ) -> TableArtifact:
     """Measure every operator class of the network at its four corners, or estimate them where that cannot be done.
 
     Single operators are timed by ONNX Runtime alone; TensorRT's table is estimated, and calibrated where its GPU is here.
 
     On widths that are multiples of the step an operator's time is bilinear in input and output channels, so
-    that {one step, full} x {one step, full} suffices.
+    that {one step, full} x {one step, full} suffices. A killed measurement goes on after its last operator.
 
     Args:
         out_dir: Where the table is written.
@@ -55,24 +64,28 @@ def characterize(
         target: Device, runtime, precision, threads and batch.
         info: The machine; `present` says whether it is the target.
         step: Channel multiple.
+        brought: Text of a table that was measured elsewhere; it is checked and taken as it is.
+
+    Raises:
+        ConfigError: The table brought was measured under other conditions, or lacks an operator.
     """
     network = build_network(model, image_shape, num_classes)
     operators = list_operators(network, find_groups(network, image_shape), image_shape)
+    if brought is not None:
+        (out_dir / TABLE).write_text(brought, encoding="utf-8")
+        table = LatencyTable.load(out_dir / TABLE, expect=conditions(target))
+        for operator in operators:
+            table.lookup_ms(operator.operator, *operator.channels(dict(operator.full_widths)))
+        return TableArtifact(folder=out_dir, source=table.meta.source, entries=len(table.entries), contention=table.meta.contention)
     points = corner_points(operators, step)
     measured = info.present and backend_of(target).measures_operators
-    entries, contentions = [], []
-    for done, (operator, ci, co) in enumerate(points):
-        if measured:
-            entry, contention = measure_operator(operator, ci, co, target, scratch=out_dir)
-            contentions += [contention] if contention is not None else []
-        else:
-            assert target.device.peak is not None  # the profile's schema asks for it
-            estimate = estimate_us(operator, ci, co, peak=target.device.peak, precision=target.precision, batch=target.batch, step=step)
-            entry = Entry(operator=operator, ci=ci, co=co, p10_us=estimate, p50_us=estimate, reps=0, kernels="roofline")
-        entries.append(entry)
-        if measured and (done + 1) % 10 == 0:
-            report(f"characterize {info.device}", done=done + 1, total=len(points))
-    highest = max(contentions) if contentions else None
+    contention = None
+    if measured:
+        entries, contention = _measure(points, target, info, out_dir)
+    else:
+        assert target.device.peak is not None  # the profile's schema asks for it
+        estimates = [estimate_us(*point, peak=target.device.peak, precision=target.precision, batch=target.batch, step=step) for point in points]
+        entries = [Entry(operator=o, ci=ci, co=co, p10_us=us, p50_us=us, reps=0, kernels="roofline") for (o, ci, co), us in zip(points, estimates, strict=True)]
     meta = TableMeta(
         source="measured" if measured else "estimated",
         device=info.device,
@@ -85,10 +98,38 @@ def characterize(
         clock="runtime profiler" if measured else "none",
         statistic=STATISTIC if measured else "roofline",
         date=time.strftime("%Y-%m-%d"),
-        contention=highest,
+        contention=contention,
+        spread=statistics.median(entry.p50_us / max(entry.p10_us, 0.5) for entry in entries) if measured else None,
     )
     LatencyTable(meta, entries).save(out_dir / TABLE)
-    return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=highest)
+    return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=contention)
+
+
+def conditions(target: Target) -> dict[str, object]:
+    """Return what a table must have been measured under to be the target's."""
+    return {"runtime": target.runtime, "precision": target.precision, "batch": target.batch, "threads": target.threads}
+
+
+def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info: DeviceInfo, folder: Path) -> tuple[list[Entry], float | None]:
+    """Time the points that an earlier, killed run has not, and return all entries and the highest contention."""
+    resume = folder / RESUME
+    resume.mkdir(exist_ok=True)
+    log = resume / "entries.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    done = [_Point.model_validate_json(line) for line in lines if line.endswith("}")]
+    for operator, ci, co in points[len(done) :]:
+        entry, contention = measure_operator(operator, ci, co, target, scratch=folder)
+        done.append(_Point(entry=entry, contention=contention))
+        log.write_text("".join(f"{point.model_dump_json()}\n" for point in done))
+        if len(done) % 10 == 0:
+            report(f"characterize {info.device}", done=len(done), total=len(points))
+    contentions = [point.contention for point in done if point.contention is not None]
+    return [point.entry for point in done], max(contentions, default=None)
+
+
+class _Point(Record):
+    entry: Entry
+    contention: float | None
 
 
 def corner_points(operators: tuple[Operator, ...], step: int) -> list[tuple[OperatorClass, int, int]]:

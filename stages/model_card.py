@@ -112,7 +112,8 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     latencies = {row.name: row.latency for row in measurement.rows if row.latency is not None}
     shipped = latencies["engine"]
     if shipped.source == "estimated":
-        return accuracy, f"Latency: *estimated* from published rates (roofline). The engine was built, not run: no {target.device.name} here."
+        source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
+        return accuracy, f"Latency: *estimated* from {source}. The engine was built, not run: no {target.device.name} here."
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     return accuracy, (
         f"Latency: measured on {engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s), "

@@ -13,7 +13,9 @@ from stages.backends.onnxruntime_engine import PROVIDERS
 from stages.graph.single_operator import single_operator_graph
 
 STATISTIC = "mean of the middle half"
-WARMUP, RUNS, SECONDS = 50, 300, 0.05
+RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4
+"""Runs of one operator: fewer of a slow one, until the seconds are over."""
+WARM = 7  # the first of every so many runs are not counted
 EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear"}
 """Conversions at the edges of a graph of one operator, which the whole network has not."""
 
@@ -36,7 +38,7 @@ def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, 
     session = ort.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
     wall, cpu = time.perf_counter(), time.thread_time()
     runs = 0
-    while runs < WARMUP + RUNS or time.perf_counter() - wall < SECONDS:
+    while runs < LEAST_RUNS or (runs < RUNS and time.perf_counter() - wall < SECONDS):
         session.run(None, feeds)
         runs += 1
     wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
@@ -47,7 +49,7 @@ def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, 
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["args"]["op_name"] not in EDGES:
             kernels.setdefault(event["args"]["op_name"], []).append(event["dur"])
-    totals = np.sum([durations[-(runs - WARMUP) :] for durations in kernels.values()], axis=0, dtype=float) + 0.5 * len(kernels)
+    totals = np.sum([durations[runs // WARM :] for durations in kernels.values()], axis=0, dtype=float) + 0.5 * len(kernels)
     ordered = np.sort(totals)
     middle = ordered[len(ordered) // 4 : max(3 * len(ordered) // 4, len(ordered) // 4 + 1)]
     entry = Entry(

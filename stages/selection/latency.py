@@ -83,13 +83,15 @@ class _Gathered:
     def _add_sum(self, operator: Operator, table: LatencyTable, scale: float, outputs: Array) -> None:
         """Add an operator on several joined groups: as pairs where its time is bilinear in the channels, else as it is."""
         parts = {group: self.widths[group] * factor for group, factor in operator.inputs}
-        channels = operator.fixed_inputs + np.arange(sum(int(part.max()) for part in parts.values()) + 1)
+        unit = int(np.gcd.reduce(np.concatenate(list(parts.values()))))
+        parts = {group: part // unit for group, part in parts.items()}
+        channels = operator.fixed_inputs + unit * np.arange(sum(int(part.max()) for part in parts.values()) + 1)
         found = scale * table.lookup_ms(operator.operator, channels[:, None], outputs[None])
         slope = found[-1] - found[0] if len(channels) > 1 else np.zeros(len(outputs))
         line = found[0] + np.linspace(0, 1, len(channels))[:, None] * slope
         if not np.allclose(found, line, rtol=1e-9, atol=1e-12):
             named = {self.place[group]: part for group, part in parts.items()}
-            self.sums.append(SumTerm(named, operator.fixed_inputs, None if operator.output is None else self.place[operator.output], found))
+            self.sums.append(SumTerm(named, None if operator.output is None else self.place[operator.output], found))
             return
         per_channel = slope / max(len(channels) - 1, 1)
         for group, part in parts.items():

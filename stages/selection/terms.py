@@ -18,14 +18,12 @@ class SumTerm(NamedTuple):
     """Operators whose input joins several groups and whose time is no sum over them.
 
     Attributes:
-        parts: Input channels by option, per group that the input comes from.
-        fixed: Input channels of no group.
+        parts: Input channels by option, per group that the input comes from, in units of their common divisor.
         output: Group of the output channels, or None.
-        table: Milliseconds, (channels from `fixed` on, options of the output or 1).
+        table: Milliseconds, (units of the groups' channels from 0 on, options of the output or 1).
     """
 
     parts: Mapping[int, Array]
-    fixed: int
     output: int | None
     table: Array
 

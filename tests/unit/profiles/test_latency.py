@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,13 +40,24 @@ TABLE = LatencyTable(
 )
 
 
-@given(st.integers(1, 100), st.integers(1, 200))
+@given(st.integers(1, 6), st.integers(1, 12))
 def test_lookup_is_exact_on_a_bilinear_operator(ci: int, co: int) -> None:
-    assert TABLE.lookup_ms(CONV, ci, co) == pytest.approx(bilinear_us(ci, co) / 1e3)
+    assert TABLE.lookup_ms(CONV, 16 * ci, 16 * co) == pytest.approx(bilinear_us(16 * ci, 16 * co) / 1e3)
+
+
+def test_widths_between_two_steps_cost_as_much_as_the_next_one() -> None:
+    assert TABLE.lookup_ms(CONV, 17, 100) == pytest.approx(bilinear_us(32, 112) / 1e3)
+
+
+def test_arrays_are_looked_up_as_their_elements() -> None:
+    ins, outs = np.array([16, 32, 64])[:, None], np.array([16, 128])[None]
+    found = TABLE.lookup_ms(CONV, ins, outs)
+    assert found.shape == (3, 2)
+    assert found[1, 1] == TABLE.lookup_ms(CONV, 32, 128)
 
 
 def test_depthwise_is_interpolated_along_its_one_axis() -> None:
-    assert TABLE.lookup_ms(DEPTHWISE, 24, 24) == pytest.approx(0.024)
+    assert TABLE.lookup_ms(DEPTHWISE, 48, 48) == pytest.approx(0.048)
 
 
 def test_an_unknown_operator_is_an_error() -> None:

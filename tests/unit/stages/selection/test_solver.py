@@ -147,7 +147,7 @@ def test_the_bound_holds_where_tables_are_split(seed: int, budget: float) -> Non
 def test_an_operator_on_joined_groups_that_is_no_sum_over_them() -> None:
     options = {"a": (1, 2), "b": (1, 2, 3), "c": (1, 2)}
     table = np.array([[float((row // 2) * (column + 1)) for column in range(2)] for row in range(6)])
-    term = SumTerm({0: np.array([1, 2]), 1: np.array([1, 2, 3])}, 0, 2, table)
+    term = SumTerm({0: np.array([1, 2]), 1: np.array([1, 2, 3])}, 2, table)
     terms = Terms(options, constant=1.0, unary={"c": np.array([0.1, 0.2])}, sums=[term])
     widths = {"a": 2, "b": 3, "c": 2}
     choice = terms.choice(widths)

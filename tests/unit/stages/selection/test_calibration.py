@@ -1,0 +1,66 @@
+import random
+
+import pytest
+
+from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
+from stages.characterize import corner_points
+from stages.models.cifar_resnet import resnet20
+from stages.pruning.limits import width_options
+from stages.pruning.surgery import find_groups
+from stages.selection.calibration import calibrate
+from stages.selection.operators import list_operators
+
+META = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 16}
+TABLE_META = TableMeta.model_validate({**META, "clock": "c", "statistic": "s", "date": "d"})
+SHAPE = (1, 32, 32)
+NETWORK = resnet20(in_channels=1, num_classes=10, width=32)
+GROUPS = find_groups(NETWORK, SHAPE)
+OPERATORS = list_operators(NETWORK, GROUPS, SHAPE)
+OPTIONS = {group.name: width_options(group, step=16, floor=0.1) for group in GROUPS}
+
+
+def true_us(cls: OperatorClass, ci: int, co: int) -> float:
+    """What an operator takes in a network: small maps are relatively slower than in the table."""
+    return 1 + cls.height**2 * cls.kernel**2 * (ci * co * 2e-4 + ci * 1e-3) * (1.3 if cls.height == 8 else 1.0)
+
+
+def table_us(cls: OperatorClass, ci: int, co: int) -> float:
+    return 2.5 + cls.height**2 * cls.kernel**2 * ci * co * 2e-4
+
+
+def networks(count: int, seed: int) -> list[dict[str, int]]:
+    rng = random.Random(seed)
+    edges = [{group: pick(widths) for group, widths in OPTIONS.items()} for pick in (max, min)]
+    return edges + [{group: rng.choice(widths) for group, widths in OPTIONS.items()} for _ in range(count)]
+
+
+def measured(widths: dict[str, int]) -> float:
+    return 0.02 + sum(true_us(operator.operator, *operator.channels(widths)) for operator in OPERATORS) / 1e3
+
+
+TABLE = LatencyTable(
+    TABLE_META, [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in corner_points(OPERATORS, 16)]
+)
+
+
+def test_two_networks_give_the_line_through_both() -> None:
+    timed = [(widths, measured(widths)) for widths in networks(0, 0)]
+    latency = calibrate(TABLE, OPERATORS, timed)
+    assert latency.table is TABLE
+    for widths, ms in timed:
+        assert latency(widths) == pytest.approx(ms)
+
+
+def test_a_dozen_networks_correct_the_operators_that_the_line_cannot() -> None:
+    line = calibrate(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(0, 0)])
+    corrected = calibrate(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(12, 0)])
+    unseen = networks(30, 1)[2:]
+    errors = [[abs(latency(widths) / measured(widths) - 1) for widths in unseen] for latency in (line, corrected)]
+    assert sum(errors[1]) < 0.65 * sum(errors[0])
+    assert sum(errors[1]) / len(unseen) < 0.02
+
+
+def test_a_machine_on_which_wider_is_faster_is_refused() -> None:
+    dense, narrow = networks(0, 0)
+    with pytest.raises(ValueError, match="does not grow"):
+        calibrate(TABLE, OPERATORS, [(dense, 1.0), (narrow, 2.0)])
