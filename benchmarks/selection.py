@@ -53,9 +53,9 @@ FILE = RESULTS / "selection.json"
 OVERRIDES: dict[str, Any] = {"training.epochs": 10, "data.options": {"size": 16, "test": 9920}, "model.options": {"width": 48}}
 EPOCH = 3.0
 KEEP: Criterion = "magnitude_l2"
-EVERYWHERE = ("reciprocal", "uniform", "global", "knapsack", "magnitude_l2", "reciprocal widths")
-AT_LEAST = ("bn_gradient", "parameters", "taylor", "hessian", "activation", "sensitivity", "sensitivity, pairs", "bn_gradient, in steps")
-BUDGETS = {0.2: (*EVERYWHERE, *AT_LEAST), 0.3: EVERYWHERE, 0.5: EVERYWHERE}
+EVERYWHERE = ("reciprocal", "uniform", "global", "knapsack", "magnitude_l2")
+AT_LEAST = ("reciprocal widths", "bn_gradient", "parameters", "taylor", "hessian", "activation", "sensitivity", "sensitivity, pairs", "bn_gradient, in steps")
+BUDGETS = {0.2: (*EVERYWHERE, *AT_LEAST), 0.3: EVERYWHERE, 0.5: ("reciprocal", "uniform", "global", "magnitude_l2")}
 STEPS = ScheduleConfig(name="linear", steps=8, iterations=24)
 DESCRIPTIONS = {
     "reciprocal": "minus the reciprocal of the kept share of BN-gate loss changes, times the operators on the group",

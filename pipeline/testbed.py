@@ -22,7 +22,7 @@ from stages.sketch import sketch
 from stages.store import Step
 from stages.training.progress import say
 
-SAMPLED, SAMPLED_DEAR = 12, 6
+SAMPLED, SAMPLED_DEAR = 24, 6
 """Random networks that a latency model is calibrated with; fewer where an engine takes long to build."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
 """Of every network that the latency model is calibrated with."""

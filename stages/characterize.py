@@ -38,7 +38,7 @@ class TableArtifact(Artifact):
         return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=2, timed=True)
+@stage(version=3, timed=True)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
@@ -49,12 +49,12 @@ def characterize(
     step: int,
     brought: str | None,
 ) -> TableArtifact:
-    """Measure every operator class of the network at its four corners, or estimate them where that cannot be done.
+    """Measure every operator class of the network on a grid of its channels, or estimate it where that cannot be done.
 
     Single operators are timed by ONNX Runtime alone; TensorRT's table is estimated, and calibrated where its GPU is here.
 
-    On widths that are multiples of the step an operator's time is bilinear in input and output channels, so
-    that {one step, full} x {one step, full} suffices. A killed measurement goes on after its last operator.
+    On widths that are multiples of the step an operator's time is near bilinear in input and output channels: {one step, half,
+    full} on both sides suffice (`benchmarks/table.py`; INT8 needs the half). A killed measurement goes on after its last operator.
 
     Args:
         out_dir: Where the table is written.
@@ -77,7 +77,7 @@ def characterize(
         for operator in operators:
             table.lookup_ms(operator.operator, *operator.channels(dict(operator.full_widths)))
         return TableArtifact(folder=out_dir, source=table.meta.source, entries=len(table.entries), contention=table.meta.contention)
-    points = corner_points(operators, step)
+    points = grid_points(operators, step)
     measured = info.present and backend_of(target).measures_operators
     contention = None
     if measured:
@@ -132,8 +132,14 @@ class _Point(Record):
     contention: float | None
 
 
-def corner_points(operators: tuple[Operator, ...], step: int) -> list[tuple[OperatorClass, int, int]]:
-    """Return (class, input channels, output channels) for the corners of every operator class."""
+def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = True) -> list[tuple[OperatorClass, int, int]]:
+    """Return (class, input channels, output channels) for the grid of every operator class.
+
+    Args:
+        operators: Of the dense network.
+        step: Channel multiple.
+        middle: Whether a side has the aligned point halfway between its ends too.
+    """
     ends: dict[OperatorClass, tuple[set[int], set[int]]] = {}
     for operator in operators:
         ins, outs = ends.setdefault(operator.operator, (set(), set()))
@@ -144,6 +150,13 @@ def corner_points(operators: tuple[Operator, ...], step: int) -> list[tuple[Oper
             outs.add(co)
     points: list[tuple[OperatorClass, int, int]] = []
     for cls, (ins, outs) in ends.items():
-        corners = {(c, c) for c in ins} if cls.depthwise else {(ci, co) for ci in (min(ins), max(ins)) for co in (min(outs), max(outs))}
-        points += [(cls, ci, co) for ci, co in sorted(corners)]
+        axes = [_axis(side, step, middle=middle) for side in (ins, outs)]
+        points += [(cls, c, c) for c in axes[0]] if cls.depthwise else [(cls, ci, co) for ci in axes[0] for co in axes[1]]
     return points
+
+
+def _axis(ends: set[int], step: int, *, middle: bool) -> list[int]:
+    """Return the least and the most channels of one side of a class, and the aligned point between them."""
+    least, most = min(ends), max(ends)
+    between = round((least + most) / 2 / step) * step
+    return sorted({least, most, between} if middle and least < between < most else {least, most})

@@ -10,7 +10,7 @@ from profiles.schema import HardwareProfile
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import Run, backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_interleaved
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
 from stages.checkpoints import WEIGHTS, load_network
 from stages.graph.exporting import MODEL
 from stages.measurements import Accuracy, Gate, Measurement, Row
@@ -20,7 +20,7 @@ from stages.training.batches import load_split
 NAMES = ("dense", "pruned", "engine")
 
 
-@stage(version=1, timed=True)
+@stage(version=2, timed=True)
 def measure(
     out_dir: Path,
     dense: Engine,
@@ -54,9 +54,9 @@ def measure(
     busy = None
     if estimates is None:
         batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
-        samples = time_interleaved(runs, batch, timing)
-        save_samples(out_dir / SAMPLES, samples)
         clock = gating_clock(profile.target)
+        samples = time_steadily(runs, batch, timing, clock)
+        save_samples(out_dir / SAMPLES, samples)
         latencies = {name: summarise(values, clock) for name, values in samples.items()}
         busy = contention(samples)
     else:

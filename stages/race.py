@@ -8,14 +8,14 @@ import numpy as np
 from profiles.schema import Target
 from stages.artifacts import Engine
 from stages.backends.registry import backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, median_error, save_samples, summarise, time_interleaved
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, median_error, save_samples, summarise, time_steadily
 from stages.measurements import Lane, Race
 from stages.store import stage
 
 REFERENCE = "reference"
 
 
-@stage(version=2, timed=True)
+@stage(version=3, timed=True)
 def race(
     out_dir: Path, candidates: tuple[Engine, ...], reference: Engine, target: Target, image_shape: tuple[int, int, int], timing: TimingConfig, heat: int
 ) -> Race:
@@ -34,9 +34,9 @@ def race(
     named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
     engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
     images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
-    samples = time_interleaved(engines, images, timing)
-    save_samples(out_dir / SAMPLES, samples)
     clock = gating_clock(target)
+    samples = time_steadily(engines, images, timing, clock)
+    save_samples(out_dir / SAMPLES, samples)
     errors = {name: median_error(values, clock) for name, values in samples.items()}
     lanes = tuple(
         Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))

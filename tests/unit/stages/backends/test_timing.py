@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from profiles.loader import load_profile
-from stages.backends.timing import TimingConfig, contention, gating_clock, median_error, summarise, time_interleaved
+from stages.backends.timing import TimingConfig, contention, gating_clock, median_error, summarise, time_interleaved, time_steadily
 
 
 def spin(seconds: float) -> None:
@@ -55,3 +55,30 @@ def test_one_thread_of_a_cpu_is_judged_by_its_own_clock_and_all_else_by_the_wall
     assert gating_clock(cpu) == "thread_cpu"
     assert gating_clock(cpu.model_copy(update={"threads": 2})) == "wall"
     assert gating_clock(gpu) == "wall"
+
+
+def test_a_disturbed_timing_is_repeated_and_the_steadiest_counts() -> None:
+    rounds: list[int] = []
+
+    def run(images: np.ndarray) -> np.ndarray:
+        rounds.append(0)
+        disturbed = len(rounds) <= 45 and (len(rounds) // 5) % 2
+        spin(0.0006 if disturbed else 0.0002)
+        return images
+
+    config = TimingConfig(runs=40, block=5, warmup_runs=2, warmup_seconds=0, steady=0.02, tries=3)
+    samples = time_steadily({"engine": run}, np.zeros(1), config, "thread_cpu")
+    assert len(rounds) in {84, 126}
+    assert summarise(samples["engine"], "thread_cpu").p50 < 0.4
+
+
+def test_a_slow_engine_is_run_less_often() -> None:
+    config = TimingConfig(runs=1000, block=25, seconds=0.2, warmup_runs=5, warmup_seconds=0)
+
+    def slow(images: np.ndarray) -> np.ndarray:
+        spin(0.002)
+        return images
+
+    samples = time_interleaved({"slow": slow}, np.zeros(1), config)
+    assert 60 <= samples["slow"].shape[1] <= 130
+    assert samples["slow"].min() > 0

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
-from stages.characterize import corner_points
+from stages.characterize import grid_points
 from stages.models.cifar_resnet import resnet20
 from stages.pruning.limits import width_options
 from stages.pruning.surgery import find_groups
@@ -39,7 +39,7 @@ def measured(widths: dict[str, int]) -> float:
 
 
 TABLE = LatencyTable(
-    TABLE_META, [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in corner_points(OPERATORS, 16)]
+    TABLE_META, [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in grid_points(OPERATORS, 16)]
 )
 
 

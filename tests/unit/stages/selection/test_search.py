@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from profiles.errors import BudgetError
 from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from stages.characterize import corner_points
+from stages.characterize import grid_points
 from stages.models.cifar_resnet import resnet8
 from stages.pruning.config import PruneConfig
 from stages.pruning.groups import Group, Widths
@@ -106,7 +106,7 @@ def test_choosing_again_never_widens_what_is_left() -> None:
     network, shape = resnet8(in_channels=1, num_classes=10), (1, 16, 16)
     groups = find_groups(network, shape)
     operators = list_operators(network, groups, shape)
-    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in corner_points(operators, 4)]
+    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in grid_points(operators, 4)]
     meta = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 4}
     table = LatencyTable(TableMeta.model_validate({**meta, "clock": "c", "statistic": "s", "date": "d"}), entries)
     latency = NetworkLatency(table, operators, Calibration())

@@ -13,7 +13,7 @@ from milp import solve_exactly
 from torch import nn
 
 from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass, TableMeta
-from stages.characterize import corner_points
+from stages.characterize import grid_points
 from stages.models.cifar_resnet import resnet8, resnet20
 from stages.models.torchvision_models import densenet121, mobilenet_v2, resnet50
 from stages.pruning.limits import width_options
@@ -53,7 +53,7 @@ def bilinear_us(cls: OperatorClass, ci: int, co: int) -> float:
 def model_of(network: nn.Module, shape: tuple[int, int, int], *, step: int = 16) -> tuple[NetworkLatency, Options]:
     groups = find_groups(network, shape)
     operators = list_operators(network, groups, shape)
-    times = {point: bilinear_us(*point) for point in corner_points(operators, step)}
+    times = {point: bilinear_us(*point) for point in grid_points(operators, step)}
     entries = [Entry(operator=cls, ci=ci, co=co, p10_us=us, p50_us=us, reps=1, kernels="") for (cls, ci, co), us in times.items()]
     latency = NetworkLatency(LatencyTable(TABLE_META, entries), operators, Calibration(offset_ms=0.01, scale=1.1))
     return latency, {g.name: width_options(g, step=step, floor=0.1) for g in groups}

@@ -1,0 +1,94 @@
+"""How close engines come to the latency that was asked for, judged by a fresh measurement after the closed loop.
+
+python benchmarks/budget.py      # results/budget.json; about twenty minutes; wants a quiet machine
+
+Twenty pairs of network, precision and budget. Values are sums of the initial weights' norms: latency depends on the widths alone. The fresh
+measurements are made after all loops have ended, since the measurement that ends a loop is the one that was let through.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from pipeline.flow import load
+from pipeline.targets import ReadyTarget, inspect_network
+from stages.manifest import host_facts
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+from stages.pruning.scores import weight_scores
+from stages.selection.loop import fit_widths
+from stages.selection.values import values_of
+from stages.store import Store
+
+RESULTS = Path(__file__).parent / "results" / "budget.json"
+NETWORKS = {
+    "resnet20, width 32, 32 pixels": (ModelConfig(name="resnet20", options={"width": 32}), (1, 32, 32)),
+    "resnet18, 112 pixels": (ModelConfig(name="resnet18"), (3, 112, 112)),
+    "mobilenet_v2, 112 pixels": (ModelConfig(name="mobilenet_v2"), (3, 112, 112)),
+}
+BUDGETS = {
+    ("resnet20, width 32, 32 pixels", "fp32"): (0.6, 0.4, 0.3),
+    ("resnet20, width 32, 32 pixels", "int8"): (0.3, 0.25, 0.2, 0.15),
+    ("resnet18, 112 pixels", "fp32"): (0.6, 0.4, 0.2),
+    ("resnet18, 112 pixels", "int8"): (0.2, 0.15, 0.1, 0.08),
+    ("mobilenet_v2, 112 pixels", "fp32"): (0.8, 0.6, 0.4),
+    ("mobilenet_v2, 112 pixels", "int8"): (0.6, 0.5, 0.4),
+}
+TIMING = {"timing.runs": 1000, "timing.seconds": 3}
+
+
+def main() -> None:
+    """Run and write the results."""
+    parser = argparse.ArgumentParser(description="Asked against measured latency")
+    parser.add_argument("--store", type=Path, default=None, help="keep engines and timings here; a temporary folder otherwise")
+    options = parser.parse_args()
+    store = Store(options.store or Path(tempfile.mkdtemp(prefix="budget-")))
+    ended = []
+    for (name, precision), budgets in BUDGETS.items():
+        model, image_shape = NETWORKS[name]
+        for budget in budgets:
+            wanted = {**TIMING, "profile.target.precision": precision, "profile.budget.latency": budget}
+            recipe, (profile,) = load("resnet-edge", "local-cpu", wanted)
+            recipe = recipe.model_copy(update={"model": model})
+            network = inspect_network(recipe, image_shape, 10)
+            target = ReadyTarget(recipe, profile, network, store.run)
+            scores = weight_scores(build_network(recipe.model, image_shape, 10), network.groups)[recipe.prune.criterion]
+            by_channel = {group: scores[group].tolist() for group in target.options}
+            values = values_of(recipe.prune.value, by_channel, target.options, network.operators)
+            fit = fit_widths(values, target.options, target.latency, target.limit_ms, recipe.prune, target.time_untrained)
+            ended.append((name, precision, budget, target, fit))
+            last = fit.rounds[-1].measured_ms / target.limit_ms
+            print(f"{name:30} {precision} {budget:.2f}: {len(fit.rounds)} networks timed, the last at {last:.4f}", flush=True)
+    rows = []
+    for name, precision, budget, target, fit in ended:
+        fresh = target.time_again(fit.widths).ms / target.limit_ms
+        rows.append(
+            {
+                "network": name,
+                "precision": precision,
+                "budget": budget,
+                "networks_timed": len(fit.rounds),
+                "first_prediction": fit.rounds[0].measured_ms / fit.rounds[0].predicted_ms,
+                "gap": fit.gap,
+                "fresh": fresh,
+            }
+        )
+        print(f"{name:30} {precision} {budget:.2f}: fresh {fresh:.4f} of the budget", flush=True)
+    found = [float(str(row["fresh"])) for row in rows]
+    summary = {
+        "pairs": len(found),
+        "above": sum(f > 1 for f in found),
+        "within_3_percent_below": sum(0.97 <= f <= 1 for f in found),
+        "mean": statistics.mean(found),
+        "lowest": min(found),
+        "highest": max(found),
+        "networks_timed": statistics.mean(len(fit.rounds) for *_, fit in ended),
+    }
+    print(summary)
+    RESULTS.write_text(json.dumps({"summary": summary, **host_facts(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
