@@ -62,9 +62,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
             entries[grid] = [measure_operator(*point, profile.target, scratch=Path(scratch))[0] for point in points]
         seconds[grid] = time.perf_counter() - started
     calibrating, unseen = sample_networks(widths, max(CALIBRATING)), random_networks(widths, UNSEEN, seed=1)
-    started = time.perf_counter()
     timed = [found.ms for found in testbed.survey([*calibrating, *unseen])]
-    each = (time.perf_counter() - started) / len(timed)
     rows: list[dict[str, object]] = []
     for grid, measured in entries.items():
         for count in CALIBRATING:
@@ -79,7 +77,6 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
                     "entries": len(measured),
                     "table_seconds": seconds[grid],
                     "calibrating_networks": count + 2,
-                    "seconds_a_network": each,
                     "mean_error": statistics.mean(errors),
                     "largest_error": max(errors),
                 }

@@ -22,8 +22,8 @@ from stages.sketch import sketch
 from stages.store import Step
 from stages.training.progress import say
 
-SAMPLED, SAMPLED_DEAR = 24, 6
-"""Random networks that a latency model is calibrated with; fewer where an engine takes long to build."""
+CALIBRATING_DEAR = 6
+"""Most random networks that a latency model is calibrated with where an engine takes long to build."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
 """Of every network that the latency model is calibrated with."""
 
@@ -85,7 +85,8 @@ class Testbed:
             ConfigError: The narrowest network is not faster than the dense one.
         """
         name = self._profile.name
-        networks = sample_networks(options, SAMPLED if backend_of(self._profile.target).measures_operators else SAMPLED_DEAR)
+        count = self._recipe.timing.calibrating
+        networks = sample_networks(options, count if backend_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
         say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
         timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)]
         (_, dense_ms), (_, narrow_ms) = timed[:2]

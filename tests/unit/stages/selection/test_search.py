@@ -21,7 +21,7 @@ from stages.selection.problem import total_value
 from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
 from stages.selection.terms import Options, Terms
-from stages.selection.values import values_from_scores
+from stages.selection.values import values_from_scores, values_of
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 
@@ -127,3 +127,32 @@ def test_without_a_device_the_prediction_decides() -> None:
     fit = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), None)
     assert fit.rounds == ()
     assert fit.predicted_ms == Chain()(fit.widths) <= fit.aim_ms
+
+
+def test_what_a_finished_engine_showed_corrects_the_next_choice() -> None:
+    values = values_from_scores({group: [1.0 + i / 50 for i in range(max(w))] for group, w in OPTIONS.items()}, OPTIONS)
+    plain = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), None)
+    truth = Chain(1.2)
+    blind = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), truth)
+    told = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), truth, correction=1.2)
+    assert truth(plain.widths) > 2.5
+    assert truth(told.widths) <= 2.5
+    assert len(told.rounds) < len(blind.rounds)
+    assert told.rounds[0].predicted_ms == pytest.approx(told.rounds[0].measured_ms)
+
+
+def test_values_that_fall_without_limit_leave_no_bottleneck() -> None:
+    network, shape = resnet8(in_channels=1, num_classes=10, width=32), (1, 16, 16)
+    groups = find_groups(network, shape)
+    operators = list_operators(network, groups, shape)
+    options = {g.name: width_options(g, step=4, floor=0.1) for g in groups}
+    flat = {g.name: [1.0] * g.width for g in groups}
+    worth = values_of("reciprocal", flat, options, operators)
+    assert all(list(values.values()) == sorted(values.values()) for values in worth.values())
+    stem, inner = worth["conv1"], worth["layer1.0.conv1"]
+    assert stem[32] < inner[32] < 0  # more operators read the stem's channels
+    assert inner[4] == 8 * inner[32]
+    halved = {name: scores[: len(scores) // 2] for name, scores in flat.items()}
+    left = values_of("reciprocal", halved, {name: tuple(w for w in widths if w <= max(widths) // 2) for name, widths in options.items()}, operators)
+    assert left["layer1.0.conv1"][4] == inner[4]  # a share of the dense group, whatever earlier cuts took
+    assert values_of("sum", flat, options, operators)["conv1"][32] == 32
