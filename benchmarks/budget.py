@@ -25,16 +25,16 @@ from stages.store import Store
 RESULTS = Path(__file__).parent / "results" / "budget.json"
 NETWORKS = {
     "resnet20, width 32, 32 pixels": (ModelConfig(name="resnet20", options={"width": 32}), (1, 32, 32)),
-    "resnet18, 64 pixels": (ModelConfig(name="resnet18"), (3, 64, 64)),
-    "mobilenet_v2, 64 pixels": (ModelConfig(name="mobilenet_v2"), (3, 64, 64)),
+    "resnet8, width 64, 32 pixels": (ModelConfig(name="resnet8", options={"width": 64}), (3, 32, 32)),
+    "resnet20, width 48, 16 pixels": (ModelConfig(name="resnet20", options={"width": 48}), (1, 16, 16)),
 }
 BUDGETS = {
     ("resnet20, width 32, 32 pixels", "fp32"): (0.6, 0.4, 0.3),
     ("resnet20, width 32, 32 pixels", "int8"): (0.3, 0.25, 0.2, 0.15),
-    ("resnet18, 64 pixels", "fp32"): (0.6, 0.4, 0.2),
-    ("resnet18, 64 pixels", "int8"): (0.2, 0.15, 0.1, 0.08),
-    ("mobilenet_v2, 64 pixels", "fp32"): (0.8, 0.6, 0.4),
-    ("mobilenet_v2, 64 pixels", "int8"): (0.6, 0.5, 0.4),
+    ("resnet8, width 64, 32 pixels", "fp32"): (0.6, 0.4, 0.3),
+    ("resnet8, width 64, 32 pixels", "int8"): (0.25, 0.2, 0.15, 0.1),
+    ("resnet20, width 48, 16 pixels", "fp32"): (0.6, 0.4, 0.2),
+    ("resnet20, width 48, 16 pixels", "int8"): (0.3, 0.25, 0.2),
 }
 TIMING = {"timing.runs": 800, "timing.seconds": 2, "timing.tries": 2}
 
