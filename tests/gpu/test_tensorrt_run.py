@@ -40,7 +40,7 @@ def target_here(runtime: str, *, required: bool) -> Target:
 
 def graph_in(dialect: Dialect, store: Store) -> OnnxGraph:
     model = ModelConfig(name="resnet8", options={"width": 16})
-    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=dialect, opset=20)
+    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=dialect, opset=20, pattern=None)
 
 
 def run_built(graph: OnnxGraph, target: Target, folder: Path) -> Run:

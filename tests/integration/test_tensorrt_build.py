@@ -39,7 +39,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Dialect, OnnxGraph]
     store = Store(tmp_path_factory.mktemp("graphs"))
     model = ModelConfig(name="resnet8", options={"width": 16})
     dialects: tuple[Dialect, ...] = ("float", "trt", "ort")
-    return {d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, opset=20) for d in dialects}
+    return {d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, opset=20, pattern=None) for d in dialects}
 
 
 @pytest.mark.parametrize(("dialect", "quantized"), [("float", 0), ("trt", CONVOLUTIONS)])
