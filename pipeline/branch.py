@@ -26,7 +26,7 @@ from stages.store import Step
 ATTEMPTS = 2
 """Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""
 WASTE = 0.05
-"""Share of the budget that a finished engine may leave unused before its widths are chosen again."""
+"""Share of what a finished engine was aimed at, the budget less its margin, that it may leave unused before its widths are chosen again."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoin
     assert segment is not None
     fit = target.fit(segment)
     grown = [_grow(recipe, dataset, watch, dense, fit, step)]
-    while target.info.present and len(grown) < ATTEMPTS and not 1 - WASTE <= grown[-1].used <= 1:
+    least = (1 - WASTE) * (1 - recipe.prune.margin)
+    while target.info.present and len(grown) < ATTEMPTS and not least <= grown[-1].used <= 1:
         latest = grown[-1]
         fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from profiles.errors import BudgetError, describe
-from stages.pruning.groups import Widths
 from stages.selection.terms import Choice, Terms
 
 Values = Mapping[str, Mapping[int, float]]
@@ -79,8 +78,3 @@ def require_reachable(smallest_ms: float, limit_ms: float, *, what: str, margin:
                 fix="raise profile.budget, lower prune.floor, or choose a smaller network",
             )
         )
-
-
-def total_value(values: Values, widths: Widths) -> float:
-    """Return the value that a network of these widths keeps."""
-    return sum(values[group][width] for group, width in widths.items())

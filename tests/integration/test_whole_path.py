@@ -194,16 +194,19 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     again = compress(TINY, [CPU, RTX], store=root)
     assert again == packages
     assert count() == before
-    compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
+    (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
     grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
-    assert grown == {"quantize": 1, "export": 1, "compile": 1, "measure": 1, "package": 1}
+    branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
+    expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "package": 1}
+    assert grown.items() >= expected.items()
+    assert branches > 1 or grown == expected
 
 
 def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     done = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--dry-run", "--json")
     target = json.loads(done.stdout)["targets"][0]
     assert target["next_stage"] is None
-    assert target["cached"]["quantize"] == 1
+    assert target["cached"]["quantize"] == len(packages[0].decisions.attempts)
     fresh = bonsai("run", TINY, "--store", str(tmp_path / "new"), "--dry-run", "--json")
     assert json.loads(fresh.stdout)["targets"][0]["next_stage"] == "prepare"
     assert not (tmp_path / "new").exists()

@@ -17,13 +17,17 @@ from stages.pruning.surgery import find_groups
 from stages.selection.latency import NetworkLatency
 from stages.selection.loop import fit_widths
 from stages.selection.operators import list_operators
-from stages.selection.problem import total_value
+from stages.selection.problem import Values
 from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
 from stages.selection.terms import Options, Terms
 from stages.selection.values import values_from_scores, values_of
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
+
+
+def total_value(values: Values, widths: Widths) -> float:
+    return sum(values[group][width] for group, width in widths.items())
 
 
 class Chain:
