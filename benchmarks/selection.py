@@ -268,6 +268,7 @@ def summarise(results: list[Result]) -> dict[str, dict[str, Any]]:
             pairs = [(r.top1 - cells["reciprocal"][seed].top1) * 100 for seed, r in by_seed.items() if seed in cells["reciprocal"]]
             measured = [r.measured for r in by_seed.values() if r.measured]
             rows[method] = {
+                "what": DESCRIPTIONS[method],
                 "top1": mean_interval([r.top1 * 100 for r in by_seed.values()]),
                 "minus_reciprocal": mean_interval(pairs) if pairs else None,
                 "predicted": statistics.mean(r.predicted for r in by_seed.values()),

@@ -48,7 +48,7 @@ class Branch:
 
     @cached_property
     def used(self) -> float:
-        """Measured latency over the budget."""
+        """The engine's latency over the budget; an estimate where the device is not here."""
         gate = self.measurement.gates[0]
         return gate.found / gate.limit
 
@@ -67,13 +67,13 @@ class Branch:
     @property
     def attempt(self) -> Attempt:
         """What the report says of it."""
-        return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), measured_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
+        return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
 
 
 def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
-    Where the finished engine is over the budget, or leaves more than `WASTE` of it, the prediction is corrected by what was measured,
+    Where the finished engine is over the budget, or leaves more than `WASTE` of what it was aimed at, the prediction is corrected by what was measured,
     the widths are chosen again from the scores of the trigger, and the branch is trained anew.
 
     Returns:

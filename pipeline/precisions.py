@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.branch import grow_branch, pack
+from pipeline.branch import Branch, grow_branch, pack
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch
@@ -51,9 +51,14 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
             validation_top1=branch.validation_top1,
             test_top1=branch.measurement.rows[-1].accuracy.top1,
             latency=branch.used,
-            outcome="shipped" if branch is best else "meets the gates" if branch.passed else "misses a gate",
+            outcome=_outcome(branch, best),
         )
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
     return pack(recipe, dataset, network, best, attempts, (*tried, *field.refused) if searched else (), step)
+
+
+def _outcome(branch: Branch, best: Branch) -> str:
+    verdict = "shipped" if branch is best else "meets the gates" if branch.passed else "misses a gate"
+    return verdict if branch.target.info.present else f"{verdict}, latency estimated"

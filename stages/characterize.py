@@ -115,12 +115,13 @@ def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info:
     resume = folder / RESUME
     resume.mkdir(exist_ok=True)
     log = resume / "entries.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    done = [_Point.model_validate_json(line) for line in lines if line.endswith("}")]
+    done = [_Point.model_validate_json(line) for line in log.read_text().splitlines()] if log.exists() else []
     for operator, ci, co in points[len(done) :]:
         entry, contention = measure_operator(operator, ci, co, target, scratch=folder)
         done.append(_Point(entry=entry, contention=contention))
-        log.write_text("".join(f"{point.model_dump_json()}\n" for point in done))
+        part = log.with_suffix(".part")
+        part.write_text("".join(f"{point.model_dump_json()}\n" for point in done))
+        part.replace(log)  # a kill leaves whole lines
         if len(done) % 10 == 0:
             report(f"characterize {info.device}", done=len(done), total=len(points))
     contentions = [point.contention for point in done if point.contention is not None]

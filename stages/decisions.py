@@ -9,12 +9,13 @@ class Attempt(Record):
     """One branch that was trained for a target; latencies in milliseconds.
 
     Attributes:
+        engine_ms: Of the finished engine: measured, or estimated where the device is not here.
         rounds: The untrained networks that were timed before it.
     """
 
     widths: dict[str, int]
     predicted_ms: float
-    measured_ms: float
+    engine_ms: float
     rounds: tuple[Round, ...]
 
 

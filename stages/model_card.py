@@ -63,7 +63,7 @@ def _loop(decisions: Decisions) -> str:
     for number, attempt in enumerate(decisions.attempts, 1):
         lines += [f"| untrained network {place} | {r.predicted_ms:.4f} | {r.measured_ms:.4f} (upper end) |" for place, r in enumerate(attempt.rounds, 1)]
         if attempt.rounds:
-            lines.append(f"| engine of branch {number} | {attempt.predicted_ms:.4f} | {attempt.measured_ms:.4f} |")
+            lines.append(f"| engine of branch {number} | {attempt.predicted_ms:.4f} | {attempt.engine_ms:.4f} |")
     if decisions.tried:
         lines += ["", "| precision tried | validation top-1 | test top-1 | latency / budget | |", "|---|---|---|---|---|"]
     for tried in decisions.tried:

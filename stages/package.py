@@ -43,7 +43,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=3)
+@stage(version=4)
 def package(
     out_dir: Path,
     engine: Engine,
