@@ -56,7 +56,7 @@ Data: {dataset.licence}. Weights: trained from scratch on these data alone.
 
 def _loop(decisions: Decisions) -> str:
     """Return the networks that were timed to fit the budget, the branches that were trained, and the precisions that were tried."""
-    gap = f"The widths keep at least {1 - decisions.fit.gap:.2%} of the best value that any widths keep within the predicted latency."
+    gap = f"No widths within the predicted latency have a value that is more than {decisions.fit.gap:.2%} better."
     lines = [gap]
     if any(attempt.rounds for attempt in decisions.attempts):
         lines += ["", "| to fit the budget | predicted ms | measured ms |", "|---|---|---|"]
