@@ -155,9 +155,8 @@ def grow(seed: int, folder: Path) -> tuple[Trunk, Checkpoint]:
     return trunk, trunk.segment(EPOCH)
 
 
-def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
-    """Choose, cut, train on and score."""
-    started = time.perf_counter()
+def train_one(seed: int, budget: float, method: str, folder: Path) -> tuple[Trunk, Checkpoint]:
+    """Choose widths, cut and train on; return the trunk and the finished network."""
     trunk, segment = grow(seed, folder)
     device = Device.model_validate_json(DEVICE.read_text())
     steps, training = method.endswith(", in steps"), trunk.recipe.training
@@ -173,9 +172,16 @@ def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
         finetune=None,
         batchnorm_batches=18,
     )
-    final = trunk.store.run(recover, pruned=cut, dataset=trunk.dataset, training=training, finetune=None, distill=None, teacher=None)
+    return trunk, trunk.store.run(recover, pruned=cut, dataset=trunk.dataset, training=training, finetune=None, distill=None, teacher=None)
+
+
+def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
+    """Train a method's network and score it."""
+    started = time.perf_counter()
+    trunk, final = train_one(seed, budget, method, folder)
+    device = Device.model_validate_json(DEVICE.read_text())
     images, labels = load_split(trunk.dataset, "test")
-    widths = {name: len(channels) for name, channels in cut.kept.items()}
+    widths = {name: len(channels) for name, channels in final.kept.items()}
     return Result(
         seed=seed,
         budget=budget,

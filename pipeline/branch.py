@@ -6,8 +6,9 @@ from functools import cached_property
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch
-from profiles.schema import Target
-from stages.artifacts import Checkpoint, Dataset, Dialect, Engine
+from profiles.schema import Precision
+from stages.artifacts import Checkpoint, Dataset, Engine
+from stages.backends.registry import backend_of, graph_form
 from stages.compile import compile as compile_engine
 from stages.decisions import Attempt, Decisions, Tried
 from stages.export import export
@@ -31,15 +32,26 @@ WASTE = 0.05
 
 @dataclass(frozen=True)
 class Branch:
-    """A finished engine of one target with all that it came from."""
+    """The finished engines of one target, one per precision, with all that they came from."""
 
     target: ReadyTarget
     trigger: Trigger
     fit: Fit
     cut: Checkpoint
-    final: Checkpoint
-    engine: Engine
+    pruned: Checkpoint
+    quantised: Checkpoint | None
+    engines: tuple[Engine, ...]
     measurement: Measurement
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is shipped."""
+        return next(engine for engine in self.engines if engine.precision == self.measurement.shipped)
+
+    @property
+    def final(self) -> Checkpoint:
+        """The network that it was exported from."""
+        return self.quantised if self.quantised is not None and self.measurement.shipped == "int8" else self.pruned
 
     @property
     def widths(self) -> Widths:
@@ -127,29 +139,30 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
     pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, finetune=recipe.prune.policy.finetune, distill=distill, teacher=teacher)
-    final = pruned
-    if target.dialect != "float":
-        final = step(
-            quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=target.dialect, weight_bits=target.weight_bits
+    quantised = None
+    if target.profile.target.precision == "int8":
+        dialect = backend_of(target.profile.target).dialect
+        quantised = step(
+            quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=dialect, weight_bits=target.weight_bits
         )
 
-    def build(checkpoint: Checkpoint, dialect: Dialect, device: Target) -> Engine:
-        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, dialect=dialect)
+    def build(checkpoint: Checkpoint, precision: Precision) -> Engine:
+        device = target.profile.target.at(precision)
+        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
-    engine = build(final, target.dialect, target.profile.target)
+    engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
-        dense=build(dense, "float", target.float_target),
-        pruned=build(pruned, "float", target.float_target),
-        engine=engine,
-        final=final,
+        dense=build(dense, target.profile.target.reference),
+        candidates=engines,
+        quantised=quantised,
         dataset=dataset,
         profile=target.profile,
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )
-    return Branch(target, trigger, fit, cut, final, engine, measurement)
+    return Branch(target, trigger, fit, cut, pruned, quantised, engines, measurement)
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:

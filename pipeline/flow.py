@@ -17,7 +17,7 @@ from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
 from profiles.schema import HardwareProfile
-from stages.backends.registry import check_target
+from stages.backends.registry import check_target, graph_form
 from stages.data.registry import source_digest
 from stages.package import Package
 from stages.prepare import prepare
@@ -25,6 +25,7 @@ from stages.store import Step, Store, require_writable_folder
 from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
+HALF_OPSET = 19
 
 
 def compress(
@@ -90,7 +91,23 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
                 fix="give your profile a `name:` of its own",
             )
         )
+    _require_opset(loaded, profiles)
     return loaded, profiles
+
+
+def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
+    """Refuse an operator set in which what a profile asks for cannot be written: DequantizeLinear gives FP16 from 19 on."""
+    for profile in profiles:
+        forms = [graph_form(variant.target.at(precision)) for variant in profile.variants() for precision in variant.target.candidates]
+        if recipe.export.opset < HALF_OPSET and any(form.dialect != "float" and form.float_type == "fp16" for form in forms):
+            raise ConfigError(
+                describe(
+                    f"profile {profile.name}: INT8 beside FP16 cannot be written in this operator set",
+                    given=f"export.opset {recipe.export.opset}",
+                    allowed=f"{HALF_OPSET} or later",
+                    fix=f"set export.opset to {HALF_OPSET} or 20",
+                )
+            )
 
 
 def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tuple[Package, ...]:

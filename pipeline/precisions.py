@@ -49,7 +49,7 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
         Tried(
             precision=branch.target.profile.target.precision,
             validation_top1=branch.validation_top1,
-            test_top1=branch.measurement.rows[-1].accuracy.top1,
+            test_top1=branch.measurement.shipped_row.accuracy.top1,
             latency=branch.used,
             outcome=_outcome(branch, best),
         )

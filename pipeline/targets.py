@@ -9,8 +9,8 @@ from pipeline.recipe import Recipe
 from pipeline.testbed import Testbed, Timed
 from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration, LatencyTable
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, Checkpoint, Dialect, Latency
+from profiles.schema import HardwareProfile, Precision, Target
+from stages.artifacts import Artifact, Checkpoint, Latency
 from stages.backends.registry import backend_of, check_target
 from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
@@ -107,12 +107,13 @@ class ReadyTarget:
             self.dense_ms = self._testbed.dense_ms
         else:
             self.latency = NetworkLatency(table, network.operators, table.meta.calibration or Calibration())
-            self.dense_ms = self._estimated_float_ms(network.dense_widths)
+            self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
         self.floor_ms, _ = smallest_latency(self.latency.terms(self.options))
         require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
-        say(f"{profile.name}: dense FP32 {self.dense_ms:.3f} ms, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
+        dense = f"dense {profile.target.reference.upper()} {self.dense_ms:.3f} ms"
+        say(f"{profile.name}: {dense}, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
 
     @property
     def evidence(self) -> tuple[Artifact, ...]:
@@ -123,16 +124,6 @@ class ReadyTarget:
     def groups(self) -> tuple[Group, ...]:
         """The groups that may be pruned."""
         return self._network.groups
-
-    @property
-    def float_target(self) -> Target:
-        """The same device and runtime at FP32, for the dense reference."""
-        return self._testbed.float_target
-
-    @property
-    def dialect(self) -> Dialect:
-        """The form of the Q/DQ nodes that the target's runtime needs."""
-        return self._testbed.dialect
 
     @property
     def weight_bits(self) -> int:
@@ -157,13 +148,12 @@ class ReadyTarget:
         """Return what choosing again within `limit_ms` needs, by the calibrated table."""
         return Reselection.within(max(limit_ms, self.floor_ms), self.latency, self.options, self._recipe.prune.value, self._recipe.prune.normalisation)
 
-    def estimates(self, widths: Widths) -> tuple[Latency, Latency, Latency] | None:
-        """Return the estimated latency of dense FP32, pruned FP32 and the engine, or None where they can be measured."""
+    def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
+        """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
         if self.info.present:
             return None
-        pruned = self._estimated_float_ms(widths)
-        dense, small, engine = (Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in (self.dense_ms, pruned, self.latency(widths)))
-        return dense, small, engine
+        found = (self.dense_ms, *(self._estimated_ms(widths, precision) for precision in self.profile.target.candidates))
+        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
 
     @property
     def _estimated_by(self) -> str:
@@ -197,8 +187,9 @@ class ReadyTarget:
         say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
         return found
 
-    def _estimated_float_ms(self, widths: Widths) -> float:
-        table = self._characterize(self.float_target).load(self.float_target)
+    def _estimated_ms(self, widths: Widths, precision: Precision) -> float:
+        target = self.profile.target.at(precision)
+        table = self._characterize(target).load(target)
         return NetworkLatency(table, self._network.operators, table.meta.calibration or Calibration())(widths)
 
     def _characterize(self, target: Target) -> TableArtifact:

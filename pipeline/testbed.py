@@ -8,8 +8,8 @@ from pipeline.recipe import Recipe
 from profiles.errors import ConfigError, describe
 from profiles.latency import LatencyTable
 from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, DeviceInfo, Dialect, Engine
-from stages.backends.registry import backend_of
+from stages.artifacts import Artifact, DeviceInfo, Engine
+from stages.backends.registry import backend_of, graph_form
 from stages.compile import compile as compile_engine
 from stages.measurements import Lane, Race
 from stages.pruning.groups import WidthPlan, Widths
@@ -36,7 +36,7 @@ class Timed(NamedTuple):
 
 
 class Testbed:
-    """Builds networks of given widths and times them in turns with the dense FP32 engine.
+    """Builds networks of given widths and times them in turns with the dense engine at the target's reference precision.
 
     Args:
         recipe: Whose network it is.
@@ -47,7 +47,7 @@ class Testbed:
         step: Runs the stages.
 
     Attributes:
-        dense_ms: Of the dense FP32 engine; known after the first race.
+        dense_ms: Of that dense engine; known after the first race.
         evidence: The races.
     """
 
@@ -59,16 +59,6 @@ class Testbed:
         self._recipe, self._profile, self._info, self._step = recipe, profile, info, step
         self._shape = {"model": recipe.model, "image_shape": image_shape, "num_classes": num_classes, "opset": recipe.export.opset}
         self._image_shape = image_shape
-
-    @property
-    def float_target(self) -> Target:
-        """The same device and runtime at FP32, for the dense reference."""
-        return self._profile.target.model_copy(update={"precision": "fp32"})
-
-    @property
-    def dialect(self) -> Dialect:
-        """The form of the Q/DQ nodes that the target's runtime needs."""
-        return backend_of(self._profile.target).dialect if self._profile.target.precision == "int8" else "float"
 
     def survey(self, networks: Sequence[Widths]) -> list[Timed]:
         """Time several networks in one race of few runs each."""
@@ -109,18 +99,19 @@ class Testbed:
         found = self._race([widths], timing=self._recipe.timing, heat=heat)
         return self._timed(found, found.lanes[0])
 
-    def build(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
+    def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
-        shape = {**self._shape, "dialect": dialect}
+        shape = {**self._shape, **graph_form(target)._asdict()}
         graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
         if widths:
             graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)
         return self._step(compile_engine, graph=graph, target=target, info=self._info)
 
     def _race(self, networks: Sequence[Widths], **protocol: object) -> Race:
-        reference = self.build({}, "float", self.float_target)
-        candidates = tuple(self.build(widths, self.dialect, self._profile.target) for widths in networks)
-        found = self._step(race, candidates=candidates, reference=reference, target=self._profile.target, image_shape=self._image_shape, **protocol)
+        target = self._profile.target
+        reference = self.build({}, target.at(target.reference))
+        candidates = tuple(self.build(widths, target) for widths in networks)
+        found = self._step(race, candidates=candidates, reference=reference, target=target, image_shape=self._image_shape, **protocol)
         self.evidence.append(found)
         self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)
         return found

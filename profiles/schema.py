@@ -1,6 +1,6 @@
 """What a target device can do and must achieve."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -72,8 +72,9 @@ class Target(Record):
 
     Attributes:
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
-        precisions: What the device runs in this runtime; Bonsai itself does not make FP16 engines yet.
-        precision: The one of them to use.
+        precisions: What the device runs in this runtime.
+        precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
+            the gates is shipped; where nothing can be measured, the one of this precision.
         power_mode: Name of the device's power mode that the rates and the budget are meant for; set it yourself, nothing here does.
         threads: Threads that the runtime may use.
         batch: Images per inference.
@@ -95,6 +96,21 @@ class Target(Record):
         if precision not in precisions:
             raise ValueError(f"one of `precisions`: {', '.join(precisions)}")
         return precision
+
+    @property
+    def reference(self) -> Precision:
+        """Precision of the dense network that a budget is a fraction of: FP32, or FP16 where `precisions` has that alone of the two."""
+        return "fp16" if "fp16" in self.precisions and "fp32" not in self.precisions else "fp32"
+
+    @property
+    def candidates(self) -> tuple[Precision, ...]:
+        """The target's own precision and the wider ones that it runs: the pruned network is built at each, since a narrower one is not always faster."""
+        order = get_args(Precision)
+        return tuple(p for p in order[: order.index(self.precision) + 1] if p in self.precisions)
+
+    def at(self, precision: Precision) -> "Target":
+        """Return the same target at another precision."""
+        return self.model_copy(update={"precision": precision})
 
     @model_validator(mode="after")
     def _has_rates(self) -> "Target":
@@ -169,9 +185,9 @@ class HardwareProfile(Record):
     search_precision: bool = False
 
     def variants(self) -> "tuple[HardwareProfile, ...]":
-        """Return the profile at each precision that is to be tried; Bonsai makes no FP16 engines yet."""
-        precisions = [p for p in self.target.precisions if p != "fp16"] if self.search_precision else [self.target.precision]
-        return tuple(self.model_copy(update={"target": self.target.model_copy(update={"precision": precision})}) for precision in precisions)
+        """Return the profile at each precision that is to be tried."""
+        precisions = self.target.precisions if self.search_precision else (self.target.precision,)
+        return tuple(self.model_copy(update={"target": self.target.at(precision)}) for precision in precisions)
 
     @property
     def width_step(self) -> int:

@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from profiles.schema import Precision
 from profiles.source import Record
 from stages.models.config import ModelConfig
 
 Dialect = Literal["float", "ort", "trt"]
 """Form of an ONNX file: without Q/DQ nodes, or with those of ONNX Runtime or of TensorRT."""
+FloatType = Literal["fp32", "fp16"]
+"""Number format of what is not quantised."""
 
 
 class Artifact(Record):
@@ -90,11 +93,13 @@ class OnnxGraph(Artifact):
 
     Attributes:
         dialect: The runtime family whose Q/DQ form the file holds; ``float`` has none.
+        float_type: Of what is not quantised; input and logits are FP32 whatever it is.
         audit: Counts of nodes, before and after simplification.
         parity: Agreement with the torch network on real images.
     """
 
     dialect: Dialect
+    float_type: FloatType
     opset: int
     image_shape: tuple[int, int, int]
     audit: dict[str, int]
@@ -120,12 +125,14 @@ class Engine(Artifact):
 
     Attributes:
         file: Name of the engine file in the folder.
+        precision: What the profile calls it; an INT8 engine's other layers are in the graph's float type.
         coverage: What the runtime made of the graph, such as INT8 and float convolutions.
         runnable: Whether the engine can be run on this machine.
     """
 
     file: str
     runtime: str
+    precision: Precision
     dialect: Dialect
     info: DeviceInfo
     image_shape: tuple[int, int, int]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from stages.artifacts import Checkpoint, Dataset, Dialect, OnnxGraph
+from stages.artifacts import Checkpoint, Dataset, Dialect, FloatType, OnnxGraph
 from stages.backends.onnxruntime_engine import open_graph
 from stages.checkpoints import load_network
 from stages.graph.config import ExportConfig
@@ -16,8 +16,8 @@ from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
 
-@stage(version=1, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
-def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect) -> OnnxGraph:
+@stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType) -> OnnxGraph:
     """Export with a dynamic batch, simplify, audit, and compare with torch on the validation images.
 
     Args:
@@ -26,6 +26,7 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
         dataset: Source of the real images.
         config: Opset and limits of the comparison.
         dialect: Form of the Q/DQ nodes.
+        float_type: Number format of what is not quantised.
 
     Raises:
         BuildError: The exporter, the simplifier or a check refuses the graph.
@@ -34,8 +35,8 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
     exported: nn.Module = network
     if dialect != "float":
         assert isinstance(network, fx.GraphModule), "only a quantised checkpoint has a dialect"
-        exported = to_export_form(network, dialect)
-    audit = write_graph(exported, checkpoint.image_shape, out_dir / MODEL, opset=config.opset, dialect=dialect)
+        exported = to_export_form(network, dialect, float_type)
+    audit = write_graph(exported, checkpoint.image_shape, out_dir / MODEL, opset=config.opset, dialect=dialect, float_type=float_type)
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images)
     require_parity(parity, config)
@@ -45,12 +46,14 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
             "bonsai.checkpoint": checkpoint.digest,
             "bonsai.classes": ",".join(dataset.classes),
             "bonsai.dialect": dialect,
+            "bonsai.float_type": float_type,
             "bonsai.preprocessing": f"pixels / 255, minus {MEAN}, over {STD}; NCHW float32",
         },
     )
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
+        float_type=float_type,
         opset=config.opset,
         image_shape=checkpoint.image_shape,
         audit=audit,

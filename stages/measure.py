@@ -1,11 +1,12 @@
-"""Stage `measure`: accuracy and latency of the finished engine beside the dense network, and the verdict."""
+"""Stage `measure`: accuracy and latency of the finished engines beside the dense network; which one is shipped, and the verdict."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from profiles.schema import HardwareProfile
+from profiles.schema import HardwareProfile, Precision
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import Run, backend_of
@@ -17,39 +18,36 @@ from stages.measurements import Accuracy, Gate, Measurement, Row
 from stages.store import stage
 from stages.training.batches import load_split
 
-NAMES = ("dense", "pruned", "engine")
+DENSE = "dense"
 
 
-@stage(version=2, timed=True)
+@stage(version=3, timed=True)
 def measure(
     out_dir: Path,
     dense: Engine,
-    pruned: Engine,
-    engine: Engine,
-    final: Checkpoint,
+    candidates: tuple[Engine, ...],
+    quantised: Checkpoint | None,
     dataset: Dataset,
     profile: HardwareProfile,
     timing: TimingConfig,
-    estimates: tuple[Latency, Latency, Latency] | None,
+    estimates: tuple[Latency, ...] | None,
 ) -> Measurement:
-    """Measure top-1 on the whole test split and latency in turns, and judge the gates.
+    """Measure top-1 on the whole test split and latency in turns, choose the precision to ship, and judge the gates.
 
     Args:
         out_dir: Receives the raw samples.
-        dense: FP32 engine of the dense network at the end of the cycle.
-        pruned: FP32 engine of the pruned network.
-        engine: The engine to ship.
-        final: The network that `engine` was exported from; fake-quantised where the target is INT8.
+        dense: Engine of the dense network at the end of the cycle, at the target's reference precision.
+        candidates: Engines of the pruned network, one per precision, the profile's own among them.
+        quantised: The fake-quantised network that the INT8 engine was exported from; None where there is none.
         dataset: Source of the test split.
         profile: Budget and gates.
         timing: The protocol.
-        estimates: Latency of dense, pruned and engine where the device is not here; such an engine's accuracy is
+        estimates: Latency of the dense and of each candidate where the device is not here; such an engine's accuracy is
             measured by ONNX Runtime on the same ONNX file, and labelled so.
     """
-    engines = dict(zip(NAMES, (dense, pruned, engine), strict=True))
+    engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     images, labels = load_split(dataset, "test")
-    runs = {name: _open(e, profile) for name, e in engines.items()}
-    measured_by = "engine" if engine.runnable else "onnxruntime on the same ONNX file"
+    runs = {name: _open(engine, profile) for name, engine in engines.items()}
     hits = {name: _hits(run, images, labels) for name, run in runs.items()}
     busy = None
     if estimates is None:
@@ -60,47 +58,61 @@ def measure(
         latencies = {name: summarise(values, clock) for name, values in samples.items()}
         busy = contention(samples)
     else:
-        latencies = dict(zip(NAMES, estimates, strict=True))
-    rows = {
-        name: Row(
-            name=name,
-            accuracy=_accuracy(hits[name], measured_by),
-            latency=latencies[name],
-            size_bytes=(e.folder / e.file).stat().st_size,
-            parameters=e.parameters,
-            macs=e.macs,
-        )
-        for name, e in engines.items()
-    }
-    if final.quantizers is not None:
-        rows["quantised"] = _quantised_row(final, engine, images, labels)
-    ordered = tuple(rows[name] for name in ("dense", "pruned", "quantised", "engine") if name in rows)
+        latencies = dict(zip(engines, estimates, strict=True))
+    rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
+    gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile) for e in candidates}
+    shipped, reason = choose_precision(rows, gates, profile)
+    simulated = [_simulated_row(quantised, engines["int8"], images, labels)] if quantised is not None else []
+    pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
-        folder=out_dir,
-        rows=ordered,
-        gates=judge(rows["dense"], rows["engine"], paired_drop(hits["dense"], hits["engine"]), engine, profile),
-        test_images=len(labels),
-        contention=busy,
+        folder=out_dir, rows=(rows[DENSE], *simulated, *pruned), gates=gates[shipped], shipped=shipped, reason=reason, test_images=len(labels), contention=busy
     )
 
 
-def judge(dense: Row, shipped: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile) -> tuple[Gate, ...]:
+def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
+    """Return the precision to ship, and why.
+
+    Measured: the fastest whose gates but the latency's are met. Estimated: the profile's own, since an estimate proves no precision faster.
+
+    Args:
+        rows: By precision.
+        gates: By precision; the first is the latency's.
+        profile: Names the precision that the widths were chosen for.
+    """
+    own, percentile = profile.target.precision, profile.budget.percentile
+    times = {precision: latency.at(percentile) for precision in gates if (latency := rows[precision].latency) is not None}
+    if rows[own].latency.source == "estimated":  # type: ignore[union-attr]  # every candidate has one
+        unproven = " or ".join(precision for precision in profile.target.precisions if precision != own)
+        return own, f"{own}, the profile's own; nothing was measured here, so it is not proven faster than {unproven or 'another one'}"
+    accurate = [precision for precision in gates if all(gate.passed for gate in gates[precision][1:])]
+    if not accurate:
+        return own, f"{own}, the profile's own; no precision meets the gates beside the latency's"
+    fastest = min(accurate, key=lambda precision: times[precision])
+    others = "; ".join(
+        f"{precision} takes {times[precision] / times[fastest]:.2f} times as long" + ("" if precision in accurate else " and misses a gate")
+        for precision in times
+        if precision != fastest
+    )
+    return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
+
+
+def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile) -> tuple[Gate, ...]:
     """Return every limit of the profile with what was found; of the accuracy's drop the upper end of its interval."""
-    assert dense.latency is not None and shipped.latency is not None
-    note = "" if shipped.latency.source == "measured" else "estimated"
+    assert dense.latency is not None and candidate.latency is not None
+    note = "" if candidate.latency.source == "measured" else "estimated"
     percentile = profile.budget.percentile
-    found, limit, unit = shipped.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
+    found, limit, unit = candidate.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
     if profile.budget.latency is not None:
-        found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense FP32 p{percentile}"
+        found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense {dense.precision.upper()} p{percentile}"
     most = profile.gates.max_accuracy_drop
     gates = [
         Gate(name="latency", limit=limit, found=found, unit=unit, passed=found <= limit, note=note),
         Gate(name="accuracy drop", limit=most, found=drop[2], unit="top-1 at most (95 %)", passed=drop[2] <= most, note=f"{drop[0]:+.4f} on the test images"),
     ]
     if profile.gates.max_size_mb is not None:
-        size = shipped.size_bytes / 1e6
+        size = candidate.size_bytes / 1e6
         gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", passed=size <= profile.gates.max_size_mb))
-    if profile.target.precision == "int8" and "float_convolutions" in engine.coverage:
+    if engine.precision == "int8" and "float_convolutions" in engine.coverage:
         floats = engine.coverage["float_convolutions"]
         gates.append(Gate(name="float convolutions", limit=1, found=floats, unit="kernels", passed=floats <= 1, note="the first may stay float"))
     return tuple(gates)
@@ -110,6 +122,18 @@ def _open(engine: Engine, profile: HardwareProfile) -> Run:
     if engine.runnable:
         return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
     return open_graph(engine.folder / MODEL)
+
+
+def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:
+    return Row(
+        network="dense" if name == DENSE else "pruned",
+        precision=engine.precision,
+        accuracy=_accuracy(hits, "engine" if engine.runnable else "onnxruntime on the same ONNX file"),
+        latency=latency,
+        size_bytes=(engine.folder / engine.file).stat().st_size,
+        parameters=engine.parameters,
+        macs=engine.macs,
+    )
 
 
 def _hits(run: Run, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
@@ -122,13 +146,13 @@ def _accuracy(hits: np.ndarray, measured_by: str) -> Accuracy:
     return Accuracy(top1=float(hits.mean()), low=low, high=high, n=len(hits), measured_by=measured_by)
 
 
-def _quantised_row(quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
+def _simulated_row(quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
     network = load_network(quantised).eval()
 
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]  # torch leaves it untyped
 
-    hits = _hits(run, images, labels)
     size = (quantised.folder / WEIGHTS).stat().st_size
-    return Row(name="quantised", accuracy=_accuracy(hits, "torch"), latency=None, size_bytes=size, parameters=engine.parameters, macs=engine.macs)
+    accuracy = _accuracy(_hits(run, images, labels), "torch")
+    return Row(network="simulated", precision="int8", accuracy=accuracy, latency=None, size_bytes=size, parameters=engine.parameters, macs=engine.macs)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from profiles.schema import Precision
 from profiles.source import Record
 from stages.artifacts import Artifact, Latency
 
@@ -50,16 +51,25 @@ class Row(Record):
     """One line of the result table.
 
     Attributes:
+        network: ``simulated`` is the pruned network with fake quantisers, run by torch.
+        shipped: Whether it is the engine in the package.
         latency: None where the network was not run as an engine.
         size_bytes: Of the file that holds the network at this point.
     """
 
-    name: Literal["dense", "pruned", "quantised", "engine"]
+    network: Literal["dense", "pruned", "simulated"]
+    precision: Precision
+    shipped: bool = False
     accuracy: Accuracy
     latency: Latency | None
     size_bytes: int
     parameters: int
     macs: int
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return f"{self.network} {self.precision}" + (" (shipped)" if self.shipped else "")
 
 
 class Gate(Record):
@@ -83,9 +93,21 @@ class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
     Files: ``samples.safetensors`` where engines were timed.
+
+    Attributes:
+        gates: Of the engine that is shipped; the first is the latency's.
+        shipped: Its precision.
+        reason: Why that one.
     """
 
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
+    shipped: Precision
+    reason: str
     test_images: int
     contention: float | None
+
+    @property
+    def shipped_row(self) -> Row:
+        """The line of the engine that is shipped."""
+        return next(row for row in self.rows if row.shipped)

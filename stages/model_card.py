@@ -91,7 +91,7 @@ def row_cells(row: Row) -> list[str]:
     """Return one line of the result table."""
     a = row.accuracy
     return [
-        row.name,
+        row.label,
         f"{a.top1:.2%} ({a.low * 100:.1f}-{a.high * 100:.1f})",
         _milliseconds(row.latency, "p50"),
         _milliseconds(row.latency, "p99"),
@@ -106,20 +106,21 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
-def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str]:
-    """Return how accuracy and latency were found, a sentence each."""
-    accuracy = f"Accuracy: {measurement.test_images} test images that no training step saw, measured by {measurement.rows[-1].accuracy.measured_by}."
-    latencies = {row.name: row.latency for row in measurement.rows if row.latency is not None}
-    shipped = latencies["engine"]
+def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str, str]:
+    """Return why this precision, and how accuracy and latency were found, a sentence each."""
+    accuracy = f"Accuracy: {measurement.test_images} test images that no training step saw, measured by {measurement.shipped_row.accuracy.measured_by}."
+    precision = f"Precision: {measurement.reason}."
+    latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
+    shipped = measurement.shipped_row.latency
+    assert shipped is not None
     if shipped.source == "estimated":
         source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
-        return accuracy, f"Latency: *estimated* from {source}. The engine was built, not run: no {target.device.name} here."
+        return precision, accuracy, f"Latency: *estimated* from {source}. The engine was built, not run: no {target.device.name} here."
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
-    return accuracy, (
-        f"Latency: measured on {engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s), "
-        f"engines in turns, n = {shipped.n} each, clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f}); "
-        f"CV {spread} (limit 2.5 %)."
-    )
+    where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
+    clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
+    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
+    return precision, accuracy, latency
 
 
 def _milliseconds(latency: Latency | None, percentile: str) -> str:

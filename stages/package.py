@@ -32,13 +32,13 @@ class Package(Artifact):
     """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``training.svg``, ``manifest.json``.
 
     Attributes:
-        notes: How the accuracy and the latency of the rows were found.
+        notes: Why this precision, and how the accuracy and the latency of the rows were found.
     """
 
     name: str
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
-    notes: tuple[str, str]
+    notes: tuple[str, str, str]
     engine_sha256: str
     decisions: Decisions
 
@@ -80,7 +80,14 @@ def package(
     manifest = {
         "schema_version": SCHEMA,
         "name": name,
-        "engine": {"file": engine.file, "runtime": engine.runtime, "dialect": engine.dialect, "coverage": engine.coverage, "run_here": engine.runnable},
+        "engine": {
+            "file": engine.file,
+            "runtime": engine.runtime,
+            "precision": engine.precision,
+            "dialect": engine.dialect,
+            "coverage": engine.coverage,
+            "run_here": engine.runnable,
+        },
         "files": collect_files(folder),
         "device": engine.info.model_dump(),
         "tools": tool_versions(),
@@ -88,7 +95,7 @@ def package(
         "profile": profile.model_dump(mode="json"),
         "classes": dataset.classes,
         "decisions": decisions.model_dump(mode="json", exclude={"recipe"}),
-        "metrics": {row.name: row.model_dump(mode="json", exclude={"name"}) for row in measurement.rows},
+        "metrics": [row.model_dump(mode="json") for row in measurement.rows],
         "gates": [gate.model_dump(mode="json") for gate in measurement.gates],
         "lineage": [ancestor.model_dump(mode="json") for ancestor in lineage.ancestors],
     }

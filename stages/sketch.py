@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import fx, nn
 
-from stages.artifacts import Dialect, OnnxGraph, QuantizerState
+from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
 from stages.backends.onnxruntime_engine import require_runs
 from stages.checkpoints import build
 from stages.errors import BuildError
@@ -26,7 +26,7 @@ from stages.selection.operators import count_macs_at, count_weights_at, list_ope
 from stages.store import stage
 
 
-@stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,
@@ -34,6 +34,7 @@ def sketch(
     num_classes: int,
     plan: WidthPlan,
     dialect: Dialect,
+    float_type: FloatType,
     opset: int,
     pattern: OnnxGraph | None,
 ) -> OnnxGraph:
@@ -46,6 +47,7 @@ def sketch(
         num_classes: Number of logits.
         plan: Channels to keep per group.
         dialect: Form of the Q/DQ nodes.
+        float_type: Number format of what is not quantised.
         opset: Version of the operator set.
         pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
             takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
@@ -65,10 +67,11 @@ def sketch(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, dialect, opset)
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, dialect, float_type, opset)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
+        float_type=float_type,
         opset=opset,
         image_shape=image_shape,
         audit=audit,
@@ -79,7 +82,7 @@ def sketch(
 
 
 def _export(
-    file: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, plan: WidthPlan, dialect: Dialect, opset: int
+    file: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, plan: WidthPlan, dialect: Dialect, float_type: FloatType, opset: int
 ) -> dict[str, int]:
     quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8)
     network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
@@ -87,5 +90,5 @@ def _export(
     if dialect != "float":
         assert isinstance(network, fx.GraphModule)
         calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
-        exported = to_export_form(network, dialect)
-    return write_graph(exported, image_shape, file, opset=opset, dialect=dialect)
+        exported = to_export_form(network, dialect, float_type)
+    return write_graph(exported, image_shape, file, opset=opset, dialect=dialect, float_type=float_type)

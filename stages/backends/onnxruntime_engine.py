@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from profiles.errors import ConfigError, describe
 from profiles.schema import Isa, Target
-from stages.artifacts import DeviceInfo
+from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.registry import Run
 from stages.errors import BuildError
 from stages.graph.exporting import INPUT
@@ -36,6 +36,7 @@ class OnnxRuntimeBackend:
     """The engine is the graph as ONNX Runtime optimised it for this machine."""
 
     dialect: Literal["ort", "trt"] = "ort"
+    float_beside_int8: FloatType = "fp32"
     package = "onnxruntime"
     engine_file = "engine.onnx"
     ahead_of_time = True

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from profiles.errors import describe
 from profiles.schema import Target
-from stages.artifacts import DeviceInfo
+from stages.artifacts import DeviceInfo, Dialect, FloatType
 from stages.errors import DeviceUnavailable
 from stages.registry import resolve
 
@@ -19,6 +19,19 @@ BACKENDS = {
     "tensorrt": "stages.backends.tensorrt_engine:full",
     "tensorrt-rtx": "stages.backends.tensorrt_engine:rtx",
 }
+
+
+class GraphForm(NamedTuple):
+    """What an ONNX file must be for a target.
+
+    Attributes:
+        dialect: Form of its Q/DQ nodes.
+        float_type: Number format of the rest.
+    """
+
+    dialect: Dialect
+    float_type: FloatType
+
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Images (n, c, h, w) float32 to logits (n, classes) float32, on the engine."""
@@ -33,9 +46,11 @@ class Backend(Protocol):
         engine_file: Name of the engine in its folder.
         ahead_of_time: Whether it builds for a device that is not in this machine.
         measures_operators: Whether single operators can be timed on it.
+        float_beside_int8: Number format that it runs the layers of an INT8 graph in that stay in float.
     """
 
     dialect: Literal["ort", "trt"]
+    float_beside_int8: FloatType
     package: str
     engine_file: str
     ahead_of_time: bool
@@ -66,6 +81,14 @@ def backend_of(target: Target) -> Backend:
     """Return the backend of a target's runtime."""
     backend: Backend = resolve(target.runtime, BACKENDS, "backend")
     return backend
+
+
+def graph_form(target: Target) -> GraphForm:
+    """Return the form of the graphs that engines of the target's runtime and precision are built from."""
+    backend = backend_of(target)
+    if target.precision == "int8":
+        return GraphForm(backend.dialect, backend.float_beside_int8)
+    return GraphForm("float", target.precision)
 
 
 def check_target(target: Target) -> DeviceInfo:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from profiles.errors import ConfigError, describe
 from profiles.schema import Device, Target
-from stages.artifacts import DeviceInfo
+from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.registry import Run
 from stages.backends.tensorrt_build import Request
 from stages.backends.tensorrt_run import open_plan
@@ -27,9 +27,9 @@ from stages.graph.exporting import INPUT
 BUILD_SECONDS = 600.0
 """A build that takes longer is ended."""
 BUILD_FILE = Path(__file__).with_name("tensorrt_build.py")
-RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
-"""Compute capabilities that TensorRT for RTX builds FP32 graphs for; it knows 7.5 too, but with FP16 only."""
 TURING = "7.5"
+RTX_CAPABILITIES = (TURING, "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT for RTX builds for."""
 
 
 class Gpu(NamedTuple):
@@ -44,7 +44,7 @@ class TensorRTBackend:
     """One of the two libraries.
 
     An engine takes 1 to `target.batch` images and is tuned for `target.batch`. FP32 convolutions and products may run as TF32, the
-    library's default.
+    library's default. Both libraries are strongly typed: FP16 stands in the graph, also beside INT8.
 
     Args:
         library: Import name.
@@ -53,6 +53,7 @@ class TensorRTBackend:
     """
 
     dialect: Literal["ort", "trt"] = "trt"
+    float_beside_int8: FloatType = "fp16"
     engine_file = "engine.plan"
     measures_operators = False
 
@@ -80,13 +81,13 @@ class TensorRTBackend:
         device, precision = target.device, target.precision
         if device.kind != "gpu":
             raise ConfigError(describe(problem, given=device.kind, allowed="gpu", fix="change target.device, or target.runtime to onnxruntime for a cpu"))
-        if self.ahead_of_time and device.sm == TURING:
+        if self.ahead_of_time and device.sm == TURING and "fp32" in (precision, *target.precisions):
             raise ConfigError(
                 describe(
-                    f"{problem}: it builds fp16 alone for Turing (FP32 GEMM is not supported), and Bonsai does not export fp16 yet",
-                    given=f"sm {device.sm}, {precision}",
-                    allowed=f"sm {', '.join(RTX_CAPABILITIES)}",
-                    fix="change target.runtime to tensorrt, and build on the device",
+                    f"{problem}: it builds no FP32 graphs for Turing (FP32 GEMM is not supported)",
+                    given=f"sm {device.sm}, {', '.join(target.precisions)}",
+                    allowed="fp16, int8",
+                    fix="take fp32 from target.precisions; or change target.runtime to tensorrt, and build on the device",
                 )
             )
         if self.ahead_of_time and device.sm not in RTX_CAPABILITIES:
@@ -96,12 +97,6 @@ class TensorRTBackend:
                     given=f"sm {device.sm}",
                     allowed=f"sm {', '.join(RTX_CAPABILITIES)}",
                     fix="change target.runtime to tensorrt, and build on the device",
-                )
-            )
-        if precision == "fp16":
-            raise ConfigError(
-                describe(
-                    f"{problem}: Bonsai does not export fp16 graphs yet", given=precision, allowed="fp32, int8", fix="change target.precision to int8 or fp32"
                 )
             )
 

@@ -9,15 +9,17 @@ import onnx
 import torch
 from torch import nn
 
-from stages.artifacts import Dialect
+from stages.artifacts import Dialect, FloatType
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_same
 
 INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
+HALVED = "halved."
+"""What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
 
 
-def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect) -> dict[str, int]:
+def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect, float_type: FloatType) -> dict[str, int]:
     """Export, simplify and check a network; return the audit of the finished file.
 
     Args:
@@ -26,17 +28,35 @@ def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         file: The .onnx file to write.
         opset: Version of the default operator set, 18-20.
         dialect: What the file must be in the end.
+        float_type: Number format of what is not quantised; input and logits stay FP32.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
     """
     raw = file.with_name("exported.onnx")
-    export_onnx(network, image_shape, raw, opset)
+    export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset)
     audit = simplify_onnx(raw, file)
     raw.unlink()
     if dialect != "float":
         require_dialect(onnx.load(file), dialect)
     return audit
+
+
+class HalfNetwork(nn.Module):
+    """A network that computes in FP16 between an FP32 input and FP32 logits.
+
+    Args:
+        network: In FP32; a copy of it is halved.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.halved = copy.deepcopy(network).half()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, c, h, w) float32 to (n, classes) float32."""
+        logits: torch.Tensor = self.halved(x.half())
+        return logits.float()
 
 
 def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int) -> None:
@@ -79,6 +99,9 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
+        node.input[:] = [name.removeprefix(HALVED) for name in node.input]
+    for tensor in model.graph.initializer:
+        tensor.name = tensor.name.removeprefix(HALVED)
     del model.metadata_props[:]
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
         del value.metadata_props[:]

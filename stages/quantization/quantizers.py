@@ -120,9 +120,9 @@ class WeightQuantizer(nn.Module):
         scale = self.scale.abs().reshape(-1, *[1] * (weight.ndim - 1))
         return _LearnedStep.apply(weight, scale, -self.high, self.high, (weight[0].numel() * self.high) ** -0.5)  # type: ignore[no-any-return, no-untyped-call]
 
-    def integers(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the int8 weights that the engine will hold, (out, ...)."""
-        scale = self.scale.detach().abs().reshape(-1, *[1] * (weight.ndim - 1))
+    def integers(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Return the int8 weights that the engine will hold, (out, ...), for scales (out,) as they are stored there."""
+        scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
         return (weight.detach() / scale).round().clamp(-self.high, self.high).to(torch.int8).contiguous()
 
     def calibrate(self, weight: torch.Tensor) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from profiles.loader import load_profile
-from profiles.schema import Target
-from stages.artifacts import Dialect, OnnxGraph
+from profiles.schema import Precision, Target
+from stages.artifacts import OnnxGraph
 from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import Run, backend_of
+from stages.backends.registry import Run, backend_of, graph_form
 from stages.backends.tensorrt_engine import RTX_CAPABILITIES, list_gpus
 from stages.errors import DeviceUnavailable
 from stages.graph.exporting import MODEL
@@ -38,9 +38,10 @@ def target_here(runtime: str, *, required: bool) -> Target:
     return target
 
 
-def graph_in(dialect: Dialect, store: Store) -> OnnxGraph:
+def graph_at(precision: Precision, target: Target, store: Store) -> OnnxGraph:
     model = ModelConfig(name="resnet8", options={"width": 16})
-    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=dialect, opset=20, pattern=None)
+    form = graph_form(target.at(precision))
+    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), **form._asdict(), opset=20, pattern=None)
 
 
 def run_built(graph: OnnxGraph, target: Target, folder: Path) -> Run:
@@ -54,12 +55,12 @@ def images(n: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
-@pytest.mark.parametrize(("dialect", "agreement", "difference"), [("float", 0.99, 0.01), ("trt", 0.95, 0.05)])
+@pytest.mark.parametrize(("precision", "agreement", "difference"), [("fp32", 0.99, 0.01), ("fp16", 0.99, 0.01), ("int8", 0.95, 0.05)])
 def test_engine_follows_onnxruntime(
-    runtime: str, dialect: Dialect, agreement: float, difference: float, store: Store, tmp_path: Path, gpu_required: bool
+    runtime: str, precision: Precision, agreement: float, difference: float, store: Store, tmp_path: Path, gpu_required: bool
 ) -> None:
-    target = target_here(runtime, required=gpu_required)  # float: TF32 rounds to 10 bits; trt: single steps of 8 bits may fall to the other side
-    graph = graph_in(dialect, store)
+    target = target_here(runtime, required=gpu_required)  # fp32: TF32 rounds to 10 bits; int8: single steps of 8 bits may fall to the other side
+    graph = graph_at(precision, target, store)
     expected = open_graph(graph.folder / MODEL)(images(256))
     found = run_built(graph, target, tmp_path)(images(256))
     assert found.shape == expected.shape
@@ -71,7 +72,8 @@ def test_engine_follows_onnxruntime(
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, 2 * BATCH + 1])
 def test_engine_takes_any_number_of_images(runtime: str, n: int, store: Store, tmp_path: Path, gpu_required: bool) -> None:
-    run = run_built(graph_in("float", store), target_here(runtime, required=gpu_required), tmp_path)
+    target = target_here(runtime, required=gpu_required)
+    run = run_built(graph_at("fp32", target, store), target, tmp_path)
     one_by_one = np.concatenate([run(image[None]) for image in images(n)])
     np.testing.assert_allclose(run(images(n)), one_by_one, atol=0.01 * one_by_one.std())
 

@@ -20,7 +20,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     store = Store(tmp_path_factory.mktemp("store"))
     model = ModelConfig(name="resnet8", options={"width": 16})
     made = {
-        d: store.run(sketch, model=model, image_shape=(1, 16, 16), num_classes=10, plan=WidthPlan(), dialect=d, opset=20, pattern=None)
+        d: store.run(sketch, model=model, image_shape=(1, 16, 16), num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, pattern=None)
         for d in ("float", "ort", "trt")
     }
     return {dialect: graph.folder / "model.onnx" for dialect, graph in made.items()}

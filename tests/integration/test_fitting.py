@@ -72,7 +72,7 @@ def test_a_table_from_elsewhere_serves_a_device_that_is_not_here(root: Path, tab
     assert engine is not None
     assert (engine.source, engine.clock) == ("estimated", "latency table")
     assert package.gates[0].found <= 0.5
-    assert "a latency table that was measured on the device" in package.notes[1]
+    assert "a latency table that was measured on the device" in package.notes[2]
 
 
 def test_a_table_without_the_dense_reference_is_refused(root: Path, tables: list[dict[str, object]]) -> None:

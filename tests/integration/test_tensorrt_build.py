@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from profiles.loader import load_profile
-from stages.artifacts import Dialect, OnnxGraph
+from profiles.schema import Precision
+from stages.artifacts import OnnxGraph
 from stages.backends import tensorrt_engine
-from stages.backends.registry import check_target
+from stages.backends.registry import GraphForm, check_target, graph_form
 from stages.backends.tensorrt_engine import TensorRTBackend, rtx
 from stages.compile import compile
 from stages.errors import BuildError, DeviceUnavailable
@@ -35,36 +36,51 @@ CONVOLUTIONS = 9  # of resnet8: the first, two in each of three blocks, two on t
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Dialect, OnnxGraph]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OnnxGraph]:
     store = Store(tmp_path_factory.mktemp("graphs"))
     model = ModelConfig(name="resnet8", options={"width": 16})
-    dialects: tuple[Dialect, ...] = ("float", "trt", "ort")
-    return {d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, opset=20, pattern=None) for d in dialects}
+    forms = {precision: graph_form(TARGET.at(precision)) for precision in TARGET.precisions} | {"ort": GraphForm("ort", "fp32")}
+    shape = {"model": model, "image_shape": SHAPE, "num_classes": 10, "plan": WidthPlan(), "opset": 20, "pattern": None}
+    return {name: store.run(sketch, **shape, dialect=form.dialect, float_type=form.float_type) for name, form in forms.items()}
 
 
-@pytest.mark.parametrize(("dialect", "quantized"), [("float", 0), ("trt", CONVOLUTIONS)])
-def test_compile_builds_an_engine_for_the_rtx_4090(graphs: dict[Dialect, OnnxGraph], store: Store, dialect: Dialect, quantized: int) -> None:
-    engine = store.run(compile, graph=graphs[dialect], target=TARGET, info=check_target(TARGET))
+@pytest.mark.parametrize(("precision", "quantized"), [("fp32", 0), ("fp16", 0), ("int8", CONVOLUTIONS)])
+def test_compile_builds_an_engine_for_the_rtx_4090(graphs: dict[str, OnnxGraph], store: Store, precision: Precision, quantized: int) -> None:
+    engine = store.run(compile, graph=graphs[precision], target=TARGET.at(precision), info=check_target(TARGET))
+    assert engine.precision == precision
     assert engine.file == "engine.plan"
     assert sorted(path.name for path in engine.folder.iterdir()) == ["engine.plan", "manifest.json", MODEL]
     assert 100_000 < (engine.folder / engine.file).stat().st_size < 10_000_000
     assert engine.coverage["network_convolutions"] == CONVOLUTIONS
     assert engine.coverage["quantized_convolutions"] == quantized
-    assert engine.coverage["quantize_layers"] == graphs[dialect].audit["QuantizeLinear"]
-    assert engine.coverage["dequantize_layers"] == graphs[dialect].audit["DequantizeLinear"]
+    assert engine.coverage["quantize_layers"] == graphs[precision].audit["QuantizeLinear"]
+    assert engine.coverage["dequantize_layers"] == graphs[precision].audit["DequantizeLinear"]
+
+
+def test_an_engine_is_smaller_at_fp16(graphs: dict[str, OnnxGraph], store: Store) -> None:
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        engine = store.run(compile, graph=graphs[precision], target=TARGET.at(precision), info=check_target(TARGET))
+        sizes[precision] = (engine.folder / engine.file).stat().st_size
+    assert sizes["fp16"] < sizes["fp32"]
 
 
 @pytest.mark.parametrize("sm", tensorrt_engine.RTX_CAPABILITIES)
-def test_build_serves_every_capability_that_is_not_refused(graphs: dict[Dialect, OnnxGraph], tmp_path: Path, sm: str) -> None:
+def test_build_serves_every_capability_that_is_not_refused(graphs: dict[str, OnnxGraph], tmp_path: Path, sm: str) -> None:
     target = load_profile("rtx-4090", {"target.device.sm": f'"{sm}"', "target.batch": 1}).target
-    rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+    rtx.build(graphs["int8"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
     assert (tmp_path / rtx.engine_file).is_file()
 
 
-def test_build_still_fails_for_turing(graphs: dict[Dialect, OnnxGraph], tmp_path: Path) -> None:
+def test_an_fp16_engine_is_built_for_turing(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:
+    rtx.build(graphs["fp16"].folder / MODEL, tmp_path / rtx.engine_file, load_profile("t4").target, SHAPE)
+    assert (tmp_path / rtx.engine_file).is_file()
+
+
+def test_an_fp32_build_still_fails_for_turing(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:
     target = load_profile("rtx-4090", {"target.device.sm": '"7.5"'}).target
     with pytest.raises(BuildError, match=r"tensorrt-rtx cannot build model.onnx:\n  .*FP32 GEMM is not supported"):
-        rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+        rtx.build(graphs["fp32"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
 
 
 @pytest.mark.parametrize(("content", "cause"), [(b"no protobuf", "Failed to parse the ONNX model"), (b"", "Network must have at least one output")])
@@ -84,15 +100,15 @@ def test_failed_build_keeps_the_engine_that_was_there(tmp_path: Path) -> None:
     assert (tmp_path / rtx.engine_file).read_bytes() == b"earlier"
 
 
-def test_graph_of_another_shape_is_refused_in_the_builders_words(graphs: dict[Dialect, OnnxGraph], tmp_path: Path) -> None:
+def test_graph_of_another_shape_is_refused_in_the_builders_words(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="profile has min=3, opt=3, max=3 but tensor has 1"):
-        rtx.build(graphs["float"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, (3, 32, 32))
+        rtx.build(graphs["fp32"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, (3, 32, 32))
 
 
-def test_build_is_ended_when_it_takes_too_long(graphs: dict[Dialect, OnnxGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_is_ended_when_it_takes_too_long(graphs: dict[str, OnnxGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_engine, "BUILD_SECONDS", 0.05)
     with pytest.raises(BuildError, match=r"tensorrt_rtx did not build model.onnx within 0.05 s; its process was ended"):
-        rtx.build(graphs["trt"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, SHAPE)
+        rtx.build(graphs["int8"].folder / MODEL, tmp_path / rtx.engine_file, TARGET, SHAPE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,6 +118,7 @@ def test_missing_library_is_a_device_error(tmp_path: Path) -> None:
         missing.build(tmp_path / MODEL, tmp_path / missing.engine_file, TARGET, SHAPE)
 
 
-def test_compile_refuses_the_uint8_dialect(graphs: dict[Dialect, OnnxGraph], store: Store) -> None:
-    with pytest.raises(BuildError, match="dialect 'ort', but runtime 'tensorrt-rtx' needs 'trt'"):
-        store.run(compile, graph=graphs["ort"], target=TARGET, info=check_target(TARGET))
+@pytest.mark.parametrize(("form", "precision"), [("ort", "int8"), ("fp32", "int8"), ("fp32", "fp16"), ("int8", "fp32")])
+def test_compile_refuses_a_graph_of_another_form(graphs: dict[str, OnnxGraph], store: Store, form: str, precision: Precision) -> None:
+    with pytest.raises(BuildError, match=rf"the graph is in dialect .*, but runtime 'tensorrt-rtx' at {precision} needs '(trt|float)' with fp(16|32)"):
+        store.run(compile, graph=graphs[form], target=TARGET.at(precision), info=check_target(TARGET))

@@ -50,15 +50,17 @@ def manifest_of(root: Path, name: str) -> dict[str, object]:
 
 
 def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tuple[Package, ...], root: Path) -> None:
-    dense, pruned, quantised, engine = packages[0].rows
+    dense, simulated, pruned, engine = packages[0].rows
     assert {gate.name: gate.passed for gate in packages[0].gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
     assert engine.latency is not None
     assert dense.latency is not None
+    assert (engine.precision, engine.shipped) == ("int8", True)
+    assert "int8 is the fastest that meets the gates" in packages[0].notes[0]
     assert engine.latency.source == "measured"
     assert engine.latency.n == 1000
     assert engine.latency.p50 <= engine.latency.p95 <= engine.latency.p99
     assert engine.latency.p50 <= 0.36 * dense.latency.p50
-    assert pruned.macs == quantised.macs == engine.macs < dense.macs
+    assert pruned.macs == simulated.macs == engine.macs < dense.macs
     assert engine.size_bytes < pruned.size_bytes < dense.size_bytes
     assert engine.accuracy.measured_by == "engine"
     assert engine.accuracy.low < engine.accuracy.top1 < engine.accuracy.high
@@ -92,10 +94,12 @@ def test_two_targets_share_one_trunk(packages: tuple[Package, ...], root: Path) 
 
 
 def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(packages: tuple[Package, ...], root: Path) -> None:
-    rows = {row.name: row for row in packages[1].rows}
-    assert rows["engine"].latency.source == "estimated"
-    assert rows["engine"].latency.p99 is None
-    assert rows["engine"].accuracy.measured_by == "onnxruntime on the same ONNX file"
+    assert [row.label for row in packages[1].rows] == ["dense fp32", "pruned fp32", "pruned fp16 (shipped)"]
+    engine = packages[1].rows[-1]
+    assert engine.latency.source == "estimated"
+    assert engine.latency.p99 is None
+    assert engine.accuracy.measured_by == "onnxruntime on the same ONNX file"
+    assert packages[1].notes[0] == "Precision: fp16, the profile's own; nothing was measured here, so it is not proven faster than fp32 or int8."
     folder = root / "packages" / "tiny--tiny-rtx"
     assert (folder / "engine.plan").stat().st_size > 1e4
     assert "*estimated*" in (folder / "MODEL_CARD.md").read_text()
@@ -215,7 +219,7 @@ def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Packag
 def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(packages: tuple[Package, ...], root: Path) -> None:
     shown = bonsai("run", TINY, "--profile", CPU, "--store", str(root))
     assert shown.returncode == 0
-    assert "quantised" in shown.stdout
+    assert "simulated int8" in shown.stdout
     assert "limit 0.36: met" in shown.stdout
     parsed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--json")
     assert json.loads(parsed.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
@@ -263,6 +267,6 @@ def test_verify_refuses_a_broken_manifest(packages: tuple[Package, ...], root: P
 def test_a_float_profile_skips_quantisation(root: Path) -> None:
     overrides = {"profile.name": "tiny-float", "profile.target.precision": "fp32", "profile.budget.latency": 0.8, "timing.runs": 200}
     (package,) = compress(TINY, CPU, overrides, store=root)
-    assert [row.name for row in package.rows] == ["dense", "pruned", "engine"]
-    assert package.rows[2].macs < package.rows[0].macs
+    assert [row.label for row in package.rows] == ["dense fp32", "pruned fp32 (shipped)"]
+    assert package.rows[1].macs < package.rows[0].macs
     assert "Not quantised" in (root / "packages" / "tiny--tiny-float" / "MODEL_CARD.md").read_text()

@@ -62,7 +62,7 @@ def test_a_gpu_profile_names_the_fix_where_its_runtime_is_missing(name: str, mon
         check_target(target)
 
 
-@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-agx-orin", "h100", "h200", "t4"])
+@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-agx-orin", "h100", "h200"])
 def test_a_gpu_that_rtx_does_not_build_for_is_refused_with_the_fix(name: str) -> None:
     with pytest.raises(ConfigError, match=r"change target\.runtime to tensorrt"):
         check_target(load_profile(name, {"target.runtime": "tensorrt-rtx"}).target)
@@ -72,7 +72,7 @@ def test_a_gpu_that_rtx_does_not_build_for_is_refused_with_the_fix(name: str) ->
 def test_a_budget_can_be_reached_and_asks_for_pruning(name: str, operators: tuple[Operator, ...]) -> None:
     profile = PROFILES[name]
     target, step = profile.target, profile.width_step
-    dense = estimate_network_us(operators, target, "fp32", profile.channel_multiple.fp32)
+    dense = estimate_network_us(operators, target, target.reference, getattr(profile.channel_multiple, target.reference))
     quantised = estimate_network_us(operators, target, target.precision, step)
     narrowest = estimate_network_us(operators, target, target.precision, step, widest=step)
     assert narrowest < profile.budget.limit_ms(dense) < quantised

@@ -11,7 +11,7 @@ from profiles.loader import load_profile
 from profiles.schema import Target
 from stages.backends.registry import BACKENDS, backend_of
 from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, Gpu, full, is_model, parse_gpus, rtx
+from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, Gpu, full, is_model, parse_gpus, rtx
 from stages.errors import DeviceUnavailable
 
 NO_SUCH_SM = "99.9"
@@ -33,8 +33,8 @@ def test_import_of_the_backend_imports_neither_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("sm", RTX_CAPABILITIES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("sm", [sm for sm in RTX_CAPABILITIES if sm != TURING])
 def test_rtx_accepts_its_capabilities(sm: str, precision: str) -> None:
     rtx.refuse_unsupported(target_of("tensorrt-rtx", sm=sm, precision=precision))
 
@@ -47,22 +47,19 @@ def test_full_accepts_what_rtx_does_not_build_for(sm: str) -> None:
 @pytest.mark.parametrize("sm", ["7.0", "8.7", "9.0", "10.0"])
 def test_rtx_refuses_other_capabilities(sm: str) -> None:
     with pytest.raises(
-        ConfigError, match=rf"does not build for this compute capability\n  given:   sm {sm}\n  allowed: sm 8\.0, .*\n  do:      .*runtime to tensorrt,"
+        ConfigError, match=rf"does not build for this compute capability\n  given:   sm {sm}\n  allowed: sm 7\.5, 8\.0, .*\n  do:      .*runtime to tensorrt,"
     ):
         rtx.refuse_unsupported(target_of("tensorrt-rtx", sm=sm))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_rtx_refuses_turing(precision: str) -> None:
-    with pytest.raises(ConfigError, match=rf"FP32 GEMM is not supported(.|\n)*given:   sm 7\.5, {precision}\n(.|\n)*runtime to tensorrt,"):
-        rtx.refuse_unsupported(target_of("tensorrt-rtx", sm="7.5", precision=precision))
+def test_rtx_refuses_turing_at_fp32() -> None:
+    with pytest.raises(ConfigError, match=r"FP32 GEMM is not supported(.|\n)*given:   sm 7\.5, fp32, fp16, int8\n(.|\n)*runtime to tensorrt,"):
+        rtx.refuse_unsupported(target_of("tensorrt-rtx", sm=TURING, precision="fp16"))
 
 
-@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
-def test_fp16_is_refused(runtime: str) -> None:
-    target = target_of(runtime, precision="fp16")
-    with pytest.raises(ConfigError, match=r"does not export fp16 graphs yet\n  given:   fp16\n  allowed: fp32, int8\n"):
-        backend_of(target).refuse_unsupported(target)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_rtx_accepts_turing_without_fp32(precision: str) -> None:
+    rtx.refuse_unsupported(load_profile("t4", {"target.precision": precision}).target)
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])

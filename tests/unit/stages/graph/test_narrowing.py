@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from torch import nn
 
-from stages.artifacts import Dialect
+from stages.artifacts import Dialect, FloatType
 from stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from stages.models.cifar_resnet import resnet8
 from stages.models.config import ModelConfig
@@ -25,11 +25,11 @@ def shapes(file: Path) -> Counter[tuple[tuple[int, ...], int]]:
     return Counter((tuple(tensor.dims), tensor.data_type) for tensor in onnx.load(file).graph.initializer if len(tensor.dims) > 1)
 
 
-@pytest.mark.parametrize("dialect", ["float", "ort", "trt"])
-def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dialect", "float_type"), [("float", "fp32"), ("float", "fp16"), ("ort", "fp32"), ("trt", "fp16")])
+def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, float_type: FloatType, tmp_path: Path) -> None:
     store = Store(tmp_path)
     model = ModelConfig(name="resnet8")
-    shape = {"model": model, "image_shape": (1, 16, 16), "num_classes": 10, "dialect": dialect, "opset": 20}
+    shape = {"model": model, "image_shape": (1, 16, 16), "num_classes": 10, "dialect": dialect, "float_type": float_type, "opset": 20}
     pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
     narrowed = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=pattern)
     exported = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=None)
@@ -44,7 +44,7 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
 
 
 def test_depthwise_convolutions_keep_their_groups(tmp_path: Path) -> None:
-    shape = {"model": ModelConfig(name="mobilenet_v2"), "image_shape": (3, 32, 32), "num_classes": 10, "dialect": "float", "opset": 20}
+    shape = {"model": ModelConfig(name="mobilenet_v2"), "image_shape": (3, 32, 32), "num_classes": 10, "dialect": "float", "float_type": "fp32", "opset": 20}
     store = Store(tmp_path)
     pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
     widths = {"features.2.conv.0.0": 48, "features.17.conv.0.0": 320}
