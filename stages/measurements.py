@@ -89,3 +89,19 @@ class Measurement(Artifact):
     gates: tuple[Gate, ...]
     test_images: int
     contention: float | None
+
+
+class KernelShare(Record):
+    """One kind of kernel of an engine.
+
+    Attributes:
+        op: The runtime's name of it.
+        precision: What it computes in.
+        count: Kernels of this kind in the engine.
+        share: Of the time of all kernels, 0-1.
+    """
+
+    op: str
+    precision: Literal["int8", "float"]
+    count: int
+    share: float
