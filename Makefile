@@ -25,9 +25,9 @@ clean:
 
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[rtx]'
+	$(BIN)/pip install --quiet --editable '.[rtx,openvino]'
 	touch $@
 
 .venv/dev: .venv/run
-	$(BIN)/pip install --quiet --editable '.[dev,rtx]'
+	$(BIN)/pip install --quiet --editable '.[dev,rtx,openvino]'
 	touch $@

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from profiles.source import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
-Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -12,7 +12,7 @@ from profiles.source import Record
 from stages.artifacts import sha256_file
 
 MANIFEST = "manifest.json"
-TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "onnxsim", "onnxscript", "tensorrt", "tensorrt-rtx", "prefect", "numpy", "scikit-learn")
+TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "onnxsim", "onnxscript", "openvino", "tensorrt", "tensorrt-rtx", "prefect", "numpy", "scikit-learn")
 
 
 class Manifest(Record):

@@ -8,6 +8,7 @@ import torch
 
 from profiles.schema import HardwareProfile, Precision
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
+from stages.backends.kernel_profile import profile_kernels
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import Run, backend_of
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
@@ -63,9 +64,19 @@ def measure(
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     simulated = [_simulated_row(quantised, engines["int8"], images, labels)] if quantised is not None else []
+    engine = engines[shipped]
+    profiled = engine.runnable and backend_of(profile.target).measures_operators
+    kernels = profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=out_dir) if profiled else ()
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
-        folder=out_dir, rows=(rows[DENSE], *simulated, *pruned), gates=gates[shipped], shipped=shipped, reason=reason, test_images=len(labels), contention=busy
+        folder=out_dir,
+        rows=(rows[DENSE], *simulated, *pruned),
+        gates=gates[shipped],
+        shipped=shipped,
+        reason=reason,
+        kernels=kernels,
+        test_images=len(labels),
+        contention=busy,
     )
 
 

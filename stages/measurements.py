@@ -89,6 +89,22 @@ class Gate(Record):
         return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {verdict}" + (f" ({self.note})" if self.note else "")
 
 
+class KernelShare(Record):
+    """One kind of kernel of an engine.
+
+    Attributes:
+        op: The runtime's name of it.
+        precision: What it computes in.
+        count: Kernels of this kind in the engine.
+        share: Of the time of all kernels, 0-1.
+    """
+
+    op: str
+    precision: Literal["int8", "float"]
+    count: int
+    share: float
+
+
 class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
@@ -98,12 +114,14 @@ class Measurement(Artifact):
         gates: Of the engine that is shipped; the first is the latency's.
         shipped: Its precision.
         reason: Why that one.
+        kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
     """
 
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     shipped: Precision
     reason: str
+    kernels: tuple[KernelShare, ...]
     test_images: int
     contention: float | None
 

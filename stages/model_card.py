@@ -109,7 +109,7 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
 def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str, str]:
     """Return why this precision, and how accuracy and latency were found, a sentence each."""
     accuracy = f"Accuracy: {measurement.test_images} test images that no training step saw, measured by {measurement.shipped_row.accuracy.measured_by}."
-    precision = f"Precision: {measurement.reason}."
+    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
     shipped = measurement.shipped_row.latency
     assert shipped is not None
@@ -121,6 +121,15 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
     latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
     return precision, accuracy, latency
+
+
+def _float_kernels(measurement: Measurement) -> str:
+    """Return what stays float in an INT8 engine, with its share of the kernels' time; nothing where no profile was made."""
+    floats = [kernel for kernel in measurement.kernels if kernel.precision == "float"]
+    if measurement.shipped != "int8" or not measurement.kernels:
+        return ""
+    named = ", ".join(f"{kernel.count} {kernel.op} {kernel.share:.0%}" for kernel in floats)
+    return f" In float stay {sum(kernel.share for kernel in floats):.0%} of the kernels' time: {named}." if floats else " No kernel stays in float."
 
 
 def _milliseconds(latency: Latency | None, percentile: str) -> str:

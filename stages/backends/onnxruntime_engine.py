@@ -1,25 +1,22 @@
 """ONNX Runtime on the CPU of this machine."""
 
-import os
-import platform
 from collections import Counter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Isa, Target
+from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
+from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from stages.backends.onnxruntime_profile import SessionProfile
 from stages.backends.registry import Run
 from stages.errors import BuildError
 from stages.graph.exporting import INPUT
 
-FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
-"""Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
 PROVIDERS = ["CPUExecutionProvider"]
 ORT_ERRORS = (
     ort_state.Fail,
@@ -43,40 +40,20 @@ class OnnxRuntimeBackend:
     measures_operators = True
 
     def describe(self, target: Target) -> DeviceInfo:
-        """Return this machine's CPU for ``host``; any other target as its profile describes it, with `present` false.
-
-        Only ``host`` is measured: a CPU that runs the same instructions, and even one of the same name, may be clocked or cooled otherwise.
-        """
-        name, flags = _cpu()
-        return DeviceInfo(
-            device=name if target.device.is_host else target.device.name,
-            isa=tuple(flag for flag in get_args(Isa) if flag in flags) if target.device.is_host else target.device.isa,
-            cores=os.cpu_count() or 1,
-            system=f"{platform.system()} {platform.machine()}",
-            runtime=target.runtime,
-            runtime_version=ort.__version__,
-            present=target.device.is_host,
-        )
+        """Return the CPU of this machine, or that of the profile."""
+        return describe_cpu(target, ort.__version__)
 
     def refuse_unsupported(self, target: Target) -> None:
         """Refuse what ONNX Runtime's CPU kernels lack."""
-        if target.device.kind != "cpu" or target.precision == "fp16":
-            raise ConfigError(
-                describe(
-                    "runtime 'onnxruntime' cannot serve this target",
-                    given=f"{target.device.kind}, {target.precision}",
-                    allowed="cpu with fp32 or int8 (its CPU kernels have no fp16)",
-                    fix="change target.precision, or target.runtime to tensorrt or tensorrt-rtx for a gpu",
-                )
-            )
+        require_cpu(target)
 
     def weight_bits(self, info: DeviceInfo) -> int:
         """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
-        return 8 if FULL_ACCUMULATION & set(info.isa) else 7
+        return weight_bits_on(info)
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
         """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels."""
-        options = _options(target.threads)
+        options = engine_options(target.threads)
         portable, for_this_cpu = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.graph_optimization_level = for_this_cpu if target.device.is_host else portable
         options.optimized_model_filepath = str(engine)
@@ -98,17 +75,48 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: ONNX Runtime cannot load it, as on a CPU other than the one it was optimised for.
         """
-        options = _options(target.threads)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            return _runner(ort.InferenceSession(str(engine), options, providers=PROVIDERS))
-        except ORT_ERRORS as error:
-            raise BuildError(f"ONNX Runtime cannot load {engine.name}: {error}") from error
+        return _runner(open_session(engine, engine_options(target.threads)))
+
+    def open_profiled(self, model: bytes | Path, target: Target, scratch: Path) -> SessionProfile:
+        """Load an ONNX file's bytes as `build` would optimise it, or the engine at a path as it is.
+
+        Raises:
+            BuildError: ONNX Runtime cannot load it.
+        """
+        options = engine_options(target.threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(scratch / "kernels")
+        return SessionProfile(open_session(model, options) if isinstance(model, Path) else ort.InferenceSession(model, options, providers=PROVIDERS))
+
+
+def open_session(engine: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Load an optimised graph as it is, under options that are changed to that effect.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load it, as on a CPU other than the one it was optimised for.
+    """
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(str(engine), options, providers=PROVIDERS)
+    except ORT_ERRORS as error:
+        raise BuildError(f"ONNX Runtime cannot load {engine.name}: {error}") from error
+
+
+def write_ort_format(engine: Path, file: Path) -> None:
+    """Write an engine as a file in ORT format (``*.ort``), the only one that ONNX Runtime's minimal builds read.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load the engine.
+    """
+    options = engine_options(threads=1)
+    options.optimized_model_filepath = str(file)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    open_session(engine, options)
 
 
 def open_graph(graph: Path, threads: int = 1) -> Run:
     """Run any ONNX file on this machine's CPU, for its accuracy alone."""
-    return _runner(ort.InferenceSession(str(graph), _options(threads), providers=PROVIDERS))
+    return _runner(ort.InferenceSession(str(graph), engine_options(threads), providers=PROVIDERS))
 
 
 def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
@@ -130,23 +138,14 @@ def _runner(session: ort.InferenceSession) -> Run:
     return run
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def engine_options(threads: int) -> ort.SessionOptions:
+    """Return the options that every engine is run with."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads of one engine would slow the next one down
     options.log_severity_level = 3  # a saved graph is meant for this machine only: no warning about that
     return options
-
-
-def _cpu() -> tuple[str, set[str]]:
-    """Return the CPU's name and instruction flags, from /proc/cpuinfo where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor() or platform.machine(), {"asimd"} if platform.machine() in {"arm64", "aarch64"} else set()
-    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    return named.get("model name", platform.machine()), set(named.get("flags", named.get("Features", "")).split())
 
 
 backend = OnnxRuntimeBackend()

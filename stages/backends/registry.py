@@ -16,6 +16,7 @@ from stages.registry import resolve
 
 BACKENDS = {
     "onnxruntime": "stages.backends.onnxruntime_engine:backend",
+    "openvino": "stages.backends.openvino_engine:backend",
     "tensorrt": "stages.backends.tensorrt_engine:full",
     "tensorrt-rtx": "stages.backends.tensorrt_engine:rtx",
 }

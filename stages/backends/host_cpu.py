@@ -1,0 +1,62 @@
+"""The CPU of this machine, for the backends that run on it."""
+
+import os
+import platform
+from pathlib import Path
+from typing import get_args
+
+from profiles.errors import ConfigError, describe
+from profiles.schema import Isa, Target
+from stages.artifacts import DeviceInfo
+
+FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
+"""Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
+
+
+def describe_cpu(target: Target, runtime_version: str) -> DeviceInfo:
+    """Return this machine's CPU for ``host``; any other target as its profile describes it, with `present` false.
+
+    Only ``host`` is measured: a CPU that runs the same instructions, and even one of the same name, may be clocked or cooled otherwise.
+    """
+    name, flags = _cpu()
+    return DeviceInfo(
+        device=name if target.device.is_host else target.device.name,
+        isa=tuple(flag for flag in get_args(Isa) if flag in flags) if target.device.is_host else target.device.isa,
+        cores=os.cpu_count() or 1,
+        system=f"{platform.system()} {platform.machine()}",
+        runtime=target.runtime,
+        runtime_version=runtime_version,
+        present=target.device.is_host,
+    )
+
+
+def require_cpu(target: Target) -> None:
+    """Refuse what a CPU backend cannot do.
+
+    Raises:
+        ConfigError: The device is no CPU, or the precision neither FP32 nor INT8.
+    """
+    if target.device.kind != "cpu" or target.precision == "fp16":
+        raise ConfigError(
+            describe(
+                f"runtime {target.runtime!r} cannot serve this target",
+                given=f"{target.device.kind}, {target.precision}",
+                allowed="cpu with fp32 or int8 (Bonsai makes no fp16 engines for a cpu)",
+                fix="change target.precision, or target.runtime to tensorrt or tensorrt-rtx for a gpu",
+            )
+        )
+
+
+def weight_bits_on(info: DeviceInfo) -> int:
+    """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
+    return 8 if FULL_ACCUMULATION & set(info.isa) else 7
+
+
+def _cpu() -> tuple[str, set[str]]:
+    """Return the CPU's name and instruction flags, from /proc/cpuinfo where there is one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine(), {"asimd"} if platform.machine() in {"arm64", "aarch64"} else set()
+    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    return named.get("model name", platform.machine()), set(named.get("flags", named.get("Features", "")).split())

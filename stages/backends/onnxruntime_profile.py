@@ -1,0 +1,50 @@
+"""ONNX Runtime's profile of a session: the kernels that ran, and how long each took."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from stages.backends.kernel_profile import Kernel
+
+WARM = 7  # the first of every so many runs are not counted
+CUT_US = 0.5
+"""The profiler cuts durations to whole microseconds: half of one is added back for every kernel."""
+INTEGERS = {"int8", "uint8"}
+
+
+class SessionProfile:
+    """A session whose options enabled profiling."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Run it once."""
+        self._session.run(None, feeds)
+
+    def finish(self) -> list[Kernel]:
+        """End the profile, delete its file, and return the kernels that ran, in their order."""
+        profile = Path(self._session.end_profiling())
+        events = json.loads(profile.read_text())
+        profile.unlink()
+        found: dict[str, list[dict[str, Any]]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                found.setdefault(event["name"], []).append(event)
+        return [_kernel(runs) for runs in found.values()]
+
+
+def _kernel(runs: list[dict[str, Any]]) -> Kernel:
+    """Return one kernel, given the events of all its runs."""
+    durations = np.array([event["dur"] for event in runs[len(runs) // WARM :]], dtype=float)
+    return Kernel(runs[0]["args"]["op_name"], _precision(runs[0]), durations + CUT_US)
+
+
+def _precision(event: dict[str, Any]) -> Literal["int8", "float"]:
+    """Return what a kernel computes in: the type that it reads first, so that a QuantizeLinear counts as float."""
+    (first, *_) = event["args"]["input_type_shape"]
+    return "int8" if INTEGERS & set(first) else "float"

@@ -1,0 +1,197 @@
+"""OpenVINO on the CPU of this machine.
+
+Its inference runs on the thread that calls it: with one thread that thread does all the work, as the clock of
+`stages.backends.timing` asks (measured: CPU time of the thread over that of the process 1.00).
+"""
+
+import io
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from profiles.schema import Target
+from stages.artifacts import DeviceInfo, FloatType
+from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from stages.backends.kernel_profile import Kernel
+from stages.backends.registry import Run
+from stages.errors import BuildError
+from stages.graph.exporting import INPUT
+
+DEVICE = "CPU"
+INTEGERS = {"u8", "i8"}
+NO_KERNELS = {"Const", "Input", "Output", "Reshape"}
+"""Layers of the compiled model that compute nothing."""
+COPIES, BLOCK = 8, 5
+"""A profile is of so many copies, each run so often before the next has its turn."""
+CUT_US = 1.0
+"""OpenVINO cuts a kernel's every duration to whole microseconds and their mean once more: half of one is lost each time."""
+
+
+class OpenVinoBackend:
+    """The engine is the graph as OpenVINO rewrote it for this CPU; its kernels are generated when it is loaded.
+
+    That is what `export_model` writes, as one file, and it loads in a third of the time that reading and rewriting the ONNX file
+    takes. OpenVINO's own format, `engine.xml` and `engine.bin`, would be the graph before it is rewritten, and two files. The blob says
+    which version and instructions it needs, and is refused elsewhere; since OpenVINO rewrites a graph for the CPU it is on, there is
+    no building ahead of time.
+
+    Of the two dialects it runs both as INT8, ONNX Runtime's faster: in TensorRT's the residual additions stay kernels of their own.
+    """
+
+    dialect: Literal["ort", "trt"] = "ort"
+    float_beside_int8: FloatType = "fp32"
+    package = "openvino"
+    engine_file = "engine.blob"
+    ahead_of_time = False
+    measures_operators = True
+
+    def describe(self, target: Target) -> DeviceInfo:
+        """Return the CPU of this machine, or that of the profile."""
+        return describe_cpu(target, metadata.version(self.package))
+
+    def refuse_unsupported(self, target: Target) -> None:
+        """Refuse all but FP32 and INT8 on a CPU."""
+        require_cpu(target)
+
+    def weight_bits(self, info: DeviceInfo) -> int:
+        """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
+        return weight_bits_on(info)
+
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+        """Compile the graph for the target's batch and save it; return how many convolutions run as INT8 and as float kernels.
+
+        Raises:
+            BuildError: OpenVINO refuses the graph.
+        """
+        try:
+            model = _core().read_model(graph)
+            model.reshape({INPUT: [target.batch, *image_shape]})  # kernels of a fixed shape are faster
+            compiled = _core().compile_model(model, DEVICE, _options(target))
+        except RuntimeError as error:
+            raise BuildError(f"OpenVINO cannot build {graph.name}: {_reason(error)}") from error
+        engine.write_bytes(compiled.export_model().read())
+        kernels = Counter((layer["layerType"], layer["runtimePrecision"] in INTEGERS) for layer in _layers(compiled))
+        return {
+            "int8_convolutions": kernels["Convolution", True],
+            "float_convolutions": kernels["Convolution", False],
+            "kernels": kernels.total(),
+        }
+
+    def open_engine(self, engine: Path, target: Target) -> Run:
+        """Load an engine; images beyond its batch are run in turns.
+
+        Raises:
+            BuildError: OpenVINO cannot load it, as with another version than the one that wrote it.
+        """
+        return _runner(_load(engine, _options(target)))
+
+    def open_profiled(self, model: bytes | Path, target: Target, scratch: Path) -> "KernelCounters":
+        """Load an ONNX file's bytes as `build` would compile it, or the engine at a path as it is.
+
+        Raises:
+            BuildError: OpenVINO cannot load it.
+        """
+        options = {**_options(target), "PERF_COUNT": "YES"}
+        if isinstance(model, Path):
+            return KernelCounters([_load(model, options) for _ in range(COPIES)])
+        read = _core().read_model(model)
+        return KernelCounters([_core().compile_model(read, DEVICE, options) for _ in range(COPIES)])
+
+
+class KernelCounters:
+    """OpenVINO's counters of a network's kernels.
+
+    They give no single runs but means since the network was compiled, which one disturbed run spoils: hence copies of the network
+    that take turns.
+    """
+
+    def __init__(self, copies: list[Any]) -> None:
+        self._requests = [compiled.create_infer_request() for compiled in copies]
+        self._precisions = {layer["name"]: layer["runtimePrecision"] in INTEGERS for layer in _layers(copies[0])}
+        self._runs = 0
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Run one of the copies once."""
+        self._requests[self._runs // BLOCK % COPIES].infer(feeds)
+        self._runs += 1
+
+    def finish(self) -> list[Kernel]:
+        """Return the kernels that ran, in their order, with a mean of every copy that ran."""
+        ran = self._requests[: -(-self._runs // BLOCK)]
+        found: dict[tuple[str, str], list[float]] = {}
+        for request in ran:
+            for layer in request.get_profiling_info():
+                if layer.node_name in self._precisions:
+                    found.setdefault((layer.node_name, layer.node_type), []).append(layer.real_time.total_seconds() * 1e6 + CUT_US)
+        return [Kernel(op, "int8" if self._precisions[name] else "float", np.array(times)) for (name, op), times in found.items()]
+
+
+@cache
+def _core() -> Any:
+    """Return OpenVINO, imported without the package that reports every import home; what it is missed by has a stub for it."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python itself marks a module as not to be imported
+    import openvino  # an extra: a profile can be read and refused without it
+
+    return openvino.Core()
+
+
+def _options(target: Target) -> dict[str, str]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised: some CPUs would take bf16 unasked
+        "INFERENCE_NUM_THREADS": str(target.threads),
+        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_HYPER_THREADING": "YES",  # else it takes fewer threads than asked where two of them share a core
+        "ENABLE_CPU_PINNING": "NO",  # every process would be bound to the same first cores
+    }
+
+
+def _load(engine: Path, options: dict[str, str]) -> Any:
+    try:
+        return _core().import_model(io.BytesIO(engine.read_bytes()), DEVICE, options)
+    except RuntimeError as error:
+        raise BuildError(f"OpenVINO cannot load {engine.name}: {_reason(error)}") from error
+
+
+def _runner(compiled: Any) -> Run:
+    import openvino
+
+    request = compiled.create_infer_request()
+    pixels = np.zeros(tuple(compiled.input(0).shape), dtype=np.float32)
+    request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))  # saves a tenth of a small network's time over passing arrays
+
+    def run_part(part: np.ndarray) -> np.ndarray:
+        pixels[: len(part)] = part
+        request.infer()
+        return np.array(request.get_output_tensor().data[: len(part)])
+
+    def run(images: np.ndarray) -> np.ndarray:
+        parts = [run_part(images[first : first + len(pixels)]) for first in range(0, len(images), len(pixels))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return run
+
+
+def _layers(compiled: Any) -> list[dict[str, str]]:
+    """Return name, kind and precision of the kernels of a compiled model."""
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        layer = {key: str(info[key].astype(str)) for key in ("layerType", "runtimePrecision")}
+        if layer["layerType"] not in NO_KERNELS:
+            found.append({"name": node.get_friendly_name(), **layer})
+    return found
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the last line of OpenVINO's message; those before say where in its source it arose."""
+    return [line for line in str(error).splitlines() if line.strip()][-1]
+
+
+backend = OpenVinoBackend()
