@@ -111,7 +111,8 @@ class Testbed:
 
     def build(self, widths: Widths, dialect: Dialect, target: Target) -> Engine:
         """Return the engine of an untrained network."""
-        shape = {**self._shape, "dialect": dialect}
+        keep_float = self._recipe.quantize.keep_float if dialect != "float" else ()
+        shape = {**self._shape, "dialect": dialect, "keep_float": keep_float}
         graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
         if widths:
             graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)

@@ -17,7 +17,9 @@ INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
 
 
-def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect) -> dict[str, int]:
+def write_graph(
+    network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect, float_convolutions: int = 0
+) -> dict[str, int]:
     """Export, simplify and check a network; return the audit of the finished file.
 
     Args:
@@ -26,6 +28,7 @@ def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         file: The .onnx file to write.
         opset: Version of the default operator set, 18-20.
         dialect: What the file must be in the end.
+        float_convolutions: How many convolutions of a quantised network are in float on purpose.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
@@ -35,7 +38,7 @@ def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     audit = simplify_onnx(raw, file)
     raw.unlink()
     if dialect != "float":
-        require_dialect(onnx.load(file), dialect)
+        require_dialect(onnx.load(file), dialect, float_convolutions)
     return audit
 
 
