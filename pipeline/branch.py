@@ -67,9 +67,8 @@ class Branch:
     @property
     def validation_top1(self) -> float:
         """Accuracy of the network that was exported, on the split that decides."""
-        metrics = self.final.metrics
-        quantised = [metrics[name] for name in ("validation_top1_ptq", "validation_top1_qat") if name in metrics]
-        return max(quantised) if self.final.quantizers is not None else self.final.history[-1].validation_top1
+        quantised = self.final.quantization
+        return self.final.metrics[f"validation_top1_{quantised.kept}"] if quantised else self.final.history[-1].validation_top1
 
     @property
     def passed(self) -> bool:

@@ -49,7 +49,11 @@ class TargetPlan(Record):
 
 
 class Plan(Record):
-    """What a run would do."""
+    """What a run would do.
+
+    Attributes:
+        epochs: At most: QAT may not be needed.
+    """
 
     recipe: str
     images: dict[str, int]
@@ -92,7 +96,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
     return Plan(
         recipe=recipe.name,
         images=dataset.sizes,
-        epochs=recipe.training.epochs + (recipe.quantize.epochs if any(p.target.precision == "int8" for p in profiles) else 0),
+        epochs=recipe.training.epochs + (recipe.quantize.most_epochs if any(p.target.precision == "int8" for p in profiles) else 0),
         trunk_segments=len(stops) + (stops[-1] < total),
         targets=tuple(targets),
     )

@@ -20,6 +20,7 @@ from stages.pruning.limits import prunable, shares, width_options
 from stages.pruning.regularisers import make_regulariser
 from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
+from stages.quantization.keeping import layers_to_keep
 from stages.selection.bound import smallest_latency
 from stages.selection.latency import NetworkLatency
 from stages.selection.loop import Fit, fit_widths
@@ -53,11 +54,12 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
 
     Raises:
         ConfigError: The network does not exist, does not run, cannot be traced, shares weights between layers, lacks what the
-            criterion or the regulariser needs, or has nothing to prune.
+            criterion or the regulariser needs, a layer that the recipe names, or has nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
+    layers_to_keep(network, recipe.quantize.keep_float)  # refuses what the network has not
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():

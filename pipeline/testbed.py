@@ -101,7 +101,8 @@ class Testbed:
 
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
-        shape = {**self._shape, **graph_form(target)._asdict()}
+        form = graph_form(target)
+        shape = {**self._shape, **form._asdict(), "keep_float": self._recipe.quantize.keep_float if form.dialect != "float" else ()}
         graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
         if widths:
             graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)

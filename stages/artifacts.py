@@ -56,10 +56,52 @@ class History(Record):
 
 
 class QuantizerState(Record):
-    """How a quantised network is rebuilt: the scales themselves are among the weights."""
+    """How a quantised network is rebuilt: the scales themselves are among the weights.
+
+    Attributes:
+        kept_float: Names of the layers that are left in float.
+    """
 
     dialect: Dialect
     weight_bits: int
+    kept_float: tuple[str, ...] = ()
+
+
+class Sensitivity(Record):
+    """What one layer costs as INT8: noise of the logits, the mean squared error against the float network's over their own mean square.
+
+    Attributes:
+        alone: Noise that is added where this layer alone is quantised.
+        gain: Noise that is taken off the quantised network where this layer alone is in float.
+    """
+
+    layer: str
+    alone: float
+    gain: float
+
+    @property
+    def noise(self) -> float:
+        """The larger of the two, by which layers are ranked."""
+        return max(self.alone, self.gain)
+
+
+class Quantization(Record):
+    """Which quantised network was kept, and why.
+
+    Attributes:
+        kept: The calibrated network, the fine-tuned one, or one of them with more layers in float than the recipe names. Its
+            accuracy is ``validation_top1_<kept>`` of the metrics.
+        weights: Which of the two it has the weights and scales of.
+        max_drop: Validation top-1 that the recipe lets quantisation cost.
+        searched: The layers that the search for the fewest left in float, the most sensitive first.
+        sensitivities: What every layer costs, the most sensitive first; empty without a search.
+    """
+
+    kept: Literal["ptq", "qat", "mixed"]
+    weights: Literal["ptq", "qat"]
+    max_drop: float
+    searched: tuple[str, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
 
 
 class Checkpoint(Artifact):
@@ -71,6 +113,7 @@ class Checkpoint(Artifact):
     Attributes:
         kept: Pruning history: channels kept by group; empty for a dense network.
         quantizers: Set once the network holds quantisers.
+        quantization: Set where `quantizers` are: how they came about.
         step: Optimizer steps done in the learning-rate cycle.
     """
 
@@ -79,6 +122,7 @@ class Checkpoint(Artifact):
     image_shape: tuple[int, int, int]
     kept: dict[str, tuple[int, ...]] = {}
     quantizers: QuantizerState | None = None
+    quantization: Quantization | None = None
     step: int = 0
     history: tuple[History, ...] = ()
     metrics: dict[str, float] = {}

@@ -12,6 +12,7 @@ from stages.graph.exporting import MODEL, set_metadata, write_graph
 from stages.graph.parity import compare, require_parity
 from stages.models.counting import count_macs, count_parameters
 from stages.quantization.export_form import to_export_form
+from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
@@ -36,7 +37,9 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
     if dialect != "float":
         assert isinstance(network, fx.GraphModule), "only a quantised checkpoint has a dialect"
         exported = to_export_form(network, dialect, float_type)
-    audit = write_graph(exported, checkpoint.image_shape, out_dir / MODEL, opset=config.opset, dialect=dialect, float_type=float_type)
+    meant = count_float_convolutions(network, checkpoint.quantizers)
+    file = out_dir / MODEL
+    audit = write_graph(exported, checkpoint.image_shape, file, opset=config.opset, dialect=dialect, float_type=float_type, float_convolutions=meant)
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images)
     require_parity(parity, config)

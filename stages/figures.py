@@ -21,7 +21,7 @@ def draw_training(file: Path, trigger: Trigger, history: Sequence[History]) -> N
     Args:
         file: Where the SVG is written.
         trigger: When the branch left the trunk, and the curve until then.
-        history: Epochs of trunk, branch and QAT.
+        history: Epochs of trunk, branch and, where it ran, QAT.
     """
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("MPLCONFIGDIR", cache)  # matplotlib would write to the user's home

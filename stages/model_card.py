@@ -6,6 +6,7 @@ from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
 from stages.measurements import Gate, Measurement, Row
+from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
 
 HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M")
@@ -21,6 +22,7 @@ def write_model_card(
     widths = "\n".join(f"| {g} | {dense} | {decisions.fit.widths[g]} | {decisions.kept_widths[g]} |" for g, dense in decisions.dense_widths.items())
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
+    curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
     return f"""# {name}
 
 {verdict} Budget: {profile.budget}.
@@ -47,7 +49,7 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 
 {_loop(decisions)}
 
-![EPI until the trigger, and the learning curve of trunk, branch and QAT](training.svg)
+![EPI until the trigger, and the learning curve of {curve}](training.svg)
 
 ## Licences
 Data: {dataset.licence}. Weights: trained from scratch on these data alone.
@@ -79,12 +81,10 @@ def _regulariser(decisions: Decisions) -> str:
 
 
 def _quantisation(final: Checkpoint) -> str:
-    """Return which quantised network was kept, and what each scored on the validation split."""
+    """Return what became of the quantisation, and the accuracies that decided it."""
     if final.quantizers is None:
         return f"Not quantised; validation top-1 {final.history[-1].validation_top1:.4f}."
-    scores = {name: final.metrics[f"validation_top1_{name}"] for name in ("float", "ptq", "qat")}
-    kept = "QAT" if scores["qat"] >= scores["ptq"] else "PTQ"
-    return f"Validation top-1: float {scores['float']:.4f}, PTQ {scores['ptq']:.4f}, QAT {scores['qat']:.4f}; kept: {kept}."
+    return summarise(final)
 
 
 def row_cells(row: Row) -> list[str]:

@@ -1,27 +1,37 @@
-"""Stage `quantize`: calibrate (PTQ), then fine-tune with simulated quantisation (QAT)."""
+"""Stage `quantize`: calibrate (PTQ), fine-tune with simulated quantisation (QAT) where needed, leave layers in float where that is not enough."""
 
+from math import ceil
 from pathlib import Path
+from typing import Literal
 
-from stages.artifacts import Checkpoint, Dataset, Dialect, QuantizerState
+import torch
+from torch import nn
+
+from stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
 from stages.checkpoints import WEIGHTS, load_network, save_tensors
 from stages.quantization.calibrate import calibrate, freeze_batchnorm
-from stages.quantization.config import QuantizeConfig
+from stages.quantization.config import QuantizeConfig, within
 from stages.quantization.insert import insert_quantizers
+from stages.quantization.keeping import layers_to_keep
+from stages.quantization.mixed import Mixer, search_layers
+from stages.quantization.summary import summarise
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
+from stages.training.distillation import Teacher
 from stages.training.phase import Phase
 from stages.training.progress import say
 from stages.training.rates import half_cosine
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=2, tools=("torch", "torch-pruning"))
+@stage(version=3, tools=("torch", "torch-pruning"))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
-    """Put quantisers on a trained network, calibrate them on training images, and fine-tune.
+    """Put quantisers on a trained network and do what its validation top-1 needs to stay within the recipe's `max_drop`.
 
-    Whichever of the calibrated and the fine-tuned network is better on the validation split is kept.
+    Calibration on training images comes first, then fine-tuning where it is needed or asked for, then, where the recipe lets it,
+    the search for the fewest layers to leave in float. Of the calibrated and the fine-tuned network the better one goes on.
 
     Args:
         out_dir: Receives the weights and scales.
@@ -29,40 +39,68 @@ def quantize(
         dataset: What to train on; the test split is not read.
         training: Batch size, optimizer, weight decay, augmentation and seed; trains in FP32 and without an average, which
             would see scales and weights that do not belong together.
-        config: Length and learning rate of QAT.
+        config: What to do when, and length and learning rate of QAT.
         dialect: The runtime's grid that is simulated.
         weight_bits: 8, or 7 for devices whose 8-bit products saturate.
     """
-    quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits)
     training = training.model_copy(update={"precision": "fp32", "ema": None})
     phase = Phase("qat", dataset, training, out_dir / RESUME)
+    start = pruned.step
+    result = pruned
+    weights: Literal["ptq", "qat"] = "ptq"
+    with reproducible(training):
+        reference, twin = load_network(pruned).to(training.device), load_network(pruned)
+        quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float))
+        network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
+        calibration = [phase.batches.batch(start + i)[0] for i in range(config.calibration_batches)]
+        calibrate(network, calibration)
+        top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
+        say(f"PTQ validation top-1 {top1['ptq']:.4f} (float {top1['float']:.4f})")
+
+        def enough(reached: float) -> bool:
+            return within(top1["float"] - reached, config.max_drop)
+
+        if config.qat == "always" or (config.qat == "when_needed" and not enough(top1["ptq"])):
+            calibrated = {name: value.clone() for name, value in network.state_dict().items()}
+            result = _fine_tune(network, reference, phase, pruned, training, config)
+            top1["qat"] = phase.validation_top1(network)
+            if top1["qat"] >= top1["ptq"]:
+                weights = "qat"
+            else:
+                network.load_state_dict(calibrated)
+        quantization = Quantization(kept=weights, weights=weights, max_drop=config.max_drop)
+        if config.mixed and not enough(top1[weights]):
+            mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration if weights == "ptq" else ())
+            batches = range(start, start + ceil(config.mixed.images / training.batch_size))
+            images = torch.cat([phase.batches.batch(step)[0] for step in batches])[: config.mixed.images]
+            found = search_layers(mixer, reference, images, config.mixed, phase.validation_top1, enough)
+            top1["mixed"] = found.top1
+            kept = "mixed" if found.layers else weights
+            quantization = Quantization(kept=kept, weights=weights, max_drop=config.max_drop, searched=found.layers, sensitivities=found.sensitivities)
+            network, quantizers = mixer.network(found.layers), mixer.quantizers(found.layers)
+    save_tensors(out_dir / WEIGHTS, network.state_dict())
+    metrics = {f"validation_top1_{name}": value for name, value in top1.items()}
+    result = result.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
+    say(summarise(result))
+    return result
+
+
+def _fine_tune(network: nn.Module, reference: nn.Module, phase: Phase, pruned: Checkpoint, training: TrainConfig, config: QuantizeConfig) -> Checkpoint:
+    """Train a calibrated network in place and return the record of `pruned` with the learning curve continued."""
     per_epoch = phase.batches.per_epoch
     start, stop = pruned.step, pruned.step + config.epochs * per_epoch
-    with reproducible(training):
-        float_network = load_network(pruned)
-        float_top1 = phase.validation_top1(float_network.to(training.device))
-        network = insert_quantizers(float_network.cpu(), pruned.image_shape, quantizers).to(training.device)
-        calibrate(network, (phase.batches.batch(start + i)[0] for i in range(config.calibration_batches)))
-        ptq_top1 = phase.validation_top1(network)
-        calibrated = {name: value.clone() for name, value in network.state_dict().items()}
-        say(f"PTQ validation top-1 {ptq_top1:.4f} (float {float_top1:.4f})")
 
-        def freeze_at_the_end(step: int) -> None:
-            if step >= stop - config.frozen_epochs * per_epoch:
-                freeze_batchnorm(network)
+    def freeze_at_the_end(step: int) -> None:
+        if step >= stop - config.frozen_epochs * per_epoch:
+            freeze_batchnorm(network)
 
-        history = phase.train(
-            TrainState(network, training),
-            pruned.history,
-            start=start,
-            stop=stop,
-            rate=lambda step: half_cosine(config.lr, step - start, stop - start),
-            before_epoch=freeze_at_the_end,
-        )
-        qat_top1 = phase.validation_top1(network)
-        if qat_top1 < ptq_top1:
-            network.load_state_dict(calibrated)
-            say(f"QAT ended lower on validation ({qat_top1:.4f}) than the calibrated network: the calibrated one is kept")
-    save_tensors(out_dir / WEIGHTS, network.state_dict())
-    metrics = {"validation_top1_float": float_top1, "validation_top1_ptq": ptq_top1, "validation_top1_qat": qat_top1}
-    return pruned.successor(out_dir, quantizers=quantizers, step=stop, history=history, metrics=metrics)
+    history = phase.train(
+        TrainState(network, training),
+        pruned.history,
+        start=start,
+        stop=stop,
+        rate=lambda step: half_cosine(config.lr, step - start, stop - start),
+        before_epoch=freeze_at_the_end,
+        teacher=Teacher(reference, config.distill) if config.distill else None,
+    )
+    return pruned.model_copy(update={"step": stop, "history": history})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import fx
 
 from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
 from stages.backends.onnxruntime_engine import require_runs
@@ -22,6 +22,7 @@ from stages.pruning.groups import WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
+from stages.quantization.keeping import count_float_convolutions, layers_to_keep
 from stages.selection.operators import count_macs_at, count_weights_at, list_operators
 from stages.store import stage
 
@@ -37,6 +38,7 @@ def sketch(
     float_type: FloatType,
     opset: int,
     pattern: OnnxGraph | None,
+    keep_float: tuple[str, ...] = (),
 ) -> OnnxGraph:
     """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
 
@@ -51,6 +53,7 @@ def sketch(
         opset: Version of the operator set.
         pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
             takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
+        keep_float: Globs over the layers that the recipe leaves in float.
     """
     network = build_network(model, image_shape, num_classes)
     groups = find_groups(network, image_shape)
@@ -67,7 +70,8 @@ def sketch(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, dialect, float_type, opset)
+        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float))
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
@@ -82,13 +86,20 @@ def sketch(
 
 
 def _export(
-    file: Path, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, plan: WidthPlan, dialect: Dialect, float_type: FloatType, opset: int
+    file: Path,
+    model: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    plan: WidthPlan,
+    quantizers: QuantizerState | None,
+    float_type: FloatType,
+    opset: int,
 ) -> dict[str, int]:
-    quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8)
     network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
-    exported: nn.Module = network
-    if dialect != "float":
-        assert isinstance(network, fx.GraphModule)
-        calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
-        exported = to_export_form(network, dialect, float_type)
-    return write_graph(exported, image_shape, file, opset=opset, dialect=dialect, float_type=float_type)
+    if quantizers is None:
+        return write_graph(network, image_shape, file, opset=opset, dialect="float", float_type=float_type)
+    assert isinstance(network, fx.GraphModule)
+    calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
+    exported = to_export_form(network, quantizers.dialect, float_type)
+    meant = count_float_convolutions(network, quantizers)
+    return write_graph(exported, image_shape, file, opset=opset, dialect=quantizers.dialect, float_type=float_type, float_convolutions=meant)

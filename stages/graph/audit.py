@@ -50,15 +50,20 @@ def require_same(before: dict[str, int], after: dict[str, int]) -> None:
         raise BuildError(f"{after['BatchNormalization']} BatchNormalization nodes were not folded into their convolutions")
 
 
-def require_dialect(model: onnx.ModelProto, dialect: str) -> None:
+def require_dialect(model: onnx.ModelProto, dialect: str, float_convolutions: int = 0) -> None:
     """Check that a quantised graph is in the form that its runtime runs as INT8.
 
+    Args:
+        model: The graph.
+        dialect: ``ort`` or ``trt``.
+        float_convolutions: How many convolutions are in float on purpose.
+
     Raises:
-        BuildError: A convolution is not quantised, or activations have the other dialect's type or zero-points.
+        BuildError: More or fewer convolutions are quantised, or activations have the other dialect's type or zero-points.
     """
     counts = audit_graph(model)
-    if counts["quantized_convs"] != counts["Conv"]:
-        raise BuildError(f"only {counts['quantized_convs']} of {counts['Conv']} convolutions are quantised")
+    if counts["quantized_convs"] != counts["Conv"] - float_convolutions:
+        raise BuildError(f"{counts['quantized_convs']} of {counts['Conv']} convolutions are quantised; {counts['Conv'] - float_convolutions} should be")
     wrong = "int8" if dialect == "ort" else "uint8"
     if counts[f"{wrong}_activations"]:
         raise BuildError(f"{counts[f'{wrong}_activations']} activations are {wrong}: not the {dialect} dialect")

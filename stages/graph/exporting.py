@@ -19,7 +19,9 @@ HALVED = "halved."
 """What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
 
 
-def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect, float_type: FloatType) -> dict[str, int]:
+def write_graph(
+    network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect, float_type: FloatType, float_convolutions: int = 0
+) -> dict[str, int]:
     """Export, simplify and check a network; return the audit of the finished file.
 
     Args:
@@ -29,6 +31,7 @@ def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         opset: Version of the default operator set, 18-20.
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and logits stay FP32.
+        float_convolutions: How many convolutions of a quantised network are in float on purpose.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
@@ -38,7 +41,7 @@ def write_graph(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     audit = simplify_onnx(raw, file)
     raw.unlink()
     if dialect != "float":
-        require_dialect(onnx.load(file), dialect)
+        require_dialect(onnx.load(file), dialect, float_convolutions)
     return audit
 
 

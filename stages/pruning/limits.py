@@ -1,12 +1,12 @@
 """What the user says of single layers: kept whole, or with a floor or a cap of their own."""
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from math import ceil
 
 from torch import nn
 
-from profiles.errors import ConfigError, describe, suggestion
+from profiles.errors import ConfigError, describe
+from stages.models.layer_names import matching
 from stages.pruning.groups import Group
 
 
@@ -67,13 +67,5 @@ def _matching(pattern: str, groups: tuple[Group, ...], layers: Iterable[str], wh
     """Return the groups of which a layer that the pattern matches, itself or by what holds it, produces channels."""
     producers = {group.name: {m.module for m in group.members if m.side == "out"} for group in groups}
     names = sorted(set(layers).union(*producers.values()))
-    if not any(_matches(name, pattern) for name in names):
-        problem = f"{what}: no layer{'' if layers else ' whose channels may be pruned'} has this name{suggestion(pattern, names)}"
-        raise ConfigError(describe(problem, given=pattern, allowed=names, fix="use a layer's name, that of what holds it, or a glob over them"))
-    return [group for group in groups if any(_matches(name, pattern) for name in producers[group.name])]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern matches a layer's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:depth]), pattern) for depth in range(1, len(parts) + 1))
+    found = set(matching(pattern, names, problem=f"{what}: no layer{'' if layers else ' whose channels may be pruned'} has this name"))
+    return [group for group in groups if found & producers[group.name]]

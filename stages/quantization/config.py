@@ -1,33 +1,69 @@
 """How a network is quantised."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from profiles.source import Record
+from stages.training.distillation import SoftTargets
+
+
+class MixedConfig(Record):
+    """The search for the fewest layers to leave in float.
+
+    Attributes:
+        images: Training images that the sensitivity of every layer is measured on.
+        max_layers: Most layers that the search leaves in float, beside those of `keep_float`.
+    """
+
+    images: Annotated[int, Field(ge=1)] = 512
+    max_layers: Annotated[int, Field(ge=1)] = 8
 
 
 class QuantizeConfig(Record):
-    """Calibration, then quantisation-aware fine-tuning (QAT).
+    """Calibration (PTQ), quantisation-aware fine-tuning (QAT) where it is needed, and layers left in float.
 
     Attributes:
-        epochs: Length of QAT; 0 stops after calibration (PTQ).
+        max_drop: Validation top-1, 0-1, that quantisation may cost against the float network: what `when_needed` and `mixed` go by.
+            The finished engine is judged by the profile's gates.
+        qat: ``when_needed`` fine-tunes only where calibration alone misses `max_drop`; ``never`` leaves it at that.
+        epochs: Length of QAT.
         lr: Highest learning rate of QAT; it falls along half a cosine.
         calibration_batches: Training batches that the activation scales are calibrated on.
-        frozen_epochs: Last epochs in which BatchNorm's statistics no longer move; fewer than `epochs`, because training
+        frozen_epochs: Last epochs of QAT in which BatchNorm's statistics no longer move; fewer than `epochs`, because training
             on frozen statistics at a high learning rate diverges.
+        distill: Imitation of the float network in QAT; null trains on the labels alone.
+        keep_float: Globs over names of layers, or of what holds them, that stay in float.
+        mixed: Search for the fewest layers to leave in float where `max_drop` is still missed; null for none, since each costs latency.
         weight_bits: 8, 7, or null for the device's own: 8 where its instructions accumulate without saturation
             (VNNI, AMX, dot product, any GPU), 7 elsewhere.
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 4
+    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    qat: Literal["when_needed", "always", "never"] = "when_needed"
+    epochs: Annotated[int, Field(ge=1)] = 4
     lr: Annotated[float, Field(gt=0)] = 0.01
     calibration_batches: Annotated[int, Field(ge=1)] = 8
     frozen_epochs: Annotated[int, Field(ge=0)] = 1
+    distill: SoftTargets | None = None
+    keep_float: tuple[str, ...] = ()
+    mixed: MixedConfig | None = None
     weight_bits: Annotated[int, Field(ge=7, le=8)] | None = None
 
     @model_validator(mode="after")
-    def _thaws_first(self) -> "QuantizeConfig":
-        if self.epochs and self.frozen_epochs >= self.epochs:
+    def _checks_fit(self) -> "QuantizeConfig":
+        if self.frozen_epochs >= self.epochs:
             raise ValueError(f"`frozen_epochs` must be below `epochs` ({self.epochs}): frozen from the start, QAT diverges")
+        if self.distill and self.qat == "never":
+            raise ValueError("`distill` acts in QAT, which `qat: never` leaves out")
         return self
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs that QAT may take."""
+        return 0 if self.qat == "never" else self.epochs
+
+
+def within(drop: float, limit: float) -> bool:
+    """Whether a drop of accuracy is no larger than a limit, both shares 0-1; their difference is rounded."""
+    return drop <= limit + 1e-9

@@ -1,7 +1,8 @@
 """Where quantisers go.
 
 Every tensor that a convolution, linear layer or addition reads, and every tensor that one of them (with its
-ReLU) produces, gets one quantiser; the logits stay in float.
+ReLU) produces, gets one quantiser; the logits stay in float. A layer left in float asks for none: it reads a quantised
+tensor where another layer does, or where what produces it is quantised (ONNX Runtime runs no convolution as INT8 without).
 """
 
 from torch import fx, nn
@@ -19,12 +20,12 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], sta
     """Return the network with its layers replaced by quantised ones and a quantiser on every tensor between them.
 
     Args:
-        network: A float network; its modules move into the result.
+        network: A float network; its modules are shared with the result, so that it learns what the result learns.
         image_shape: (channels, height, width).
-        state: Dialect to simulate and width of the weights.
+        state: Dialect to simulate, width of the weights and layers to leave in float.
     """
     traced = trace(network, image_shape)
-    _replace_layers(traced, state.weight_bits)
+    _replace_layers(traced, state)
     readers = [node for node in traced.graph.nodes if _computes(traced, node)]
     sources: dict[fx.Node, None] = {}
     for node in readers:
@@ -40,12 +41,12 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], sta
     return traced
 
 
-def _replace_layers(traced: fx.GraphModule, weight_bits: int) -> None:
+def _replace_layers(traced: fx.GraphModule, state: QuantizerState) -> None:
     layers = [node for node in traced.graph.nodes if isinstance(module_of(traced, node), nn.Conv2d | nn.Linear)]
-    for node in layers:
+    for node in (node for node in layers if str(node.target) not in state.kept_float):
         module, after = module_of(traced, node), only_user(node)
         if isinstance(module, nn.Linear):
-            traced.set_submodule(str(node.target), QuantLinear(module, weight_bits))
+            traced.set_submodule(str(node.target), QuantLinear(module, state.weight_bits))
             continue
         assert isinstance(module, nn.Conv2d)
         bn = module_of(traced, after) if after is not None else None
@@ -53,7 +54,7 @@ def _replace_layers(traced: fx.GraphModule, weight_bits: int) -> None:
             after.replace_all_uses_with(node)
             traced.graph.erase_node(after)
             traced.delete_submodule(str(after.target))
-        traced.set_submodule(str(node.target), QuantConv2d(module, bn if isinstance(bn, nn.BatchNorm2d) else None, weight_bits))
+        traced.set_submodule(str(node.target), QuantConv2d(module, bn if isinstance(bn, nn.BatchNorm2d) else None, state.weight_bits))
 
 
 def _quantizer(traced: fx.GraphModule, source: fx.Node, state: QuantizerState) -> ActivationQuantizer:
@@ -62,12 +63,21 @@ def _quantizer(traced: fx.GraphModule, source: fx.Node, state: QuantizerState) -
 
 def _insert_behind(traced: fx.GraphModule, source: fx.Node, quantizer: ActivationQuantizer) -> None:
     users = [user for user in source.users if user.op != "output"]
-    name = f"quantize_{source.name}"
+    name = f"quantize_{_unfolded(traced, source).name}"
     traced.add_module(name, quantizer)
     with traced.graph.inserting_after(source):
         node = traced.graph.call_module(name, (source,))
     for user in users:
         user.replace_input_with(source, node)
+
+
+def _unfolded(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """Return the convolution before the BatchNorm that quantising it would fold, so that names do not depend on what stays in float."""
+    if not isinstance(module_of(traced, node), nn.BatchNorm2d):
+        return node
+    (before,) = node.all_input_nodes
+    folds = isinstance(module_of(traced, before), nn.Conv2d) and only_user(before) is node
+    return before if folds else node
 
 
 def _computes(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Learning from the trunk's own dense network beside the labels (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
+"""Learning from a trained network's logits beside the labels (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
 
 from typing import Annotated, Literal
 
@@ -10,18 +10,26 @@ from torch.nn import functional
 from profiles.source import Record
 
 
-class DistillConfig(Record):
-    """Distillation in the recovery.
+class SoftTargets(Record):
+    """How a teacher's logits are imitated.
 
     Attributes:
-        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
         weight: Share of the teacher's loss, 0-1; the labels have the rest.
         temperature: Softens both distributions.
     """
 
-    teacher: Literal["trained", "trigger"] = "trained"
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
     temperature: Annotated[float, Field(gt=0)] = 4.0
+
+
+class DistillConfig(SoftTargets):
+    """Distillation in the recovery.
+
+    Attributes:
+        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
+    """
+
+    teacher: Literal["trained", "trigger"] = "trained"
 
 
 class Teacher:
@@ -32,7 +40,7 @@ class Teacher:
         config: Weight and temperature.
     """
 
-    def __init__(self, network: nn.Module, config: DistillConfig) -> None:
+    def __init__(self, network: nn.Module, config: SoftTargets) -> None:
         self._network = network.eval()
         self._config = config
 

@@ -138,11 +138,13 @@ def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package,
     ids=["epoch", "initialisation", "trained"],
 )
 def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], root: Path, policy: str, epoch: float, curve_length: int) -> None:
-    (package,) = compress(TINY, CPU, {"prune.policy": policy, "prune.criterion": "snip", "quantize.epochs": 0}, store=root)
+    (package,) = compress(TINY, CPU, {"prune.policy": policy, "prune.criterion": "snip", "quantize.qat": "never"}, store=root)
     trigger = package.decisions.trigger
     assert (trigger.epoch, trigger.stable, len(trigger.curve)) == (epoch, True, curve_length)
     assert package.gates[0].passed
-    assert f"Pruned at epoch {epoch:g}" in (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+    card = (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+    assert f"Pruned at epoch {epoch:g}" in card
+    assert "kept: PTQ. QAT was skipped" in card
 
 
 def test_everything_that_training_can_carry_goes_through_the_path(root: Path) -> None:
@@ -154,6 +156,8 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
         "prune.distill": {"weight": 0.3, "temperature": 2.0},
         "prune.keep": ["layer1.0.conv1"],
         "prune.floors": {"layer3.*": 0.3},
+        "quantize.distill": {"weight": 0.3, "temperature": 2.0},
+        "quantize.keep_float": ["conv1"],
     }
     (package,) = compress(TINY, CPU, overrides, store=root)
     assert {gate.name: gate.passed for gate in package.gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
@@ -165,7 +169,10 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
     assert manifests["prune"]["record"]["metrics"]["cut_difference"] <= 1e-4
     assert {"training.safetensors", "penalty.safetensors"} <= set(manifests["warmup"]["files"])
     assert manifests["recover"]["inputs"]["teacher"]["artifact"].startswith("warmup/")
-    assert "with the regulariser growing" in (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+    card = (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
+    assert "with the regulariser growing" in card
+    assert "In float by the recipe: conv1." in card
+    assert next(gate.found for gate in package.gates if gate.name == "float convolutions") == 1
     averaged, raw = (load_network(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
     assert not np.array_equal(averaged.conv1.weight.detach().numpy(), raw["conv1.weight"])
 

@@ -64,3 +64,18 @@ def test_a_broken_profile_does_not_fit(text: str, fault: str) -> None:
 def test_a_broken_recipe_does_not_fit() -> None:
     broken = RECIPES[0].read_text().replace("epochs: 20", "epochs: many")
     assert any("'many'" in found for found in faults("recipe", broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{qat: sometimes}", "'sometimes' is not one of ['when_needed', 'always', 'never']"),
+        ("{epochs: 0}", "0 is less than the minimum of 1"),
+        ("{mixed: {layers: 3}}", "not valid under any of the given schemas"),
+        ("{mixed: {images: 256, max_layers: 3}, distill: {weight: 0.5, temperature: 4}, keep_float: [conv1, 'layer1.*'], max_drop: 0}", None),
+        ("{mixed: null, distill: null}", None),
+    ],
+)
+def test_the_policy_of_quantisation_is_in_the_schema(text: str, fault: str | None) -> None:
+    found = faults("recipe", f"{RECIPES[0].read_text()}".replace("quantize: {qat: always, epochs: 4, lr: 0.005}", f"quantize: {text}"))
+    assert any(fault in message for message in found) if fault else found == [], found

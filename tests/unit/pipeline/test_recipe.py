@@ -61,3 +61,13 @@ def test_a_latest_check_before_the_first_is_refused() -> None:
 def test_qat_must_thaw_before_it_freezes() -> None:
     with pytest.raises(ConfigError, match="frozen from the start, QAT diverges"):
         load_recipe("resnet-edge", {"quantize.epochs": 1, "quantize.frozen_epochs": 1})
+
+
+def test_distillation_without_qat_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`distill` acts in QAT, which `qat: never` leaves out"):
+        load_recipe("resnet-edge", {"quantize.qat": "never", "quantize.distill": {}})
+
+
+@pytest.mark.parametrize(("qat", "epochs"), [("never", 0), ("when_needed", 4), ("always", 4)])
+def test_the_epochs_of_a_plan_count_qat_where_it_may_run(qat: str, epochs: int) -> None:
+    assert load_recipe("resnet-edge", {"quantize.qat": qat}).quantize.most_epochs == epochs

@@ -23,3 +23,10 @@ def test_a_trigger_without_a_curve_is_drawn_too(tmp_path: Path) -> None:
     trigger = Trigger(policy="initialisation", check=1, epoch=0.0, stable=True, tau=0.983, epochs=(0.0,), curve=(None,))
     draw_training(tmp_path / "a.svg", trigger, ())
     assert "policy initialisation" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_qat_that_did_not_run_is_not_in_the_figure(tmp_path: Path) -> None:
+    trigger = Trigger(policy="epi", check=1, epoch=1.0, stable=True, tau=0.944, epochs=(1.0,), curve=(0.95,))
+    history = [History(step=i, epoch=i + 1, phase=phase, loss=1.0, validation_top1=0.5) for i, phase in enumerate(("trunk", "branch"))]
+    draw_training(tmp_path / "a.svg", trigger, history)
+    assert ">QAT<" not in (tmp_path / "a.svg").read_text()

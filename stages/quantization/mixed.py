@@ -1,0 +1,129 @@
+"""The fewest layers to leave in float where a network of INT8 alone is not accurate enough."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import fx, nn
+
+from stages.artifacts import QuantizerState, Sensitivity
+from stages.quantization.calibrate import calibrate
+from stages.quantization.config import MixedConfig
+from stages.quantization.insert import insert_quantizers
+from stages.quantization.keeping import quantizable
+from stages.quantization.sensitivity import Layers, scan_layers
+from stages.training.progress import say
+
+
+class Mixer:
+    """Makes a quantised network again with more of its layers in float.
+
+    Args:
+        twin: The float network that `insert_quantizers` made `quantised` of, and that shares its weights.
+        quantised: Left as it is.
+        image_shape: (channels, height, width).
+        quantizers: Of `quantised`.
+        calibration: Images (n, c, h, w) float32 to set the scales anew by, since a broken layer spoils what lies behind it; none keeps
+            the scales of `quantised`, which were learned.
+    """
+
+    def __init__(
+        self,
+        twin: nn.Module,
+        quantised: fx.GraphModule,
+        image_shape: tuple[int, int, int],
+        quantizers: QuantizerState,
+        calibration: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self._twin, self._quantised, self._image_shape, self._quantizers = twin, quantised, image_shape, quantizers
+        self._calibration = calibration
+        self._names = quantizable(twin)
+
+    @property
+    def layers(self) -> Layers:
+        """The layers that are quantised."""
+        return tuple(name for name in self._names if name not in self._quantizers.kept_float)
+
+    def quantizers(self, layers: Layers) -> QuantizerState:
+        """Return the quantisers where these layers stay in float too."""
+        kept = {*self._quantizers.kept_float, *layers}
+        return self._quantizers.model_copy(update={"kept_float": tuple(name for name in self._names if name in kept)})
+
+    def network(self, layers: Layers) -> fx.GraphModule:
+        """Return the network, on the device of the first, where these layers stay in float too."""
+        made = insert_quantizers(copy.deepcopy(self._twin).cpu(), self._image_shape, self.quantizers(layers))
+        for name, module in made.named_modules():
+            if getattr(module, "holds_scales", False):
+                module.load_state_dict(self._quantised.get_submodule(name).state_dict())
+        made.to(next(self._quantised.parameters()).device)
+        if self._calibration:
+            calibrate(made, self._calibration)
+        return made
+
+
+class Search(NamedTuple):
+    """What a search for layers found.
+
+    Attributes:
+        layers: To leave in float, the most sensitive first; empty where as many as may be do not suffice.
+        top1: Validation top-1, 0-1, with them, or with as many as may be.
+        sensitivities: What every layer costs, the most sensitive first.
+    """
+
+    layers: Layers
+    top1: float
+    sensitivities: tuple[Sensitivity, ...]
+
+
+def search_layers(
+    mixer: Mixer, reference: nn.Module, images: torch.Tensor, config: MixedConfig, top1: Callable[[nn.Module], float], suffices: Callable[[float], bool]
+) -> Search:
+    """Scan how sensitive every layer is and find the fewest to leave in float.
+
+    Args:
+        mixer: Makes the networks.
+        reference: The float network.
+        images: (n, c, h, w) float32 of the training split, for the scan.
+        config: Most layers.
+        top1: Validation top-1 of a network.
+        suffices: Whether that is enough.
+    """
+    sensitivities = scan_layers(mixer.layers, mixer.network, reference, images)
+    ranked = tuple(found.layer for found in sensitivities)[: config.max_layers]
+    tried: dict[Layers, float] = {}
+
+    def enough(layers: Layers) -> bool:
+        tried[layers] = top1(mixer.network(layers))
+        say(f"validation top-1 {tried[layers]:.4f} with {len(layers)} in float: {', '.join(layers)}")
+        return suffices(tried[layers])
+
+    found = fewest_layers(ranked, enough)
+    return Search(found, tried[found or ranked], sensitivities)
+
+
+def fewest_layers(ranked: Layers, suffices: Callable[[Layers], bool]) -> Layers:
+    """Return layers that suffice and of which none can be spared; none where not even all of them suffice.
+
+    The shortest prefix is found by halving, which takes it that a longer one is no worse; then the others of its layers are left
+    out one by one, the least of them first. `suffices` is asked at most log2(n) + n + 1 times.
+
+    Args:
+        ranked: Layers, the one that gains most first; at least one.
+        suffices: Whether the network with these layers in float is good enough; with none it is not.
+    """
+    if not suffices(ranked):
+        return ()
+    misses, meets = 0, len(ranked)  # lengths of prefixes
+    while meets - misses > 1:
+        middle = (misses + meets) // 2
+        if suffices(ranked[:middle]):
+            meets = middle
+        else:
+            misses = middle
+    kept = ranked[:meets]
+    for layer in reversed(kept[:-1]):  # without the last the prefix misses, as is known
+        fewer = tuple(name for name in kept if name != layer)
+        if suffices(fewer):
+            kept = fewer
+    return kept

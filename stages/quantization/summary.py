@@ -1,0 +1,36 @@
+"""What became of a network's quantisation, in words."""
+
+from stages.artifacts import Checkpoint
+from stages.quantization.config import within
+
+NAMES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "mixed": "mixed"}
+
+
+def summarise(final: Checkpoint) -> str:
+    """Return which quantised network was kept, what each scored on the validation split, and what is in float or missing.
+
+    Args:
+        final: A quantised network.
+    """
+    quantization, quantizers = final.quantization, final.quantizers
+    assert quantization is not None and quantizers is not None
+    top1 = {name: final.metrics[f"validation_top1_{name}"] for name in NAMES if f"validation_top1_{name}" in final.metrics}
+    scores = ", ".join(f"{NAMES[name]} {value:.4f}" for name, value in top1.items())
+    sentences = [f"Validation top-1: {scores}; kept: {NAMES[quantization.kept]}."]
+    if "qat" not in top1:
+        enough = within(top1["float"] - top1["ptq"], quantization.max_drop)
+        sentences.append(f"QAT was skipped: {f'PTQ costs no more than {quantization.max_drop:g}' if enough else 'the recipe asks for none'}.")
+    named = [name for name in quantizers.kept_float if name not in quantization.searched]
+    if named:
+        sentences.append(f"In float by the recipe: {', '.join(named)}.")
+    if quantization.searched:
+        noise = {found.layer: found.noise for found in quantization.sensitivities}
+        layers = ", ".join(f"{name} ({noise[name]:.2g})" for name in quantization.searched)
+        sentences.append(
+            f"In float by the search, with {NAMES[quantization.weights]}'s weights, the most sensitive first (in brackets what each costs as INT8: "
+            f"squared error of the logits over their square): {layers}."
+        )
+    drop = top1["float"] - top1[quantization.kept]
+    if not within(drop, quantization.max_drop):
+        sentences.append(f"That is {drop:.4f} below float, where the recipe allows {quantization.max_drop:g}.")
+    return " ".join(sentences)
