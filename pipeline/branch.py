@@ -147,7 +147,7 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
 
     def build(checkpoint: Checkpoint, precision: Precision) -> Engine:
         device = target.profile.target.at(precision)
-        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, **graph_form(device)._asdict())
+        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)

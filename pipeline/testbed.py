@@ -102,7 +102,8 @@ class Testbed:
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
         form = graph_form(target)
-        shape = {**self._shape, **form._asdict(), "keep_float": self._recipe.quantize.keep_float if form.dialect != "float" else ()}
+        keep_float = self._recipe.quantize.keep_float if form.dialect != "float" else ()
+        shape = {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
         graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
         if widths:
             graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)

@@ -138,7 +138,8 @@ class OnnxGraph(Artifact):
     Attributes:
         dialect: The runtime family whose Q/DQ form the file holds; ``float`` has none.
         float_type: Of what is not quantised; input and logits are FP32 whatever it is.
-        audit: Counts of nodes, before and after simplification.
+        audit: Counts of nodes.
+        not_simplified: Why the simplified file was rejected and the exporter's kept; empty where it was not.
         parity: Agreement with the torch network on real images.
     """
 
@@ -147,6 +148,7 @@ class OnnxGraph(Artifact):
     opset: int
     image_shape: tuple[int, int, int]
     audit: dict[str, int]
+    not_simplified: str = ""
     parity: dict[str, float]
     parameters: int
     macs: int
@@ -172,6 +174,7 @@ class Engine(Artifact):
         precision: What the profile calls it; an INT8 engine's other layers are in the graph's float type.
         coverage: What the runtime made of the graph, such as INT8 and float convolutions.
         runnable: Whether the engine can be run on this machine.
+        not_simplified: As of the graph that it was built from.
     """
 
     file: str
@@ -184,6 +187,7 @@ class Engine(Artifact):
     macs: int
     coverage: dict[str, int]
     runnable: bool
+    not_simplified: str = ""
 
 
 class Latency(Record):

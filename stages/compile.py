@@ -44,4 +44,5 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         macs=graph.macs,
         coverage=coverage,
         runnable=info.present,
+        not_simplified=graph.not_simplified,
     )

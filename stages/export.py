@@ -18,8 +18,10 @@ from stages.training.batches import MEAN, STD, load_split
 
 
 @stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
-def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType) -> OnnxGraph:
-    """Export with a dynamic batch, simplify, audit, and compare with torch on the validation images.
+def export(
+    out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
+) -> OnnxGraph:
+    """Export, simplify, audit, and compare with torch on the validation images.
 
     Args:
         out_dir: Receives ``model.onnx``.
@@ -28,6 +30,7 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
         config: Opset and limits of the comparison.
         dialect: Form of the Q/DQ nodes.
         float_type: Number format of what is not quantised.
+        batch: Images that the file takes; None for any number.
 
     Raises:
         BuildError: The exporter, the simplifier or a check refuses the graph.
@@ -39,7 +42,16 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
         exported = to_export_form(network, dialect, float_type)
     meant = count_float_convolutions(network, checkpoint.quantizers)
     file = out_dir / MODEL
-    audit = write_graph(exported, checkpoint.image_shape, file, opset=config.opset, dialect=dialect, float_type=float_type, float_convolutions=meant)
+    written = write_graph(
+        exported,
+        checkpoint.image_shape,
+        file,
+        opset=config.opset,
+        batch=batch,
+        dialect=dialect,
+        float_type=float_type,
+        float_convolutions=meant,
+    )
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images)
     require_parity(parity, config)
@@ -59,7 +71,8 @@ def export(out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: Expo
         float_type=float_type,
         opset=config.opset,
         image_shape=checkpoint.image_shape,
-        audit=audit,
+        audit=written.audit,
+        not_simplified=written.not_simplified,
         parity=parity,
         parameters=count_parameters(network),
         macs=count_macs(network, checkpoint.image_shape),

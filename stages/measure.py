@@ -10,7 +10,8 @@ from profiles.schema import HardwareProfile, Precision
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.backends.kernel_profile import profile_kernels
 from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import Run, backend_of
+from stages.backends.registry import backend_of
+from stages.backends.running import Run
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
 from stages.checkpoints import WEIGHTS, load_network
 from stages.graph.exporting import MODEL

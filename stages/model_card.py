@@ -38,7 +38,8 @@ def write_model_card(
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
 Classes: {", ".join(dataset.classes)}.
-Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built for {engine.info.device}; `model.onnx` is what it was built from.
+Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built for {engine.info.device};
+`model.onnx` is what it was built from{_simplification(engine)}.
 
 ## How it was made
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}{_regulariser(decisions)}
@@ -121,6 +122,10 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
     latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
     return precision, accuracy, latency
+
+
+def _simplification(engine: Engine) -> str:
+    return f", as the exporter wrote it, since onnxsim's was rejected: {engine.not_simplified}" if engine.not_simplified else ""
 
 
 def _float_kernels(measurement: Measurement) -> str:

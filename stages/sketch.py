@@ -39,6 +39,7 @@ def sketch(
     opset: int,
     pattern: OnnxGraph | None,
     keep_float: tuple[str, ...] = (),
+    batch: int | None = None,
 ) -> OnnxGraph:
     """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
 
@@ -54,6 +55,7 @@ def sketch(
         pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
             takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
         keep_float: Globs over the layers that the recipe leaves in float.
+        batch: Images that the file takes; None for any number.
     """
     network = build_network(model, image_shape, num_classes)
     groups = find_groups(network, image_shape)
@@ -71,7 +73,7 @@ def sketch(
             audit = None  # exported below
     if audit is None:
         quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float))
-        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset)
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset, batch)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
@@ -94,12 +96,14 @@ def _export(
     quantizers: QuantizerState | None,
     float_type: FloatType,
     opset: int,
+    batch: int | None,
 ) -> dict[str, int]:
     network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
     if quantizers is None:
-        return write_graph(network, image_shape, file, opset=opset, dialect="float", float_type=float_type)
+        return write_graph(network, image_shape, file, opset=opset, batch=batch, dialect="float", float_type=float_type).audit
     assert isinstance(network, fx.GraphModule)
     calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
     exported = to_export_form(network, quantizers.dialect, float_type)
     meant = count_float_convolutions(network, quantizers)
-    return write_graph(exported, image_shape, file, opset=opset, dialect=quantizers.dialect, float_type=float_type, float_convolutions=meant)
+    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, float_convolutions=meant)
+    return written.audit

@@ -13,7 +13,7 @@ from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from stages.backends.onnxruntime_profile import SessionProfile
-from stages.backends.registry import Run
+from stages.backends.running import Run, in_batches
 from stages.errors import BuildError
 from stages.graph.exporting import INPUT
 
@@ -135,7 +135,8 @@ def _runner(session: ort.InferenceSession) -> Run:
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {INPUT: images})[0])
 
-    return run
+    batch = session.get_inputs()[0].shape[0]
+    return in_batches(run, batch) if isinstance(batch, int) else run
 
 
 def engine_options(threads: int) -> ort.SessionOptions:

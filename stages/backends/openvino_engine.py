@@ -19,7 +19,7 @@ from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from stages.backends.kernel_profile import Kernel
-from stages.backends.registry import Run
+from stages.backends.running import Run
 from stages.errors import BuildError
 from stages.graph.exporting import INPUT
 

@@ -1,16 +1,15 @@
 """Runtimes by name. A backend is an object that offers what `Backend` names."""
 
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from profiles.errors import describe
 from profiles.schema import Target
 from stages.artifacts import DeviceInfo, Dialect, FloatType
+from stages.backends.running import Run
 from stages.errors import DeviceUnavailable
 from stages.registry import resolve
 
@@ -32,10 +31,6 @@ class GraphForm(NamedTuple):
 
     dialect: Dialect
     float_type: FloatType
-
-
-Run = Callable[[np.ndarray], np.ndarray]
-"""Images (n, c, h, w) float32 to logits (n, classes) float32, on the engine."""
 
 
 class Backend(Protocol):

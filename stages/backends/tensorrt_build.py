@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+DYNAMIC = -1
+"""How the library writes a dimension of any size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -24,7 +27,7 @@ class Request:
         engine: The file to write.
         input: Name of the graph's only input.
         image_shape: (channels, height, width).
-        batch: Images per inference that kernels are chosen for, and the most that the engine takes.
+        batch: Images per inference that kernels are chosen for, and the most that the engine takes; all that it takes where the graph fixes them.
         capability: Member of the library's ``ComputeCapability`` to build for; None builds for the GPU of this machine.
     """
 
@@ -64,7 +67,7 @@ def build_engine(trt: Any, request: Request) -> dict[str, int]:
     parser = trt.OnnxParser(network, logger)  # owns the weights until the engine is built
     if not parser.parse_from_file(request.graph):
         raise Refused([str(parser.get_error(index)) for index in range(parser.num_errors)])
-    plan = builder.build_serialized_network(network, _config(trt, builder, request))
+    plan = builder.build_serialized_network(network, _config(trt, builder, network, request))
     if plan is None:
         raise Refused(logger.messages)
     Path(request.engine).write_bytes(plan)
@@ -106,13 +109,15 @@ def _takes_only(layer: Any, names: set[str]) -> bool:
     return len(inputs) > 1 and set(inputs[:2]) <= names
 
 
-def _config(trt: Any, builder: Any, request: Request) -> Any:
+def _config(trt: Any, builder: Any, network: Any, request: Request) -> Any:
     config = builder.create_builder_config()
     if request.capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, request.capability), 0)
+    fixed = network.num_inputs > 0 and network.get_input(0).shape[0] != DYNAMIC
+    fewest = request.batch if fixed else 1
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(request.input, *((images, *request.image_shape) for images in (1, request.batch, request.batch)))
+    shapes.set_shape(request.input, *((images, *request.image_shape) for images in (fewest, request.batch, request.batch)))
     config.add_optimization_profile(shapes)
     return config
 

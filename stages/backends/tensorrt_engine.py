@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from profiles.errors import ConfigError, describe
 from profiles.schema import Device, Target
 from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.registry import Run
+from stages.backends.running import Run
 from stages.backends.tensorrt_build import Request
 from stages.backends.tensorrt_run import open_plan
 from stages.errors import BuildError, DeviceUnavailable

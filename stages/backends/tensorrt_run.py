@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from profiles.errors import describe
-from stages.backends.tensorrt_build import message_logger
+from stages.backends.running import Run, in_batches
+from stages.backends.tensorrt_build import DYNAMIC, message_logger
 from stages.errors import DeviceUnavailable
 from stages.graph.exporting import INPUT, OUTPUT
 
@@ -21,6 +22,9 @@ class PlanRunner:
         plan: The serialised engine.
         device: The GPU.
         batch: The most images that the engine takes at once; more are run in turns.
+
+    Attributes:
+        dynamic: Whether it takes fewer images too.
 
     Raises:
         DeviceUnavailable: The library does not load the engine here.
@@ -35,6 +39,7 @@ class PlanRunner:
             self._engine = _deserialize(trt, plan, self._logger)
             self._context = _create_context(trt, self._engine)
         self._require(self._context is not None)
+        self.dynamic = self._engine.get_tensor_shape(INPUT)[0] == DYNAMIC
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Map images (n, c, h, w) float32 to logits (n, classes) float32."""
@@ -56,7 +61,7 @@ class PlanRunner:
             raise _unusable("the engine does not run here", self._logger.messages)
 
 
-def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> PlanRunner:
+def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> Run:
     """Load an engine on the first GPU of a compute capability.
 
     Raises:
@@ -66,7 +71,8 @@ def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> PlanRunner:
         trt = importlib.import_module(library)
     except (ImportError, OSError) as error:
         raise _unusable(f"library {library!r} cannot be imported", [str(error)]) from error
-    return PlanRunner(trt, engine.read_bytes(), _cuda_device(sm), batch)
+    runner = PlanRunner(trt, engine.read_bytes(), _cuda_device(sm), batch)
+    return runner if runner.dynamic else in_batches(runner, batch)
 
 
 def _deserialize(trt: Any, plan: bytes, logger: Any) -> Any:

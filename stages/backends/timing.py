@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from profiles.schema import Target
 from profiles.source import Record
 from stages.artifacts import Latency
-from stages.backends.registry import Run
+from stages.backends.running import Run
 
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"

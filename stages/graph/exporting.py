@@ -4,6 +4,7 @@ import copy
 import logging
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 
 from stages.artifacts import Dialect, FloatType
 from stages.errors import BuildError
-from stages.graph.audit import audit_graph, require_dialect, require_same
+from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
+from stages.training.progress import say
 
 INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
@@ -19,16 +21,37 @@ HALVED = "halved."
 """What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
 
 
+class Written(NamedTuple):
+    """What became of an exported file.
+
+    Attributes:
+        audit: Counts of its nodes.
+        not_simplified: Why onnxsim's result was rejected and the exporter's file kept; empty where it was not.
+    """
+
+    audit: dict[str, int]
+    not_simplified: str = ""
+
+
 def write_graph(
-    network: nn.Module, image_shape: tuple[int, int, int], file: Path, *, opset: int, dialect: Dialect, float_type: FloatType, float_convolutions: int = 0
-) -> dict[str, int]:
-    """Export, simplify and check a network; return the audit of the finished file.
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    file: Path,
+    *,
+    opset: int,
+    batch: int | None,
+    dialect: Dialect,
+    float_type: FloatType,
+    float_convolutions: int = 0,
+) -> Written:
+    """Export, simplify and check a network.
 
     Args:
         network: Float network, or the export form of a quantised one.
         image_shape: (channels, height, width).
         file: The .onnx file to write.
         opset: Version of the default operator set, 18-20.
+        batch: Images that the file takes; None for any number.
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and logits stay FP32.
         float_convolutions: How many convolutions of a quantised network are in float on purpose.
@@ -38,11 +61,11 @@ def write_graph(
     """
     raw = file.with_name("exported.onnx")
     export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset)
-    audit = simplify_onnx(raw, file)
+    written = simplify_onnx(raw, file, batch)
     raw.unlink()
     if dialect != "float":
         require_dialect(onnx.load(file), dialect, float_convolutions)
-    return audit
+    return written
 
 
 class HalfNetwork(nn.Module):
@@ -112,28 +135,46 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     onnx.save(model, file)
 
 
-def simplify_onnx(source: Path, file: Path) -> dict[str, int]:
-    """Simplify `source` with onnxsim, check the result by its path and return its audit.
+def simplify_onnx(source: Path, file: Path, batch: int | None) -> Written:
+    """Simplify `source` with onnxsim and check the result by its path; where it is not the same network any more, keep `source`.
+
+    Args:
+        source: The exporter's file, of a dynamic batch.
+        file: The file to write.
+        batch: Images that the file is to take; None for any number.
 
     Raises:
-        BuildError: onnxsim fails, changes Q/DQ nodes or weight types, or the checker refuses the file.
+        BuildError: The checker refuses the file, or a BatchNorm is left in it.
     """
     import onnxsim  # costs a second, and only an export pays it
 
     model = onnx.load(source)
-    before = audit_graph(model)
+    if batch is not None:
+        fix_batch(model, batch)
+    before, problem = audit_graph(model), ""
     simplified, same_outputs = onnxsim.simplify(model)
-    if not same_outputs:
-        raise BuildError(f"onnxsim changed the outputs of {source.name}")
-    after = audit_graph(simplified)
-    require_same(before, after)
+    try:
+        if not same_outputs:
+            raise BuildError("the simplification changed the outputs")
+        require_same(before, audit_graph(simplified))
+    except BuildError as error:
+        simplified, problem = model, str(error)
+        say(f"onnxsim is not used: {problem}")
+    require_folded(simplified)
     del simplified.metadata_props[:]
     onnx.save(simplified, file)
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except onnx.checker.ValidationError as error:
         raise BuildError(f"the ONNX checker refuses the exported graph: {error}") from error
-    return after
+    return Written(audit_graph(simplified), problem)
+
+
+def fix_batch(model: onnx.ModelProto, batch: int) -> None:
+    """Write a number of images in place of the dynamic batch of the input; shapes that follow from it are inferred anew."""
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
+    del model.graph.value_info[:]
 
 
 def set_metadata(file: Path, metadata: dict[str, str]) -> None:

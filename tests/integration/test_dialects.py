@@ -1,13 +1,18 @@
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 
+from stages.artifacts import Dialect
+from stages.backends.onnxruntime_engine import open_graph
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_same
 from stages.graph.config import ExportConfig
+from stages.graph.exporting import MODEL, simplify_onnx
 from stages.graph.parity import compare, require_parity
 from stages.models.config import ModelConfig
 from stages.pruning.groups import WidthPlan
@@ -73,3 +78,33 @@ def test_parity_sees_a_network_that_was_exported_wrongly() -> None:
     assert right["agreement"] == 1
     with pytest.raises(BuildError, match="does not follow the torch network"):
         require_parity(wrong, config)
+
+
+@pytest.mark.parametrize("dialect", ["float", "ort"])
+def test_a_file_of_a_fixed_batch_takes_any_number_of_images_through_its_run(graphs: dict[str, Path], store: Store, dialect: Dialect) -> None:
+    shape = {"model": ModelConfig(name="resnet8", options={"width": 16}), "image_shape": (1, 16, 16), "num_classes": 10, "plan": WidthPlan(), "opset": 20}
+    fixed = store.run(sketch, **shape, dialect=dialect, float_type="fp32", pattern=None, batch=4)
+    assert onnx.load(fixed.folder / MODEL).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+    images = np.random.default_rng(0).standard_normal((9, 1, 16, 16)).astype(np.float32)
+    expected = open_graph(graphs[dialect])(images)
+    found = open_graph(fixed.folder / MODEL)(images)
+    assert found.shape == (9, 10)
+    assert np.abs(found - expected).max() <= 0.01 * np.abs(expected).max()
+
+
+def test_a_simplification_that_folds_a_convolution_is_rejected_and_the_exporters_file_kept(graphs: dict[str, Path], tmp_path: Path) -> None:
+    model = onnx.load(graphs["ort"])
+    constants = {"constant": np.ones((1, 1, 1, 10), np.float32), "kernel": np.ones((1, 1, 1, 1), np.float32), "flat": np.array([1, 10])}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.extend(
+        [  # of constants: a simplifier computes it
+            helper.make_node("Conv", ["constant", "kernel"], ["convolved"]),
+            helper.make_node("Reshape", ["convolved", "flat"], ["reshaped"]),
+            helper.make_node("Add", ["before", "reshaped"], ["logits"]),
+        ]
+    )
+    onnx.save(model, tmp_path / "exported.onnx")
+    written = simplify_onnx(tmp_path / "exported.onnx", tmp_path / MODEL, None)
+    assert written.not_simplified == "the simplification changed the graph: Conv 10 -> 9"
+    assert written.audit == audit_graph(model) == audit_graph(onnx.load(tmp_path / MODEL))

@@ -1,0 +1,25 @@
+"""Running an engine: any number of images, even where its batch is fixed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Images (n, c, h, w) float32 to logits (n, classes) float32, on an engine."""
+
+
+def in_batches(run: Run, batch: int) -> Run:
+    """Return a run that takes any number of images: in parts of `batch`, the last filled up with its last image.
+
+    Args:
+        run: Takes exactly `batch` images.
+        batch: Images per inference.
+    """
+
+    def run_all(images: np.ndarray) -> np.ndarray:
+        missing = -len(images) % batch
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+        parts = [run(filled[first : first + batch]) for first in range(0, len(filled), batch)]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[: len(images)]
+
+    return run_all
