@@ -4,7 +4,7 @@ import os
 import platform
 from collections import Counter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -12,11 +12,12 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from profiles.errors import ConfigError, describe
-from profiles.schema import Isa, Target
+from profiles.schema import Target
 from stages.artifacts import DeviceInfo
+from stages.backends.machine import read_cpu
 from stages.backends.registry import Run
 from stages.errors import BuildError
-from stages.graph.exporting import INPUT
+from stages.graph.names import INPUT
 
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
 """Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
@@ -46,10 +47,10 @@ class OnnxRuntimeBackend:
 
         Only ``host`` is measured: a CPU that runs the same instructions, and even one of the same name, may be clocked or cooled otherwise.
         """
-        name, flags = _cpu()
+        name, isa = read_cpu()
         return DeviceInfo(
             device=name if target.device.is_host else target.device.name,
-            isa=tuple(flag for flag in get_args(Isa) if flag in flags) if target.device.is_host else target.device.isa,
+            isa=isa if target.device.is_host else target.device.isa,
             cores=os.cpu_count() or 1,
             system=f"{platform.system()} {platform.machine()}",
             runtime=target.runtime,
@@ -136,16 +137,6 @@ def _options(threads: int) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads of one engine would slow the next one down
     options.log_severity_level = 3  # a saved graph is meant for this machine only: no warning about that
     return options
-
-
-def _cpu() -> tuple[str, set[str]]:
-    """Return the CPU's name and instruction flags, from /proc/cpuinfo where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor() or platform.machine(), {"asimd"} if platform.machine() in {"arm64", "aarch64"} else set()
-    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    return named.get("model name", platform.machine()), set(named.get("flags", named.get("Features", "")).split())
 
 
 backend = OnnxRuntimeBackend()

@@ -10,7 +10,7 @@ import torch
 from profiles.errors import describe
 from stages.backends.tensorrt_build import message_logger
 from stages.errors import DeviceUnavailable
-from stages.graph.exporting import INPUT, OUTPUT
+from stages.graph.names import INPUT, OUTPUT
 
 
 class PlanRunner:

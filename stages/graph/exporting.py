@@ -12,8 +12,8 @@ from torch import nn
 from stages.artifacts import Dialect
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_same
+from stages.graph.names import INPUT, OUTPUT
 
-INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
 
 

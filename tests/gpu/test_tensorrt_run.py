@@ -9,9 +9,10 @@ import pytest
 from profiles.loader import load_profile
 from profiles.schema import Target
 from stages.artifacts import Dialect, OnnxGraph
+from stages.backends.machine import list_gpus
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import Run, backend_of
-from stages.backends.tensorrt_engine import RTX_CAPABILITIES, list_gpus
+from stages.backends.tensorrt_engine import RTX_CAPABILITIES
 from stages.errors import DeviceUnavailable
 from stages.graph.exporting import MODEL
 from stages.models.config import ModelConfig
