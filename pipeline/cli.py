@@ -1,4 +1,4 @@
-"""The command line: `bonsai run`, `characterize`, `list`, `schema`, `serve`, `verify`.
+"""The command line: `bonsai run`, `characterize`, `layout`, `list`, `schema`, `serve`, `verify`.
 
 Everything heavy is imported by the command that needs it, so that help and typing errors cost nothing.
 """
@@ -36,6 +36,12 @@ class Listing(StrEnum):
     backends = "backends"
 
 
+class Layout(StrEnum):
+    """How `bonsai run --layout` and `bonsai layout` can lay out a package."""
+
+    triton = "triton"
+
+
 class Described(StrEnum):
     """What `bonsai schema` can describe."""
 
@@ -53,6 +59,9 @@ def run(
     ] = None,
     store: StoreOption = Path("artifacts"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")] = None,
+    layout: Annotated[
+        Layout | None, typer.Option("--layout", help="Lay each package out for a server too, in a folder of this name beside them.", metavar="triton")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
@@ -66,10 +75,15 @@ def run(
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
+    from pipeline.publish import LAYOUTS
+    from stages.delivery.triton import require_servable
     from stages.errors import GateMissed
     from stages.store import Store
 
     show_progress()
+    if layout is not None:
+        for target in load(recipe, profile, overrides)[1]:
+            require_servable(target.target.runtime)
     if dry_run:
         show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
         return
@@ -78,7 +92,11 @@ def run(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
         raise typer.Exit(130) from None
-    show_packages(packages, out or store / "packages", as_json=as_json)
+    finished = out or store / "packages"
+    models = [LAYOUTS[layout.value](finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
+    show_packages(packages, finished, as_json=as_json)
+    for model in [] if as_json else models:
+        typer.echo(model)
     missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
     if missed:
         raise GateMissed("; ".join(missed))
@@ -140,15 +158,34 @@ def serve(store: StoreOption = Path("artifacts")) -> None:
 
 
 @app.command()
-def verify(package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")]) -> None:
-    """Check a package on this machine: files, runtime, and the engine against its golden results.
+def verify(
+    package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
+    require_run: Annotated[bool, typer.Option("--require-run", help="Fail with code 5 where the engine's device is not here, so that it cannot run.")] = False,
+) -> None:
+    """Check a package on this machine: files, machine, runtime, and the engine against its golden results.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
     """
-    from stages.package import verify_package
+    from stages.delivery.verification import verify_package
 
-    for line in verify_package(package):
+    for line in verify_package(package, require_run=require_run):
         typer.echo(line)
+
+
+@app.command("layout")
+def lay_out(
+    layout: Annotated[Layout, typer.Argument(help="For which server.")],
+    packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE")],
+    out: Annotated[Path, typer.Option("--out", help="The model repository.", metavar="DIR")] = Path("models"),
+) -> None:
+    """Lay finished packages out for a server: models of a Triton model repository, without running anything again.
+
+    Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu, then: tritonserver --model-repository models
+    """
+    from pipeline.publish import LAYOUTS
+
+    for package in packages:
+        typer.echo(LAYOUTS[layout.value](package, out))
 
 
 def main() -> NoReturn:

@@ -1,23 +1,48 @@
-"""Putting a finished package under its name."""
+"""Putting a finished package under its name, and laying it out for a server."""
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from stages.delivery.contents import FOLDER, read_intact
+from stages.delivery.triton import require_servable, write_model
 from stages.locks import hold
-from stages.package import FOLDER, Package
+
+if TYPE_CHECKING:
+    from stages.package import Package
 
 
-def publish(finished: Package, packages: Path) -> Path:
-    """Copy a package to ``packages/<name>``, replacing an older one, and return the folder.
+def publish(finished: "Package", packages: Path) -> Path:
+    """Copy a package to ``packages/<name>``, replacing an older one, and return the folder."""
+    return _replace(packages / finished.name, lambda fresh: shutil.copytree(finished.folder / FOLDER, fresh, dirs_exist_ok=True))
 
-    The copy is made beside its place and moved there by renames: a reader never sees half a package.
+
+def lay_out_triton(package: Path, repository: Path) -> Path:
+    """Write a package as ``repository/<name>``, a model of a Triton model repository, replacing an older one, and return the folder.
+
+    Raises:
+        VerificationError: The package is not as it was made.
+        ConfigError: Triton does not run engines of its runtime.
     """
-    final, fresh, old = (packages / name for name in (finished.name, f".new-{finished.name}", f".old-{finished.name}"))
-    with hold(packages / f".lock-{finished.name}", wait=True):
+    manifest = read_intact(package)
+    require_servable(manifest.engine.runtime)
+    return _replace(repository / manifest.name, lambda fresh: write_model(package, manifest, fresh))
+
+
+LAYOUTS = {"triton": lay_out_triton}
+"""By name, what lays out the package of the first folder below the second one."""
+
+
+def _replace(final: Path, write: Callable[[Path], object]) -> Path:
+    """Fill a folder beside its place and move it there by renames: a reader never sees half of it."""
+    fresh, old = (final.with_name(f".{state}-{final.name}") for state in ("new", "old"))
+    with hold(final.with_name(f".lock-{final.name}"), wait=True):
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(finished.folder / FOLDER, fresh)
+        fresh.mkdir()
+        write(fresh)
         if final.exists():
             os.replace(final, old)
         os.replace(fresh, final)

@@ -27,10 +27,11 @@ from pipeline.deployments import FLOW
 from pipeline.local_server import STORE_VARIABLE, run_lock
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
+from stages.delivery.contents import CARD
+from stages.delivery.contents import FOLDER as PACKAGE
 from stages.locks import hold
 from stages.model_card import HEADER, row_cells
-from stages.package import CARD, Package
-from stages.package import FOLDER as PACKAGE
+from stages.package import Package
 from stages.store import Step, Store
 from stages.training.progress import logger
 

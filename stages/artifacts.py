@@ -155,7 +155,11 @@ class OnnxGraph(Artifact):
 
 
 class DeviceInfo(Record):
-    """The machine and library that a figure was measured with."""
+    """The machine and library that a figure was measured with.
+
+    Attributes:
+        driver: Version of the GPU's driver; None for a CPU, and where the GPU is not here.
+    """
 
     device: str
     isa: tuple[str, ...]
@@ -163,6 +167,7 @@ class DeviceInfo(Record):
     system: str
     runtime: str
     runtime_version: str
+    driver: str | None = None
     present: bool
 
 

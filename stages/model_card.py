@@ -5,6 +5,8 @@ import json
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
+from stages.delivery.compatibility import Compatibility
+from stages.delivery.licences import licence_notes
 from stages.measurements import Gate, Measurement, Row
 from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
@@ -13,7 +15,14 @@ HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k
 
 
 def write_model_card(
-    name: str, engine: Engine, measurement: Measurement, final: Checkpoint, dataset: Dataset, profile: HardwareProfile, decisions: Decisions
+    name: str,
+    engine: Engine,
+    measurement: Measurement,
+    final: Checkpoint,
+    dataset: Dataset,
+    profile: HardwareProfile,
+    decisions: Decisions,
+    compatibility: Compatibility,
 ) -> str:
     """Return what someone who receives the package must know."""
     passed = all(gate.passed for gate in measurement.gates)
@@ -38,8 +47,9 @@ def write_model_card(
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
 Classes: {", ".join(dataset.classes)}.
-Engine `{engine.file}` for {engine.runtime} {engine.info.runtime_version}, built for {engine.info.device};
-`model.onnx` is what it was built from{_simplification(engine)}.
+Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
+`model.onnx`, what it was built from{_simplification(engine)}, is portable. After every copy: `sha256sum --check SHA256SUMS`, and on the device
+`bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's logits with `golden.safetensors`.
 
 ## How it was made
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}{_regulariser(decisions)}
@@ -53,7 +63,7 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
 
 ## Licences
-Data: {dataset.licence}. Weights: trained from scratch on these data alone.
+{licence_notes(dataset, final.model, engine.runtime)}
 """
 
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tiny_package import make_package
 
 from stages.artifacts import Dataset
 from stages.data.config import DataConfig
@@ -47,3 +48,14 @@ def small_model() -> ModelConfig:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Store(tmp_path_factory.mktemp("digits")).run(prepare, data=DataConfig(name="digits", options={"size": 16}), content="")
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("sealed"))
+
+
+@pytest.fixture
+def package(sealed: Path, tmp_path: Path) -> Path:
+    """A copy of a tiny package, to break."""
+    return shutil.copytree(sealed, tmp_path / "package")

@@ -2,12 +2,11 @@
 
 import os
 import platform
-from pathlib import Path
-from typing import get_args
 
 from profiles.errors import ConfigError, describe
-from profiles.schema import Isa, Target
+from profiles.schema import Target
 from stages.artifacts import DeviceInfo
+from stages.backends.machine import read_cpu
 
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
 """Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""
@@ -18,10 +17,10 @@ def describe_cpu(target: Target, runtime_version: str) -> DeviceInfo:
 
     Only ``host`` is measured: a CPU that runs the same instructions, and even one of the same name, may be clocked or cooled otherwise.
     """
-    name, flags = _cpu()
+    name, isa = read_cpu()
     return DeviceInfo(
         device=name if target.device.is_host else target.device.name,
-        isa=tuple(flag for flag in get_args(Isa) if flag in flags) if target.device.is_host else target.device.isa,
+        isa=isa if target.device.is_host else target.device.isa,
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         runtime=target.runtime,
@@ -50,13 +49,3 @@ def require_cpu(target: Target) -> None:
 def weight_bits_on(info: DeviceInfo) -> int:
     """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
     return 8 if FULL_ACCUMULATION & set(info.isa) else 7
-
-
-def _cpu() -> tuple[str, set[str]]:
-    """Return the CPU's name and instruction flags, from /proc/cpuinfo where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor() or platform.machine(), {"asimd"} if platform.machine() in {"arm64", "aarch64"} else set()
-    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    return named.get("model name", platform.machine()), set(named.get("flags", named.get("Features", "")).split())

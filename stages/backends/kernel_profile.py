@@ -14,7 +14,7 @@ import numpy as np
 
 from profiles.schema import Target
 from stages.backends.registry import Backend, backend_of
-from stages.graph.exporting import INPUT
+from stages.graph.names import INPUT
 from stages.measurements import KernelShare
 
 RUNS = 200

@@ -15,7 +15,7 @@ from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from stages.backends.onnxruntime_profile import SessionProfile
 from stages.backends.running import Run, in_batches
 from stages.errors import BuildError
-from stages.graph.exporting import INPUT
+from stages.graph.names import INPUT
 
 PROVIDERS = ["CPUExecutionProvider"]
 ORT_ERRORS = (

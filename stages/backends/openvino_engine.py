@@ -21,7 +21,7 @@ from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from stages.backends.kernel_profile import Kernel
 from stages.backends.running import Run
 from stages.errors import BuildError
-from stages.graph.exporting import INPUT
+from stages.graph.names import INPUT
 
 DEVICE = "CPU"
 INTEGERS = {"u8", "i8"}

@@ -7,22 +7,22 @@ process of its own (`tensorrt_build.py`), and only running an engine brings the 
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from profiles.errors import ConfigError, describe
 from profiles.schema import Device, Target
 from stages.artifacts import DeviceInfo, FloatType
+from stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
 from stages.backends.running import Run
 from stages.backends.tensorrt_build import Request
 from stages.backends.tensorrt_run import open_plan
 from stages.errors import BuildError, DeviceUnavailable
-from stages.graph.exporting import INPUT
+from stages.graph.names import INPUT
 
 BUILD_SECONDS = 600.0
 """A build that takes longer is ended."""
@@ -30,14 +30,6 @@ BUILD_FILE = Path(__file__).with_name("tensorrt_build.py")
 TURING = "7.5"
 RTX_CAPABILITIES = (TURING, "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT for RTX builds for."""
-
-
-class Gpu(NamedTuple):
-    """A GPU in this machine, as the driver describes it."""
-
-    name: str
-    sm: str
-    uuid: str
 
 
 class TensorRTBackend:
@@ -72,6 +64,7 @@ class TensorRTBackend:
             system=f"{platform.system()} {platform.machine()}",
             runtime=target.runtime,
             runtime_version=metadata.version(self.package),
+            driver=nvidia_driver() if gpu else None,
             present=gpu is not None,
         )
 
@@ -177,21 +170,7 @@ def find_gpu(target: Target) -> Gpu | None:
 
 def is_model(gpu: Gpu, device: Device) -> bool:
     """Return whether `gpu` bears the device's very name: an A10 is no A10G, an L4 no L40S, a desktop's RTX 4090 no laptop's."""
-    return gpu.sm == device.sm and gpu.name.removeprefix("NVIDIA ") == device.name.removeprefix("NVIDIA ")
-
-
-def list_gpus() -> tuple[Gpu, ...]:
-    """Return the NVIDIA GPUs of this machine, in the driver's order; none where the driver's tool is missing or fails."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    listing = subprocess.run([tool, "--query-gpu=name,compute_cap,uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False)
-    return parse_gpus(listing.stdout) if listing.returncode == 0 else ()
-
-
-def parse_gpus(listing: str) -> tuple[Gpu, ...]:
-    """Read nvidia-smi's lines ``name, compute capability, uuid``."""
-    return tuple(Gpu(*line.rsplit(", ", 2)) for line in listing.splitlines() if line.strip())
+    return gpu.sm == device.sm and plain_name(gpu.name) == plain_name(device.name)
 
 
 def _run_builder(request: Request, environment: dict[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from profiles.errors import describe
 from stages.backends.running import Run, in_batches
 from stages.backends.tensorrt_build import DYNAMIC, message_logger
 from stages.errors import DeviceUnavailable
-from stages.graph.exporting import INPUT, OUTPUT
+from stages.graph.names import INPUT, OUTPUT
 
 
 class PlanRunner:

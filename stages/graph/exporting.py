@@ -13,9 +13,9 @@ from torch import nn
 from stages.artifacts import Dialect, FloatType
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
+from stages.graph.names import INPUT, OUTPUT
 from stages.training.progress import say
 
-INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
 HALVED = "halved."
 """What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""

@@ -9,10 +9,11 @@ import pytest
 from profiles.loader import load_profile
 from profiles.schema import Precision, Target
 from stages.artifacts import OnnxGraph
+from stages.backends.machine import list_gpus
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of, graph_form
 from stages.backends.running import Run
-from stages.backends.tensorrt_engine import RTX_CAPABILITIES, list_gpus
+from stages.backends.tensorrt_engine import RTX_CAPABILITIES
 from stages.errors import DeviceUnavailable
 from stages.graph.exporting import MODEL
 from stages.models.config import ModelConfig

@@ -1,0 +1,139 @@
+"""What is in a package: its files, and the manifest that lists them and says what a stranger must know."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from profiles.errors import describe
+from profiles.schema import HardwareProfile, Precision
+from profiles.source import Record
+from stages.artifacts import DeviceInfo, Dialect, sha256_file
+from stages.delivery.compatibility import Compatibility
+from stages.delivery.golden import GOLDEN, GoldenSource
+from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_sums, write_sums
+from stages.errors import VerificationError
+from stages.lineage import Ancestor
+from stages.manifest import MANIFEST
+from stages.measurements import Gate, Row
+
+FOLDER = "package"
+"""Name of a package in the artifact of the stage that makes it."""
+CARD, FIGURE = "MODEL_CARD.md", "training.svg"
+
+
+SCHEMA: Literal[2] = 2
+
+
+class PackagedEngine(Record):
+    """The engine of a package.
+
+    Attributes:
+        file: Its name in the package.
+        graph: Name of the ONNX file that it was built from.
+        coverage: What the runtime made of the graph, such as INT8 and float convolutions.
+        run_here: Whether it was run where it was built.
+    """
+
+    file: str
+    graph: str
+    runtime: str
+    precision: Precision
+    dialect: Dialect
+    image_shape: tuple[int, int, int]
+    coverage: dict[str, int]
+    run_here: bool
+
+
+class PackageManifest(Record):
+    """``manifest.json`` of a package.
+
+    Attributes:
+        golden: What gave the golden logits.
+        files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
+        device: The machine that built the engine.
+        tools: Versions that it was built with.
+        metrics: The result table.
+    """
+
+    schema_version: Literal[2] = SCHEMA
+    name: str
+    engine: PackagedEngine
+    compatibility: Compatibility
+    golden: GoldenSource
+    files: dict[str, str] = {}
+    device: DeviceInfo
+    tools: dict[str, str]
+    recipe: dict[str, Any]
+    profile: HardwareProfile
+    classes: tuple[str, ...]
+    decisions: dict[str, Any]
+    metrics: tuple[Row, ...]
+    gates: tuple[Gate, ...]
+    lineage: tuple[Ancestor, ...]
+
+
+def seal(folder: Path, manifest: PackageManifest) -> None:
+    """Write the manifest with the sums of the files that are there, then ``SHA256SUMS`` over these and the manifest."""
+    whole = manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in sorted(list_files(folder) - {MANIFEST})}})
+    (folder / MANIFEST).write_text(whole.model_dump_json(indent=2), encoding="utf-8")
+    write_sums(folder)
+
+
+def read_intact(folder: Path) -> PackageManifest:
+    """Return the manifest of a package whose files are all as they were sealed.
+
+    Raises:
+        VerificationError: The first thing that differs.
+    """
+    manifest = _read_manifest(folder)
+    sums = read_sums(folder)
+    for name in sorted((sums.keys() | manifest.files.keys()) - {MANIFEST}):
+        if sums.get(name) != manifest.files.get(name):
+            raise VerificationError(
+                describe(
+                    f"{name}: {SUMS} and {MANIFEST} disagree",
+                    given=f"{sums.get(name, 'not listed')} in {SUMS}",
+                    allowed=f"{manifest.files.get(name, 'not listed')}, as in {MANIFEST}",
+                    fix=CHANGED,
+                )
+            )
+    _require_listed((MANIFEST,), sums, SUMS)
+    _require_listed((manifest.engine.file, manifest.engine.graph, GOLDEN), manifest.files, MANIFEST)
+    require_sums(folder, sums)
+    return manifest
+
+
+def _require_listed(names: tuple[str, ...], listed: Mapping[str, str], place: str) -> None:
+    """Check that what is read later is among the files whose sums are checked."""
+    for name in names:
+        if name not in listed:
+            raise VerificationError(describe(f"{name}: not listed in {place}", given=sorted(listed), allowed=f"a list with {name}", fix=CHANGED))
+
+
+def _read_manifest(folder: Path) -> PackageManifest:
+    if not (folder / MANIFEST).is_file():
+        raise VerificationError(
+            describe(
+                f"{folder}: no package, for it has no {MANIFEST}", given=folder, allowed="a package", fix="give the folder that `bonsai run` names at its end"
+            )
+        )
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or not even a text
+        raise VerificationError(describe(f"{MANIFEST}: not valid JSON; the file was changed", given=error, allowed="JSON", fix=CHANGED)) from error
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if version != SCHEMA:
+        raise VerificationError(
+            describe(
+                f"{folder}: no package manifest that this version of bonsai reads",
+                given=f"schema {version}",
+                allowed=f"schema {SCHEMA}",
+                fix="verify it with the bonsai that made it, or run `bonsai run` again",
+            )
+        )
+    try:
+        return PackageManifest.model_validate(facts)
+    except ValueError as error:
+        problem, key = f"{MANIFEST}: incomplete; the file was changed", str(error).splitlines()[1]
+        raise VerificationError(describe(problem, given=key, allowed="the manifest as it was written", fix=CHANGED)) from error

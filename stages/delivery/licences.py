@@ -1,0 +1,30 @@
+"""What the parts of a package may be used for, in so far as Bonsai knows."""
+
+from stages.artifacts import Dataset
+from stages.models.config import ModelConfig
+
+BONSAI = "Apache-2.0"
+NVIDIA = "NVIDIA's software licence agreement for TensorRT (proprietary, it comes with the library)"
+RUNTIMES = {"onnxruntime": "MIT", "tensorrt": NVIDIA, "tensorrt-rtx": NVIDIA}
+"""Licence of the library that runs the engine, by runtime."""
+
+
+def licence_notes(dataset: Dataset, model: ModelConfig, runtime: str) -> str:
+    """Return a list in Markdown.
+
+    Args:
+        dataset: What the network was trained on, and where the golden images are from.
+        model: The network.
+        runtime: What runs the engine.
+    """
+    weights = "trained from scratch on these data alone"
+    if ":" in model.name:
+        weights = f"trained on these data from what `{model.name}`, code of the user's own, begins with: under which licence that is, Bonsai cannot know"
+    return "\n".join(
+        [
+            f"- Data (`{dataset.name}`; the golden images are some of them): {dataset.licence}",
+            f"- Weights: {weights}",
+            f"- Runtime that the engine needs, not in the package: {runtime}, {RUNTIMES.get(runtime, 'see its own licence')}",
+            f"- Bonsai, which made the package and is not in it: {BONSAI}",
+        ]
+    )

@@ -1,0 +1,45 @@
+"""Runs an engine in a process of its own: a `Request` as JSON on stdin, the answer as JSON on the last line of stdout.
+
+An engine is native code or drives native code: what it does to its process must not be done to the one that judges it. Of Bonsai only the
+engine's own backend is imported.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from profiles.errors import BonsaiError
+from profiles.schema import Target
+from profiles.source import Record
+from stages.backends.registry import backend_of
+from stages.delivery.golden import read_golden
+
+
+class Request(Record):
+    """What to run.
+
+    Attributes:
+        package: Folder with the golden images.
+        engine: Name of the engine in it, whose checksum was found right.
+    """
+
+    package: Path
+    engine: str
+    target: Target
+
+
+def main() -> None:
+    """Answer one request: ``logits`` of the golden images, or why they cannot be had: ``refused``."""
+    request = Request.model_validate_json(sys.stdin.read())
+    images, _ = read_golden(request.package)
+    answer: dict[str, object]
+    try:
+        run = backend_of(request.target).open_engine(request.package / request.engine, request.target)
+        answer = {"logits": [run(image[None])[0].tolist() for image in images]}
+    except BonsaiError as error:
+        answer = {"refused": str(error)}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Checks a package on the machine it is on: files, machine, runtime, and the engine against its golden results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiles.errors import describe
+from stages.backends.machine import this_machine
+from stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
+from stages.delivery.contents import PackageManifest, read_intact
+from stages.delivery.golden import TOLERANCE, largest_difference, read_golden
+from stages.delivery.probe import Request
+from stages.delivery.sums import CHANGED, SUMS
+from stages.errors import DeviceUnavailable, VerificationError
+
+PROBE = "stages.delivery.probe"
+PROBE_SECONDS = 300.0
+"""An engine that takes longer to load and to run three images is ended; TensorRT for RTX compiles its kernels on the device."""
+
+
+def verify_package(folder: Path, *, require_run: bool = False) -> list[str]:
+    """Check a package on the machine it is on and return what was checked, line by line.
+
+    No byte of the engine is interpreted before its checksum is found right, and it is loaded in a process of its own.
+
+    Args:
+        folder: The package.
+        require_run: Whether it is an error where the engine cannot be run because its device is not here.
+
+    Raises:
+        VerificationError: The first thing that differs.
+        DeviceUnavailable: The engine's runtime is not installed here, or its device is not here and `require_run` is set.
+    """
+    manifest = read_intact(folder)
+    needed, here = manifest.compatibility, this_machine()
+    checked = [f"files: {len(manifest.files) + 1} files have the sha256 of {SUMS} and of the manifest, and there is no other"]
+    absence = find_absence(needed, here)
+    if absence is not None:
+        if require_run:
+            raise DeviceUnavailable(describe("the engine cannot be run here", given=absence, allowed=needed.sentence, fix="run this on the device"))
+        return [*checked, f"built, not run: {absence}", f"not checked: that this machine has {needed.sentence}; the golden logits"]
+    for difference in list_differences(needed, here):
+        raise VerificationError(difference)
+    version = _installed(needed)
+    wrong_version = runtime_difference(needed, version)
+    if wrong_version is not None:
+        raise VerificationError(wrong_version)
+    images, largest = _compare_golden(folder, manifest)
+    return [
+        *checked,
+        f"machine: has {needed.sentence}",
+        f"engine: in a process of its own, {needed.runtime} {version} gives the golden logits of {images} images"
+        f" (largest difference {largest:.1e}, at most {TOLERANCE:.0%}; golden by {manifest.golden})",
+    ]
+
+
+def _installed(needed: Compatibility) -> str:
+    try:
+        return metadata.version(needed.runtime)
+    except metadata.PackageNotFoundError:
+        wanted = f"{needed.runtime}{needed.runtime_versions}"
+        raise DeviceUnavailable(
+            describe(f"runtime {needed.runtime!r} is not installed", given="no such package", allowed=wanted, fix=f"pip install '{wanted}'")
+        ) from None
+
+
+def _compare_golden(folder: Path, manifest: PackageManifest) -> tuple[int, float]:
+    """Return how many golden images were run, and by how much a logit differs at most."""
+    engine, (images, expected) = manifest.engine.file, read_golden(folder)
+    found = _run_probe(Request(package=folder.resolve(), engine=engine, target=manifest.profile.target))
+    if found.shape != expected.shape:
+        raise VerificationError(describe(f"{engine}: gives another shape of logits", given=found.shape, allowed=expected.shape, fix=CHANGED))
+    largest = largest_difference(found, expected)
+    if not largest <= TOLERANCE:  # so that NaN is refused too
+        raise VerificationError(
+            describe(
+                f"{engine}: golden logits differ",
+                given=f"{largest:.1%} of the largest logit",
+                allowed=f"at most {TOLERANCE:.0%} (golden by {manifest.golden})",
+                fix="do not use the engine here: let Bonsai build one for this machine and runtime",
+            )
+        )
+    return len(images), largest
+
+
+def _run_probe(request: Request) -> np.ndarray:
+    """Return the logits that the engine gives in a process of its own.
+
+    Raises:
+        VerificationError: It does not load, crashes its process, or takes more than `PROBE_SECONDS`.
+    """
+    allowed, fix = "an engine that runs on this machine", "build the engine again on this machine with this runtime"
+    try:
+        process = subprocess.run(
+            [sys.executable, "-P", "-m", PROBE],
+            input=request.model_dump_json(),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the same code as here
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        problem = f"{request.engine}: its process did not answer and was ended"
+        raise VerificationError(describe(problem, given=f"more than {PROBE_SECONDS:g} s", allowed=allowed, fix=fix)) from None
+    if process.returncode != 0:
+        last_words = process.stderr.strip().splitlines()[-1:] or ["it left no message"]
+        raise VerificationError(describe(f"{request.engine}: {_ending(process.returncode)}", given=last_words[0], allowed=allowed, fix=fix))
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
+    if "refused" in answer:
+        raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
+    return np.asarray(answer["logits"], dtype=np.float32)
+
+
+def _ending(code: int) -> str:
+    """Return how a process ended: by a signal where its code is negative."""
+    return f"its process was ended by {signal.Signals(-code).name}" if code < 0 else f"its process ended with code {code}"

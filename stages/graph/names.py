@@ -1,0 +1,3 @@
+"""Names in every ONNX file that Bonsai writes; apart from `exporting.py`, because running an engine needs no torch."""
+
+INPUT, OUTPUT = "input", "logits"

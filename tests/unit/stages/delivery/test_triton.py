@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tiny_package import CLASSES, needs, reseal
+from tritonclient.grpc import model_config_pb2 as triton
+
+from pipeline.publish import lay_out_triton
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from stages.artifacts import sha256_file
+from stages.delivery.contents import read_intact
+from stages.errors import VerificationError
+
+
+def parsed(model: Path) -> triton.ModelConfig:
+    """Read a config as Triton does; an unknown field or a wrong type raises."""
+    return text_format.Parse((model / "config.pbtxt").read_text(), triton.ModelConfig())
+
+
+def make_tensorrt(package: Path) -> None:
+    """Let the package say that TensorRT built it; the layout copies the plan and never reads it."""
+    (package / "engine.onnx").rename(package / "engine.plan")
+
+    def edit(facts: dict[str, object]) -> None:
+        facts["engine"] |= {"file": "engine.plan", "runtime": "tensorrt"}  # type: ignore[operator]
+        facts["compatibility"] = needs("t4", device="Tesla T4").model_dump()
+        facts["profile"] = load_profile("t4").model_dump(mode="json")
+
+    reseal(package, edit)
+
+
+def test_an_onnxruntime_package_is_served_from_its_portable_graph(package: Path, tmp_path: Path) -> None:
+    model = lay_out_triton(package, tmp_path / "models")
+    assert model == tmp_path / "models" / "tiny--local-cpu"
+    assert {file.relative_to(model).as_posix() for file in model.rglob("*") if file.is_file()} == {
+        "config.pbtxt",
+        "labels.txt",
+        "MODEL_CARD.md",
+        "1/model.onnx",
+    }
+    assert sha256_file(model / "1" / "model.onnx") == read_intact(package).files["model.onnx"]
+    config = parsed(model)
+    assert (config.name, config.platform, config.max_batch_size) == (model.name, "onnxruntime_onnx", 1)
+    assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [("input", triton.TYPE_FP32, [1, 8, 8])]
+    assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.output] == [("logits", triton.TYPE_FP32, [3])]
+    assert [(group.kind, group.count) for group in config.instance_group] == [(triton.ModelInstanceGroup.KIND_CPU, 1)]
+    assert not config.HasField("dynamic_batching")
+    assert config.parameters["intra_op_thread_count"].string_value == "1"
+
+
+def test_the_labels_are_the_classes_in_their_order(package: Path, tmp_path: Path) -> None:
+    model = lay_out_triton(package, tmp_path / "models")
+    assert (model / parsed(model).output[0].label_filename).read_text().splitlines() == list(CLASSES)
+
+
+def test_a_tensorrt_package_is_served_from_the_very_bytes_of_its_engine(package: Path, tmp_path: Path) -> None:
+    make_tensorrt(package)
+    model = lay_out_triton(package, tmp_path / "models")
+    assert (model / "1" / "model.plan").read_bytes() == (package / "engine.plan").read_bytes()
+    config = parsed(model)
+    assert (config.platform, config.max_batch_size, config.HasField("dynamic_batching")) == ("tensorrt_plan", 32, True)
+    assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_GPU
+    assert "tensorrt ==10.3.0" in (model / "config.pbtxt").read_text().splitlines()[0]
+
+
+def test_a_layout_replaces_an_older_one_and_leaves_nothing_beside_it(package: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    model = lay_out_triton(package, repository)
+    (model / "1" / "older.bin").write_bytes(b"")
+    lay_out_triton(package, repository)
+    assert not (model / "1" / "older.bin").exists()
+    assert [path.name for path in repository.iterdir() if path.is_dir()] == [model.name]
+
+
+def test_tensorrt_for_rtx_is_refused(package: Path, tmp_path: Path) -> None:
+    reseal(package, lambda facts: facts["engine"].update(runtime="tensorrt-rtx"))  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="Triton does not run engines of this runtime\n  given:   tensorrt-rtx\n  allowed: onnxruntime, tensorrt\n"):
+        lay_out_triton(package, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_changed_package_is_not_laid_out(package: Path, tmp_path: Path) -> None:
+    (package / "model.onnx").write_bytes(b"another graph")
+    with pytest.raises(VerificationError, match=r"model\.onnx: its sha256 is not the manifest's"):
+        lay_out_triton(package, tmp_path / "models")
