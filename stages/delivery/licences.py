@@ -5,7 +5,7 @@ from stages.models.config import ModelConfig
 
 BONSAI = "Apache-2.0"
 NVIDIA = "NVIDIA's software licence agreement for TensorRT (proprietary, it comes with the library)"
-RUNTIMES = {"onnxruntime": "MIT", "tensorrt": NVIDIA, "tensorrt-rtx": NVIDIA}
+RUNTIMES = {"onnxruntime": "MIT", "openvino": "Apache-2.0", "tensorrt": NVIDIA, "tensorrt-rtx": NVIDIA}
 """Licence of the library that runs the engine, by runtime."""
 
 

@@ -7,7 +7,7 @@ from stages.delivery.compatibility import find_absence, list_differences, runtim
 RTX_4090, A10G, L40S = Gpu("NVIDIA GeForce RTX 4090", "8.9", "GPU-1"), Gpu("NVIDIA A10G", "8.6", "GPU-2"), Gpu("NVIDIA L40S", "8.9", "GPU-3")
 HOST = needs(device="AMD EPYC", isa=("avx2", "avx512f"), present=True, runtime_version="1.31.1")
 OLD_HOST = needs(device="old CPU", isa=("avx2",), present=True, runtime_version="1.31.1")
-T4 = needs("t4", device="Tesla T4", driver="550.54.15", present=True)
+A10 = needs("a10", device="A10", driver="550.54.15", present=True)
 RTX = needs("rtx-4090")
 
 
@@ -29,7 +29,7 @@ def test_an_engine_for_another_cpu_needs_its_instructions_on_any_system() -> Non
 
 
 def test_an_engine_of_tensorrt_needs_its_gpu_and_system_and_one_of_tensorrt_rtx_its_gpu() -> None:
-    assert (T4.system, T4.sm, T4.device, T4.driver, T4.batch) == ("Linux", "7.5", "Tesla T4", "550.54.15", (1, 32))
+    assert (A10.system, A10.sm, A10.device, A10.driver, A10.batch) == ("Linux", "8.6", "A10", "550.54.15", (1, 32))
     assert (RTX.system, RTX.architecture, RTX.sm, RTX.driver, RTX.batch) == (None, None, "8.9", None, (1, 32))
 
 
@@ -108,5 +108,5 @@ def test_only_what_a_machine_has_nothing_of_is_absent() -> None:
 def test_the_sentence_says_all_that_is_needed() -> None:
     assert HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, avx512f, 1 CPU thread(s); 1 to 1 images per inference"
     assert OLD_HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, without avx512f, 1 CPU thread(s); 1 to 1 images per inference"
-    expected = "tensorrt ==10.3.0, Linux x86_64, Tesla T4 (sm 7.5), NVIDIA driver 550.54.15 or newer, 1 CPU thread(s); 1 to 32 images per inference"
-    assert T4.sentence == expected
+    expected = "tensorrt ==10.3.0, Linux x86_64, A10 (sm 8.6), NVIDIA driver 550.54.15 or newer, 1 CPU thread(s); 1 to 32 images per inference"
+    assert A10.sentence == expected

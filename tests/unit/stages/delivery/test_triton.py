@@ -24,8 +24,8 @@ def make_tensorrt(package: Path) -> None:
 
     def edit(facts: dict[str, object]) -> None:
         facts["engine"] |= {"file": "engine.plan", "runtime": "tensorrt"}  # type: ignore[operator]
-        facts["compatibility"] = needs("t4", device="Tesla T4").model_dump()
-        facts["profile"] = load_profile("t4").model_dump(mode="json")
+        facts["compatibility"] = needs("a10", device="A10").model_dump()
+        facts["profile"] = load_profile("a10").model_dump(mode="json")
 
     reseal(package, edit)
 
