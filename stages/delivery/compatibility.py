@@ -35,7 +35,7 @@ class Compatibility(Record):
         excluded_isa: Instruction sets that it must not have: with them the runtime lays weights out in wider blocks.
         driver: NVIDIA's driver that the engine was run with, the oldest to use; None where it was not run.
         threads: CPU threads that it uses.
-        batch: Fewest and most images per inference.
+        batch: Fewest and most images per inference that it was built for; only TensorRT refuses more.
     """
 
     device: str
@@ -59,7 +59,8 @@ class Compatibility(Record):
         processor = f"{self.device} (sm {self.sm})" if self.sm else ", ".join(self.isa)
         driver = f"NVIDIA driver {self.driver} or newer" if self.driver else ""
         parts = (f"{self.runtime} {self.runtime_versions}", machine, processor, without, driver, f"{self.threads} CPU thread(s)")
-        return ", ".join(part for part in parts if part) + f"; {self.batch[0]} to {self.batch[1]} images per inference"
+        images = "1 image" if self.batch == (1, 1) else f"{self.batch[0]} to {self.batch[1]} images"
+        return f"{', '.join(part for part in parts if part)}; built for {images} per inference"
 
 
 def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibility:

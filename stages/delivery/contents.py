@@ -108,7 +108,7 @@ def _require_listed(names: tuple[str, ...], listed: Mapping[str, str], place: st
     """Check that what is read later is among the files whose sums are checked."""
     for name in names:
         if name not in listed:
-            raise VerificationError(describe(f"{name}: not listed in {place}", given=sorted(listed), allowed=f"a list with {name}", fix=CHANGED))
+            raise VerificationError(describe(f"{name}: not listed in {place}", given=", ".join(sorted(listed)), allowed=f"a list with {name}", fix=CHANGED))
 
 
 def _read_manifest(folder: Path) -> PackageManifest:

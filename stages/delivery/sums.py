@@ -48,7 +48,9 @@ def require_sums(folder: Path, listed: Mapping[str, str]) -> None:
         raise VerificationError(describe(f"{name}: not listed in the manifest", given=name, allowed=sorted(listed), fix="remove it: a package is closed"))
     for name, expected in listed.items():
         if not (folder / name).is_file():
-            raise VerificationError(describe(f"{name}: listed in the manifest, but missing", given=sorted(found), allowed=sorted(listed), fix=CHANGED))
+            raise VerificationError(
+                describe(f"{name}: listed in the manifest, but missing", given=", ".join(sorted(found)), allowed=sorted(listed), fix=CHANGED)
+            )
         actual = sha256_file(folder / name)
         if actual != expected:
             raise VerificationError(describe(f"{name}: its sha256 is not the manifest's; the file was changed", given=actual, allowed=expected, fix=CHANGED))

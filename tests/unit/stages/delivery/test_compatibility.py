@@ -106,7 +106,7 @@ def test_only_what_a_machine_has_nothing_of_is_absent() -> None:
 
 
 def test_the_sentence_says_all_that_is_needed() -> None:
-    assert HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, avx512f, 1 CPU thread(s); 1 to 1 images per inference"
-    assert OLD_HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, without avx512f, 1 CPU thread(s); 1 to 1 images per inference"
-    expected = "tensorrt ==10.3.0, Linux x86_64, A10 (sm 8.6), NVIDIA driver 550.54.15 or newer, 1 CPU thread(s); 1 to 32 images per inference"
+    assert HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, avx512f, 1 CPU thread(s); built for 1 image per inference"
+    assert OLD_HOST.sentence == "onnxruntime ==1.31.*, Linux x86_64, avx2, without avx512f, 1 CPU thread(s); built for 1 image per inference"
+    expected = "tensorrt ==10.3.0, Linux x86_64, A10 (sm 8.6), NVIDIA driver 550.54.15 or newer, 1 CPU thread(s); built for 1 to 32 images per inference"
     assert A10.sentence == expected
