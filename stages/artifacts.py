@@ -13,6 +13,8 @@ from stages.models.config import ModelConfig
 
 Dialect = Literal["float", "ort", "trt"]
 """Form of an ONNX file: without Q/DQ nodes, or with those of ONNX Runtime or of TensorRT."""
+Weights = Literal["ptq", "qat"]
+"""Of a quantised network: calibrated alone, or fine-tuned too."""
 
 
 class Artifact(Record):
@@ -95,7 +97,7 @@ class Quantization(Record):
     """
 
     kept: Literal["ptq", "qat", "mixed"]
-    weights: Literal["ptq", "qat"]
+    weights: Weights
     max_drop: float
     searched: tuple[str, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()

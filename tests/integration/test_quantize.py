@@ -19,7 +19,7 @@ from stages.store import Store
 from stages.training.config import TrainConfig
 from stages.warmup import warmup
 
-TRAINING = TrainConfig(epochs=4, batch_size=64, lr=0.05, warmup_epochs=0.5)
+TRAINING = TrainConfig(epochs=12, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1)
 SENSITIVE, BEFORE = "layer2.0.conv2", "layer2.0.bn1"
 
 

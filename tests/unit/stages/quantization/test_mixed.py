@@ -10,7 +10,7 @@ from stages.artifacts import QuantizerState
 from stages.models.cifar_resnet import resnet8
 from stages.quantization.calibrate import calibrate
 from stages.quantization.insert import insert_quantizers
-from stages.quantization.mixed import Mixer, fewest_layers
+from stages.quantization.mixed import Mixer, Start, fewest_layers
 from stages.quantization.sensitivity import scan_layers
 
 SHAPE = (1, 16, 16)
@@ -33,29 +33,30 @@ def make_sensitive(network: nn.Module, layer: str, bn: str) -> None:
     network.get_submodule(layer).weight[:, 0] = 1000
 
 
-def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = ()) -> tuple[Mixer, torch.fx.GraphModule]:
+def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = ()) -> tuple[Mixer, Start, torch.fx.GraphModule]:
     quantizers = QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept)
     twin = copy.deepcopy(network)
     made = insert_quantizers(twin, SHAPE, quantizers)
     images = [torch.randn(64, *SHAPE)]
     calibrate(made, images)
-    return Mixer(twin, made, SHAPE, quantizers, images), made
+    start = Start("ptq", {name: value.clone() for name, value in made.state_dict().items()}, images)
+    return Mixer(twin, made, SHAPE, quantizers), start, made
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
 def test_a_network_with_nothing_more_in_float_computes_the_same(dialect: str) -> None:
-    mixer, made = mixer_of(trained_like(), dialect)
+    mixer, start, made = mixer_of(trained_like(), dialect)
     images = torch.randn(8, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(mixer.network(()).eval()(images), made.eval()(images))
+        assert torch.equal(mixer.network(start, ()).eval()(images), made.eval()(images))
 
 
 def test_layers_are_added_to_those_that_the_recipe_keeps_in_the_networks_order() -> None:
-    mixer, _ = mixer_of(trained_like(), kept=("layer3.0.conv1",))
+    mixer, start, _ = mixer_of(trained_like(), kept=("layer3.0.conv1",))
     assert "layer3.0.conv1" not in mixer.layers
     assert mixer.quantizers(("fc", "conv1")).kept_float == ("conv1", "layer3.0.conv1", "fc")
-    assert type(mixer.network(("fc",)).get_submodule("fc")) is nn.Linear
-    assert type(mixer.network(("fc",)).get_submodule("layer3.0.conv1")) is nn.Conv2d
+    assert type(mixer.network(start, ("fc",)).get_submodule("fc")) is nn.Linear
+    assert type(mixer.network(start, ("fc",)).get_submodule("layer3.0.conv1")) is nn.Conv2d
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
@@ -63,8 +64,8 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
     network = trained_like()
     make_sensitive(network, "layer2.0.conv2", "layer2.0.bn1")
     make_sensitive(network, "layer3.0.conv2", "layer3.0.bn1")
-    mixer, _ = mixer_of(network, dialect)
-    found = scan_layers(mixer.layers, mixer.network, network, torch.randn(100, *SHAPE))
+    mixer, start, _ = mixer_of(network, dialect)
+    found = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE))
     assert {one.layer for one in found} == set(mixer.layers)
     assert {one.layer for one in found[:2]} == {"layer2.0.conv2", "layer3.0.conv2"}
     assert found[1].noise > 10 * abs(found[2].noise)
@@ -73,8 +74,8 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
 
 def test_layers_that_nothing_distinguishes_gain_next_to_nothing() -> None:
     network = trained_like()
-    mixer, _ = mixer_of(network)
-    assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, mixer.network, network, torch.randn(100, *SHAPE)))
+    mixer, start, _ = mixer_of(network)
+    assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE)))
 
 
 @given(st.sets(st.sampled_from(LAYERS), min_size=1))
