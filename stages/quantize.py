@@ -52,7 +52,7 @@ def quantize(
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         calibrate(network, calibration)
         top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
-        starts = [Start("ptq", _copy_state(network), calibration)]
+        starts = [Start("ptq", _copy_state(network))]
         say(f"PTQ validation top-1 {top1['ptq']:.4f} (float {top1['float']:.4f})")
 
         def enough(reached: float) -> bool:
@@ -66,7 +66,7 @@ def quantize(
         network.load_state_dict(best.state)
         quantization = Quantization(kept=best.weights, weights=best.weights, max_drop=config.max_drop)
         if config.mixed and not enough(top1[best.weights]):
-            mixer = Mixer(twin, network, pruned.image_shape, quantizers)
+            mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration)
             images = torch.cat([phase.batches.batch(pruned.step + i)[0] for i in range(ceil(config.mixed.images / training.batch_size))])
             found = search_layers(mixer, starts, reference, images[: config.mixed.images], config.mixed, phase.validation_top1, enough)
             top1["mixed"] = found.top1

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from stages.artifacts import QuantizerState, Sensitivity, Weights
-from stages.quantization.calibrate import calibrate
+from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import quantizable
@@ -22,27 +22,36 @@ class Start(NamedTuple):
     Attributes:
         weights: What to call them.
         state: Of the quantised network.
-        calibration: Images (n, c, h, w) float32 to set the scales by in every network anew, since a broken layer spoils what lies behind
-            it; none keeps the scales, which were learned.
     """
 
     weights: Weights
     state: Mapping[str, torch.Tensor]
-    calibration: Sequence[torch.Tensor] = ()
 
 
 class Mixer:
-    """Makes a quantised network again with more of its layers in float.
+    """Makes a quantised network again with more of its layers in float, and lets it settle.
+
+    A broken layer spoils the calibration of those behind it, so that scales which were calibrated are calibrated anew. Scales that
+    were learned stay; then the layers in float get their own BatchNorm statistics, since those of training saw quantised weights.
 
     Args:
         twin: The float network that `insert_quantizers` made `quantised` of, and that shares its weights.
         quantised: Takes the weights and scales of a start.
         image_shape: (channels, height, width).
         quantizers: Of `quantised`.
+        batches: Images (n, c, h, w) float32 of the training split, for scales and statistics.
     """
 
-    def __init__(self, twin: nn.Module, quantised: fx.GraphModule, image_shape: tuple[int, int, int], quantizers: QuantizerState) -> None:
+    def __init__(
+        self,
+        twin: nn.Module,
+        quantised: fx.GraphModule,
+        image_shape: tuple[int, int, int],
+        quantizers: QuantizerState,
+        batches: Sequence[torch.Tensor],
+    ) -> None:
         self._twin, self._quantised, self._image_shape, self._quantizers = twin, quantised, image_shape, quantizers
+        self._batches = batches
         self._names = quantizable(twin)
 
     @property
@@ -63,8 +72,10 @@ class Mixer:
             if getattr(module, "holds_scales", False):
                 module.load_state_dict(self._quantised.get_submodule(name).state_dict())
         made.to(next(self._quantised.parameters()).device)
-        if start.calibration:
-            calibrate(made, start.calibration)
+        if start.weights == "ptq":
+            calibrate(made, self._batches)
+        else:
+            settle_batchnorm(made, self._batches)
         return made
 
 
@@ -103,8 +114,8 @@ def search_layers(
 
     Args:
         mixer: Makes the networks.
-        starts: The better one first. The next is tried where it does not get there: weights that were trained to be quantised can
-            be worse in float, while those of calibration are the float network's own.
+        starts: The better one first; the next is tried where it does not get there, since weights that training has moved far need not
+            be good in float.
         reference: The float network.
         images: (n, c, h, w) float32 of the training split, for the scan.
         config: Most layers.

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stages.artifacts import QuantizerState
+from stages.artifacts import QuantizerState, Weights
 from stages.models.cifar_resnet import resnet8
-from stages.quantization.calibrate import calibrate
+from stages.quantization.calibrate import calibrate, settle_batchnorm
+from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
-from stages.quantization.mixed import Mixer, Start, fewest_layers
+from stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
 from stages.quantization.sensitivity import scan_layers
 
 SHAPE = (1, 16, 16)
@@ -39,8 +40,8 @@ def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = (
     made = insert_quantizers(twin, SHAPE, quantizers)
     images = [torch.randn(64, *SHAPE)]
     calibrate(made, images)
-    start = Start("ptq", {name: value.clone() for name, value in made.state_dict().items()}, images)
-    return Mixer(twin, made, SHAPE, quantizers), start, made
+    start = Start("ptq", {name: value.clone() for name, value in made.state_dict().items()})
+    return Mixer(twin, made, SHAPE, quantizers, images), start, made
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
@@ -76,6 +77,56 @@ def test_layers_that_nothing_distinguishes_gain_next_to_nothing() -> None:
     network = trained_like()
     mixer, start, _ = mixer_of(network)
     assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE)))
+
+
+def agreement(network: nn.Module, other: nn.Module, images: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((network.eval()(images).argmax(1) == other.eval()(images).argmax(1)).float().mean())
+
+
+@pytest.mark.parametrize("weights", ["ptq", "qat"])
+def test_the_search_keeps_the_sensitive_layer_in_float_and_learned_scales_as_they_are(weights: Weights) -> None:
+    network, images = trained_like(), torch.randn(200, *SHAPE)
+    make_sensitive(network, "layer2.0.conv2", "layer2.0.bn1")
+    mixer, calibrated, made = mixer_of(network)
+    start = calibrated._replace(weights=weights)
+    whole = agreement(made, network, images)
+    found = search_layers(mixer, [start], network, images, MixedConfig(), lambda n: agreement(n, network, images), lambda reached: reached > whole + 0.02)
+    assert found.layers == ("layer2.0.conv2",)
+    assert found.outcome == {"kept": "mixed", "weights": weights, "searched": found.layers, "sensitivities": found.sensitivities}
+    mixed = mixer.network(start, found.layers)
+    assert agreement(mixed, network, images) == found.top1
+    scales = {name: value for name, value in mixed.state_dict().items() if name.endswith("scale")}
+    same = [torch.equal(value, start.state[name]) for name, value in scales.items()]
+    assert all(same) == (weights == "qat")
+
+
+def test_the_search_tries_the_next_start_where_the_first_does_not_get_there() -> None:
+    network, images = trained_like(), torch.randn(50, *SHAPE)
+    mixer, good, _ = mixer_of(network)
+    lost = Start("qat", {name: torch.zeros_like(value) if name.startswith("layer1") else value for name, value in good.state.items()})
+    found = search_layers(
+        mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: agreement(n, network, images), lambda reached: reached > 0.5
+    )
+    assert found.start is good
+    assert len(found.layers) == 1
+    vain = search_layers(mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: 0.0, lambda reached: reached > 0.5)
+    assert vain.start is lost
+    assert vain.outcome["kept"] == "qat"
+
+
+def test_float_batchnorm_settles_on_the_batches_and_folded_statistics_stay() -> None:
+    mixer, start, _ = mixer_of(trained_like())
+    made = mixer.network(start, ("layer1.0.conv1",))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    images = torch.randn(64, *SHAPE) * 3
+    settle_batchnorm(made, [images])
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"layer1.0.bn1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    seen: list[torch.Tensor] = []
+    made.get_submodule("layer1.0.bn1").register_forward_hook(lambda *call: seen.append(call[2]))
+    made.eval()(images)
+    torch.testing.assert_close(seen[0].std((0, 2, 3)), made.get_submodule("layer1.0.bn1").weight.detach().abs(), atol=0.05, rtol=0)
 
 
 @given(st.sets(st.sampled_from(LAYERS), min_size=1))
