@@ -12,6 +12,7 @@ from torch import nn
 from stages.artifacts import Dialect
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_same
+from stages.graph.shielding import shield_float_layers
 
 INPUT, OUTPUT = "input", "logits"
 MODEL = "model.onnx"
@@ -37,9 +38,14 @@ def write_graph(
     export_onnx(network, image_shape, raw, opset)
     audit = simplify_onnx(raw, file)
     raw.unlink()
-    if dialect != "float":
-        require_dialect(onnx.load(file), dialect, float_convolutions)
-    return audit
+    if dialect == "float":
+        return audit
+    model = onnx.load(file)
+    if dialect == "ort" and shield_float_layers(model):
+        onnx.save(model, file)
+        onnx.checker.check_model(str(file), full_check=True)
+    require_dialect(model, dialect, float_convolutions)
+    return audit_graph(model)
 
 
 def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int) -> None:

@@ -165,6 +165,13 @@ def test_the_engine_runs_every_other_convolution_as_int8(shared: Store, trained:
     assert engine.coverage["int8_additions"] == 3
 
 
+def test_the_sensitive_layer_is_in_float_in_the_engine_too(shared: Store, sensitive: Checkpoint, digits: Dataset) -> None:
+    found = quantised(shared, sensitive, digits, qat="never", mixed={"images": 128})
+    graph = shared.run(export, checkpoint=found, dataset=digits, config=ExportConfig(), dialect="ort")
+    assert graph.parity["agreement"] > 0.98
+    assert graph.parity["mean_difference"] < 0.02 * graph.parity["logit_spread"]
+
+
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
 @pytest.mark.parametrize("kept", [("conv1",), ("layer1.0.conv2", "fc"), ("layer2.0.shortcut.0", "layer3.*.conv1")], ids=str)
 def test_layers_in_float_are_exported_as_such(shared: Store, trained: Checkpoint, digits: Dataset, dialect: str, kept: tuple[str, ...]) -> None:

@@ -21,6 +21,9 @@ LAYERS = tuple("abcdefgh")
 def trained_like() -> nn.Module:
     torch.manual_seed(0)
     network = resnet8(in_channels=1, num_classes=10, width=8)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics as a long training leaves them
     for _ in range(3):
         network(torch.randn(32, *SHAPE))
     return network
@@ -38,7 +41,7 @@ def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = (
     quantizers = QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept)
     twin = copy.deepcopy(network)
     made = insert_quantizers(twin, SHAPE, quantizers)
-    images = [torch.randn(64, *SHAPE)]
+    images = [torch.randn(32, *SHAPE)]
     calibrate(made, images)
     start = Start("ptq", {name: value.clone() for name, value in made.state_dict().items()})
     return Mixer(twin, made, SHAPE, quantizers, images), start, made
