@@ -25,11 +25,11 @@ def shapes(file: Path) -> Counter[tuple[tuple[int, ...], int]]:
     return Counter((tuple(tensor.dims), tensor.data_type) for tensor in onnx.load(file).graph.initializer if len(tensor.dims) > 1)
 
 
-@pytest.mark.parametrize("dialect", ["float", "ort", "trt"])
-def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dialect", "keep_float"), [("float", ()), ("ort", ()), ("trt", ()), ("ort", ("conv1", "layer2.0.conv1"))])
+def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, keep_float: tuple[str, ...], tmp_path: Path) -> None:
     store = Store(tmp_path)
     model = ModelConfig(name="resnet8")
-    shape = {"model": model, "image_shape": (1, 16, 16), "num_classes": 10, "dialect": dialect, "opset": 20}
+    shape = {"model": model, "image_shape": (1, 16, 16), "num_classes": 10, "dialect": dialect, "opset": 20, "keep_float": keep_float}
     pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
     narrowed = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=pattern)
     exported = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=None)
