@@ -16,6 +16,8 @@ Dialect = Literal["float", "ort", "trt"]
 """Form of an ONNX file: without Q/DQ nodes, or with those of ONNX Runtime or of TensorRT."""
 FloatType = Literal["fp32", "fp16"]
 """Number format of what is not quantised."""
+Weights = Literal["ptq", "qat"]
+"""Of a quantised network: calibrated alone, or fine-tuned too."""
 
 
 class Artifact(Record):
@@ -98,7 +100,7 @@ class Quantization(Record):
     """
 
     kept: Literal["ptq", "qat", "mixed"]
-    weights: Literal["ptq", "qat"]
+    weights: Weights
     max_drop: float
     searched: tuple[str, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()

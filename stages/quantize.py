@@ -2,7 +2,6 @@
 
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from stages.quantization.calibrate import calibrate, freeze_batchnorm
 from stages.quantization.config import QuantizeConfig, within
 from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import layers_to_keep
-from stages.quantization.mixed import Mixer, search_layers
+from stages.quantization.mixed import Mixer, Start, search_layers
 from stages.quantization.summary import summarise
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
@@ -45,44 +44,43 @@ def quantize(
     """
     training = training.model_copy(update={"precision": "fp32", "ema": None})
     phase = Phase("qat", dataset, training, out_dir / RESUME)
-    start = pruned.step
-    result = pruned
-    weights: Literal["ptq", "qat"] = "ptq"
+    trained = pruned
     with reproducible(training):
         reference, twin = load_network(pruned).to(training.device), load_network(pruned)
         quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float))
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
-        calibration = [phase.batches.batch(start + i)[0] for i in range(config.calibration_batches)]
+        calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         calibrate(network, calibration)
         top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
+        starts = [Start("ptq", _copy_state(network))]
         say(f"PTQ validation top-1 {top1['ptq']:.4f} (float {top1['float']:.4f})")
 
         def enough(reached: float) -> bool:
             return within(top1["float"] - reached, config.max_drop)
 
         if config.qat == "always" or (config.qat == "when_needed" and not enough(top1["ptq"])):
-            calibrated = {name: value.clone() for name, value in network.state_dict().items()}
-            result = _fine_tune(network, reference, phase, pruned, training, config)
+            trained = _fine_tune(network, reference, phase, pruned, training, config)
             top1["qat"] = phase.validation_top1(network)
-            if top1["qat"] >= top1["ptq"]:
-                weights = "qat"
-            else:
-                network.load_state_dict(calibrated)
-        quantization = Quantization(kept=weights, weights=weights, max_drop=config.max_drop)
-        if config.mixed and not enough(top1[weights]):
-            mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration if weights == "ptq" else ())
-            batches = range(start, start + ceil(config.mixed.images / training.batch_size))
-            images = torch.cat([phase.batches.batch(step)[0] for step in batches])[: config.mixed.images]
-            found = search_layers(mixer, reference, images, config.mixed, phase.validation_top1, enough)
+            starts.insert(0 if top1["qat"] >= top1["ptq"] else 1, Start("qat", _copy_state(network)))
+        best = starts[0]
+        network.load_state_dict(best.state)
+        quantization = Quantization(kept=best.weights, weights=best.weights, max_drop=config.max_drop)
+        if config.mixed and not enough(top1[best.weights]):
+            mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration)
+            images = torch.cat([phase.batches.batch(pruned.step + i)[0] for i in range(ceil(config.mixed.images / training.batch_size))])
+            found = search_layers(mixer, starts, reference, images[: config.mixed.images], config.mixed, phase.validation_top1, enough)
             top1["mixed"] = found.top1
-            kept = "mixed" if found.layers else weights
-            quantization = Quantization(kept=kept, weights=weights, max_drop=config.max_drop, searched=found.layers, sensitivities=found.sensitivities)
-            network, quantizers = mixer.network(found.layers), mixer.quantizers(found.layers)
+            quantization = quantization.model_copy(update=found.outcome)
+            network, quantizers = mixer.network(found.start, found.layers), mixer.quantizers(found.layers)
     save_tensors(out_dir / WEIGHTS, network.state_dict())
     metrics = {f"validation_top1_{name}": value for name, value in top1.items()}
-    result = result.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
+    result = trained.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
     say(summarise(result))
     return result
+
+
+def _copy_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _fine_tune(network: nn.Module, reference: nn.Module, phase: Phase, pruned: Checkpoint, training: TrainConfig, config: QuantizeConfig) -> Checkpoint:

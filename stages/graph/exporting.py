@@ -14,6 +14,7 @@ from stages.artifacts import Dialect, FloatType
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
 from stages.graph.names import INPUT, OUTPUT
+from stages.graph.shielding import shield_float_layers
 from stages.training.progress import say
 
 MODEL = "model.onnx"
@@ -63,9 +64,14 @@ def write_graph(
     export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset)
     written = simplify_onnx(raw, file, batch)
     raw.unlink()
-    if dialect != "float":
-        require_dialect(onnx.load(file), dialect, float_convolutions)
-    return written
+    if dialect == "float":
+        return written
+    model = onnx.load(file)
+    if dialect == "ort" and shield_float_layers(model):
+        onnx.save(model, file)
+        onnx.checker.check_model(str(file), full_check=True)
+    require_dialect(model, dialect, float_convolutions)
+    return written._replace(audit=audit_graph(model))
 
 
 class HalfNetwork(nn.Module):

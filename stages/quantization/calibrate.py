@@ -38,6 +38,30 @@ def freeze_batchnorm(network: nn.Module) -> None:
             layer.frozen = True
 
 
+@torch.no_grad()
+def settle_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Replace the running statistics of every BatchNorm that no quantised layer folds by their average over the batches.
+
+    Args:
+        network: Quantised network, some of whose layers were quantised while it was trained and are in float now.
+        batches: Images (n, c, h, w) float32 of the training split.
+    """
+    folded = {id(layer.bn) for layer in layers_of(network) if isinstance(layer, QuantConv2d)}
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in folded]
+    momenta = [norm.momentum for norm in norms]
+    training = network.training
+    network.eval()  # a quantised layer's own statistics stay
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a cumulative average
+        norm.train()
+    for images in batches:
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(training)
+
+
 def layers_of(network: nn.Module) -> list[QuantConv2d | QuantLinear]:
     """Return the quantised layers in the network's order."""
     return [m for m in network.modules() if isinstance(m, QuantConv2d | QuantLinear)]

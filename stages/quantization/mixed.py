@@ -1,14 +1,14 @@
 """The fewest layers to leave in float where a network of INT8 alone is not accurate enough."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import fx, nn
 
-from stages.artifacts import QuantizerState, Sensitivity
-from stages.quantization.calibrate import calibrate
+from stages.artifacts import QuantizerState, Sensitivity, Weights
+from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import quantizable
@@ -16,16 +16,30 @@ from stages.quantization.sensitivity import Layers, scan_layers
 from stages.training.progress import say
 
 
+class Start(NamedTuple):
+    """Weights and scales that a search sets out from.
+
+    Attributes:
+        weights: What to call them.
+        state: Of the quantised network.
+    """
+
+    weights: Weights
+    state: Mapping[str, torch.Tensor]
+
+
 class Mixer:
-    """Makes a quantised network again with more of its layers in float.
+    """Makes a quantised network again with more of its layers in float, and lets it settle.
+
+    A broken layer spoils the calibration of those behind it, so that scales which were calibrated are calibrated anew. Scales that
+    were learned stay; then the layers in float get their own BatchNorm statistics, since those of training saw quantised weights.
 
     Args:
         twin: The float network that `insert_quantizers` made `quantised` of, and that shares its weights.
-        quantised: Left as it is.
+        quantised: Takes the weights and scales of a start.
         image_shape: (channels, height, width).
         quantizers: Of `quantised`.
-        calibration: Images (n, c, h, w) float32 to set the scales anew by, since a broken layer spoils what lies behind it; none keeps
-            the scales of `quantised`, which were learned.
+        batches: Images (n, c, h, w) float32 of the training split, for scales and statistics.
     """
 
     def __init__(
@@ -34,10 +48,10 @@ class Mixer:
         quantised: fx.GraphModule,
         image_shape: tuple[int, int, int],
         quantizers: QuantizerState,
-        calibration: Sequence[torch.Tensor] = (),
+        batches: Sequence[torch.Tensor],
     ) -> None:
         self._twin, self._quantised, self._image_shape, self._quantizers = twin, quantised, image_shape, quantizers
-        self._calibration = calibration
+        self._batches = batches
         self._names = quantizable(twin)
 
     @property
@@ -50,15 +64,18 @@ class Mixer:
         kept = {*self._quantizers.kept_float, *layers}
         return self._quantizers.model_copy(update={"kept_float": tuple(name for name in self._names if name in kept)})
 
-    def network(self, layers: Layers) -> fx.GraphModule:
+    def network(self, start: Start, layers: Layers) -> fx.GraphModule:
         """Return the network, on the device of the first, where these layers stay in float too."""
+        self._quantised.load_state_dict(start.state)
         made = insert_quantizers(copy.deepcopy(self._twin).cpu(), self._image_shape, self.quantizers(layers))
         for name, module in made.named_modules():
             if getattr(module, "holds_scales", False):
                 module.load_state_dict(self._quantised.get_submodule(name).state_dict())
         made.to(next(self._quantised.parameters()).device)
-        if self._calibration:
-            calibrate(made, self._calibration)
+        if start.weights == "ptq":
+            calibrate(made, self._batches)
+        else:
+            settle_batchnorm(made, self._batches)
         return made
 
 
@@ -66,40 +83,73 @@ class Search(NamedTuple):
     """What a search for layers found.
 
     Attributes:
+        start: Where it set out from.
         layers: To leave in float, the most sensitive first; empty where as many as may be do not suffice.
         top1: Validation top-1, 0-1, with them, or with as many as may be.
         sensitivities: What every layer costs, the most sensitive first.
     """
 
+    start: Start
     layers: Layers
     top1: float
     sensitivities: tuple[Sensitivity, ...]
 
+    @property
+    def outcome(self) -> dict[str, object]:
+        """What it changes in the record of a quantisation."""
+        weights = self.start.weights
+        return {"kept": "mixed" if self.layers else weights, "weights": weights, "searched": self.layers, "sensitivities": self.sensitivities}
+
 
 def search_layers(
-    mixer: Mixer, reference: nn.Module, images: torch.Tensor, config: MixedConfig, top1: Callable[[nn.Module], float], suffices: Callable[[float], bool]
+    mixer: Mixer,
+    starts: Sequence[Start],
+    reference: nn.Module,
+    images: torch.Tensor,
+    config: MixedConfig,
+    top1: Callable[[nn.Module], float],
+    suffices: Callable[[float], bool],
 ) -> Search:
     """Scan how sensitive every layer is and find the fewest to leave in float.
 
     Args:
         mixer: Makes the networks.
+        starts: The better one first; the next is tried where it does not get there, since weights that training has moved far need not
+            be good in float.
         reference: The float network.
         images: (n, c, h, w) float32 of the training split, for the scan.
         config: Most layers.
         top1: Validation top-1 of a network.
         suffices: Whether that is enough.
     """
-    sensitivities = scan_layers(mixer.layers, mixer.network, reference, images)
+    searches = []
+    for start in starts:
+        searches.append(_search(mixer, start, reference, images, config, top1, suffices))
+        if searches[-1].layers:
+            return searches[-1]
+    return searches[0]
+
+
+def _search(
+    mixer: Mixer,
+    start: Start,
+    reference: nn.Module,
+    images: torch.Tensor,
+    config: MixedConfig,
+    top1: Callable[[nn.Module], float],
+    suffices: Callable[[float], bool],
+) -> Search:
+    sensitivities = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), reference, images)
     ranked = tuple(found.layer for found in sensitivities)[: config.max_layers]
     tried: dict[Layers, float] = {}
 
     def enough(layers: Layers) -> bool:
-        tried[layers] = top1(mixer.network(layers))
-        say(f"validation top-1 {tried[layers]:.4f} with {len(layers)} in float: {', '.join(layers)}")
+        tried[layers] = top1(mixer.network(start, layers))
+        say(f"{start.weights}: validation top-1 {tried[layers]:.4f} with {len(layers)} in float: {', '.join(layers)}")
         return suffices(tried[layers])
 
     found = fewest_layers(ranked, enough)
-    return Search(found, tried[found or ranked], sensitivities)
+    return Search(start, found, tried[found or ranked], sensitivities)
 
 
 def fewest_layers(ranked: Layers, suffices: Callable[[Layers], bool]) -> Layers:

@@ -25,11 +25,14 @@ def shapes(file: Path) -> Counter[tuple[tuple[int, ...], int]]:
     return Counter((tuple(tensor.dims), tensor.data_type) for tensor in onnx.load(file).graph.initializer if len(tensor.dims) > 1)
 
 
-@pytest.mark.parametrize(("dialect", "float_type"), [("float", "fp32"), ("float", "fp16"), ("ort", "fp32"), ("trt", "fp16")])
-def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, float_type: FloatType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dialect", "float_type", "keep_float"),
+    [("float", "fp32", ()), ("float", "fp16", ()), ("ort", "fp32", ()), ("trt", "fp16", ()), ("ort", "fp32", ("conv1", "layer2.0.conv1"))],
+)
+def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect, float_type: FloatType, keep_float: tuple[str, ...], tmp_path: Path) -> None:
     store = Store(tmp_path)
-    model = ModelConfig(name="resnet8")
-    shape = {"model": model, "image_shape": (1, 16, 16), "num_classes": 10, "dialect": dialect, "float_type": float_type, "opset": 20}
+    form = {"dialect": dialect, "float_type": float_type, "keep_float": keep_float, "opset": 20}
+    shape = {"model": ModelConfig(name="resnet8"), "image_shape": (1, 16, 16), "num_classes": 10, **form}
     pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
     narrowed = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=pattern)
     exported = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=None)

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stages.artifacts import QuantizerState
+from stages.artifacts import QuantizerState, Weights
 from stages.models.cifar_resnet import resnet8
-from stages.quantization.calibrate import calibrate
+from stages.quantization.calibrate import calibrate, settle_batchnorm
+from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
-from stages.quantization.mixed import Mixer, fewest_layers
+from stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
 from stages.quantization.sensitivity import scan_layers
 
 SHAPE = (1, 16, 16)
@@ -20,6 +21,9 @@ LAYERS = tuple("abcdefgh")
 def trained_like() -> nn.Module:
     torch.manual_seed(0)
     network = resnet8(in_channels=1, num_classes=10, width=8)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics as a long training leaves them
     for _ in range(3):
         network(torch.randn(32, *SHAPE))
     return network
@@ -33,29 +37,30 @@ def make_sensitive(network: nn.Module, layer: str, bn: str) -> None:
     network.get_submodule(layer).weight[:, 0] = 1000
 
 
-def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = ()) -> tuple[Mixer, torch.fx.GraphModule]:
+def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = ()) -> tuple[Mixer, Start, torch.fx.GraphModule]:
     quantizers = QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept)
     twin = copy.deepcopy(network)
     made = insert_quantizers(twin, SHAPE, quantizers)
-    images = [torch.randn(64, *SHAPE)]
+    images = [torch.randn(32, *SHAPE)]
     calibrate(made, images)
-    return Mixer(twin, made, SHAPE, quantizers, images), made
+    start = Start("ptq", {name: value.clone() for name, value in made.state_dict().items()})
+    return Mixer(twin, made, SHAPE, quantizers, images), start, made
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
 def test_a_network_with_nothing_more_in_float_computes_the_same(dialect: str) -> None:
-    mixer, made = mixer_of(trained_like(), dialect)
+    mixer, start, made = mixer_of(trained_like(), dialect)
     images = torch.randn(8, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(mixer.network(()).eval()(images), made.eval()(images))
+        assert torch.equal(mixer.network(start, ()).eval()(images), made.eval()(images))
 
 
 def test_layers_are_added_to_those_that_the_recipe_keeps_in_the_networks_order() -> None:
-    mixer, _ = mixer_of(trained_like(), kept=("layer3.0.conv1",))
+    mixer, start, _ = mixer_of(trained_like(), kept=("layer3.0.conv1",))
     assert "layer3.0.conv1" not in mixer.layers
     assert mixer.quantizers(("fc", "conv1")).kept_float == ("conv1", "layer3.0.conv1", "fc")
-    assert type(mixer.network(("fc",)).get_submodule("fc")) is nn.Linear
-    assert type(mixer.network(("fc",)).get_submodule("layer3.0.conv1")) is nn.Conv2d
+    assert type(mixer.network(start, ("fc",)).get_submodule("fc")) is nn.Linear
+    assert type(mixer.network(start, ("fc",)).get_submodule("layer3.0.conv1")) is nn.Conv2d
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
@@ -63,8 +68,8 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
     network = trained_like()
     make_sensitive(network, "layer2.0.conv2", "layer2.0.bn1")
     make_sensitive(network, "layer3.0.conv2", "layer3.0.bn1")
-    mixer, _ = mixer_of(network, dialect)
-    found = scan_layers(mixer.layers, mixer.network, network, torch.randn(100, *SHAPE))
+    mixer, start, _ = mixer_of(network, dialect)
+    found = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE))
     assert {one.layer for one in found} == set(mixer.layers)
     assert {one.layer for one in found[:2]} == {"layer2.0.conv2", "layer3.0.conv2"}
     assert found[1].noise > 10 * abs(found[2].noise)
@@ -73,8 +78,58 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
 
 def test_layers_that_nothing_distinguishes_gain_next_to_nothing() -> None:
     network = trained_like()
-    mixer, _ = mixer_of(network)
-    assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, mixer.network, network, torch.randn(100, *SHAPE)))
+    mixer, start, _ = mixer_of(network)
+    assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE)))
+
+
+def agreement(network: nn.Module, other: nn.Module, images: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((network.eval()(images).argmax(1) == other.eval()(images).argmax(1)).float().mean())
+
+
+@pytest.mark.parametrize("weights", ["ptq", "qat"])
+def test_the_search_keeps_the_sensitive_layer_in_float_and_learned_scales_as_they_are(weights: Weights) -> None:
+    network, images = trained_like(), torch.randn(200, *SHAPE)
+    make_sensitive(network, "layer2.0.conv2", "layer2.0.bn1")
+    mixer, calibrated, made = mixer_of(network)
+    start = calibrated._replace(weights=weights)
+    whole = agreement(made, network, images)
+    found = search_layers(mixer, [start], network, images, MixedConfig(), lambda n: agreement(n, network, images), lambda reached: reached > whole + 0.02)
+    assert found.layers == ("layer2.0.conv2",)
+    assert found.outcome == {"kept": "mixed", "weights": weights, "searched": found.layers, "sensitivities": found.sensitivities}
+    mixed = mixer.network(start, found.layers)
+    assert agreement(mixed, network, images) == found.top1
+    scales = {name: value for name, value in mixed.state_dict().items() if name.endswith("scale")}
+    same = [torch.equal(value, start.state[name]) for name, value in scales.items()]
+    assert all(same) == (weights == "qat")
+
+
+def test_the_search_tries_the_next_start_where_the_first_does_not_get_there() -> None:
+    network, images = trained_like(), torch.randn(50, *SHAPE)
+    mixer, good, _ = mixer_of(network)
+    lost = Start("qat", {name: torch.zeros_like(value) if name.startswith("layer1") else value for name, value in good.state.items()})
+    found = search_layers(
+        mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: agreement(n, network, images), lambda reached: reached > 0.5
+    )
+    assert found.start is good
+    assert len(found.layers) == 1
+    vain = search_layers(mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: 0.0, lambda reached: reached > 0.5)
+    assert vain.start is lost
+    assert vain.outcome["kept"] == "qat"
+
+
+def test_float_batchnorm_settles_on_the_batches_and_folded_statistics_stay() -> None:
+    mixer, start, _ = mixer_of(trained_like())
+    made = mixer.network(start, ("layer1.0.conv1",))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    images = torch.randn(64, *SHAPE) * 3
+    settle_batchnorm(made, [images])
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"layer1.0.bn1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    seen: list[torch.Tensor] = []
+    made.get_submodule("layer1.0.bn1").register_forward_hook(lambda *call: seen.append(call[2]))
+    made.eval()(images)
+    torch.testing.assert_close(seen[0].std((0, 2, 3)), made.get_submodule("layer1.0.bn1").weight.detach().abs(), atol=0.05, rtol=0)
 
 
 @given(st.sets(st.sampled_from(LAYERS), min_size=1))
