@@ -74,7 +74,7 @@ class OnnxRuntimeBackend:
         return 8 if FULL_ACCUMULATION & set(info.isa) else 7
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
-        """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels."""
+        """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels, and which others are INT8."""
         options = _options(target.threads)
         portable, for_this_cpu = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.graph_optimization_level = for_this_cpu if target.device.is_host else portable
@@ -86,8 +86,12 @@ class OnnxRuntimeBackend:
         kernels = Counter(node.op_type for node in onnx.load(engine).graph.node)
         return {
             "int8_convolutions": kernels["QLinearConv"],
-            "float_convolutions": kernels["Conv"] + kernels["FusedConv"],
+            "float_convolutions": kernels["Conv"] + kernels["FusedConv"] + kernels["ConvTranspose"],
+            "int8_products": kernels["QGemm"] + kernels["QLinearMatMul"] + kernels["MatMulIntegerToFloat"],
+            "float_products": kernels["Gemm"] + kernels["MatMul"] + kernels["FusedGemm"] + kernels["FusedMatMul"],
             "int8_additions": kernels["QLinearAdd"],
+            "int8_multiplications": kernels["QLinearMul"],
+            "int8_concatenations": kernels["QLinearConcat"],
             "kernels": kernels.total(),
         }
 
