@@ -12,7 +12,6 @@ from stages.graph.exporting import MODEL, set_metadata, write_graph
 from stages.graph.parity import compare, require_parity
 from stages.models.counting import count_macs, count_parameters
 from stages.quantization.export_form import to_export_form
-from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
@@ -40,7 +39,6 @@ def export(
     if dialect != "float":
         assert isinstance(network, fx.GraphModule), "only a quantised checkpoint has a dialect"
         exported = to_export_form(network, dialect, float_type)
-    meant = count_float_convolutions(network, checkpoint.quantizers)
     file = out_dir / MODEL
     written = write_graph(
         exported,
@@ -50,7 +48,7 @@ def export(
         batch=batch,
         dialect=dialect,
         float_type=float_type,
-        float_convolutions=meant,
+        kept_float=len(checkpoint.quantizers.kept_float) if checkpoint.quantizers else 0,
     )
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images)

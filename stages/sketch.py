@@ -22,7 +22,7 @@ from stages.pruning.groups import WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
-from stages.quantization.keeping import count_float_convolutions, layers_to_keep
+from stages.quantization.keeping import layers_to_keep
 from stages.selection.operators import count_macs_at, count_weights_at, list_operators
 from stages.store import stage
 
@@ -104,6 +104,7 @@ def _export(
     assert isinstance(network, fx.GraphModule)
     calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
     exported = to_export_form(network, quantizers.dialect, float_type)
-    meant = count_float_convolutions(network, quantizers)
-    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, float_convolutions=meant)
+    written = write_graph(
+        exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, kept_float=len(quantizers.kept_float)
+    )
     return written.audit

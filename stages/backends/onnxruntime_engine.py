@@ -52,7 +52,7 @@ class OnnxRuntimeBackend:
         return weight_bits_on(info)
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
-        """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels."""
+        """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels, and which others are INT8."""
         options = engine_options(target.threads)
         portable, for_this_cpu = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.graph_optimization_level = for_this_cpu if target.device.is_host else portable
@@ -64,8 +64,12 @@ class OnnxRuntimeBackend:
         kernels = Counter(node.op_type for node in onnx.load(engine).graph.node)
         return {
             "int8_convolutions": kernels["QLinearConv"],
-            "float_convolutions": kernels["Conv"] + kernels["FusedConv"],
+            "float_convolutions": kernels["Conv"] + kernels["FusedConv"] + kernels["ConvTranspose"],
+            "int8_products": kernels["QGemm"] + kernels["QLinearMatMul"] + kernels["MatMulIntegerToFloat"],
+            "float_products": kernels["Gemm"] + kernels["MatMul"] + kernels["FusedGemm"] + kernels["FusedMatMul"],
             "int8_additions": kernels["QLinearAdd"],
+            "int8_multiplications": kernels["QLinearMul"],
+            "int8_concatenations": kernels["QLinearConcat"],
             "kernels": kernels.total(),
         }
 

@@ -8,12 +8,17 @@ from onnx import TensorProto, numpy_helper
 from stages.errors import BuildError
 
 INTEGERS = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+LAYERS = CONVOLUTIONS | {"Gemm", "MatMul"}
+MOVES = {"Transpose", "Reshape", "Identity"}
+"""What may lie between a weight and its layer."""
 
 
 def audit_graph(model: onnx.ModelProto) -> dict[str, int]:
     """Return counts of the graph's nodes and of what its Q/DQ pairs are made of.
 
     ``quantized_convs`` counts convolutions whose input and weight both come through DequantizeLinear;
+    ``unfolded_batchnorms`` those BatchNormalization nodes that alone read a convolution, which could have taken them in;
     ``int8_weights`` counts the weights stored as int8; ``{uint8,int8}_activations`` the QuantizeLinear nodes by type.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -23,6 +28,10 @@ def audit_graph(model: onnx.ModelProto) -> dict[str, int]:
     counts |= {op: types[op] for op in ("QuantizeLinear", "DequantizeLinear")}
     counts["quantized_convs"] = sum(
         node.op_type == "Conv" and all(_op(producers, name) == "DequantizeLinear" for name in node.input[:2]) for node in model.graph.node
+    )
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    counts["unfolded_batchnorms"] = sum(
+        node.op_type == "BatchNormalization" and _op(producers, node.input[0]) in CONVOLUTIONS and uses[node.input[0]] == 1 for node in model.graph.node
     )
     dequantized = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     counts["int8_weights"] = sum(node.input[0] in initializers and initializers[node.input[0]].data_type == TensorProto.INT8 for node in dequantized)
@@ -49,35 +58,62 @@ def require_same(before: dict[str, int], after: dict[str, int]) -> None:
 
 
 def require_folded(model: onnx.ModelProto) -> None:
-    """Check that no BatchNorm is left.
+    """Check that no BatchNorm is left that a convolution could hold.
 
     Raises:
         BuildError: One is.
     """
-    left = audit_graph(model)["BatchNormalization"]
+    left = audit_graph(model)["unfolded_batchnorms"]
     if left:
         raise BuildError(f"{left} BatchNormalization nodes were not folded into their convolutions")
 
 
-def require_dialect(model: onnx.ModelProto, dialect: str, float_convolutions: int = 0) -> None:
+def float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the convolutions and matrix products with a weight that a Q/DQ file leaves in float.
+
+    A layer has the name of its weight, as the network calls it, or where the weight has lost that (a BatchNorm was folded into
+    it) the name of its node. Products of two activations have no weight and are not listed.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for node in (node for node in model.graph.node if node.op_type in LAYERS):
+        weight = _before_moves(producers, node.input[1])
+        quantized = _op(producers, weight) == "DequantizeLinear"
+        if not quantized and weight not in initializers:
+            continue
+        if not quantized or _op(producers, node.input[0]) != "DequantizeLinear":
+            name = producers[weight].input[0] if quantized else weight
+            found.append(name.removesuffix(".weight") if name.endswith(".weight") else node.name)
+    return tuple(found)
+
+
+def require_dialect(model: onnx.ModelProto, dialect: str, kept_float: int = 0) -> None:
     """Check that a quantised graph is in the form that its runtime runs as INT8.
 
     Args:
         model: The graph.
         dialect: ``ort`` or ``trt``.
-        float_convolutions: How many convolutions are in float on purpose.
+        kept_float: Number of layers that are in float on purpose.
 
     Raises:
-        BuildError: More or fewer convolutions are quantised, or activations have the other dialect's type or zero-points.
+        BuildError: More or fewer layers are in float, or activations have the other dialect's type or zero-points.
     """
+    left = float_layers(model)
+    if len(left) != kept_float:
+        raise BuildError(f"{len(left)} layers are in float, {kept_float} should be; in float: {', '.join(left) or 'none'}")
     counts = audit_graph(model)
-    if counts["quantized_convs"] != counts["Conv"] - float_convolutions:
-        raise BuildError(f"{counts['quantized_convs']} of {counts['Conv']} convolutions are quantised; {counts['Conv'] - float_convolutions} should be")
     wrong = "int8" if dialect == "ort" else "uint8"
     if counts[f"{wrong}_activations"]:
         raise BuildError(f"{counts[f'{wrong}_activations']} activations are {wrong}: not the {dialect} dialect")
     if dialect == "trt" and any(numpy_helper.to_array(t).any() for t in model.graph.initializer if _is_zero_point(model, t.name)):
         raise BuildError("a zero-point is not 0: TensorRT refuses it")
+
+
+def _before_moves(producers: dict[str, onnx.NodeProto], name: str) -> str:
+    while _op(producers, name) in MOVES:
+        name = producers[name].input[0]
+    return name
 
 
 def _op(producers: dict[str, onnx.NodeProto], name: str) -> str:

@@ -43,7 +43,7 @@ def write_graph(
     batch: int | None,
     dialect: Dialect,
     float_type: FloatType,
-    float_convolutions: int = 0,
+    kept_float: int = 0,
 ) -> Written:
     """Export, simplify and check a network.
 
@@ -55,7 +55,7 @@ def write_graph(
         batch: Images that the file takes; None for any number.
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and logits stay FP32.
-        float_convolutions: How many convolutions of a quantised network are in float on purpose.
+        kept_float: How many layers of a quantised network are in float on purpose.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
@@ -70,7 +70,7 @@ def write_graph(
     if dialect == "ort" and shield_float_layers(model):
         onnx.save(model, file)
         onnx.checker.check_model(str(file), full_check=True)
-    require_dialect(model, dialect, float_convolutions)
+    require_dialect(model, dialect, kept_float)
     return written._replace(audit=audit_graph(model))
 
 

@@ -1,13 +1,22 @@
 """A network as a torch.fx graph with the shape of every value."""
 
+from typing import Any
+
 import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from profiles.errors import ConfigError, describe
 
-MOVES_ONLY = {"flatten", "reshape", "view", "squeeze"}
-MOVES_ONLY_MODULES = (nn.Flatten, nn.Dropout, nn.Identity)
+RANDOM_BRANCHES = {"StochasticDepth", "DropPath"}
+"""Classes, of torchvision and timm, that drop a whole branch in training alone."""
+
+
+class _Tracer(fx.Tracer):
+    """Leaves whole what is random in training: traced into, its present mode would be built in for good."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m).__name__ in RANDOM_BRANCHES or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
@@ -21,7 +30,7 @@ def trace(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModu
         ConfigError: torch.fx cannot trace the network.
     """
     try:
-        traced = fx.symbolic_trace(network)
+        graph = _Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, ValueError) as error:
         raise ConfigError(
             describe(
@@ -31,12 +40,33 @@ def trace(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModu
                 fix="move branches on tensor values out of forward()",
             )
         ) from error
+    traced = fx.GraphModule(network, graph, type(network).__name__)
+    _restore_dropout(traced)
     training = network.training
     traced.eval()
     with torch.no_grad():
         ShapeProp(traced).propagate(torch.zeros(2, *image_shape))
     traced.train(training)
     return traced
+
+
+def _restore_dropout(traced: fx.GraphModule) -> None:
+    """Call a module instead of `functional.dropout`, which was traced with the mode of that moment."""
+    for node in [node for node in traced.graph.nodes if node.target is nn.functional.dropout]:
+        replace_by_module(traced, node, nn.Dropout(argument(node, 1, "p", 0.5)))
+    traced.recompile()
+
+
+def replace_by_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> fx.Node:
+    """Let `module`, called with the node's first input, take a node's place, and return the new node."""
+    name = f"{node.name}_{type(module).__name__}"
+    traced.add_module(name, module)
+    with traced.graph.inserting_before(node):
+        new = traced.graph.call_module(name, (node.all_input_nodes[0],))
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    traced.graph.erase_node(node)
+    return new
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -49,34 +79,11 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """Return what a function is called with, by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """Return the node's user if there is exactly one."""
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def is_add(node: fx.Node) -> bool:
-    """Whether a node adds two tensors."""
-    adds = node.op == "call_function" and getattr(node.target, "__name__", "") in {"add", "iadd"}
-    method = node.op == "call_method" and node.target in {"add", "add_"}
-    return (adds or method) and all(isinstance(argument, fx.Node) for argument in node.args[:2])
-
-
-def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is a ReLU."""
-    if node.op == "call_function":
-        return node.target in {torch.relu, nn.functional.relu}
-    if node.op == "call_method":
-        return node.target in {"relu", "relu_"}
-    return isinstance(module_of(traced, node), nn.ReLU)
-
-
-def moves_only(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node passes its input's values on unchanged, in evaluation."""
-    return getattr(node.target, "__name__", node.target) in MOVES_ONLY or isinstance(module_of(traced, node), MOVES_ONLY_MODULES)
-
-
-def before_moves(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """Return the node whose values `node` passes on unchanged."""
-    while moves_only(traced, node) and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-    return node

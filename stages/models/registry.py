@@ -13,6 +13,10 @@ FACTORIES = {
     "resnet18": "stages.models.torchvision_models:resnet18",
     "resnet50": "stages.models.torchvision_models:resnet50",
     "mobilenet_v2": "stages.models.torchvision_models:mobilenet_v2",
+    "mobilenet_v3_small": "stages.models.torchvision_models:mobilenet_v3_small",
+    "efficientnet_b0": "stages.models.torchvision_models:efficientnet_b0",
+    "regnet_x_400mf": "stages.models.torchvision_models:regnet_x_400mf",
+    "regnet_y_400mf": "stages.models.torchvision_models:regnet_y_400mf",
     "densenet121": "stages.models.torchvision_models:densenet121",
 }
 

@@ -43,4 +43,8 @@ def _models() -> Any:
 resnet18: Callable[..., nn.Module] = partial(make, "resnet18")
 resnet50: Callable[..., nn.Module] = partial(make, "resnet50")
 mobilenet_v2: Callable[..., nn.Module] = partial(make, "mobilenet_v2")
+mobilenet_v3_small: Callable[..., nn.Module] = partial(make, "mobilenet_v3_small")
+efficientnet_b0: Callable[..., nn.Module] = partial(make, "efficientnet_b0")
+regnet_x_400mf: Callable[..., nn.Module] = partial(make, "regnet_x_400mf")
+regnet_y_400mf: Callable[..., nn.Module] = partial(make, "regnet_y_400mf")
 densenet121: Callable[..., nn.Module] = partial(make, "densenet121")

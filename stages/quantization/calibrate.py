@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stages.quantization.layers import QuantConv2d, QuantLinear
+from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.quantizers import ActivationQuantizer
 
 
@@ -32,10 +32,10 @@ def calibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 
 
 def freeze_batchnorm(network: nn.Module) -> None:
-    """From now on fold BatchNorm with its running statistics in training too."""
-    for layer in layers_of(network):
-        if isinstance(layer, QuantConv2d):
-            layer.frozen = True
+    """From now on use BatchNorm's running statistics in training too."""
+    for module in network.modules():
+        if isinstance(module, QuantConv2d | LoneBatchNorm):
+            module.frozen = True
 
 
 @torch.no_grad()

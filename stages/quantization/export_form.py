@@ -4,97 +4,104 @@ import copy
 
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from stages.artifacts import Dialect, FloatType
-from stages.quantization.layers import QuantConv2d, QuantLinear
-from stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from stages.graph.trace import module_of
+from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, fold_ratio
+from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from stages.quantization.qdq import OnnxGlobalAverage, QdqConv2d, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
+from stages.quantization.quantizers import ActivationQuantizer, SameGrid, WeightQuantizer
 
-BASE_OPSET = 18
-"""torch builds its graphs at this opset and converts them upwards."""
-SMALLEST_HALF = 2.0**-14
-"""Of the scales in FP16: smaller ones are subnormal there, and lose digits."""
-
-
-class QdqTensor(nn.Module):
-    """QuantizeLinear and DequantizeLinear on an activation."""
-
-    scale: torch.Tensor
-    zero_point: torch.Tensor
-
-    def __init__(self, quantizer: ActivationQuantizer, dialect: Dialect, float_type: FloatType) -> None:
-        super().__init__()
-        signed_in_ort = dialect == "ort" and not quantizer.non_negative
-        self.dtype = torch.uint8 if dialect == "ort" else torch.int8
-        self.register_buffer("scale", _as_stored(torch.tensor(quantizer.scale_in(dialect)), float_type))
-        self.register_buffer("zero_point", torch.tensor(128 if signed_in_ort else 0, dtype=self.dtype))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Emit the pair of nodes; shapes stay as they are."""
-        quantized = torch.onnx.ops.symbolic("QuantizeLinear", [x, self.scale, self.zero_point], dtype=self.dtype, shape=x.shape, version=BASE_OPSET)
-        return torch.onnx.ops.symbolic("DequantizeLinear", [quantized, self.scale, self.zero_point], dtype=x.dtype, shape=x.shape, version=BASE_OPSET)
-
-
-class _QdqWeight(nn.Module):
-    """A layer whose int8 weight is dequantised per output channel."""
-
-    weight: torch.Tensor
-    scale: torch.Tensor
-    zero_point: torch.Tensor
-    bias: torch.Tensor | None
-
-    def __init__(self, weight: torch.Tensor, quantizer: WeightQuantizer, bias: torch.Tensor | None, float_type: FloatType) -> None:
-        super().__init__()
-        scale = _as_stored(quantizer.scale.detach().abs(), float_type)
-        self.register_buffer("weight", quantizer.integers(weight, scale))
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.zeros(len(scale), dtype=torch.int8))
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
-
-    def dequantized(self) -> torch.Tensor:
-        inputs = [self.weight, self.scale, self.zero_point]
-        return torch.onnx.ops.symbolic("DequantizeLinear", inputs, attrs={"axis": 0}, dtype=self.scale.dtype, shape=self.weight.shape, version=BASE_OPSET)
-
-
-class QdqConv2d(_QdqWeight):
-    """A convolution of int8 weights with BatchNorm folded in."""
-
-    def __init__(self, layer: QuantConv2d, float_type: FloatType) -> None:
-        weight, bias = layer.folded()
-        super().__init__(weight, layer.weight_quantizer, bias, float_type)
-        conv = layer.conv
-        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in, h, w) to (n, out, h', w')."""
-        return functional.conv2d(x, self.dequantized(), self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class QdqLinear(_QdqWeight):
-    """A linear layer of int8 weights."""
-
-    def __init__(self, layer: QuantLinear, float_type: FloatType) -> None:
-        super().__init__(layer.linear.weight, layer.weight_quantizer, layer.linear.bias, float_type)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in) to (n, out)."""
-        return functional.linear(x, self.dequantized(), self.bias)
+LARGEST_BIAS = 2.0**30
+"""Steps: runtimes hold a bias as int32 on the grid of input times weight."""
 
 
 def to_export_form(network: fx.GraphModule, dialect: Dialect, float_type: FloatType = "fp32") -> fx.GraphModule:
     """Return a copy of a quantised network that exports to Q/DQ ONNX in `dialect`, with scales that `float_type` can hold."""
     exported = copy.deepcopy(network).eval()
-    for name, module in list(network.named_modules()):
-        if isinstance(module, QuantConv2d):
-            exported.set_submodule(name, QdqConv2d(module, float_type))
-        elif isinstance(module, QuantLinear):
-            exported.set_submodule(name, QdqLinear(module, float_type))
-        elif isinstance(module, ActivationQuantizer):
-            dropped = dialect == "trt" and module.feeds_add
-            exported.set_submodule(name, nn.Identity() if dropped else QdqTensor(module, dialect, float_type))
+    for node in network.graph.nodes:
+        form = _form(network, node, dialect, float_type)
+        if form is not None:
+            exported.set_submodule(str(node.target), form)
     return exported
 
 
-def _as_stored(scale: torch.Tensor, float_type: FloatType) -> torch.Tensor:
-    """Return float32 scales at values that the file's float type holds exactly."""
-    return scale.clamp_min(SMALLEST_HALF).half().float() if float_type == "fp16" else scale.clone()
+def _form(network: fx.GraphModule, node: fx.Node, dialect: Dialect, float_type: FloatType) -> nn.Module | None:
+    """Return what takes the place of the module that a node calls, or None if it is exported as it is."""
+    module = module_of(network, node)
+    if isinstance(module, SameGrid):
+        module = network.get_submodule(module.quantizer)
+    if isinstance(module, ActivationQuantizer):
+        return nn.Identity() if dialect == "trt" and module.fused_in_trt else QdqTensor.of(module, dialect, float_type)
+    if isinstance(module, QuantConv2d):
+        return _convolution(module.conv, *module.folded(), module.weight_quantizer, _input_scale(network, node, dialect), float_type)
+    if isinstance(module, QuantLinear):
+        return _linear(module, _input_scale(network, node, dialect), dialect, float_type)
+    if isinstance(module, GlobalAverage):
+        return OnnxGlobalAverage()
+    if isinstance(module, GatedActivation):
+        return QdqGatedActivation(module.kind) if dialect == "ort" else GatedActivation(module.kind, dialect)
+    if dialect == "ort" and isinstance(module, LoneBatchNorm | AveragePool):
+        conv = _as_convolution(module)
+        if conv is not None:
+            weights = WeightQuantizer(conv.out_channels, module.weight_bits)
+            weights.scale.data.copy_(conv.weight.detach().abs().flatten(1).amax(1).clamp_min(1e-12) / weights.high)
+            return _convolution(conv, conv.weight, conv.bias, weights, _input_scale(network, node, dialect), float_type)
+    return None
+
+
+def _input_scale(network: fx.GraphModule, node: fx.Node, dialect: Dialect) -> float:
+    """Return the scale of the tensor that a layer reads."""
+    source = node.all_input_nodes[0]
+    while not isinstance(module := module_of(network, source), ActivationQuantizer | SameGrid):
+        source = source.all_input_nodes[0]  # an identity in evaluation
+    quantizer = network.get_submodule(module.quantizer) if isinstance(module, SameGrid) else module
+    assert isinstance(quantizer, ActivationQuantizer)
+    return quantizer.scale_in(dialect)
+
+
+def _convolution(
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    quantizer: WeightQuantizer,
+    input_scale: float,
+    float_type: FloatType,
+) -> QdqConv2d:
+    groups = conv.groups if quantizer.axis == 1 else 1
+    scale = as_stored(_holding(bias, quantizer.scale, input_scale, groups), float_type)
+    return QdqConv2d(conv, quantizer.integers(weight, scale), scale, bias)
+
+
+def _linear(layer: QuantLinear, input_scale: float, dialect: Dialect, float_type: FloatType) -> QdqLinear:
+    weight, bias = layer.linear.weight, layer.linear.bias
+    scale = as_stored(_holding(bias, layer.weight_quantizer.scale, input_scale, 1), float_type)
+    integers = layer.weight_quantizer.integers(weight, scale)
+    if bias is None or dialect == "trt":  # TensorRT refuses a bias in int32
+        return QdqLinear(integers, scale, None if bias is None else bias.detach().clone(), None)
+    grid = scale * input_scale
+    return QdqLinear(integers, scale, (bias.detach() / grid).round().to(torch.int32), grid)
+
+
+def _holding(bias: torch.Tensor | None, scale: torch.Tensor, input_scale: float, groups: int) -> torch.Tensor:
+    """Return weight scales (channels,) at which the bias fits into an int32: where a channel's weights are next to nothing it would wrap around."""
+    scale = scale.detach().abs()
+    if bias is None:
+        return scale.clone()
+    return torch.maximum(scale, bias.detach().abs().reshape(groups, -1).amax(0) / (LARGEST_BIAS * input_scale))
+
+
+def _as_convolution(module: LoneBatchNorm | AveragePool) -> nn.Conv2d | None:
+    """Return the depthwise convolution that a module equals, which ONNX Runtime has a fast INT8 kernel for; None where there is none."""
+    if isinstance(module, AveragePool):
+        return module.as_convolution()
+    bn = module.bn
+    if not isinstance(bn, nn.BatchNorm2d):
+        return None
+    assert bn.running_mean is not None
+    ratio = fold_ratio(bn)
+    conv = nn.Conv2d(bn.num_features, bn.num_features, 1, groups=bn.num_features)
+    assert conv.bias is not None
+    conv.weight.data.copy_(ratio.detach().reshape(-1, 1, 1, 1))
+    conv.bias.data.copy_((bn.bias - bn.running_mean * ratio).detach())
+    return conv

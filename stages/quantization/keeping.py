@@ -11,7 +11,7 @@ from stages.models.layer_names import matching
 
 def quantizable(network: nn.Module) -> tuple[str, ...]:
     """Return the names of a float network's convolutions and linear layers."""
-    return tuple(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    return tuple(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear))
 
 
 def layers_to_keep(network: nn.Module, globs: Iterable[str]) -> tuple[str, ...]:
@@ -35,4 +35,4 @@ def layers_to_keep(network: nn.Module, globs: Iterable[str]) -> tuple[str, ...]:
 def count_float_convolutions(network: nn.Module, quantizers: QuantizerState | None) -> int:
     """Return how many convolutions of a quantised network are in float on purpose."""
     kept = quantizers.kept_float if quantizers else ()
-    return sum(isinstance(network.get_submodule(name), nn.Conv2d) for name in kept)
+    return sum(isinstance(network.get_submodule(name), nn.Conv2d | nn.ConvTranspose2d) for name in kept)

@@ -1,4 +1,4 @@
-"""Convolution and linear layer that compute as the INT8 engine will."""
+"""Convolution, linear layer and BatchNorm that compute as the INT8 engine will."""
 
 import torch
 from torch import nn
@@ -6,20 +6,23 @@ from torch.nn import functional
 
 from stages.quantization.quantizers import WeightQuantizer
 
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
 
 class QuantConv2d(nn.Module):
-    """A convolution with its BatchNorm, whose folded weights are quantised.
+    """A convolution, transposed or not, with its BatchNorm, whose folded weights are quantised.
 
     In training the fold uses the running variance for the quantised weights and the batch's own statistics for
     the normalisation (Krishnamoorthi, arXiv 1806.08342, section 3.2.2); frozen and in evaluation it is the
     exact fold that the engine holds.
     """
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, weight_bits: int) -> None:
+    def __init__(self, conv: Convolution, bn: nn.BatchNorm2d | None, weight_bits: int) -> None:
         super().__init__()
         self.conv = conv
         self.bn = bn
-        self.weight_quantizer = WeightQuantizer(conv.out_channels, weight_bits)
+        axis = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
+        self.weight_quantizer = WeightQuantizer(conv.weight.shape[axis], weight_bits, axis)
         self.frozen = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -27,35 +30,25 @@ class QuantConv2d(nn.Module):
         weight, bias = self.folded()
         weight = self.weight_quantizer(weight)
         if self.bn is None or self.frozen or not self.training:
-            return self._convolve(x, weight, bias)
-        convolved = self._convolve(x, weight, None) / self._ratio().reshape(1, -1, 1, 1)
+            return convolve(self.conv, x, weight, bias)
+        convolved = convolve(self.conv, x, weight, None) / fold_ratio(self.bn).reshape(1, -1, 1, 1)
         if self.conv.bias is not None:  # cancels here, but the running mean must count it as the fold does
             convolved = convolved + self.conv.bias.reshape(1, -1, 1, 1)
         normalised: torch.Tensor = self.bn(convolved)
         return normalised
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the weight (out, in, k, k) and bias (out,) with BatchNorm folded in."""
+        """Return the weight, in the layer's own layout, and bias (out,) with BatchNorm folded in."""
         if self.bn is None:
             return self.conv.weight, self.conv.bias
-        ratio = self._ratio()
+        ratio = fold_ratio(self.bn)
         assert self.bn.running_mean is not None
         centre = self.bn.running_mean if self.conv.bias is None else self.bn.running_mean - self.conv.bias
-        return self.conv.weight * ratio.reshape(-1, 1, 1, 1), self.bn.bias - centre * ratio
+        return scaled_by_output(self.conv, ratio), self.bn.bias - centre * ratio
 
     def calibrate(self) -> None:
         """Choose the weight scales of least squared error."""
         self.weight_quantizer.calibrate(self.folded()[0])
-
-    def _ratio(self) -> torch.Tensor:
-        """Return gamma / sigma per channel, kept away from 0 because the training forward divides by it."""
-        assert self.bn is not None and self.bn.running_var is not None
-        ratio = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
-        return torch.where(ratio.abs() < 1e-6, torch.full_like(ratio, 1e-6), ratio)
-
-    def _convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        conv = self.conv
-        return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class QuantLinear(nn.Module):
@@ -67,9 +60,53 @@ class QuantLinear(nn.Module):
         self.weight_quantizer = WeightQuantizer(linear.out_features, weight_bits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in) to (n, out)."""
+        """Map (..., in) to (..., out)."""
         return functional.linear(x, self.weight_quantizer(self.linear.weight), self.linear.bias)
 
     def calibrate(self) -> None:
         """Choose the weight scales of least squared error."""
         self.weight_quantizer.calibrate(self.linear.weight)
+
+
+class LoneBatchNorm(nn.Module):
+    """A BatchNorm that no convolution precedes, as behind a concatenation: one factor and one summand per channel.
+
+    Attributes:
+        weight_bits: Of the depthwise convolution that it is exported as where that is faster; one weight per channel is exact.
+    """
+
+    def __init__(self, bn: nn.BatchNorm1d | nn.BatchNorm2d, weight_bits: int) -> None:
+        super().__init__()
+        self.bn = bn
+        self.weight_bits = weight_bits
+        self.frozen = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, channels, ...) to the same shape."""
+        bn = self.bn
+        if not self.frozen:
+            normalised: torch.Tensor = bn(x)
+            return normalised
+        return functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+
+
+def convolve(conv: Convolution, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Do what `conv` does, with other weights."""
+    if isinstance(conv, nn.ConvTranspose2d):
+        return functional.conv_transpose2d(x, weight, bias, conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)  # type: ignore[arg-type]
+    return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def scaled_by_output(conv: Convolution, ratio: torch.Tensor) -> torch.Tensor:
+    """Return the weights, each times its output channel's ratio (out,)."""
+    if not isinstance(conv, nn.ConvTranspose2d):
+        return conv.weight * ratio.reshape(-1, 1, 1, 1)
+    by_group = ratio.reshape(conv.groups, 1, -1, 1, 1).expand(-1, conv.in_channels // conv.groups, -1, 1, 1)
+    return conv.weight * by_group.flatten(0, 1)  # (in, out / groups, k, k)
+
+
+def fold_ratio(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> torch.Tensor:
+    """Return gamma / sigma per channel, kept away from 0 because the training forward divides by it."""
+    assert bn.running_var is not None
+    ratio = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    return torch.where(ratio.abs() < 1e-6, torch.full_like(ratio, 1e-6), ratio)

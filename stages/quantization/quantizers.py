@@ -48,18 +48,21 @@ class ActivationQuantizer(nn.Module):
 
     Args:
         non_negative: Whether the tensor never holds negative values (behind a ReLU).
-        feeds_add: Whether the tensor is a convolution's output that is only added to a residual: TensorRT fuses
-            convolution, add and ReLU only where this tensor is not quantised.
+        fused_in_trt: Whether TensorRT fuses what computes the tensor with its only reader, a residual addition or an
+            activation, which it does only where the tensor is not quantised.
         dialect: The runtime family that is simulated.
+        highest: Value that the grid must not exceed: ONNX Runtime drops the clip of a ReLU6, and computes the convolution
+            before it in INT8, only where the grid ends at 6 or below.
     """
 
     holds_scales = True
 
-    def __init__(self, *, non_negative: bool, feeds_add: bool, dialect: Dialect) -> None:
+    def __init__(self, *, non_negative: bool, fused_in_trt: bool, dialect: Dialect, highest: float | None = None) -> None:
         super().__init__()
         self.non_negative = non_negative
-        self.feeds_add = feeds_add
+        self.fused_in_trt = fused_in_trt
         self.dialect: Dialect = dialect
+        self.highest = highest
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.samples: list[torch.Tensor] | None = None
 
@@ -71,13 +74,21 @@ class ActivationQuantizer(nn.Module):
 
     def scale_in(self, dialect: Dialect) -> float:
         """Return the scale that covers the learned range in another dialect."""
-        scale = float(self.scale.detach().abs())
+        scale = float(self.step().detach())
         return scale * self.limits(self.dialect)[1] / self.limits(dialect)[1]
+
+    def step(self) -> torch.Tensor:
+        """Return the scale in use, positive; where `highest` holds it back, gradients still reach the learned one."""
+        scale = self.scale.abs()
+        if self.highest is None:
+            return scale
+        largest = self.highest / self.limits(self.dialect)[1] * (1 - 1e-6)  # rounded, it must not exceed `highest`
+        return scale - (scale - largest).clamp_min(0).detach()
 
     @property
     def active(self) -> bool:
         """Whether the tensor is quantised at all in the simulated dialect."""
-        return not (self.feeds_add and self.dialect == "trt")
+        return not (self.fused_in_trt and self.dialect == "trt")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Quantise and dequantise (n, ...) float32; while calibrating, only look at it."""
@@ -90,7 +101,7 @@ class ActivationQuantizer(nn.Module):
             return x
         low, high = self.limits(self.dialect)
         elements = x[0].numel()
-        return _LearnedStep.apply(x, self.scale.abs(), low, high, (elements * high) ** -0.5)  # type: ignore[no-any-return, no-untyped-call]
+        return learned_step(x, self.step(), low, high, (elements * high) ** -0.5)
 
     def calibrate(self) -> None:
         """Choose the scale of least squared error on the samples seen, and stop collecting."""
@@ -104,30 +115,63 @@ class WeightQuantizer(nn.Module):
     """One scale per output channel, symmetric.
 
     Args:
-        channels: Output channels.
+        channels: Output channels; of each group, where a transposed convolution has several.
         bits: 8, or 7 where the CPU's products of 8-bit numbers saturate.
+        axis: The weight's dimension that holds them.
     """
 
     holds_scales = True
 
-    def __init__(self, channels: int, bits: int) -> None:
+    def __init__(self, channels: int, bits: int, axis: int = 0) -> None:
         super().__init__()
-        self.high = 2 ** (bits - 1) - 1
+        self.high = highest_weight(bits)
+        self.axis = axis
         self.scale = nn.Parameter(torch.ones(channels))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Quantise and dequantise (out, ...) float32."""
-        scale = self.scale.abs().reshape(-1, *[1] * (weight.ndim - 1))
-        return _LearnedStep.apply(weight, scale, -self.high, self.high, (weight[0].numel() * self.high) ** -0.5)  # type: ignore[no-any-return, no-untyped-call]
+        """Quantise and dequantise a weight, float32."""
+        scale = along(self.scale.abs(), weight, self.axis)
+        return learned_step(weight, scale, -self.high, self.high, (weight.numel() / len(self.scale) * self.high) ** -0.5)
 
     def integers(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Return the int8 weights that the engine will hold, (out, ...), for scales (out,) as they are stored there."""
-        scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
-        return (weight.detach() / scale).round().clamp(-self.high, self.high).to(torch.int8).contiguous()
+        """Return the int8 weights that the engine will hold at these scales (channels,), as they are stored there."""
+        return (weight.detach() / along(scale, weight, self.axis)).round().clamp(-self.high, self.high).to(torch.int8).contiguous()
 
     def calibrate(self, weight: torch.Tensor) -> None:
         """Choose every channel's scale of least squared error."""
-        self.scale.data.copy_(best_scale(weight.detach().flatten(1), -self.high, self.high).squeeze(1))
+        rows = weight.detach().movedim(self.axis, 0).flatten(1)
+        self.scale.data.copy_(best_scale(rows, -self.high, self.high).squeeze(1))
+
+
+class SameGrid(nn.Module):
+    """Marks a tensor whose values lie on the grid of another, as behind max-pooling, so that it is exported with that one's scale.
+
+    Args:
+        quantizer: Name of the module that holds the scale.
+    """
+
+    def __init__(self, quantizer: str) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pass a tensor on; there is nothing to round."""
+        return x
+
+
+def learned_step(x: torch.Tensor, scale: torch.Tensor, low: int, high: int, gradient_scale: float) -> torch.Tensor:
+    """Quantise to the integers from `low` to `high` and dequantise, with LSQ's gradients; `scale` has one element, or broadcasts."""
+    return _LearnedStep.apply(x, scale, low, high, gradient_scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def along(scale: torch.Tensor, weight: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return scales (channels,) in a shape that broadcasts over a weight."""
+    return scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
+
+
+def highest_weight(bits: int) -> int:
+    """Return the largest integer of a symmetric grid."""
+    return int(2 ** (bits - 1)) - 1
 
 
 def best_scale(rows: torch.Tensor, low: int, high: int) -> torch.Tensor:

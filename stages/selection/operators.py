@@ -6,8 +6,12 @@ from torch import fx, nn
 
 from profiles.latency import OperatorClass
 from profiles.source import Record
-from stages.graph.trace import before_moves, is_add, is_relu, module_of, only_user, shape_of, trace
+from stages.graph.kinds import before, is_add, is_relu
+from stages.graph.trace import module_of, only_user, shape_of, trace
 from stages.pruning.groups import Group, Widths
+
+PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
+"""What lies between a tensor and the operator that computed it, at no cost."""
 
 
 class Operator(Record):
@@ -106,11 +110,11 @@ def _epilogue(traced: fx.GraphModule, node: fx.Node) -> str:
         return "none"
     if is_relu(traced, after):
         return "relu"
-    if not is_add(after) or _position(traced, node) < max(_position(traced, added) for added in after.all_input_nodes):
+    if not is_add(traced, after) or _position(traced, node) < max(_position(traced, added) for added in after.all_input_nodes):
         return "none"
     behind = only_user(after)
     return "add_relu" if behind is not None and is_relu(traced, behind) else "add"
 
 
 def _position(traced: fx.GraphModule, node: fx.Node) -> int:
-    return list(traced.graph.nodes).index(before_moves(traced, node))
+    return list(traced.graph.nodes).index(before(traced, node, PASSED_OVER))

@@ -22,6 +22,7 @@ from stages.store import Store
 from stages.training.config import TrainConfig
 from stages.warmup import warmup
 
+ORT = {"dialect": "ort", "float_type": "fp32", "batch": None}
 TRAINING = TrainConfig(epochs=12, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1)
 SENSITIVE, BEFORE = "layer2.0.conv2", "layer2.0.bn1"
 
@@ -159,7 +160,7 @@ def test_a_checkpoint_with_layers_in_float_loads_as_it_was_kept(shared: Store, t
 def test_the_engine_runs_every_other_convolution_as_int8(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
     target = load_profile("local-cpu").target
     kept = ("conv1", "layer2.0.conv1")
-    graph = shared.run(export, checkpoint=quantised(shared, trained, digits, keep_float=kept), dataset=digits, config=ExportConfig(), dialect="ort")
+    graph = shared.run(export, checkpoint=quantised(shared, trained, digits, keep_float=kept), dataset=digits, config=ExportConfig(), **ORT)
     engine = shared.run(compile_engine, graph=graph, target=target, info=check_target(target))
     assert (engine.coverage["float_convolutions"], engine.coverage["int8_convolutions"]) == (2, 7)
     assert engine.coverage["int8_additions"] == 3
@@ -167,7 +168,7 @@ def test_the_engine_runs_every_other_convolution_as_int8(shared: Store, trained:
 
 def test_the_sensitive_layer_is_in_float_in_the_engine_too(shared: Store, sensitive: Checkpoint, digits: Dataset) -> None:
     found = quantised(shared, sensitive, digits, qat="never", mixed={"images": 128})
-    graph = shared.run(export, checkpoint=found, dataset=digits, config=ExportConfig(), dialect="ort")
+    graph = shared.run(export, checkpoint=found, dataset=digits, config=ExportConfig(), **ORT)
     assert graph.parity["agreement"] > 0.98
     assert graph.parity["mean_difference"] < 0.02 * graph.parity["logit_spread"]
 
@@ -177,7 +178,9 @@ def test_the_sensitive_layer_is_in_float_in_the_engine_too(shared: Store, sensit
 def test_layers_in_float_are_exported_as_such(shared: Store, trained: Checkpoint, digits: Dataset, dialect: str, kept: tuple[str, ...]) -> None:
     config = QuantizeConfig(qat="never", calibration_batches=2, keep_float=kept)
     found = shared.run(quantize, pruned=trained, dataset=digits, training=TRAINING, config=config, dialect=dialect, weight_bits=8)
-    graph = shared.run(export, checkpoint=found, dataset=digits, config=ExportConfig(), dialect=dialect)
+    graph = shared.run(
+        export, checkpoint=found, dataset=digits, config=ExportConfig(), dialect=dialect, float_type="fp16" if dialect == "trt" else "fp32", batch=None
+    )
     convolutions = sum("fc" not in name for name in found.quantizers.kept_float)
     assert graph.audit["Conv"] - graph.audit["quantized_convs"] == convolutions
     assert graph.audit["int8_weights"] == 10 - len(found.quantizers.kept_float)

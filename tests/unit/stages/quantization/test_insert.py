@@ -37,10 +37,10 @@ def test_every_layer_is_quantised_and_every_tensor_once() -> None:
     calls = [node for node in made.graph.nodes if isinstance(made.get_submodule(str(node.target)) if node.op == "call_module" else None, ActivationQuantizer)]
     assert len(calls) == len(quantizers)
     assert not any(isinstance(argument, torch.fx.Node) and str(argument.target) in quantizers for node in calls for argument in node.args)
-    assert sum(q.feeds_add for q in quantizers.values()) == 3  # one fused residual per block
+    assert sum(q.fused_in_trt for q in quantizers.values()) == 3  # one fused residual per block
     assert not quantizers["quantize_x"].non_negative
     assert quantizers["quantize_relu"].non_negative
-    assert quantizers["quantize_pool"].non_negative
+    assert quantizers["quantize_pool_global_average"].non_negative
 
 
 def test_the_logits_are_not_quantised() -> None:

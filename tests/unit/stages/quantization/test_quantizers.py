@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer, best_scale
 
 
-def quantizer(*, non_negative: bool, dialect: str, scale: float, feeds_add: bool = False) -> ActivationQuantizer:
-    made = ActivationQuantizer(non_negative=non_negative, feeds_add=feeds_add, dialect=dialect)
+def quantizer(*, non_negative: bool, dialect: str, scale: float, fused_in_trt: bool = False) -> ActivationQuantizer:
+    made = ActivationQuantizer(non_negative=non_negative, fused_in_trt=fused_in_trt, dialect=dialect)
     made.scale.data.fill_(scale)
     return made
 
@@ -40,8 +40,8 @@ def test_the_other_dialect_covers_the_same_range() -> None:
 
 def test_a_fused_residual_is_left_alone_in_trt_only() -> None:
     x = torch.tensor([[0.26]])
-    assert torch.equal(quantizer(non_negative=False, dialect="trt", scale=0.5, feeds_add=True)(x), x)
-    assert not torch.equal(quantizer(non_negative=False, dialect="ort", scale=0.5, feeds_add=True)(x), x)
+    assert torch.equal(quantizer(non_negative=False, dialect="trt", scale=0.5, fused_in_trt=True)(x), x)
+    assert not torch.equal(quantizer(non_negative=False, dialect="ort", scale=0.5, fused_in_trt=True)(x), x)
 
 
 def test_gradients_pass_inside_the_range_and_stop_outside() -> None:
@@ -81,7 +81,7 @@ def test_the_best_scale_beats_the_maximum_where_there_are_outliers() -> None:
 
 
 def test_calibration_looks_at_every_column_of_pixels() -> None:
-    made = ActivationQuantizer(non_negative=True, feeds_add=False, dialect="ort")
+    made = ActivationQuantizer(non_negative=True, fused_in_trt=False, dialect="ort")
     made.samples = []
     image = torch.zeros(64, 4, 32, 32)
     image[..., 5] = 2.55

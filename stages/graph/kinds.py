@@ -1,0 +1,95 @@
+"""What the nodes of a traced network do, whether they call a module, a function or a method."""
+
+import math
+
+from torch import fx, nn
+
+from stages.graph.trace import RANDOM_BRANCHES, argument, module_of
+
+MODULES: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.Hardtanh: "hardtanh",  # and nn.ReLU6, its subclass
+    nn.SiLU: "silu",
+    nn.Hardswish: "hardswish",
+    nn.Sigmoid: "sigmoid",
+    nn.Hardsigmoid: "hardsigmoid",
+    nn.MaxPool2d: "max_pool2d",
+    nn.AvgPool2d: "avg_pool2d",
+    nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
+    nn.BatchNorm1d: "batch_norm",
+    nn.BatchNorm2d: "batch_norm",
+    nn.Flatten: "flatten",
+    nn.Dropout: "identity",
+    nn.Dropout2d: "identity",
+    nn.Identity: "identity",
+}
+FUNCTIONS = {"iadd": "add", "imul": "mul", "concat": "cat", "concatenate": "cat", "clip": "clamp"}
+SAME_VALUES = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool2d"}
+"""Their output holds no value that their first input does not hold."""
+
+
+def operation(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Return what a node does: a word of the tables above, or the name of what it calls; in-place forms have no name of their own."""
+    module = module_of(traced, node)
+    if module is not None:
+        if type(module).__name__ in RANDOM_BRANCHES:
+            return "identity"
+        return next((name for kind, name in MODULES.items() if isinstance(module, kind)), type(module).__name__)
+    name = str(getattr(node.target, "__name__", node.target)).rstrip("_")
+    return FUNCTIONS.get(name, name) if node.op in {"call_function", "call_method"} else node.op
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether a node's value is a tensor, and not a size or a tuple."""
+    return hasattr(node.meta.get("tensor_meta"), "shape")
+
+
+def is_add(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node adds two tensors."""
+    return operation(traced, node) == "add" and _takes_two_tensors(node)
+
+
+def is_mul(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node multiplies two tensors, element by element."""
+    return operation(traced, node) == "mul" and _takes_two_tensors(node)
+
+
+def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a ReLU."""
+    return operation(traced, node) == "relu"
+
+
+def rectified_to(traced: fx.GraphModule, node: fx.Node) -> float | None:
+    """Return the highest value that a rectifier lets through: infinity for ReLU, 6 for ReLU6, None for what is no rectifier."""
+    kind, module = operation(traced, node), module_of(traced, node)
+    if kind in {"relu", "relu6"}:
+        return 6.0 if kind == "relu6" else math.inf
+    if isinstance(module, nn.Hardtanh):
+        low, high = module.min_val, module.max_val
+    elif kind == "hardtanh":
+        low, high = argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0)
+    elif kind == "clamp":
+        low, high = argument(node, 1, "min", None), argument(node, 2, "max", None)
+    else:
+        return None
+    return (math.inf if high is None else float(high)) if isinstance(low, int | float) and low == 0 else None
+
+
+def before(traced: fx.GraphModule, node: fx.Node, operations: set[str]) -> fx.Node:
+    """Return the node whose values `node` passes on, through nothing but the named operations."""
+    while operation(traced, node) in operations:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def readers(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Return the nodes that read a node's tensor, seen through what is an identity in evaluation."""
+    found = []
+    for user in node.users:
+        found += readers(traced, user) if operation(traced, user) == "identity" else [user]
+    return found
+
+
+def _takes_two_tensors(node: fx.Node) -> bool:
+    arguments = [*node.args, *node.kwargs.values()][:2]
+    return len(arguments) == 2 and all(isinstance(each, fx.Node) and is_tensor(each) for each in arguments)
