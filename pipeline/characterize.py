@@ -119,8 +119,8 @@ def _require_here(profile: HardwareProfile) -> DeviceInfo:
             describe(
                 f"profile {profile.name} cannot be characterised here",
                 given=f"{profile.target.device.name}, {profile.target.runtime}",
-                allowed="the device that the profile names, with ONNX Runtime; a GPU's table is estimated, and calibrated by whole networks in a run",
-                fix="run this on the device, under a profile whose device is `host` and whose runtime is onnxruntime",
+                allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and calibrated by whole networks in a run",
+                fix="run this on the device, under a profile of `host`",
             )
         )
     return info

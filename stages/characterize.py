@@ -38,7 +38,7 @@ class TableArtifact(Artifact):
         return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=3, timed=True)
+@stage(version=4, timed=True)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
@@ -51,7 +51,7 @@ def characterize(
 ) -> TableArtifact:
     """Measure every operator class of the network on a grid of its channels, or estimate it where that cannot be done.
 
-    Single operators are timed by ONNX Runtime alone; TensorRT's table is estimated, and calibrated where its GPU is here.
+    Single operators are timed by ONNX Runtime and OpenVINO; TensorRT's table is estimated, and calibrated where its GPU is here.
 
     On widths that are multiples of the step an operator's time is near bilinear in input and output channels: {one step, half,
     full} on both sides suffice (`benchmarks/table.py`; INT8 needs the half). A killed measurement goes on after its last operator.

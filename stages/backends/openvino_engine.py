@@ -6,6 +6,7 @@ Its inference runs on the thread that calls it: with one thread that thread does
 
 import io
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -76,7 +77,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BuildError(f"OpenVINO cannot build {graph.name}: {_reason(error)}") from error
         engine.write_bytes(compiled.export_model().read())
-        kernels = Counter((layer["layerType"], layer["runtimePrecision"] in INTEGERS) for layer in _layers(compiled))
+        kernels = Counter((kind, precision in INTEGERS) for kind, precision in _layers(compiled))
         return {
             "int8_convolutions": kernels["Convolution", True],
             "float_convolutions": kernels["Convolution", False],
@@ -99,37 +100,46 @@ class OpenVinoBackend:
         """
         options = {**_options(target), "PERF_COUNT": "YES"}
         if isinstance(model, Path):
-            return KernelCounters([_load(model, options) for _ in range(COPIES)])
+            return KernelCounters([_load(model, options) for _ in range(COPIES)], threads=target.threads)
         read = _core().read_model(model)
-        return KernelCounters([_core().compile_model(read, DEVICE, options) for _ in range(COPIES)])
+        return KernelCounters([_core().compile_model(read, DEVICE, options) for _ in range(COPIES)], threads=target.threads)
 
 
 class KernelCounters:
     """OpenVINO's counters of a network's kernels.
 
     They give no single runs but means since the network was compiled, which one disturbed run spoils: hence copies of the network
-    that take turns.
+    that take turns. Their clock is wall time: with one thread a copy's counters are multiplied by its CPU time over its wall time,
+    so that neighbours on a shared machine are not counted.
     """
 
-    def __init__(self, copies: list[Any]) -> None:
+    def __init__(self, copies: list[Any], *, threads: int) -> None:
         self._requests = [compiled.create_infer_request() for compiled in copies]
-        self._precisions = {layer["name"]: layer["runtimePrecision"] in INTEGERS for layer in _layers(copies[0])}
+        self._clocks = np.zeros((len(copies), 2))
+        self._threads = threads
         self._runs = 0
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Run one of the copies once."""
-        self._requests[self._runs // BLOCK % COPIES].infer(feeds)
+        copy = self._runs // BLOCK % COPIES
+        wall, cpu = time.perf_counter(), time.thread_time()
+        self._requests[copy].infer(feeds)
+        self._clocks[copy] += time.thread_time() - cpu, time.perf_counter() - wall
         self._runs += 1
 
     def finish(self) -> list[Kernel]:
         """Return the kernels that ran, in their order, with a mean of every copy that ran."""
-        ran = self._requests[: -(-self._runs // BLOCK)]
-        found: dict[tuple[str, str], list[float]] = {}
-        for request in ran:
-            for layer in request.get_profiling_info():
-                if layer.node_name in self._precisions:
-                    found.setdefault((layer.node_name, layer.node_type), []).append(layer.real_time.total_seconds() * 1e6 + CUT_US)
-        return [Kernel(op, "int8" if self._precisions[name] else "float", np.array(times)) for (name, op), times in found.items()]
+        ran = slice(-(-self._runs // BLOCK))
+        copies = [_executed(request) for request in self._requests[ran]]
+        own = self._clocks[ran, 0] / self._clocks[ran, 1] if self._threads == 1 else np.ones(len(copies))
+        return [
+            Kernel(
+                op=layers[0].node_type,
+                precision="int8" if layers[0].exec_type.lower().endswith("i8") else "float",
+                microseconds=np.array([layer.real_time.total_seconds() * 1e6 + CUT_US for layer in layers]) * own,
+            )
+            for layers in zip(*copies, strict=True)
+        ]
 
 
 @cache
@@ -178,15 +188,16 @@ def _runner(compiled: Any) -> Run:
     return run
 
 
-def _layers(compiled: Any) -> list[dict[str, str]]:
-    """Return name, kind and precision of the kernels of a compiled model."""
-    found = []
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        info = node.get_rt_info()
-        layer = {key: str(info[key].astype(str)) for key in ("layerType", "runtimePrecision")}
-        if layer["layerType"] not in NO_KERNELS:
-            found.append({"name": node.get_friendly_name(), **layer})
-    return found
+def _layers(compiled: Any) -> list[tuple[str, str]]:
+    """Return kind and precision of the kernels of a compiled model."""
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    layers = [tuple(str(info[key].astype(str)) for key in ("layerType", "runtimePrecision")) for info in infos]
+    return [(kind, precision) for kind, precision in layers if kind not in NO_KERNELS]
+
+
+def _executed(request: Any) -> list[Any]:
+    """Return the counters of all that is executed: not of what was fused into its neighbour, nor of constants."""
+    return [layer for layer in request.get_profiling_info() if not layer.exec_type.startswith(("undef", "unknown"))]
 
 
 def _reason(error: RuntimeError) -> str:

@@ -13,8 +13,8 @@ from stages.graph.single_operator import single_operator_graph
 STATISTIC = "mean of the middle half"
 RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4
 """Runs of one operator: fewer of a slow one, until the seconds are over."""
-EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "Reorder", "QuantizeLinear", "DequantizeLinear"}
-"""Conversions at the edges of a graph of one operator, which the whole network has not."""
+EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Reorder", "Subgraph", "MaxPool"}
+"""Conversions at the edges of a graph of one operator, which the whole network has not; the last three are OpenVINO's."""
 
 
 def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, *, scratch: Path) -> tuple[Entry, float | None]:
