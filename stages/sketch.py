@@ -26,7 +26,7 @@ from stages.selection.operators import count_macs_at, count_weights_at, list_ope
 from stages.store import stage
 
 
-@stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,
