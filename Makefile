@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test check serve clean
+.PHONY: demo test test-slow check serve clean
 
 demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
 
 test: .venv/dev
 	$(BIN)/pytest --basetemp=.venv/pytest
+
+test-slow: .venv/dev
+	$(BIN)/pytest --basetemp=.venv/pytest -m slow
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -9,6 +9,9 @@ from torch import nn
 
 from stages.pruning.groups import Group, Widths
 
+PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
+"""What a BatchNorm holds."""
+
 
 class CannotNarrow(Exception):
     """The graph holds channels in a place that is not known."""
@@ -35,8 +38,12 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
         layer = network.get_submodule(module)
         if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             raise CannotNarrow(f"{module} is a {type(layer).__name__}")
-        if isinstance(layer, nn.BatchNorm2d):
-            continue  # folded into its convolution
+        if isinstance(layer, nn.BatchNorm2d):  # folded into its convolution, unless none comes before it
+            for name in (f"{module}.{field}" for field in PER_CHANNEL):
+                if name in tensors:
+                    per_channel[name] = module
+                    _drop(tensors[name], positions, axis=0)
+            continue
         weight = tensors.get(f"{module}.weight")
         if weight is None:
             raise CannotNarrow(f"the graph has no weight {module}.weight")
@@ -45,6 +52,7 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
             per_channel[weight.name] = module
             _drop(weight, positions, axis=0)
             if f"{module}.bias" in tensors:
+                per_channel[f"{module}.bias"] = module
                 _drop(tensors[f"{module}.bias"], positions, axis=0)
         elif not depthwise:
             _drop(weight, positions, axis=1)
@@ -127,12 +135,13 @@ def _cut_scales(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto], go
 
 
 def _set_groups(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> None:
-    """Set the number of groups of depthwise convolutions to their channels."""
+    """Set the number of groups of depthwise convolutions to their channels; other groups are left whole."""
     producers = _producers(model)
     for node in model.graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Conv" and attribute.name == "group" and attribute.i > 1:
-                attribute.i = tensors[_weight(node, producers)].dims[0]
+            weight = tensors.get(_weight(node, producers)) if node.op_type == "Conv" and attribute.name == "group" else None
+            if weight is not None and attribute.i > 1 and weight.dims[1] == 1:
+                attribute.i = weight.dims[0]
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

@@ -58,7 +58,10 @@ def _restore_dropout(traced: fx.GraphModule) -> None:
 
 
 def replace_by_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> fx.Node:
-    """Let `module`, called with the node's first input, take a node's place, and return the new node."""
+    """Let `module`, called with the node's first input, do what a node does; return its node, which is another where it was no module's alone."""
+    if node.op == "call_module" and [other.target for other in traced.graph.nodes].count(node.target) == 1:
+        traced.set_submodule(str(node.target), module)
+        return node
     name = f"{node.name}_{type(module).__name__}"
     traced.add_module(name, module)
     with traced.graph.inserting_before(node):

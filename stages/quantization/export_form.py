@@ -47,7 +47,7 @@ def _form(network: fx.GraphModule, node: fx.Node, dialect: Dialect, float_type: 
             weights = WeightQuantizer(conv.out_channels, module.weight_bits)
             weights.scale.data.copy_(conv.weight.detach().abs().flatten(1).amax(1).clamp_min(1e-12) / weights.high)
             return _convolution(conv, conv.weight, conv.bias, weights, _input_scale(network, node, dialect), float_type)
-    return None
+    return copy.deepcopy(module.bn) if isinstance(module, LoneBatchNorm) else None
 
 
 def _input_scale(network: fx.GraphModule, node: fx.Node, dialect: Dialect) -> float:

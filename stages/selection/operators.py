@@ -88,6 +88,8 @@ def _operator(traced: fx.GraphModule, node: fx.Node, module: nn.Conv2d | nn.Line
             epilogue=_epilogue(traced, node),
         )
         total_in, total_out = module.in_channels, module.out_channels
+        if module.groups > 1 and not depthwise:  # left whole by surgery; a filter sees the inputs of its own group alone
+            total_in, inputs = module.in_channels // module.groups, ()
     if operator.depthwise and output is not None:
         inputs = ((output, 1),)
     return Operator(

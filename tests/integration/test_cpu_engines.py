@@ -44,7 +44,10 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Dialect, OnnxGraph]
     store = Store(tmp_path_factory.mktemp("graphs"))
     model = ModelConfig(name="resnet8", options={"width": 32})
     dialects: tuple[Dialect, ...] = ("float", "ort", "trt")
-    return {d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, pattern=None) for d in dialects}
+    return {
+        d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, pattern=None)
+        for d in dialects
+    }
 
 
 def target_of(profile: str, precision: Precision = "int8", **changes: int) -> Target:

@@ -40,7 +40,7 @@ def test_every_layer_is_quantised_and_every_tensor_once() -> None:
     assert sum(q.fused_in_trt for q in quantizers.values()) == 3  # one fused residual per block
     assert not quantizers["quantize_x"].non_negative
     assert quantizers["quantize_relu"].non_negative
-    assert quantizers["quantize_pool_global_average"].non_negative
+    assert quantizers["quantize_pool"].non_negative
 
 
 def test_the_logits_are_not_quantised() -> None:
