@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+from stages.graph.trace import module_of
 from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.quantizers import ActivationQuantizer
 
@@ -39,18 +40,17 @@ def freeze_batchnorm(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def settle_batchnorm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Replace the running statistics of every BatchNorm that no quantised layer folds by their average over the batches.
+def settle_batchnorm(network: fx.GraphModule, batches: Iterable[torch.Tensor]) -> None:
+    """Replace the running statistics of every BatchNorm that stands in the graph itself by their average over the batches.
 
     Args:
         network: Quantised network, some of whose layers were quantised while it was trained and are in float now.
         batches: Images (n, c, h, w) float32 of the training split.
     """
-    folded = {id(layer.bn) for layer in layers_of(network) if isinstance(layer, QuantConv2d)}
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and id(m) not in folded]
+    norms = [module for node in network.graph.nodes if isinstance(module := module_of(network, node), nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     training = network.training
-    network.eval()  # a quantised layer's own statistics stay
+    network.eval()  # those within quantised layers stay
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a cumulative average

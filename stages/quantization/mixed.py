@@ -12,6 +12,7 @@ from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import quantizable
+from stages.quantization.layers import QuantConv2d, QuantLinear
 from stages.quantization.sensitivity import Layers, scan_layers
 from stages.training.progress import say
 
@@ -57,7 +58,8 @@ class Mixer:
     @property
     def layers(self) -> Layers:
         """The layers that are quantised."""
-        return tuple(name for name in self._names if name not in self._quantizers.kept_float)
+        found = {name for name, module in self._quantised.named_modules() if isinstance(module, QuantConv2d | QuantLinear)}
+        return tuple(name for name in self._names if name in found)
 
     def quantizers(self, layers: Layers) -> QuantizerState:
         """Return the quantisers where these layers stay in float too."""
