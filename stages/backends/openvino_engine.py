@@ -144,7 +144,8 @@ class KernelCounters:
         count, first = self._counts[copy], np.array(self._first[copy])
         if count == 1:
             return first
-        return ((np.array(_mean_us(self._requests[copy])) * count - first) / (count - 1)).clip(CUT_US / 2)  # of a short one next to nothing may be left
+        means = (np.array(_mean_us(self._requests[copy])) * count - first) / (count - 1)
+        return np.maximum(means, CUT_US / 2)  # of a short one next to nothing may be left
 
 
 @cache
