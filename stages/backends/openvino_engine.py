@@ -141,11 +141,11 @@ class KernelCounters:
 
     def _mean_but_first(self, copy: int) -> np.ndarray:
         """Return the mean microseconds of a copy's kernels, (n,)."""
-        count, first = self._counts[copy], np.array(self._first[copy])
+        count, first = int(self._counts[copy]), np.array(self._first[copy])
         if count == 1:
             return first
-        means = (np.array(_mean_us(self._requests[copy])) * count - first) / (count - 1)
-        return np.maximum(means, CUT_US / 2)  # of a short one next to nothing may be left
+        means: np.ndarray = (np.array(_mean_us(self._requests[copy])) * count - first) / (count - 1)
+        return means.clip(CUT_US / 2)  # of a short one next to nothing may be left
 
 
 @cache
