@@ -28,8 +28,8 @@ DEVICE = "CPU"
 INTEGERS = {"u8", "i8"}
 NO_KERNELS = {"Const", "Input", "Output", "Reshape"}
 """Layers of the compiled model that compute nothing."""
-COPIES, BLOCK = 8, 5
-"""A profile is of so many copies, each run so often before the next has its turn."""
+COPIES, BLOCK, CALM = 16, 5, 0.25
+"""A profile is of so many copies, each run so often before the next has its turn; this share of them counts."""
 CUT_US = 1.0
 """OpenVINO cuts a kernel's every duration to whole microseconds and their mean once more: half of one is lost each time."""
 
@@ -100,46 +100,53 @@ class OpenVinoBackend:
         """
         options = {**_options(target), "PERF_COUNT": "YES"}
         if isinstance(model, Path):
-            return KernelCounters([_load(model, options) for _ in range(COPIES)], threads=target.threads)
+            return KernelCounters([_load(model, options) for _ in range(COPIES)])
         read = _core().read_model(model)
-        return KernelCounters([_core().compile_model(read, DEVICE, options) for _ in range(COPIES)], threads=target.threads)
+        return KernelCounters([_core().compile_model(read, DEVICE, options) for _ in range(COPIES)])
 
 
 class KernelCounters:
     """OpenVINO's counters of a network's kernels.
 
-    They give no single runs but means since the network was compiled, which one disturbed run spoils: hence copies of the network
-    that take turns. Their clock is wall time: with one thread a copy's counters are multiplied by its CPU time over its wall time,
-    so that neighbours on a shared machine are not counted.
+    They give no single runs but means of wall time since the network was compiled, which one disturbed run spoils. Hence copies
+    of the network that take turns, of which those count that neighbours on a shared machine disturbed least. A copy's first run,
+    which is slow, is taken out of its means.
     """
 
-    def __init__(self, copies: list[Any], *, threads: int) -> None:
+    def __init__(self, copies: list[Any]) -> None:
         self._requests = [compiled.create_infer_request() for compiled in copies]
+        self._first: list[list[float]] = []
         self._clocks = np.zeros((len(copies), 2))
-        self._threads = threads
-        self._runs = 0
+        self._counts = np.zeros(len(copies), dtype=int)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Run one of the copies once."""
-        copy = self._runs // BLOCK % COPIES
+        copy = int(self._counts.sum()) // BLOCK % COPIES
         wall, cpu = time.perf_counter(), time.thread_time()
         self._requests[copy].infer(feeds)
-        self._clocks[copy] += time.thread_time() - cpu, time.perf_counter() - wall
-        self._runs += 1
+        self._clocks[copy] += time.perf_counter() - wall, time.thread_time() - cpu
+        self._counts[copy] += 1
+        if self._counts[copy] == 1:
+            self._first.append(_mean_us(self._requests[copy]))
 
     def finish(self) -> list[Kernel]:
-        """Return the kernels that ran, in their order, with a mean of every copy that ran."""
-        ran = slice(-(-self._runs // BLOCK))
-        copies = [_executed(request) for request in self._requests[ran]]
-        own = self._clocks[ran, 0] / self._clocks[ran, 1] if self._threads == 1 else np.ones(len(copies))
+        """Return the kernels that ran, in their order, with a mean of every copy that counts."""
+        ran = len(self._first)
+        walls, cpus = self._clocks[:ran].T
+        calmest = np.argsort(walls / cpus)[: max(1, int(ran * CALM))]
+        times = [self._mean_but_first(copy) for copy in calmest]
         return [
-            Kernel(
-                op=layers[0].node_type,
-                precision="int8" if layers[0].exec_type.lower().endswith("i8") else "float",
-                microseconds=np.array([layer.real_time.total_seconds() * 1e6 + CUT_US for layer in layers]) * own,
-            )
-            for layers in zip(*copies, strict=True)
+            Kernel(layer.node_type, "int8" if layer.exec_type.lower().endswith("i8") else "float", np.array(means))
+            for layer, *means in zip(_executed(self._requests[0]), *times, strict=True)
         ]
+
+    def _mean_but_first(self, copy: int) -> np.ndarray:
+        """Return the mean microseconds of a copy's kernels, (n,)."""
+        count, first = int(self._counts[copy]), np.array(self._first[copy])
+        if count == 1:
+            return first
+        means: np.ndarray = (np.array(_mean_us(self._requests[copy])) * count - first) / (count - 1)
+        return means.clip(CUT_US / 2)  # of a short one next to nothing may be left
 
 
 @cache
@@ -198,6 +205,10 @@ def _layers(compiled: Any) -> list[tuple[str, str]]:
 def _executed(request: Any) -> list[Any]:
     """Return the counters of all that is executed: not of what was fused into its neighbour, nor of constants."""
     return [layer for layer in request.get_profiling_info() if not layer.exec_type.startswith(("undef", "unknown"))]
+
+
+def _mean_us(request: Any) -> list[float]:
+    return [layer.real_time.total_seconds() * 1e6 + CUT_US for layer in _executed(request)]
 
 
 def _reason(error: RuntimeError) -> str:
