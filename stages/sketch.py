@@ -83,9 +83,19 @@ def _export(
 ) -> dict[str, int]:
     quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8)
     network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
+    _vary(network)
     exported: nn.Module = network
     if dialect != "float":
         assert isinstance(network, fx.GraphModule)
         calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
         exported = to_export_form(network, dialect)
     return write_graph(exported, image_shape, file, opset=opset, dialect=dialect)
+
+
+def _vary(network: nn.Module) -> None:
+    """Give every BatchNorm values of its own: those of a new network are alike, and the exporter merges what is alike."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and module.running_mean is not None and module.running_var is not None:
+            for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                values.uniform_(0.5, 1.5, generator=generator)
