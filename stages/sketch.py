@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import fx
+from torch import fx, nn
 
 from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
 from stages.backends.onnxruntime_engine import require_runs
@@ -99,6 +99,7 @@ def _export(
     batch: int | None,
 ) -> dict[str, int]:
     network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
+    _vary(network)
     if quantizers is None:
         return write_graph(network, image_shape, file, opset=opset, batch=batch, dialect="float", float_type=float_type).audit
     assert isinstance(network, fx.GraphModule)
@@ -108,3 +109,12 @@ def _export(
         exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, kept_float=len(quantizers.kept_float)
     )
     return written.audit
+
+
+def _vary(network: nn.Module) -> None:
+    """Give every BatchNorm values of its own: those of a new network are alike, and the exporter merges what is alike."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and module.running_mean is not None and module.running_var is not None:
+            for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                values.uniform_(0.5, 1.5, generator=generator)

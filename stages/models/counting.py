@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
 
 def count_parameters(network: nn.Module) -> int:
     """Return the number of weights, biases and BatchNorm parameters; quantiser scales are not counted."""
@@ -15,14 +17,16 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Return the multiply-accumulates of convolutions and linear layers for one image (c, h, w)."""
     total = 0
 
-    def count(module: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal total
         if isinstance(module, nn.Conv2d):
             total += output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, nn.ConvTranspose2d):  # every input meets the weights once
+            total += inputs[0][0].numel() * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             total += output.shape[-1] * module.in_features
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, LAYERS)]
     hooks += [
         m.register_forward_hook(lambda layer, inputs, output: count(_inner(layer), inputs, output)) for m in network.modules() if hasattr(m, "weight_quantizer")
     ]
@@ -36,4 +40,4 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 def _inner(layer: nn.Module) -> nn.Module:
     """Return the float layer inside a quantised one; its own forward is never called."""
-    return next(child for child in layer.children() if isinstance(child, nn.Conv2d | nn.Linear))
+    return next(child for child in layer.children() if isinstance(child, LAYERS))

@@ -70,10 +70,8 @@ class AveragePool(nn.Module):
         kernel, stride, padding = (_pair(value) for value in (pool.kernel_size, pool.stride, pool.padding))
         if pool.ceil_mode or (any(padding) and not pool.count_include_pad):
             return None
-        conv = nn.Conv2d(self.channels, self.channels, kernel, stride, padding, groups=self.channels)
-        assert conv.bias is not None
+        conv = nn.Conv2d(self.channels, self.channels, kernel, stride, padding, groups=self.channels, bias=False)
         conv.weight.data.fill_(1 / (pool.divisor_override or kernel[0] * kernel[1]))
-        conv.bias.data.zero_()
         return conv
 
 

@@ -19,6 +19,7 @@ from stages.graph.audit import audit_graph, float_layers, require_dialect
 from stages.graph.exporting import MODEL, write_graph
 from stages.graph.parity import compare
 from stages.models.config import ModelConfig
+from stages.models.counting import count_macs
 from stages.models.registry import build_network
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
@@ -176,7 +177,9 @@ def test_scales_of_one_dialect_serve_the_other(simulated: Dialect, exported: Dia
 
 
 def test_a_transposed_convolution_is_int8_in_the_file_and_float_in_onnx_runtime(tmp_path: Path) -> None:
-    made = quantised(float_network("upsampled"), "ort")
+    network = float_network("upsampled")
+    made = quantised(network, "ort")
+    assert count_macs(made, SHAPE) == count_macs(network, SHAPE) == 32 * 32 * (27 * 16 + 16 * 4 * 4) + 64 * 64 * (99 * 10)
     export(made, "ort", tmp_path)
     assert float_layers(onnx.load(tmp_path / MODEL)) == ()
     coverage = backend.build(tmp_path / MODEL, tmp_path / "engine.onnx", HOST, SHAPE)
