@@ -36,7 +36,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=5)
+@stage(version=6)
 def package(
     out_dir: Path,
     engine: Engine,

@@ -137,7 +137,15 @@ def test_a_run_completes_and_its_package_lies_in_the_store(served: Served, compl
     assert run["state"]["type"] == "COMPLETED"
     assert run["name"] == "resnet-edge on local-cpu"
     package = served.store / "packages" / "resnet-edge--local-cpu"
-    assert {file.name for file in package.iterdir()} == {"MODEL_CARD.md", "training.svg", "engine.onnx", "golden.safetensors", "manifest.json", "model.onnx"}
+    assert {file.name for file in package.iterdir()} == {
+        "MODEL_CARD.md",
+        "SHA256SUMS",
+        "training.svg",
+        "engine.onnx",
+        "golden.safetensors",
+        "manifest.json",
+        "model.onnx",
+    }
 
 
 def test_bonsais_progress_is_in_the_runs_log_and_on_the_watchers_screen(served: Served, completed: Watched) -> None:
