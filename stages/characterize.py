@@ -38,7 +38,7 @@ class TableArtifact(Artifact):
         return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=4, timed=True)
+@stage(version=5, timed=True)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
