@@ -121,7 +121,7 @@ class Target(Record):
 
 
 class Budget(Record):
-    """The latency that the engine may take: a fraction of the dense FP32 engine's, or milliseconds.
+    """The latency that the engine may take: a fraction of the dense engine's at the target's reference precision, usually FP32, or milliseconds.
 
     Attributes:
         percentile: Of the engine's runs, and under `latency` of the dense engine's too.
@@ -142,7 +142,7 @@ class Budget(Record):
         return self.latency_ms if self.latency_ms is not None else float(self.latency or 1) * dense_ms
 
     def __str__(self) -> str:
-        limit = f"{self.latency_ms:g} ms" if self.latency_ms is not None else f"{self.latency:.4g} of dense FP32"
+        limit = f"{self.latency_ms:g} ms" if self.latency_ms is not None else f"{self.latency:.4g} of the dense network"
         return f"p{self.percentile} <= {limit}"
 
 
