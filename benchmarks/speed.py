@@ -31,7 +31,7 @@ from stages.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 NETWORKS = {
-    "resnet20, 32 pixels": (ModelConfig(name="resnet20", options={"width": 16}), (1, 32, 32), 10),
+    "resnet20, width 32, 32 pixels": (ModelConfig(name="resnet20", options={"width": 32}), (1, 32, 32), 10),
     "resnet18, 224 pixels": (ModelConfig(name="resnet18"), (3, 224, 224), 1000),
     "mobilenet_v2, 224 pixels": (ModelConfig(name="mobilenet_v2"), (3, 224, 224), 1000),
 }
@@ -103,7 +103,7 @@ def compare(
             "coverage": coverage[key],
         }
         rows.append(row)
-        print(f"{name:26} batch {batch}  {' '.join(key):26} {row['speedup']:.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})  {row['ms']:.3f} ms", flush=True)
+        print(f"{name:30} batch {batch}  {' '.join(key):26} {row['speedup']:.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})  {row['ms']:.3f} ms", flush=True)
     return rows
 
 
