@@ -26,7 +26,7 @@ def single_operator_graph(operator: OperatorClass, ci: int, co: int, *, batch: i
     build = _Builder(quantized=precision == "int8", rng=rng)
     if operator.op == "linear":
         x = build.input("x", (batch, ci))
-        y = build.node("Gemm", [x, build.weight((co, ci)), build.constant(np.zeros(co, np.float32))], transB=1)
+        y = build.node("Gemm", [x, build.weight((co, ci)), build.bias(co)], transB=1)
         build.output(y, (batch, co), quantized=False)
         return build.model(), build.feeds
     side = (operator.height * operator.stride, operator.width * operator.stride)
@@ -82,6 +82,12 @@ class _Builder:
         integers = self.constant(self._rng.integers(-127, 127, shape, dtype=np.int8))
         scale = self.constant(np.full(shape[0], 0.01, np.float32))
         return self.node("DequantizeLinear", [integers, scale, self.constant(np.zeros(shape[0], np.int8))], axis=0)
+
+    def bias(self, channels: int) -> str:
+        """Add a matrix product's bias: int32, as the exported network has it, or the product would be computed in float."""
+        if not self._quantized:
+            return self.constant(np.zeros(channels, np.float32))
+        return self.node("DequantizeLinear", [self.constant(np.zeros(channels, np.int32)), self.constant(np.full(channels, 2e-4, np.float32))], axis=0)
 
     def requantized(self, name: str) -> str:
         return self._dequantized(self._quantize(name)) if self._quantized else name

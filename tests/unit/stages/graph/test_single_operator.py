@@ -28,10 +28,11 @@ def test_the_graph_is_valid_and_has_the_output_that_its_class_says(operator: Ope
     assert out.shape == ((2, co) if operator.op == "linear" else (2, co, operator.height, operator.width))
 
 
-def test_an_int8_convolution_is_timed_as_an_int8_kernel(tmp_path: Path) -> None:
-    operator, ci, co = OPERATORS[0]
+@pytest.mark.parametrize(("case", "kernel"), [(OPERATORS[0], "QLinearConv"), (OPERATORS[-1], "QGemm")])
+def test_an_int8_operator_is_timed_as_an_int8_kernel(case: tuple[OperatorClass, int, int], kernel: str, tmp_path: Path) -> None:
+    operator, ci, co = case
     entry, contention = measure_operator(operator, ci, co, load_profile("local-cpu").target, scratch=tmp_path)
-    assert entry.kernels == "QLinearConv"
+    assert entry.kernels == kernel
     assert entry.reps >= 300
     assert 0 < entry.p50_us < 1e5
     assert contention > 0
