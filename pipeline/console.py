@@ -44,7 +44,7 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
     if as_json:
         print(json.dumps([package_facts(package, folder) for package in packages], indent=2))
         return
-    console = Console(highlight=False, width=max(Console().width, 90))  # an estimated row needs ninety columns
+    console = Console(highlight=False, width=max(Console().width, 104))  # a row that is shipped and estimated needs so many columns
     for package in packages:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=package.name, title_justify="left")
         for index, header in enumerate(HEADER):
