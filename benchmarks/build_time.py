@@ -1,6 +1,6 @@
 """What an engine of TensorRT for RTX costs to build, by compute capability and precision, with no GPU in the machine.
 
-python benchmarks/build_time.py      # results/build_time.json; about five minutes; needs the extra `rtx`
+python benchmarks/build_time.py      # results/build_time.json; about two minutes; needs the extra `rtx`
 """
 
 import json
