@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from profiles.schema import HardwareProfile, Precision
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency
@@ -63,10 +64,12 @@ def measure(
     else:
         latencies = dict(zip(engines, estimates, strict=True))
     rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
-    meant = count_float_convolutions(load_network(quantised), quantised.quantizers) if quantised is not None else 0
+    simulated, meant = [], 0
+    if quantised is not None:
+        network = load_network(quantised).eval()
+        simulated, meant = [_simulated_row(network, quantised, engines["int8"], images, labels)], count_float_convolutions(network, quantised.quantizers)
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
-    simulated = [_simulated_row(quantised, engines["int8"], images, labels)] if quantised is not None else []
     engine = engines[shipped]
     profiled = engine.runnable and backend_of(profile.target).measures_operators
     kernels = profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=out_dir) if profiled else ()
@@ -171,9 +174,7 @@ def _accuracy(hits: np.ndarray, measured_by: str) -> Accuracy:
     return Accuracy(top1=float(hits.mean()), low=low, high=high, n=len(hits), measured_by=measured_by)
 
 
-def _simulated_row(quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
-    network = load_network(quantised).eval()
-
+def _simulated_row(network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]  # torch leaves it untyped

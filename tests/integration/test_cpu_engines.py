@@ -1,7 +1,7 @@
 """Engines of ONNX Runtime and OpenVINO from the same ONNX files, on this machine's CPU."""
 
 import time
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,7 @@ CONVOLUTIONS = 9  # of resnet8: the first, two in each of three blocks, two on t
 PRECISIONS: dict[Precision, Dialect] = {"fp32": "float", "int8": "ort"}
 
 
-def installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-missing = pytest.mark.skipif(not installed("openvino"), reason="openvino is not installed: pip install 'bonsai-compress[openvino]'")
+missing = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed: pip install 'bonsai-compress[openvino]'")
 PROFILES = ["local-cpu", pytest.param("local-cpu-openvino", marks=missing)]
 
 

@@ -1,6 +1,6 @@
 """Engines of TensorRT for RTX, built ahead of time: no GPU is needed."""
 
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,7 @@ from stages.pruning.groups import WidthPlan
 from stages.sketch import sketch
 from stages.store import Store
 
-
-def rtx_installed() -> bool:
-    try:
-        metadata.version(rtx.package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not rtx_installed(), reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
+pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
 
 SHAPE = (1, 32, 32)
 TARGET = load_profile("rtx-4090").target

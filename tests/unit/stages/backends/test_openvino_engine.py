@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,7 @@ from stages.errors import BuildError, DeviceUnavailable
 TARGET = load_profile("local-cpu-openvino").target
 
 
-def openvino_installed() -> bool:
-    try:
-        metadata.version(backend.package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-needs_openvino = pytest.mark.skipif(not openvino_installed(), reason="openvino is not installed: pip install 'bonsai-compress[openvino]'")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed: pip install 'bonsai-compress[openvino]'")
 
 
 @needs_openvino
