@@ -1,0 +1,28 @@
+"""`bonsai characterize`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import JsonOption, SettingsOption, StoreOption, read_settings
+
+
+def characterize(
+    recipe: Annotated[str, typer.Argument(help="Whose network: a shipped recipe, or the path of a recipe file.", metavar="RECIPE")],
+    profile: Annotated[str | None, typer.Option("--profile", help="Target, by name or file; its device is this machine.", metavar="NAME|FILE")] = None,
+    settings: SettingsOption = None,
+    store: StoreOption = Path("artifacts"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the tables.", metavar="DIR")] = Path("tables"),
+    detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure latency tables of RECIPE's network on this machine, for runs elsewhere to fit it.
+
+    Example: bonsai characterize resnet-edge, and elsewhere: bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
+    """
+    from pipeline.characterize import characterize_device
+    from pipeline.console import show_progress, show_tables
+
+    show_progress()
+    show_tables(characterize_device(recipe, profile, read_settings(settings), store=store, out=out, detect=detect), as_json=as_json)

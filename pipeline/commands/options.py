@@ -1,0 +1,39 @@
+"""Options that several commands share, and how `--set` is read."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profiles.errors import ConfigError, describe
+
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the artifacts.", metavar="DIR")]
+RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE")]
+ProfilesOption = Annotated[list[str] | None, typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+class Layout(StrEnum):
+    """How `bonsai run --layout` and `bonsai layout` can lay out a package."""
+
+    triton = "triton"
+
+
+def read_settings(settings: list[str] | None) -> dict[str, str]:
+    """Return what `--set A.B=C` gave, by dotted key.
+
+    Raises:
+        ConfigError: One is no assignment, or a key is given twice.
+    """
+    overrides: dict[str, str] = {}
+    for text in settings or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(describe("--set needs a key and a value", given=text, allowed="A.B=C", fix="for example --set quantize.epochs=2"))
+        if key in overrides:
+            raise ConfigError(describe(f"--set {key}: given twice", given=f"{overrides[key]}, then {value}", allowed="each key once", fix="drop one of them"))
+        overrides[key] = value
+    return overrides
