@@ -18,6 +18,8 @@ FloatType = Literal["fp32", "fp16"]
 """Number format of what is not quantised."""
 Weights = Literal["ptq", "qat"]
 """Of a quantised network: calibrated alone, or fine-tuned too."""
+Quantised = Literal["ptq", "qat", "mixed"]
+"""How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
 
 
 class Artifact(Record):
@@ -99,7 +101,7 @@ class Quantization(Record):
         sensitivities: What every layer costs, the most sensitive first; empty without a search.
     """
 
-    kept: Literal["ptq", "qat", "mixed"]
+    kept: Quantised
     weights: Weights
     max_drop: float
     searched: tuple[str, ...] = ()

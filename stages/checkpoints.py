@@ -5,12 +5,13 @@ and its weights as safetensors.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages.artifacts import Checkpoint, QuantizerState
+from stages.artifacts import Checkpoint, Quantised, QuantizerState
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Kept
@@ -43,6 +44,26 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     averaged = {name.removeprefix(MODULE): value for name, value in load_tensors(checkpoint, TRAINING).items() if name.startswith(MODULE)}
     network.load_state_dict(averaged or load_file(checkpoint.folder / WEIGHTS))
     return network
+
+
+def load_quantised(checkpoint: Checkpoint) -> dict[Quantised, nn.Module]:
+    """Return every quantised network of a checkpoint of `quantize`, in training mode and in the order they were made; the one that was kept is among them."""
+    quantization, quantizers = checkpoint.quantization, checkpoint.quantizers
+    assert quantization is not None and quantizers is not None
+    by_recipe = quantizers.model_copy(update={"kept_float": tuple(name for name in quantizers.kept_float if name not in quantization.searched)})
+    networks: dict[Quantised, nn.Module] = {}
+    for name in get_args(Quantised):
+        if name == quantization.kept:
+            networks[name] = load_network(checkpoint)
+        elif (checkpoint.folder / weights_of(name)).exists():
+            networks[name] = _rebuild(checkpoint.model_copy(update={"quantizers": by_recipe}))
+            networks[name].load_state_dict(load_file(checkpoint.folder / weights_of(name)))
+    return networks
+
+
+def weights_of(quantised: Quantised) -> str:
+    """Return the name of the file with a quantised network; the one that was kept is in `WEIGHTS`."""
+    return f"{quantised}.safetensors"
 
 
 def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:

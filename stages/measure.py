@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from profiles.schema import HardwareProfile, Precision
-from stages.artifacts import Checkpoint, Dataset, Engine, Latency
+from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
 from stages.backends.kernel_profile import profile_kernels
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of
 from stages.backends.running import Run
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
-from stages.checkpoints import WEIGHTS, load_network
+from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
 from stages.measurements import Accuracy, Gate, Measurement, Row
@@ -25,7 +25,7 @@ from stages.training.batches import load_split
 DENSE = "dense"
 
 
-@stage(version=3, timed=True)
+@stage(version=4, timed=True)
 def measure(
     out_dir: Path,
     dense: Engine,
@@ -65,9 +65,10 @@ def measure(
         latencies = dict(zip(engines, estimates, strict=True))
     rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
     simulated, meant = [], 0
-    if quantised is not None:
-        network = load_network(quantised).eval()
-        simulated, meant = [_simulated_row(network, quantised, engines["int8"], images, labels)], count_float_convolutions(network, quantised.quantizers)
+    if quantised is not None and quantised.quantization is not None:
+        networks = load_quantised(quantised)
+        simulated = [_simulated_row(how, network, quantised, engines["int8"], images, labels) for how, network in networks.items()]
+        meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     engine = engines[shipped]
@@ -174,11 +175,14 @@ def _accuracy(hits: np.ndarray, measured_by: str) -> Accuracy:
     return Accuracy(top1=float(hits.mean()), low=low, high=high, n=len(hits), measured_by=measured_by)
 
 
-def _simulated_row(network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
+def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]  # torch leaves it untyped
 
-    size = (quantised.folder / WEIGHTS).stat().st_size
+    network.eval()
+    assert quantised.quantization is not None
+    size = (quantised.folder / (WEIGHTS if how == quantised.quantization.kept else weights_of(how))).stat().st_size
     accuracy = _accuracy(_hits(run, images, labels), "torch")
-    return Row(network="simulated", precision="int8", accuracy=accuracy, latency=None, size_bytes=size, parameters=engine.parameters, macs=engine.macs)
+    counts = {"parameters": engine.parameters, "macs": engine.macs}
+    return Row(network="simulated", precision="int8", quantised=how, accuracy=accuracy, latency=None, size_bytes=size, **counts)

@@ -4,7 +4,8 @@ from typing import Literal
 
 from profiles.schema import Precision
 from profiles.source import Record
-from stages.artifacts import Artifact, Latency
+from stages.artifacts import Artifact, Latency, Quantised
+from stages.quantization.summary import NAMES
 
 
 class Lane(Record):
@@ -52,6 +53,7 @@ class Row(Record):
 
     Attributes:
         network: ``simulated`` is the pruned network with fake quantisers, run by torch.
+        quantised: How the simulated network was: calibrated, fine-tuned, or with more layers in float.
         shipped: Whether it is the engine in the package.
         latency: None where the network was not run as an engine.
         size_bytes: Of the file that holds the network at this point.
@@ -59,6 +61,7 @@ class Row(Record):
 
     network: Literal["dense", "pruned", "simulated"]
     precision: Precision
+    quantised: Quantised | None = None
     shipped: bool = False
     accuracy: Accuracy
     latency: Latency | None
@@ -69,7 +72,8 @@ class Row(Record):
     @property
     def label(self) -> str:
         """What the table calls it."""
-        return f"{self.network} {self.precision}" + (" (shipped)" if self.shipped else "")
+        how = f" {NAMES[self.quantised]}" if self.quantised else ""
+        return f"{self.network} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
 
 
 class Gate(Record):

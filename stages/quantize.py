@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
-from stages.checkpoints import WEIGHTS, load_network, save_tensors
+from stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
 from stages.quantization.calibrate import calibrate, freeze_batchnorm
 from stages.quantization.config import QuantizeConfig, within
 from stages.quantization.insert import insert_quantizers
@@ -23,7 +23,7 @@ from stages.training.rates import half_cosine
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=3, tools=("torch", "torch-pruning"))
+@stage(version=4, tools=("torch", "torch-pruning"))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
@@ -33,7 +33,7 @@ def quantize(
     the search for the fewest layers to leave in float. Of the calibrated and the fine-tuned network the better one goes on.
 
     Args:
-        out_dir: Receives the weights and scales.
+        out_dir: Receives the weights and scales, of the network that is kept and of those that were not.
         pruned: The float network at the end of its cycle.
         dataset: What to train on; the test split is not read.
         training: Batch size, optimizer, weight decay, augmentation and seed; trains in FP32 and without an average, which
@@ -73,6 +73,9 @@ def quantize(
             quantization = quantization.model_copy(update=found.outcome)
             network, quantizers = mixer.network(found.start, found.layers), mixer.quantizers(found.layers)
     save_tensors(out_dir / WEIGHTS, network.state_dict())
+    for start in starts:
+        if start.weights != quantization.kept:
+            save_tensors(out_dir / weights_of(start.weights), dict(start.state))
     metrics = {f"validation_top1_{name}": value for name, value in top1.items()}
     result = trained.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
     say(summarise(result))

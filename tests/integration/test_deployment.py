@@ -178,7 +178,9 @@ def test_the_model_card_and_the_table_are_artifacts_of_the_run(served: Served, c
     (card,) = served.prefect_json("artifact", "inspect", "resnet-edge-local-cpu")
     assert card["data"] == (served.store / "packages" / "resnet-edge--local-cpu" / "MODEL_CARD.md").read_text()
     (table,) = served.prefect_json("artifact", "inspect", "resnet-edge-local-cpu-rows")
-    assert [row["network"] for row in json.loads(table["data"])] == ["dense fp32", "simulated int8", "pruned fp32", "pruned int8 (shipped)"]
+    dense, ptq, *qat, pruned, engine = [row["network"] for row in json.loads(table["data"])]
+    assert (dense, ptq, pruned, engine) == ("dense fp32", "simulated int8 PTQ", "pruned fp32", "pruned int8 (shipped)")
+    assert qat in ([], ["simulated int8 QAT"])  # where calibration costs too much on this machine
 
 
 def test_a_missed_gate_fails_the_run_with_the_gate_in_its_message(served: Served, completed: Watched) -> None:

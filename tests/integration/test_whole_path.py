@@ -50,7 +50,7 @@ def manifest_of(root: Path, name: str) -> dict[str, object]:
 
 
 def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tuple[Package, ...], root: Path) -> None:
-    dense, simulated, pruned, engine = packages[0].rows
+    dense, ptq, qat, pruned, engine = packages[0].rows
     assert {gate.name: gate.passed for gate in packages[0].gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
     assert engine.latency is not None
     assert dense.latency is not None
@@ -60,7 +60,8 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     assert engine.latency.n == 1000
     assert engine.latency.p50 <= engine.latency.p95 <= engine.latency.p99
     assert engine.latency.p50 <= 0.36 * dense.latency.p50
-    assert pruned.macs == simulated.macs == engine.macs < dense.macs
+    assert [row.label for row in (ptq, qat)] == ["simulated int8 PTQ", "simulated int8 QAT"]
+    assert pruned.macs == ptq.macs == qat.macs == engine.macs < dense.macs
     assert engine.size_bytes < pruned.size_bytes < dense.size_bytes
     assert engine.accuracy.measured_by == "engine"
     assert engine.accuracy.low < engine.accuracy.top1 < engine.accuracy.high
@@ -237,7 +238,7 @@ def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Packag
 def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(packages: tuple[Package, ...], root: Path) -> None:
     shown = bonsai("run", TINY, "--profile", CPU, "--store", str(root))
     assert shown.returncode == 0
-    assert "simulated int8" in shown.stdout
+    assert "simulated int8 QAT" in shown.stdout
     assert "limit 0.36: met" in shown.stdout
     parsed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--json")
     assert json.loads(parsed.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
