@@ -4,6 +4,7 @@ Latency depends on widths, not on weights (trained against random: ratio 0.999-1
 are timed before anything is trained for them.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -18,12 +19,12 @@ from stages.graph.exporting import MODEL, write_graph
 from stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
-from stages.pruning.groups import WidthPlan, first_channels
+from stages.pruning.groups import Group, WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
 from stages.quantization.keeping import layers_to_keep
-from stages.selection.operators import count_macs_at, count_weights_at, list_operators
+from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators
 from stages.store import stage
 
 
@@ -57,9 +58,7 @@ def sketch(
         keep_float: Globs over the layers that the recipe leaves in float.
         batch: Images that the file takes; None for any number.
     """
-    network = build_network(model, image_shape, num_classes)
-    groups = find_groups(network, image_shape)
-    operators = list_operators(network, groups, image_shape)
+    network, groups, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     widths = {group.name: group.width for group in groups} | plan.widths
     audit = None
     if pattern is not None:
@@ -85,6 +84,14 @@ def sketch(
         parameters=count_weights_at(operators, widths),
         macs=count_macs_at(operators, widths),
     )
+
+
+@lru_cache(maxsize=1)
+def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
+    """Return the dense network, its groups and its operators; kept, since a target's many candidates are all cut from one network."""
+    network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
+    groups = find_groups(network, image_shape)
+    return network, groups, list_operators(network, groups, image_shape)
 
 
 def _export(

@@ -4,7 +4,8 @@ import math
 
 from torch import fx, nn
 
-from stages.graph.trace import RANDOM_BRANCHES, argument, module_of
+from stages.graph.symbolic import RANDOM_BRANCHES
+from stages.graph.trace import argument, module_of
 
 MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -35,7 +36,7 @@ def operation(traced: fx.GraphModule, node: fx.Node) -> str:
         if type(module).__name__ in RANDOM_BRANCHES:
             return "identity"
         return next((name for kind, name in MODULES.items() if isinstance(module, kind)), type(module).__name__)
-    name = str(getattr(node.target, "__name__", node.target)).rstrip("_")
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0].rstrip("_")  # an operator of a captured graph is add_.Tensor
     return FUNCTIONS.get(name, name) if node.op in {"call_function", "call_method"} else node.op
 
 

@@ -1,5 +1,6 @@
 """A network as a torch.fx graph with the shape of every value."""
 
+import copy
 from typing import Any
 
 import torch
@@ -7,47 +8,89 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from profiles.errors import ConfigError, describe
+from stages.graph.capture import capture
+from stages.graph.symbolic import trace_symbolically
+from stages.graph.untraceable import FAILURES, Untraceable, explain
 
-RANDOM_BRANCHES = {"StochasticDepth", "DropPath"}
-"""Classes, of torchvision and timm, that drop a whole branch in training alone."""
-
-
-class _Tracer(fx.Tracer):
-    """Leaves whole what is random in training: traced into, its present mode would be built in for good."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m).__name__ in RANDOM_BRANCHES or super().is_leaf_module(m, module_qualified_name)
+TOLERANCE = 1e-4
+"""Largest difference between a graph and its network, relative to the largest output (fp32)."""
 
 
 def trace(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
-    """Trace a network and annotate its nodes with shapes, for a batch of two images.
+    """Return the graph of a network and annotate its nodes with shapes, for a batch of two images.
+
+    torch.fx's tracer comes first; a network that it cannot follow, or follows wrongly, is captured by torch.export.
 
     Args:
         network: Traced in its present mode; its own modules are shared, not copied.
         image_shape: (channels, height, width).
 
     Raises:
-        ConfigError: torch.fx cannot trace the network.
+        ConfigError: Neither way leads to a graph that computes what the network does.
     """
     try:
-        graph = _Tracer().trace(network)
-    except (fx.proxy.TraceError, TypeError, ValueError) as error:
-        raise ConfigError(
-            describe(
-                "the network cannot be traced by torch.fx",
-                given=f"{type(network).__name__}: {error}",
-                allowed="a forward without data-dependent control flow",
-                fix="move branches on tensor values out of forward()",
-            )
-        ) from error
-    traced = fx.GraphModule(network, graph, type(network).__name__)
-    _restore_dropout(traced)
+        traced = _by_fx(network, image_shape)
+    except Untraceable as by_fx:
+        try:
+            traced = _by_export(network, image_shape)
+        except Untraceable as by_export:
+            raise ConfigError(
+                describe(
+                    "the network can be traced neither by torch.fx nor by torch.export",
+                    given=f"{type(network).__name__}: {by_fx} (torch.fx); {by_export} (torch.export)",
+                    allowed="a forward that may branch on shapes, but not on values, nor on the number of images",
+                    fix="move such branches out of forward(), or write them with torch.where",
+                )
+            ) from by_export
     training = network.training
     traced.eval()
     with torch.no_grad():
         ShapeProp(traced).propagate(torch.zeros(2, *image_shape))
     traced.train(training)
     return traced
+
+
+def _by_fx(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
+    try:
+        traced = trace_symbolically(network)
+        followed = _follows(traced, network, image_shape, batch=2)
+    except FAILURES as error:
+        raise Untraceable(explain(error)) from error
+    if not followed:  # `isinstance(x, torch.Tensor)` is false for a placeholder: no error, another graph
+        raise Untraceable("its graph computes something else")
+    _restore_dropout(traced)
+    return traced
+
+
+def _by_export(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
+    traced = capture(network, image_shape)
+    for batch, training in ((1, False), (3, False), (3, True)):
+        try:
+            followed = _follows(traced, network, image_shape, batch=batch, training=training)
+        except FAILURES as error:
+            raise Untraceable(explain(error)) from error
+        if not followed:
+            where = f"for a batch of {batch} in {'training' if training else 'evaluation'}"
+            raise Untraceable(f"its graph, captured in evaluation for a batch of 2, computes something else {where}")
+    return traced
+
+
+@torch.no_grad()
+def _follows(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, int, int], *, batch: int, training: bool | None = None) -> bool:
+    """Whether a graph computes what its network does, with the same random numbers; in the present mode, or in that of `training`."""
+    images = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(0))
+    found = []
+    for each in copy.deepcopy(nn.ModuleList([network, traced])):  # in training BatchNorm's statistics move
+        if training is not None:
+            each.train(training)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found.append(each(images.clone()))
+    expected, computed = found
+    if not isinstance(computed, torch.Tensor) or computed.shape != expected.shape:
+        return False
+    largest = float(expected.abs().max())
+    return torch.allclose(computed, expected, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
 
 
 def _restore_dropout(traced: fx.GraphModule) -> None:

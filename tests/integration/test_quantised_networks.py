@@ -51,7 +51,8 @@ NETWORKS = {
     "densenet121": Kinds(120, depthwise_added=62 + 3, concatenations=58),
     "patterns": Kinds(5, depthwise_added=2, products=3, additions=2, multiplications=4, concatenations=1),
 }
-FAST = {"patterns", "mobilenet_v3_small"}
+NETWORKS["asking"] = NETWORKS["patterns"]
+FAST = {"patterns", "asking", "mobilenet_v3_small"}
 CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NETWORKS]
 
 
@@ -75,6 +76,15 @@ class Patterns(nn.Module):
         y = torch.mul(y, gate.view(-1, 16, 1, 1).expand_as(y)) + functional.avg_pool2d(x, 2)
         y = functional.hardtanh(self.last(y), 0, 5) * functional.hardsigmoid(y)
         return self.fc(torch.flatten(functional.adaptive_avg_pool2d(y, 1), 1))
+
+
+class Asking(Patterns):
+    """The same, in a forward that torch.fx cannot trace."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if min(x.shape[-2:]) < 16:
+            raise ValueError("give larger images")
+        return super().forward(x)
 
 
 class Upsampled(nn.Module):
@@ -111,7 +121,7 @@ def trained_like(network: nn.Module) -> nn.Module:
 
 def float_network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    own = {"patterns": Patterns, "upsampled": Upsampled}
+    own = {"patterns": Patterns, "asking": Asking, "upsampled": Upsampled}
     return trained_like(own[name]() if name in own else build_network(ModelConfig(name=name), SHAPE, 10))
 
 

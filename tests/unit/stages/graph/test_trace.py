@@ -42,5 +42,5 @@ def test_a_branch_on_values_cannot_be_traced() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(ConfigError, match=r"cannot be traced by torch.fx\n(.|\n)*Branches"):
+    with pytest.raises(ConfigError, match=r"traced neither by torch.fx nor by torch.export\n(.|\n)*Branches"):
         trace(Branches(), (1, 8, 8))
