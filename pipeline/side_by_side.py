@@ -74,8 +74,7 @@ class Child:
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._pipe.close()
+        self._process.stdin.close()  # the pipe stays open: another thread may be reading its end
 
 
 class ChildProcesses:
