@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,17 @@ def test_the_key_of_the_store_follows_the_files_and_settings(job: dict[str, str]
     assert len(set(keys)) == 4
 
 
-def test_the_install_step_installs_the_checkout(job: dict[str, str], tmp_path: Path) -> None:
-    done = step("install.sh", {**job, "PIP_NO_DEPS": "1", "PIP_TARGET": str(tmp_path / "site"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+def test_the_install_step_installs_what_it_is_given(job: dict[str, str], tmp_path: Path) -> None:
+    """A wheel that needs no building stands for Bonsai's, whose installation `test_wheel.py` shows."""
+    wheel, facts = tmp_path / "small-1.0-py3-none-any.whl", "small-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as files:
+        files.writestr("small.py", "value = 1\n")
+        files.writestr(f"{facts}/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+        files.writestr(f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files.writestr(f"{facts}/RECORD", "")
+    done = step("install.sh", {**job, "BONSAI": str(wheel), "PIP_TARGET": str(tmp_path / "site"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site" / "pipeline" / "recipes" / "resnet-edge.yaml").exists()
+    assert (tmp_path / "site" / "small.py").read_text() == "value = 1\n"
 
 
 def test_the_workflow_runs_these_scripts_and_keeps_what_they_leave() -> None:
