@@ -32,7 +32,7 @@ def compare(
     from pipeline.console import show_comparison, show_progress
 
     show_progress(plain=ci)
-    with ci_job((ci_dir or store / "ci") if ci else None, recipe, as_json=as_json) as report, resumable():
+    with resumable(), ci_job((ci_dir or store / "ci") if ci else None, recipe, as_json=as_json) as report:
         comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once)
         show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
         report(comparison.outcomes, comparison.cost.sentence)

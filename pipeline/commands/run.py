@@ -53,7 +53,7 @@ def run(
 
     show_progress(plain=ci)
     finished = out or store / "packages"
-    with ci_job((ci_dir or store / "ci") if ci and not dry_run else None, recipe, as_json=as_json) as report, resumable():
+    with resumable(), ci_job((ci_dir or store / "ci") if ci and not dry_run else None, recipe, as_json=as_json) as report:
         overrides: dict[str, Any] = dict(read_settings(settings))
         if tables:
             overrides["profile.tables"] = [str(table) for table in tables]
