@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from pipeline.commands.characterize import characterize
+from pipeline.commands.compare import compare
 from pipeline.commands.names import list_names, schema
 from pipeline.commands.packages import lay_out, verify
 from pipeline.commands.run import run
@@ -22,6 +23,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.command()(run)
+app.command()(compare)
 app.command()(characterize)
 app.command("list")(list_names)
 app.command()(schema)

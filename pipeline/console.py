@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.characterize import Characterized
+from pipeline.comparison import HEADER as HEADER_COMPARED
+from pipeline.comparison import Comparison, show_cells
 from pipeline.plan import Plan
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
@@ -31,12 +34,40 @@ class ProgressHandler(logging.Handler):
         self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
 
 
-def show_progress() -> None:
-    """Send Bonsai's progress to standard error."""
+def show_progress(*, plain: bool = False) -> None:
+    """Send Bonsai's progress to standard error.
+
+    Args:
+        plain: Whether to leave out colours and all else that moves on a terminal, here and in child processes.
+    """
+    if plain:
+        for forced in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            os.environ.pop(forced, None)
+        os.environ.update(NO_COLOR="1", TERM="dumb")
     logger = logging.getLogger("bonsai")
     logger.setLevel(logging.INFO)
     logger.handlers = [ProgressHandler()]
     logger.propagate = False
+
+
+def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:
+    """Print a line per profile, the messages of those that failed, what was saved, and where the files are."""
+    if as_json:
+        print(comparison.model_dump_json(indent=2))
+        return
+    console = Console(highlight=False, width=max(Console().width, 150))  # a row needs so many columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=comparison.recipe, title_justify="left")
+    for index, header in enumerate(HEADER_COMPARED):
+        table.add_column(header, justify="right" if 1 < index < len(HEADER_COMPARED) - 2 else "left", no_wrap=True)
+    for outcome in comparison.outcomes:
+        table.add_row(*show_cells(outcome))
+    console.print(table)
+    for outcome in comparison.outcomes:
+        for gate in outcome.missed:
+            console.print(f"{outcome.profile}: {gate.sentence}", markup=False, soft_wrap=True)
+        if outcome.error:
+            console.print(f"{outcome.profile}: {outcome.error}", markup=False, soft_wrap=True)
+    console.print(f"{comparison.cost.sentence}\n{folder}", markup=False, soft_wrap=True)
 
 
 def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -> None:

@@ -2,19 +2,21 @@
 
     compress("resnet-edge", ["local-cpu"])
 
-`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/tasks.py`).
+`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/tasks.py`); a `Conduct` decides what a
+profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/compare.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from pipeline.precisions import harvest, prepare_field
+from pipeline.precisions import Field, harvest, prepare_field
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.targets import inspect_network
 from pipeline.trunk import grow_trunk, segment_stops
-from profiles.errors import ConfigError, describe
+from profiles.errors import BonsaiError, ConfigError, describe
 from profiles.loader import load_profile
 from profiles.schema import HardwareProfile
 from stages.backends.registry import check_target, graph_form
@@ -26,6 +28,48 @@ from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19
+ResultT = TypeVar("ResultT")
+Growth = Callable[[], Package | BonsaiError]
+"""Grows one profile's branch, and returns its package or how it failed."""
+
+
+class Conduct(Protocol):
+    """How a run goes about its profiles."""
+
+    def step_of(self, profile: str) -> Step:
+        """Return what runs the stages of one profile alone."""
+        ...
+
+    def attempt(self, profile: str, call: Callable[[], ResultT]) -> ResultT | BonsaiError:
+        """Do what concerns one profile alone; return its error, or raise it where it ends the run."""
+        ...
+
+    def grow_branches(self, branches: Mapping[str, Growth]) -> dict[str, Package | BonsaiError]:
+        """Grow the profiles' branches, in an order of its own choice."""
+        ...
+
+
+class AllOrNothing:
+    """One profile after another, and the first that fails ends the run.
+
+    Args:
+        step: Runs one stage.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def step_of(self, profile: str) -> Step:
+        """Return the step of all."""
+        return self._step
+
+    def attempt(self, profile: str, call: Callable[[], ResultT]) -> ResultT | BonsaiError:
+        """Do it; what it raises is raised."""
+        return call()
+
+    def grow_branches(self, branches: Mapping[str, Growth]) -> dict[str, Package | BonsaiError]:
+        """Grow one branch after another."""
+        return {name: grow_branch() for name, grow_branch in branches.items()}
 
 
 def compress(
@@ -54,17 +98,48 @@ def compress(
     Raises:
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
     """
+    run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
-    for target in profiles:
-        for variant in target.variants():
-            check_target(variant.target)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out)
+    return tuple(package for package in grown.values() if isinstance(package, Package))
+
+
+def deliver(
+    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, store: Path, out: Path | None
+) -> dict[str, Package | BonsaiError]:
+    """Grow every profile and publish its package, from the first check to the last file.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        step: Runs a stage that all profiles share.
+        conduct: Runs what is of one profile alone, and decides what its failure means.
+        store: Folder of the artifacts.
+        out: Folder of the packages; ``<store>/packages`` if None.
+
+    Returns:
+        By profile, in the order given: its package, or the error that `conduct` let pass.
+    """
+    checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
-    run = step or Store(store).run
-    packages = grow(loaded, profiles, run)
-    for finished in packages:
-        publish(finished, out or store / "packages")
-    return packages
+    fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
+    grown = grow(recipe, fit, step, conduct)
+    for package in grown.values():
+        if isinstance(package, Package):
+            publish(package, out or store / "packages")
+    return {name: error if isinstance(error, BonsaiError) else grown[name] for name, error in checked.items()}
+
+
+def check_profile(profile: HardwareProfile) -> None:
+    """Check that engines for a profile can be built here at every precision that is to be tried.
+
+    Raises:
+        ConfigError: The runtime cannot do what the profile asks.
+        DeviceUnavailable: The runtime is not here, or needs the device here.
+    """
+    for variant in profile.variants():
+        check_target(variant.target)
 
 
 def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[str, Any] | None) -> tuple[Recipe, list[HardwareProfile]]:
@@ -110,11 +185,25 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
             )
 
 
-def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tuple[Package, ...]:
-    """Run all stages for all targets: the trunk once, then a branch per target."""
+def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct) -> dict[str, Package | BonsaiError]:
+    """Run all stages for all targets: the trunk once, then a branch per target.
+
+    Without a profile that can be grown nothing is trained.
+    """
+    if not profiles:
+        return {}
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
-    fields = [prepare_field(recipe, profile, network, step) for profile in profiles]
-    watches, dense = grow_trunk(recipe, dataset, [target for field in fields for target in field.targets], step)
-    return tuple(harvest(recipe, dataset, network, field, watches, dense, step) for field in fields)
+    found = {p.name: conduct.attempt(p.name, partial(prepare_field, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
+    fields = {name: field for name, field in found.items() if isinstance(field, Field)}
+    failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}
+    if not fields:
+        return dict(failed)
+    watches, dense = grow_trunk(recipe, dataset, [target for field in fields.values() for target in field.targets], step)
+
+    def branch(name: str) -> Package | BonsaiError:
+        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name)))
+
+    grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
+    return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

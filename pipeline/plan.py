@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.flow import grow
+from pipeline.flow import AllOrNothing, grow
 from pipeline.recipe import Recipe
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
@@ -117,7 +117,7 @@ def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store) -> tuple[di
     level = logger.level
     logger.setLevel(logging.ERROR)  # the checks of a finished trunk are no news
     try:
-        grow(recipe, [profile], step)
+        grow(recipe, [profile], step, AllOrNothing(step))
         missing = None
     except _NotCachedError as absent:
         missing = str(absent)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def publish(finished: "Package", packages: Path) -> Path:
     """Copy a package to ``packages/<name>``, replacing an older one, and return the folder."""
-    return _replace(packages / finished.name, lambda fresh: shutil.copytree(finished.folder / FOLDER, fresh, dirs_exist_ok=True))
+    return replace_folder(packages / finished.name, lambda fresh: shutil.copytree(finished.folder / FOLDER, fresh, dirs_exist_ok=True))
 
 
 def lay_out_triton(package: Path, repository: Path) -> Path:
@@ -28,15 +28,20 @@ def lay_out_triton(package: Path, repository: Path) -> Path:
     """
     manifest = read_intact(package)
     require_servable(manifest.engine.runtime)
-    return _replace(repository / manifest.name, lambda fresh: write_model(package, manifest, fresh))
+    return replace_folder(repository / manifest.name, lambda fresh: write_model(package, manifest, fresh))
 
 
 LAYOUTS = {"triton": lay_out_triton}
 """By name, what lays out the package of the first folder below the second one."""
 
 
-def _replace(final: Path, write: Callable[[Path], object]) -> Path:
-    """Fill a folder beside its place and move it there by renames: a reader never sees half of it."""
+def replace_folder(final: Path, write: Callable[[Path], object]) -> Path:
+    """Fill a folder beside its place and move it there by renames: a reader never sees half of it.
+
+    Args:
+        final: Its place; the folder above it exists.
+        write: Fills the folder that it is given.
+    """
     fresh, old = (final.with_name(f".{state}-{final.name}") for state in ("new", "old"))
     with hold(final.with_name(f".lock-{final.name}"), wait=True):
         for leftover in (fresh, old):

@@ -88,7 +88,7 @@ class Store:
                 return self._load(function, final)
             work = self._work_folder(f"{function.__name__}-{key}")
             started = time.time()
-            if _mark(function, "timed"):
+            if is_timed(function):
                 with hold(self.root / LOCKS / "timed", wait=True):
                     record = function(work, **inputs)
             else:
@@ -130,6 +130,11 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         work.rename(final)
         _sync(final.parent)
+
+
+def is_timed(function: Callable[..., Any]) -> bool:
+    """Return whether a stage measures latency."""
+    return bool(_mark(function, "timed"))
 
 
 def require_writable_folder(folder: Path, option: str) -> None:

@@ -13,6 +13,8 @@ RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, o
 ProfilesOption = Annotated[list[str] | None, typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")]
+CiOption = Annotated[bool, typer.Option("--ci", help="Report for a CI system: JUnit XML, a Markdown summary, GitHub annotations, no colours.")]
+CiDirOption = Annotated[Path | None, typer.Option("--ci-dir", help="Folder of what --ci writes; default: STORE/ci.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 

@@ -5,7 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import JsonOption, Layout, OutOption, ProfilesOption, RecipeArgument, SettingsOption, StoreOption, read_settings
+from pipeline.commands.options import (
+    CiDirOption,
+    CiOption,
+    JsonOption,
+    Layout,
+    OutOption,
+    ProfilesOption,
+    RecipeArgument,
+    SettingsOption,
+    StoreOption,
+    read_settings,
+)
+from pipeline.commands.stopping import resumable
 
 
 def run(
@@ -21,15 +33,16 @@ def run(
         Layout | None, typer.Option("--layout", help="Lay each package out for a server too, in a folder of this name beside them.", metavar="triton")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
+    ci: CiOption = False,
+    ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compress RECIPE's network for one or more targets, from training to a measured engine.
 
     Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
     """
-    overrides: dict[str, Any] = dict(read_settings(settings))
-    if tables:
-        overrides["profile.tables"] = [str(table) for table in tables]
+    from pipeline.ci import ci_job
+    from pipeline.comparison import outcome_of
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
@@ -38,23 +51,24 @@ def run(
     from stages.errors import GateMissed
     from stages.store import Store
 
-    show_progress()
-    if layout is not None:
-        for target in load(recipe, profile, overrides)[1]:
-            require_servable(target.target.runtime)
-    if dry_run:
-        show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
-        return
-    try:
-        packages = compress(recipe, profile, overrides, store=store, out=out)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
-        raise typer.Exit(130) from None
+    show_progress(plain=ci)
     finished = out or store / "packages"
-    models = [LAYOUTS[layout.value](finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
-    show_packages(packages, finished, as_json=as_json)
-    for model in [] if as_json else models:
-        typer.echo(model)
+    with resumable(), ci_job((ci_dir or store / "ci") if ci and not dry_run else None, recipe, as_json=as_json) as report:
+        overrides: dict[str, Any] = dict(read_settings(settings))
+        if tables:
+            overrides["profile.tables"] = [str(table) for table in tables]
+        loaded, targets = load(recipe, profile, overrides)
+        for target in targets if layout is not None else ():
+            require_servable(target.target.runtime)
+        if dry_run:
+            show_plan(plan_run(loaded, targets, Store(store)), as_json=as_json)
+            return
+        packages = compress(recipe, profile, overrides, store=store, out=out)
+        models = [LAYOUTS[layout.value](finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
+        show_packages(packages, finished, as_json=as_json)
+        for model in [] if as_json else models:
+            typer.echo(model)
+        report([outcome_of(target, package, finished) for target, package in zip(targets, packages, strict=True)], "")
     missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
     if missed:
         raise GateMissed("; ".join(missed))

@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Installs what BONSAI names to pip: this checkout by default, or a wheel, a path, a git address.
+set -euo pipefail
+"${PYTHON:-python}" -m pip install --quiet "${BONSAI:-.}"

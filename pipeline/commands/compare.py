@@ -1,0 +1,39 @@
+"""`bonsai compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import CiDirOption, CiOption, JsonOption, OutOption, ProfilesOption, RecipeArgument, SettingsOption, StoreOption, read_settings
+from pipeline.commands.stopping import resumable
+
+
+def compare(
+    recipe: RecipeArgument,
+    profile: ProfilesOption = None,
+    settings: SettingsOption = None,
+    store: StoreOption = Path("artifacts"),
+    out: OutOption = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="Branches that grow side by side; default: as many as the cores allow.", metavar="N")
+    ] = None,
+    ci: CiOption = False,
+    ci_dir: CiDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compress RECIPE's network for several targets and set the results side by side; one that fails leaves the others alone.
+
+    Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
+    """
+    from pipeline.ci import ci_job
+    from pipeline.compare import compare as run_comparison
+    from pipeline.compare import comparison_folder, require_all
+    from pipeline.console import show_comparison, show_progress
+
+    show_progress(plain=ci)
+    with resumable(), ci_job((ci_dir or store / "ci") if ci else None, recipe, as_json=as_json) as report:
+        comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once)
+        show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
+        report(comparison.outcomes, comparison.cost.sentence)
+    require_all(comparison)

@@ -1,0 +1,137 @@
+"""Targets side by side: one trunk, and a target that fails leaves the others alone."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_comparison import SETTINGS, Compared, config
+
+from pipeline import compare
+from pipeline.comparison import Comparison
+from stages.delivery.verification import verify_package
+from stages.errors import BuildError
+from stages.manifest import MANIFEST
+from stages.store import Step, Store
+
+TINY, WIDE, HOPELESS, AWAY, NARROW = (config(name) for name in ("tiny", "tiny-wide", "tiny-hopeless", "tiny-away", "tiny-narrow"))
+
+
+def step_that_raises(store: Path, error: Exception) -> Step:
+    """Return a step that fails where the first package is written, at the end of a branch."""
+    run = Store(store).run
+
+    def step(stage: Callable[..., Any], /, **inputs: Any) -> Any:
+        if stage.__name__ == "package" and inputs["profile"].name == "tiny-wide":
+            raise error
+        return run(stage, **inputs)
+
+    return step
+
+
+def test_a_profile_that_fails_is_an_outcome_and_the_others_end_with_packages(compared: Compared) -> None:
+    outcomes = compared.comparison.outcomes
+    assert [(outcome.profile, outcome.exit_code) for outcome in outcomes] == [("tiny-wide", 0), ("tiny-hopeless", 2), ("tiny-away", 5), ("tiny-narrow", 0)]
+    assert "the latency budget cannot be met" in outcomes[1].error
+    assert "runtime 'tensorrt'" in outcomes[2].error
+    assert compared.comparison.exit_code == 2
+    assert all(gate.passed for outcome in outcomes for gate in outcome.gates)
+    assert outcomes[0].shipped is not None
+    assert outcomes[3].shipped is not None
+    assert outcomes[3].shipped.macs < outcomes[0].shipped.macs
+    for outcome in (outcomes[0], outcomes[3]):
+        assert outcome.estimated
+        verify_package(Path(outcome.folder))
+        dense, shipped = outcome.rows[0].latency, outcome.rows[-1].latency
+        assert dense is not None
+        assert shipped is not None
+        assert outcome.speedup_fp32 == dense.p50 / shipped.p50 > 1
+        assert outcome.speedup_fp16 is None
+
+
+def test_failures_that_need_no_training_are_said_before_it(compared: Compared) -> None:
+    first_training = next(place for place, line in enumerate(compared.log) if line.startswith("trunk"))
+    failures = [place for place, line in enumerate(compared.log) if "FAILED" in line]
+    assert len(failures) == 2
+    assert max(failures) < first_training
+    assert compared.log[failures[0]].startswith("tiny-away: FAILED (code 5), the other profiles go on: ")
+
+
+def test_branches_side_by_side_share_one_trunk_and_log_under_their_names(compared: Compared) -> None:
+    branches = {line.split(":")[0] for line in compared.log if "branch  step" in line}
+    assert branches == {"tiny-wide", "tiny-narrow"}
+    trunks = []
+    for name in branches:
+        lineage = json.loads((compared.store / "packages" / f"tiny--{name}" / MANIFEST).read_text())["lineage"]
+        trunks.append({ancestor["artifact"] for ancestor in lineage if ancestor["artifact"].startswith("warmup/")})
+    assert trunks[0] == trunks[1]
+    assert len(trunks[0]) == len(list((compared.store / "warmup").iterdir()))
+
+
+def test_the_cost_is_that_of_the_manifests(compared: Compared) -> None:
+    def seconds(*stages: str) -> float:
+        return sum(json.loads(file.read_text())["seconds"] for stage in stages for file in compared.store.glob(f"{stage}/*/{MANIFEST}"))
+
+    cost = compared.comparison.cost
+    assert cost.runs == 2
+    assert cost.trunk == pytest.approx(seconds("warmup"))
+    assert cost.repeated >= seconds("warmup", "prepare")
+    assert seconds("warmup", "prepare", "recover", "measure") < cost.together <= seconds("*")
+
+
+def test_the_files_hold_what_was_found(compared: Compared) -> None:
+    folder = compared.store / "comparisons" / "tiny"
+    assert {"comparison.json", "comparison.csv"} <= {file.name for file in folder.iterdir()}
+    assert Comparison.model_validate_json((folder / "comparison.json").read_text()) == compared.comparison
+    lines = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
+    assert [line["profile"] for line in lines if line["latency_source"] == "estimated"] == ["tiny-wide", "tiny-narrow"]
+    assert [file.name for file in folder.parent.iterdir() if file.name.startswith((".new", ".old"))] == []
+
+
+def test_a_late_failure_leaves_the_others_alone(compared: Compared) -> None:
+    step = step_that_raises(compared.store, BuildError("no engine\n  do: nothing"))
+    found = compare(TINY, [WIDE, NARROW], SETTINGS, store=compared.store, step=step)
+    assert [(outcome.exit_code, outcome.error[:9]) for outcome in found.outcomes] == [(4, "no engine"), (0, "")]
+    assert found.outcomes[1] == compared.comparison.outcomes[3]
+    assert found.cost.runs == 1
+
+
+def test_a_bug_is_no_outcome(compared: Compared) -> None:
+    with pytest.raises(KeyError, match="widths"):
+        compare(TINY, [WIDE, NARROW], SETTINGS, store=compared.store, step=step_that_raises(compared.store, KeyError("widths")))
+
+
+def test_branches_run_where_the_caller_wants(compared: Compared) -> None:
+    seen = []
+
+    def backwards(branches: Any) -> Any:
+        seen.extend(reversed(branches))
+        return {name: branches[name]() for name in seen}
+
+    found = compare(TINY, [WIDE, NARROW], SETTINGS, store=compared.store, branch_runner=backwards)
+    assert seen == ["tiny-narrow", "tiny-wide"]
+    assert found.outcomes == (compared.comparison.outcomes[0], compared.comparison.outcomes[3])
+
+
+def test_nothing_is_trained_where_no_profile_can_be_grown(tmp_path: Path) -> None:
+    found = compare(TINY, [HOPELESS, AWAY], SETTINGS, store=tmp_path)
+    assert [outcome.exit_code for outcome in found.outcomes] == [2, 5]
+    assert not (tmp_path / "warmup").exists()
+    assert found.cost.sentence == "Stages took 0.0 s (measured, each stage's last run); with 0 finished there was nothing to share."
+
+
+def test_the_command_shows_every_profile_and_ends_with_the_first_failures_code(compared: Compared) -> None:
+    settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    profiles = [part for profile in (WIDE, AWAY) for part in ("--profile", profile)]
+    command = ["compare", TINY, *profiles, *settings, "--store", str(compared.store)]
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "tiny-wide" in done.stdout
+    assert "2 met" in done.stdout
+    assert "FAILED, code 5" in done.stdout
+    assert "error: 1 of 2 profiles failed: tiny-away (code 5)" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,133 @@
+"""Branches in threads, their stages in child processes."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.recipe import load_recipe
+from pipeline.side_by_side import ChildProcesses, ProcessLost, Turns, branches_at_once, grow_side_by_side
+from profiles.errors import BudgetError
+from profiles.source import Record
+from stages.artifacts import Artifact, Dataset
+from stages.data.config import DataConfig
+from stages.prepare import prepare
+from stages.store import Store, stage
+from stages.training.progress import say
+
+WAIT = 10  # seconds, for what happens at once
+
+
+class Config(Record):
+    how: str
+
+
+class Made(Artifact):
+    by: int
+
+
+@stage(version=1)
+def make(out_dir: Path, config: Config) -> Made:
+    say("made")
+    if config.how == "refused":
+        raise BudgetError("not below 3 ms")
+    if config.how == "bug":
+        raise KeyError("widths")
+    if config.how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Made(folder=out_dir, by=os.getpid())
+
+
+@pytest.fixture(scope="module")
+def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcesses]:
+    with ChildProcesses(Store(tmp_path_factory.mktemp("children"))) as started:
+        yield started
+
+
+def test_a_stage_in_a_child_leaves_the_bytes_that_it_leaves_here(children: ChildProcesses, digits: Dataset) -> None:
+    made = children.run(prepare, data=DataConfig(name="digits", options={"size": 16}), content="")
+    assert made.digest == digits.digest
+
+
+def test_one_child_runs_one_stage_after_another_and_repeats_nothing(children: ChildProcesses) -> None:
+    first, second = (children.run(make, config=Config(how=how)) for how in ("a", "b"))
+    assert first.by == second.by != os.getpid()
+    assert children.run(make, config=Config(how="a")) == first
+
+
+def test_the_log_of_a_child_appears_here_under_the_branchs_name(children: ChildProcesses, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="bonsai"):
+        made = grow_side_by_side({name: lambda name=name: children.run(make, config=Config(how=name)) for name in ("left", "right")}, 2, children.stop)  # type: ignore[misc]
+    assert sorted(caplog.messages) == ["left: made", "right: made"]
+    assert set(made) == {"left", "right"}
+
+
+def test_an_error_of_a_child_is_raised_here(children: ChildProcesses) -> None:
+    with pytest.raises(BudgetError, match="not below 3 ms"):
+        children.run(make, config=Config(how="refused"))
+    with pytest.raises(KeyError, match="widths") as caught:
+        children.run(make, config=Config(how="bug"))
+    assert "in make" in caught.value.__notes__[0]
+
+
+def test_a_killed_child_fails_its_stage_alone(children: ChildProcesses) -> None:
+    with pytest.raises(ProcessLost, match="make: its process was ended by signal 9"):
+        children.run(make, config=Config(how="killed"))
+    assert children.run(make, config=Config(how="after")).by != os.getpid()
+
+
+def test_what_is_timed_runs_alone_and_is_not_overtaken() -> None:
+    turns, order = Turns(), list[str]()
+    training, release = threading.Event(), threading.Event()
+
+    def together(name: str) -> None:
+        with turns.take(alone=False):
+            training.set()
+            assert release.wait(WAIT)
+            order.append(name)
+
+    def alone() -> None:
+        with turns.take(alone=True):
+            order.append("timed")
+
+    first = threading.Thread(target=together, args=["first"])
+    first.start()
+    assert training.wait(WAIT)
+    timed = threading.Thread(target=alone)
+    timed.start()
+    while not turns._waiting:
+        pass
+    late = threading.Thread(target=together, args=["late"])
+    late.start()
+    assert order == []
+    release.set()
+    for thread in (first, timed, late):
+        thread.join(WAIT)
+    assert order == ["first", "timed", "late"]
+
+
+def test_the_first_branch_that_raises_stops_the_others() -> None:
+    stopped = threading.Event()
+
+    def wait() -> str:
+        assert stopped.wait(WAIT)
+        return "stopped"
+
+    def fail() -> str:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        grow_side_by_side({"waits": wait, "fails": fail}, 2, stopped.set)
+    assert stopped.is_set()
+
+
+def test_as_many_branches_grow_at_once_as_the_cores_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    recipe = load_recipe("resnet-edge", {"training.threads": 2})
+    assert [branches_at_once(recipe, profiles) for profiles in (1, 3, 9)] == [1, 3, 4]
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert branches_at_once(recipe, 3) == 1
+    assert branches_at_once(load_recipe("resnet-edge", {"training.device": "cuda"}), 3) == 1
