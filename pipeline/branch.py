@@ -5,7 +5,7 @@ from functools import cached_property
 
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
-from pipeline.trunk import Watch
+from pipeline.trunk import Watch, steps_per_epoch
 from profiles.schema import Precision
 from stages.artifacts import Checkpoint, Dataset, Engine
 from stages.backends.registry import backend_of, graph_form
@@ -105,12 +105,15 @@ def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoin
     return kept, tuple(branch.attempt for branch in grown)
 
 
-def pack(recipe: Recipe, dataset: Dataset, network: Network, kept: Branch, attempts: tuple[Attempt, ...], tried: tuple[Tried, ...], step: Step) -> Package:
+def pack(
+    recipe: Recipe, dataset: Dataset, network: Network, dense: Checkpoint, kept: Branch, attempts: tuple[Attempt, ...], tried: tuple[Tried, ...], step: Step
+) -> Package:
     """Write a branch's package, with what else was tried in its report."""
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
         trigger=kept.trigger,
+        cuts=_cuts(recipe, dataset, kept.trigger),
         criterion=recipe.prune.criterion,
         fit=kept.fit,
         attempts=attempts,
@@ -118,6 +121,9 @@ def pack(recipe: Recipe, dataset: Dataset, network: Network, kept: Branch, attem
         dense_widths=network.dense_widths,
         kept_widths=kept.widths,
         table_source=kept.target.table_source,
+        forecast=kept.target.forecast(kept.widths),
+        dense_history=dense.history,
+        dense_ms=kept.target.forecast_dense(),
     )
     return step(
         package,
@@ -129,6 +135,12 @@ def pack(recipe: Recipe, dataset: Dataset, network: Network, kept: Branch, attem
         decisions=decisions,
         lineage=trace_lineage(kept.measurement, *kept.target.evidence),
     )
+
+
+def _cuts(recipe: Recipe, dataset: Dataset, trigger: Trigger) -> tuple[float, ...]:
+    """Return the epochs at which channels were removed."""
+    schedule, per_epoch = recipe.prune.schedule, steps_per_epoch(recipe, dataset.sizes["train"])
+    return tuple(trigger.epoch + place * schedule.iterations / per_epoch for place in range(schedule.steps))
 
 
 def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit: Fit, step: Step) -> Branch:

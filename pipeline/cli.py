@@ -9,6 +9,7 @@ from pipeline.commands.characterize import characterize
 from pipeline.commands.compare import compare
 from pipeline.commands.names import list_names, schema
 from pipeline.commands.packages import lay_out, verify
+from pipeline.commands.report import report
 from pipeline.commands.run import run
 from pipeline.commands.serve import serve
 from profiles.errors import BonsaiError
@@ -28,6 +29,7 @@ app.command()(characterize)
 app.command("list")(list_names)
 app.command()(schema)
 app.command()(serve)
+app.command()(report)
 app.command()(verify)
 app.command("layout")(lay_out)
 

@@ -15,6 +15,7 @@ from pipeline.characterize import Characterized
 from pipeline.comparison import HEADER as HEADER_COMPARED
 from pipeline.comparison import Comparison, show_cells
 from pipeline.plan import Plan
+from stages.delivery.contents import REPORTS
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
 
@@ -85,7 +86,8 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
         console.print(table)
         console.print(gate_lines(package.gates), markup=False)
         console.print("\n".join(package.notes), markup=False, soft_wrap=True)
-        console.print(f"{folder / package.name}\n", markup=False, soft_wrap=True)
+        console.print(f"{folder / package.name}", markup=False, soft_wrap=True)
+        console.print(f"report: {folder / package.name / REPORTS[0]}\n", markup=False, soft_wrap=True)
 
 
 def package_facts(package: Package, folder: Path) -> dict[str, object]:
@@ -93,6 +95,7 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
     return {
         "name": package.name,
         "folder": str(folder / package.name),
+        "report": str(folder / package.name / REPORTS[0]),
         "engine_sha256": package.engine_sha256,
         "passed": all(gate.passed for gate in package.gates),
         "gates": [gate.model_dump(mode="json") for gate in package.gates],

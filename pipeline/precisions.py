@@ -56,7 +56,7 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, best, attempts, (*tried, *field.refused) if searched else (), step)
+    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), step)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:

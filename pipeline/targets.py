@@ -22,7 +22,7 @@ from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.bound import smallest_latency
-from stages.selection.latency import NetworkLatency
+from stages.selection.latency import Forecast, NetworkLatency
 from stages.selection.loop import Fit, fit_widths
 from stages.selection.operators import Operator, list_operators
 from stages.selection.problem import Values, require_reachable
@@ -160,6 +160,17 @@ class ReadyTarget:
     @property
     def _estimated_by(self) -> str:
         return "roofline" if self.table_source == "estimated" else "latency table"
+
+    def forecast(self, widths: Widths) -> Forecast:
+        """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
+        return self.latency.forecast(self._network.dense_widths, widths)
+
+    def forecast_dense(self) -> dict[Precision, float]:
+        """Return the milliseconds that the latency tables say of the dense network, by precision: of those that there are tables for."""
+        dense, own = self._network.dense_widths, self.profile.target.precision
+        brought = brought_tables(self.profile)
+        others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
+        return {own: self.latency(dense), **{precision: self._estimated_ms(dense, precision) for precision in others}}
 
     def time_again(self, widths: Widths) -> Timed:
         """Time an untrained network in a race of its own, whatever is known of it."""

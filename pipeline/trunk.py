@@ -67,7 +67,7 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     Raises:
         ConfigError: No step lies before the latest check.
     """
-    per_epoch = max(images // recipe.training.batch_size, 1)
+    per_epoch = steps_per_epoch(recipe, images)
     total, checks = recipe.training.epochs * per_epoch, recipe.training.epochs * recipe.training.checks_per_epoch
     policy, per_check = recipe.prune.policy, recipe.training.checks_per_epoch
     latest = max(int(recipe.prune.epi.latest * checks), min(ceil((policy.epoch or 0) * per_check), checks))
@@ -93,6 +93,11 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
             )
         )
     return [0, *stops] if policy.name == "initialisation" else stops, total
+
+
+def steps_per_epoch(recipe: Recipe, images: int) -> int:
+    """Return the optimizer steps of an epoch over so many training images."""
+    return max(images // recipe.training.batch_size, 1)
 
 
 def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """What the stages decided on the way to an engine."""
 
+from profiles.schema import Precision
 from profiles.source import Record
+from stages.artifacts import History
 from stages.pruning.epi import Trigger
+from stages.selection.latency import Forecast
 from stages.selection.loop import Fit, Round
 
 
@@ -41,6 +44,7 @@ class Decisions(Record):
     Attributes:
         recipe: The recipe, whole, as JSON.
         trigger: When the branch left the trunk.
+        cuts: Epochs at which channels were removed; with a soft schedule masked, and removed at the last.
         criterion: By what channels were ranked.
         fit: Which widths fit the budget, chosen at the trigger.
         attempts: The branches that were trained, the last correcting the first.
@@ -48,11 +52,15 @@ class Decisions(Record):
         kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
+        forecast: What that table predicts of every operator, dense and as it was cut.
+        dense_history: The learning curve of the trunk, whose end is the dense reference.
+        dense_ms: What the dense network would take at other precisions than were built, by the latency tables.
     """
 
     recipe_name: str
     recipe: str
     trigger: Trigger
+    cuts: tuple[float, ...]
     criterion: str
     fit: Fit
     attempts: tuple[Attempt, ...]
@@ -60,3 +68,6 @@ class Decisions(Record):
     dense_widths: dict[str, int]
     kept_widths: dict[str, int]
     table_source: str
+    forecast: Forecast
+    dense_history: tuple[History, ...]
+    dense_ms: dict[Precision, float]

@@ -17,7 +17,7 @@ from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clo
 from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
-from stages.measurements import Accuracy, Gate, Measurement, Row
+from stages.measurements import Accuracy, Gate, KernelShare, Measurement, Row
 from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
@@ -71,9 +71,6 @@ def measure(
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
-    engine = engines[shipped]
-    profiled = engine.runnable and backend_of(profile.target).measures_operators
-    kernels = profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=out_dir) if profiled else ()
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
         folder=out_dir,
@@ -81,7 +78,8 @@ def measure(
         gates=gates[shipped],
         shipped=shipped,
         reason=reason,
-        kernels=kernels,
+        kernels=_kernels(engines[shipped], profile, out_dir),
+        dense_kernels=_kernels(dense, profile, out_dir),
         test_images=len(labels),
         contention=busy,
     )
@@ -151,6 +149,13 @@ def _open(engine: Engine, profile: HardwareProfile) -> Run:
     if engine.runnable:
         return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
     return open_graph(engine.folder / MODEL)
+
+
+def _kernels(engine: Engine, profile: HardwareProfile, scratch: Path) -> tuple[KernelShare, ...]:
+    """Return what an engine's kernels take, or nothing where they cannot be profiled."""
+    if not engine.runnable or not backend_of(profile.target).measures_operators:
+        return ()
+    return profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=scratch)
 
 
 def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:

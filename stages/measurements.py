@@ -119,6 +119,7 @@ class Measurement(Artifact):
         shipped: Its precision.
         reason: Why that one.
         kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
+        dense_kernels: The same of the dense engine.
     """
 
     rows: tuple[Row, ...]
@@ -126,6 +127,7 @@ class Measurement(Artifact):
     shipped: Precision
     reason: str
     kernels: tuple[KernelShare, ...]
+    dense_kernels: tuple[KernelShare, ...]
     test_images: int
     contention: float | None
 

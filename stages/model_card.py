@@ -28,7 +28,6 @@ def write_model_card(
     passed = all(gate.passed for gate in measurement.gates)
     estimated = any(gate.note == "estimated" for gate in measurement.gates)
     verdict = "**A gate is missed.**" if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
-    widths = "\n".join(f"| {g} | {dense} | {decisions.fit.widths[g]} | {decisions.kept_widths[g]} |" for g, dense in decisions.dense_widths.items())
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
@@ -52,13 +51,10 @@ Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version
 `bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's logits with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {_quantisation(final)}{_regulariser(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {describe_quantisation(final)}{_regulariser(decisions)}
 
-| group | dense | asked | kept |
-|---|---|---|---|
-{widths}
-
-{_loop(decisions)}
+{sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
+of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
 
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
 
@@ -67,31 +63,13 @@ Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {d
 """
 
 
-def _loop(decisions: Decisions) -> str:
-    """Return the networks that were timed to fit the budget, the branches that were trained, and the precisions that were tried."""
-    gap = f"No widths within the predicted latency have a value that is more than {decisions.fit.gap:.2%} better."
-    lines = [gap]
-    if any(attempt.rounds for attempt in decisions.attempts):
-        lines += ["", "| to fit the budget | predicted ms | measured ms |", "|---|---|---|"]
-    for number, attempt in enumerate(decisions.attempts, 1):
-        lines += [f"| untrained network {place} | {r.predicted_ms:.4f} | {r.measured_ms:.4f} (upper end) |" for place, r in enumerate(attempt.rounds, 1)]
-        if attempt.rounds:
-            lines.append(f"| engine of branch {number} | {attempt.predicted_ms:.4f} | {attempt.engine_ms:.4f} |")
-    if decisions.tried:
-        lines += ["", "| precision tried | validation top-1 | test top-1 | latency / budget | |", "|---|---|---|---|---|"]
-    for tried in decisions.tried:
-        shown = ["-" if value is None else f"{value:.4f}" for value in (tried.validation_top1, tried.test_top1, tried.latency)]
-        lines.append(f"| {tried.precision} | {' | '.join(shown)} | {tried.outcome} |")
-    return "\n".join(lines)
-
-
 def _regulariser(decisions: Decisions) -> str:
     """Return what pulled at the trunk, whose end is the dense reference."""
     name = json.loads(decisions.recipe)["prune"]["regulariser"]["name"]
     return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
 
 
-def _quantisation(final: Checkpoint) -> str:
+def describe_quantisation(final: Checkpoint) -> str:
     """Return what became of the quantisation, and the accuracies that decided it."""
     if final.quantizers is None:
         return f"Not quantised; validation top-1 {final.history[-1].validation_top1:.4f}."
@@ -126,7 +104,7 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     assert shipped is not None
     if shipped.source == "estimated":
         source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
-        return precision, accuracy, f"Latency: *estimated* from {source}. The engine was built, not run: no {target.device.name} here."
+        return precision, accuracy, f"Latency: ESTIMATED from {source}. The engine was built, not run: no {target.device.name} here."
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"

@@ -9,20 +9,21 @@ from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of
 from stages.decisions import Decisions
 from stages.delivery.compatibility import compatibility_of
-from stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal
+from stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
 from stages.delivery.golden import GOLDEN_IMAGES, write_golden
-from stages.figures import draw_training
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import tool_versions
 from stages.measurements import Gate, Measurement, Row
-from stages.model_card import figure_notes, write_model_card
+from stages.model_card import describe_quantisation, figure_notes, write_model_card
+from stages.reporting.plots import draw_training, learning_curve
+from stages.reporting.writing import write_reports
 from stages.store import stage
 from stages.training.batches import load_split
 
 
 class Package(Artifact):
-    """Files: ``package/`` with ``model.onnx``, the engine, ``golden.safetensors``, ``MODEL_CARD.md``, ``training.svg``, ``manifest.json``, ``SHA256SUMS``.
+    """Files: ``package/``, whose content `docs/packages.md` lists.
 
     Attributes:
         notes: Why this precision, and how the accuracy and the latency of the rows were found.
@@ -36,7 +37,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=6)
+@stage(version=7)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -67,8 +68,9 @@ def package(
     backend = backend_of(profile.target)
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
+    notes = figure_notes(measurement, engine, profile.target)
     compatibility = compatibility_of(engine, profile.target, backend.package)
-    draw_training(folder / FIGURE, decisions.trigger, final.history)
+    draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
     (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions, compatibility), encoding="utf-8")
     manifest = PackageManifest(
         name=name,
@@ -92,15 +94,21 @@ def package(
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metrics=measurement.rows,
         gates=measurement.gates,
+        notes=notes,
+        kernels=measurement.kernels,
+        dense_kernels=measurement.dense_kernels,
+        quantisation=describe_quantisation(final),
+        history=final.history,
         lineage=lineage.ancestors,
     )
+    write_reports(folder, [with_sums(folder, manifest)], title=name)
     seal(folder, manifest)
     return Package(
         folder=out_dir,
         name=name,
         rows=measurement.rows,
         gates=measurement.gates,
-        notes=figure_notes(measurement, engine, profile.target),
+        notes=notes,
         engine_sha256=sha256_file(folder / engine.file),
         decisions=decisions,
     )

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from chromium import find_chromium
 from tiny_package import make_package
 
 from stages.artifacts import Dataset
@@ -16,14 +17,18 @@ from stages.store import Store
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="fail, instead of skipping, where a GPU test finds no GPU")
+    parser.addoption("--require-chromium", action="store_true", help="fail, instead of skipping, where a test of the report's page finds no Chromium")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--require-gpu") or gpu_here():
-        return
+    _skip(items, "gpu", "no NVIDIA GPU in this machine", unless=config.getoption("--require-gpu") or gpu_here())
+    _skip(items, "browser", "no Chromium in this machine", unless=config.getoption("--require-chromium") or bool(find_chromium()))
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str, *, unless: bool) -> None:
     for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU in this machine"))
+        if marker in item.keywords and not unless:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def gpu_here() -> bool:

@@ -1,4 +1,4 @@
-"""A package around a tiny graph: its engine is built and run by ONNX Runtime, only the report around it is short."""
+"""A package around a tiny graph: its engine is built and run by ONNX Runtime, what a report needs is invented."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tiny_report import story
 
 from profiles.loader import load_profile
 from profiles.schema import HardwareProfile, Target
@@ -71,13 +72,8 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
             golden="engine",
             device=info,
             tools={},
-            recipe={},
-            profile=profile,
             classes=CLASSES,
-            decisions={},
-            metrics=(),
-            gates=(),
-            lineage=(),
+            **story(profile),
         ),
     )
     return folder

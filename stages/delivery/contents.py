@@ -8,21 +8,21 @@ from typing import Any, Literal
 from profiles.errors import describe
 from profiles.schema import HardwareProfile, Precision
 from profiles.source import Record
-from stages.artifacts import DeviceInfo, Dialect, sha256_file
+from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.golden import GOLDEN, GoldenSource
 from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_sums, write_sums
 from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
-from stages.measurements import Gate, Row
+from stages.measurements import Gate, KernelShare, Row
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
+REPORTS = ("report.html", "report.md")
 
-
-SCHEMA: Literal[2] = 2
+SCHEMA: Literal[3] = 3
 
 
 class PackagedEngine(Record):
@@ -54,9 +54,14 @@ class PackageManifest(Record):
         device: The machine that built the engine.
         tools: Versions that it was built with.
         metrics: The result table.
+        notes: Why this precision, and how the accuracy and the latency of the table were found.
+        kernels: What the engine's kernels take, by kind; empty where they could not be profiled.
+        dense_kernels: The same of the dense engine.
+        quantisation: What became of it, in words.
+        history: The learning curve, from the trunk to the end.
     """
 
-    schema_version: Literal[2] = SCHEMA
+    schema_version: Literal[3] = SCHEMA
     name: str
     engine: PackagedEngine
     compatibility: Compatibility
@@ -70,12 +75,22 @@ class PackageManifest(Record):
     decisions: dict[str, Any]
     metrics: tuple[Row, ...]
     gates: tuple[Gate, ...]
+    notes: tuple[str, str, str]
+    kernels: tuple[KernelShare, ...]
+    dense_kernels: tuple[KernelShare, ...]
+    quantisation: str
+    history: tuple[History, ...]
     lineage: tuple[Ancestor, ...]
+
+
+def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
+    """Return the manifest with the sums of the files that are in the folder."""
+    return manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in sorted(list_files(folder) - {MANIFEST})}})
 
 
 def seal(folder: Path, manifest: PackageManifest) -> None:
     """Write the manifest with the sums of the files that are there, then ``SHA256SUMS`` over these and the manifest."""
-    whole = manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in sorted(list_files(folder) - {MANIFEST})}})
+    whole = with_sums(folder, manifest)
     (folder / MANIFEST).write_text(whole.model_dump_json(indent=2), encoding="utf-8")
     write_sums(folder)
 

@@ -4,7 +4,9 @@ from typing import Protocol
 
 import numpy as np
 
-from profiles.latency import Calibration, LatencyTable
+from profiles.latency import Calibration, LatencyTable, OperatorClass
+from profiles.schema import Precision
+from profiles.source import Record
 from stages.pruning.groups import Widths
 from stages.selection.operators import Operator
 from stages.selection.terms import Array, Options, SumTerm, Terms
@@ -20,6 +22,44 @@ class LatencyModel(Protocol):
     def terms(self, options: Options) -> Terms:
         """Return the same as tables over the options of every group."""
         ...
+
+
+class OperatorForecast(Record):
+    """One operator's predicted milliseconds in the dense and in the pruned network.
+
+    Attributes:
+        dense: Input and output channels of the dense network.
+        kept: Those of the pruned one.
+    """
+
+    module: str
+    operator: OperatorClass
+    dense: tuple[int, int]
+    kept: tuple[int, int]
+    dense_ms: float
+    kept_ms: float
+
+
+class Forecast(Record):
+    """What a latency table predicts of a network before and after pruning, both at one precision.
+
+    Attributes:
+        overhead_ms: What the calibration adds to the sum of the operators, whatever the widths.
+    """
+
+    precision: Precision
+    overhead_ms: float
+    operators: tuple[OperatorForecast, ...]
+
+    @property
+    def dense_ms(self) -> float:
+        """Milliseconds of the dense network."""
+        return self.overhead_ms + sum(operator.dense_ms for operator in self.operators)
+
+    @property
+    def kept_ms(self) -> float:
+        """Milliseconds of the pruned network."""
+        return self.overhead_ms + sum(operator.kept_ms for operator in self.operators)
 
 
 class NetworkLatency:
@@ -41,6 +81,25 @@ class NetworkLatency:
     def __call__(self, widths: Widths) -> float:
         """Return the calibrated latency of the whole network in milliseconds."""
         return self.calibration.offset_ms + self.calibration.scale * self.sum_ms(widths)
+
+    def forecast(self, dense: Widths, kept: Widths) -> Forecast:
+        """Return the calibrated latency of every operator at the dense and at the kept widths."""
+
+        def milliseconds(operator: Operator, widths: Widths) -> float:
+            return self.calibration.scale * self.table.lookup_ms(operator.operator, *operator.channels(widths))
+
+        operators = [
+            OperatorForecast(
+                module=operator.module,
+                operator=operator.operator,
+                dense=operator.channels(dense),
+                kept=operator.channels(kept),
+                dense_ms=milliseconds(operator, dense),
+                kept_ms=milliseconds(operator, kept),
+            )
+            for operator in self.operators
+        ]
+        return Forecast(precision=self.table.meta.precision, overhead_ms=self.calibration.offset_ms, operators=tuple(operators))
 
     def terms(self, options: Options) -> Terms:
         """Return the latency as tables over the options of every group, which must be all groups of the operators."""

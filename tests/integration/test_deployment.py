@@ -140,6 +140,8 @@ def test_a_run_completes_and_its_package_lies_in_the_store(served: Served, compl
     assert {file.name for file in package.iterdir()} == {
         "MODEL_CARD.md",
         "SHA256SUMS",
+        "report.html",
+        "report.md",
         "training.svg",
         "engine.onnx",
         "golden.safetensors",

@@ -55,9 +55,9 @@ def test_the_precision_of_best_accuracy_is_shipped_and_all_are_reported(searched
     assert len(shipped) == 1
     fitting = [t for t in tried.values() if t.outcome in {"shipped", "meets the gates"}]
     assert not fitting or shipped[0].validation_top1 == max(t.validation_top1 or 0 for t in fitting)
-    card = (searched.folder / "package" / "MODEL_CARD.md").read_text()
-    assert "| precision tried |" in card
-    assert "| untrained network 1 |" in card
+    report = (searched.folder / "package" / "report.md").read_text()
+    assert "Precisions that were tried:" in report
+    assert "| untrained network 1, upper end |" in report
 
 
 def test_a_table_from_elsewhere_serves_a_device_that_is_not_here(root: Path, tables: list[dict[str, object]], searched: Package) -> None:

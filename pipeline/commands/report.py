@@ -1,0 +1,36 @@
+"""`bonsai report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.", metavar="DIR")] = Path("report"),
+) -> None:
+    """Write one report, as HTML and as Markdown, over one or several finished packages.
+
+    Example: bonsai report artifacts/packages/resnet-edge--local-cpu artifacts/packages/resnet-edge--t4 --out report
+    """
+    from profiles.errors import ConfigError, describe
+    from stages.delivery.contents import REPORTS, read_intact
+    from stages.delivery.sums import SUMS
+    from stages.manifest import MANIFEST
+    from stages.reporting.writing import write_reports
+
+    for package in packages:
+        missing = [name for name in (MANIFEST, SUMS) if not (package / name).is_file()]
+        if missing:
+            problem, fix = f"{package}: no package, for it has no {missing[0]}", "give the folders that `bonsai run` names at its end"
+            raise ConfigError(describe(problem, given=package, allowed="folders of packages", fix=fix))
+        if out.resolve().is_relative_to(package.resolve()):
+            raise ConfigError(
+                describe("--out: lies in a package, which is sealed", given=out, allowed="a folder outside the packages", fix="choose another --out")
+            )
+    manifests = [read_intact(package) for package in packages]
+    title = manifests[0].name if len(manifests) == 1 else f"{len(manifests)} packages: {', '.join(manifest.name for manifest in manifests)}"
+    write_reports(out, manifests, title=title)
+    for name in REPORTS:
+        typer.echo(out / name)

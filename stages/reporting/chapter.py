@@ -1,0 +1,105 @@
+"""The chapter of one package: the verdict, and the parts that it rests on."""
+
+from stages.measurements import Gate
+from stages.reporting.content import Chapter, Fact, Table
+from stages.reporting.evidence import Evidence, interval, latency_of, percent
+from stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
+from stages.reporting.provenance import provenance_part
+from stages.reporting.results import coverage_part, operators_part, results_part
+
+
+def write_chapter(evidence: Evidence, slug: str) -> Chapter:
+    """Return all about one package.
+
+    Args:
+        evidence: Of the package.
+        slug: Put before the names of its figures, which are then unlike those of other chapters.
+    """
+    return Chapter(
+        name=evidence.manifest.name,
+        outcome=evidence.outcome,
+        headline=_headline(evidence),
+        basis=_basis(evidence),
+        facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence)),
+        gates=_gates(evidence.manifest.gates),
+        parts=(
+            results_part(evidence, slug),
+            widths_part(evidence, slug),
+            trigger_part(evidence, slug),
+            learning_part(evidence, slug),
+            operators_part(evidence, slug),
+            coverage_part(evidence),
+            fitting_part(evidence),
+            provenance_part(evidence),
+        ),
+    )
+
+
+def _headline(evidence: Evidence) -> str:
+    missed = [gate.name for gate in evidence.manifest.gates if not gate.passed]
+    verdict = {
+        "met": "Meets its budget and every gate",
+        "estimated": "Meets its budget by estimate, and every other gate",
+        "missed": f"MISSES {', '.join(missed)}",
+    }
+    about = "about " if evidence.is_estimated else ""
+    return (
+        f"{verdict[evidence.outcome]}: {about}{evidence.speed_up.times:.2f} times as fast as dense {evidence.dense.precision.upper()}, "
+        f"top-1 {percent(evidence.shipped.accuracy.top1)}"
+    )
+
+
+def _basis(evidence: Evidence) -> str:
+    manifest, target = evidence.manifest, evidence.manifest.profile.target
+    engine = f"A pruned {evidence.shipped.precision.upper()} engine for {manifest.device.device}, {manifest.device.runtime} {manifest.device.runtime_version}"
+    how = "Latency is ESTIMATED: the engine was built, but not run" if evidence.is_estimated else "Latency was measured on this engine and device"
+    return f"{engine}, batch {target.batch}, {target.threads} thread(s). {how}; {decided_by(evidence)}."
+
+
+def _latency(evidence: Evidence) -> Fact:
+    budget, shipped, dense = evidence.manifest.profile.budget, evidence.milliseconds(evidence.shipped), evidence.milliseconds(evidence.dense)
+    limit = f"{budget.latency_ms:g} ms" if budget.latency_ms is not None else f"{percent(budget.latency or 1)} of dense {evidence.dense.precision.upper()}"
+    source = "estimated" if evidence.is_estimated else "measured"
+    spread = "" if latency_of(evidence.shipped).stable else f"; runs spread by a CV of {latency_of(evidence.shipped).cv:.1%}, above 2.5 %: unstable"
+    return Fact(
+        label=f"Latency p{budget.percentile}, {source}",
+        value=f"{shipped:.3f} ms",
+        note=f"{percent(shipped / dense)} of dense {evidence.dense.precision.upper()} ({dense:.3f} ms); the budget is {limit}{spread}",
+    )
+
+
+def _speed_up(evidence: Evidence) -> Fact:
+    reference = evidence.dense.precision
+    others = {precision: evidence.speed_up_over(precision) for precision in ("fp32", "fp16", "int8") if precision != reference}
+    known = [f"{found.times:.2f}x over dense {precision.upper()}" for precision, found in others.items() if found is not None]
+    rest = f"; estimated from the latency table: {', '.join(known)}" if known else ""
+    how = "by estimate" if evidence.is_estimated else "both engines timed in turns on the device"
+    return Fact(label=f"Speed-up over dense {reference.upper()}", value=f"{evidence.speed_up.times:.2f}x", note=f"{how}{rest}")
+
+
+def _accuracy(evidence: Evidence) -> Fact:
+    shipped, dense = evidence.shipped, evidence.dense
+    return Fact(
+        label="Test top-1",
+        value=percent(shipped.accuracy.top1),
+        note=f"95 % interval {interval(shipped)}, {shipped.accuracy.n} images, by {shipped.accuracy.measured_by}; "
+        f"dense {percent(dense.accuracy.top1)} ({interval(dense)})",
+    )
+
+
+def _size(evidence: Evidence) -> Fact:
+    shipped, dense = evidence.shipped, evidence.dense
+    return Fact(
+        label="Engine file",
+        value=f"{shipped.size_bytes / 1e6:.2f} MB",
+        note=f"{dense.size_bytes / shipped.size_bytes:.1f} times smaller than dense {dense.precision.upper()}, {dense.size_bytes / 1e6:.2f} MB",
+    )
+
+
+def _gates(gates: tuple[Gate, ...]) -> Table:
+    return Table(
+        caption="Gates: limits that the finished engine must meet",
+        headers=("gate", "found", "at most", "unit", "verdict", "note"),
+        rows=tuple((gate.name, f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, "met" if gate.passed else "MISSED", gate.note or "-") for gate in gates),
+        strong=tuple(place for place, gate in enumerate(gates) if not gate.passed),
+    )

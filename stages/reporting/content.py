@@ -1,0 +1,104 @@
+"""What a report says, before it is HTML or Markdown."""
+
+import re
+from typing import Literal
+
+from profiles.source import Record
+
+Outcome = Literal["met", "estimated", "missed"]
+"""All gates are met; all are, but the latency is an estimate; one is missed."""
+
+NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( to [\d.]+)?(x| %)?( \(est\.\)| unstable)?")
+"""A cell that holds a number, an interval, or a ratio."""
+
+
+class Fact(Record):
+    """A figure of the verdict, with what it must be read with."""
+
+    label: str
+    value: str
+    note: str
+
+
+class Table(Record):
+    """A table whose first column heads its rows.
+
+    Attributes:
+        strong: Rows that stand out.
+        folded: Whether the page shows it on demand: the numbers of a figure.
+    """
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: tuple[int, ...] = ()
+    folded: bool = False
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Whether each column holds numbers, which are set to the right."""
+        return tuple(any(map(NUMBER.fullmatch, column)) and all(cell == "-" or NUMBER.fullmatch(cell) for cell in column) for column in self._columns)
+
+    @property
+    def _columns(self) -> list[list[str]]:
+        return [[row[place] for row in self.rows] for place in range(len(self.headers))]
+
+
+class Figure(Record):
+    """A picture for the page; its numbers stand in a table of the same part.
+
+    Attributes:
+        svg: An ``<svg>`` element with the title and description in it.
+    """
+
+    title: str
+    svg: str
+
+
+class Listing(Record):
+    """A long text that the page shows on demand."""
+
+    title: str
+    text: str
+
+
+class Part(Record):
+    """A headed piece of a chapter."""
+
+    title: str
+    texts: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    listings: tuple[Listing, ...] = ()
+
+
+class Chapter(Record):
+    """All about one package, the verdict first.
+
+    Attributes:
+        name: Of the package.
+        headline: The verdict in a sentence.
+        basis: What the engine is, and how its figures were found.
+    """
+
+    name: str
+    outcome: Outcome
+    headline: str
+    basis: str
+    facts: tuple[Fact, ...]
+    gates: Table
+    parts: tuple[Part, ...]
+
+
+class Report(Record):
+    """A whole report.
+
+    Attributes:
+        notes: What is said before everything.
+        summary: How several packages compare, and what failed; empty for one package.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+    summary: tuple[Part, ...]
+    chapters: tuple[Chapter, ...]

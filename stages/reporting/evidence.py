@@ -1,0 +1,85 @@
+"""What a package's manifest says, made ready to be reported."""
+
+import json
+from typing import NamedTuple
+
+from profiles.schema import Precision
+from stages.artifacts import Latency
+from stages.decisions import Decisions
+from stages.delivery.contents import PackageManifest
+from stages.measurements import Row
+from stages.reporting.content import Outcome
+
+
+class SpeedUp(NamedTuple):
+    """How many times as fast the shipped engine is; `estimated` unless both were measured on the device."""
+
+    times: float
+    estimated: bool
+
+    def __str__(self) -> str:
+        """Return it in a few characters."""
+        return f"{self.times:.2f}x" + (" (est.)" if self.estimated else "")
+
+
+class Evidence:
+    """A package: what was decided, and the engine beside the dense network.
+
+    Args:
+        manifest: Of a finished package.
+    """
+
+    def __init__(self, manifest: PackageManifest) -> None:
+        self.manifest = manifest
+        self.decisions = Decisions.model_validate({**manifest.decisions, "recipe": json.dumps(manifest.recipe)})
+        self.dense = next(row for row in manifest.metrics if row.network == "dense")
+        self.shipped = next(row for row in manifest.metrics if row.shipped)
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile."""
+        return self.manifest.profile.name
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the latency is an estimate."""
+        return latency_of(self.shipped).source == "estimated"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict."""
+        if not all(gate.passed for gate in self.manifest.gates):
+            return "missed"
+        return "estimated" if self.is_estimated else "met"
+
+    def milliseconds(self, row: Row) -> float:
+        """Return a row's latency at the percentile that the budget is judged by."""
+        return latency_of(row).at(self.manifest.profile.budget.percentile)
+
+    @property
+    def speed_up(self) -> SpeedUp:
+        """Over the dense engine at the reference precision, FP32 unless the device has none."""
+        return SpeedUp(self.milliseconds(self.dense) / self.milliseconds(self.shipped), self.is_estimated)
+
+    def speed_up_over(self, precision: Precision) -> SpeedUp | None:
+        """Return the speed-up over the dense network at a precision: against its engine, or what the latency table says of it; None without either."""
+        if precision == self.dense.precision:
+            return self.speed_up
+        dense_ms = self.decisions.dense_ms.get(precision)
+        return SpeedUp(dense_ms / self.milliseconds(self.shipped), estimated=True) if dense_ms is not None else None
+
+
+def latency_of(row: Row) -> Latency:
+    """Return the latency of a row that was built as an engine."""
+    assert row.latency is not None
+    return row.latency
+
+
+def percent(ratio: float) -> str:
+    """Return a ratio of 0-1 as per cent with two digits."""
+    return f"{ratio:.2%}".replace("%", " %")
+
+
+def interval(row: Row) -> str:
+    """Return the 95 % interval of a row's top-1 in per cent."""
+    return f"{row.accuracy.low * 100:.1f} to {row.accuracy.high * 100:.1f} %"

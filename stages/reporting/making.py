@@ -1,0 +1,124 @@
+"""How the network was made: widths, trigger, training, and the fit to the budget."""
+
+from stages.artifacts import History
+from stages.decisions import Attempt
+from stages.reporting.content import Figure, Part, Table
+from stages.reporting.evidence import Evidence, percent
+from stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
+from stages.reporting.svg import inline
+
+
+def decided_by(evidence: Evidence) -> str:
+    """Return when and by what was pruned, in a few words."""
+    return f"pruned {evidence.decisions.trigger.sentence}, by {evidence.decisions.criterion}"
+
+
+def widths_part(evidence: Evidence, slug: str) -> Part:
+    """Return the channels of every group."""
+    decisions, title = evidence.decisions, "Widths: asked, dense, kept"
+    dense, asked, kept = decisions.dense_widths, decisions.fit.widths, decisions.kept_widths
+    total = f"{sum(kept.values())} of {sum(dense.values())} channels are kept, in {len(dense)} groups of channels that go together"
+    again = "" if asked == kept else " What was kept is not what was asked at the trigger: the widths were chosen again between the cuts."
+    gap = f"No widths within the predicted latency have a value that is more than {percent(decisions.fit.gap)} better."
+    return Part(
+        title=title,
+        texts=(f"{total}.{again} {gap}",),
+        figures=(Figure(title=title, svg=inline(draw_widths(dense, asked, kept), f"{slug}-widths", title, f"{total}; the table below has every group.")),),
+        tables=(
+            Table(
+                caption="Channels by group",
+                headers=("group", "dense", "asked", "kept", "of dense"),
+                rows=tuple((name, str(width), str(asked[name]), str(kept[name]), percent(kept[name] / width)) for name, width in dense.items()),
+                folded=True,
+            ),
+        ),
+    )
+
+
+def trigger_part(evidence: Evidence, slug: str) -> Part:
+    """Return when the branch left the trunk, and why then."""
+    trigger, title = evidence.decisions.trigger, "When it was pruned: EPI"
+    text = (
+        f"Pruned {trigger.sentence}. EPI compares the widths that pruning would keep now with those of the last checks; 1 means that they are the same. "
+        f"It fires from {trigger.tau:g} on, once it no longer falls."
+    )
+    checks = zip(trigger.epochs, trigger.curve, strict=True)
+    return Part(
+        title=title,
+        texts=(text,),
+        figures=(Figure(title=title, svg=inline(draw_epi(trigger), f"{slug}-epi", "EPI by epoch", f"Pruned {trigger.sentence}; fires at {trigger.tau:g}.")),),
+        tables=(
+            Table(
+                caption="EPI at every check",
+                headers=("check", "epoch", "EPI"),
+                rows=tuple((str(n), f"{epoch:.4g}", "-" if value is None else f"{value:.4f}") for n, (epoch, value) in enumerate(checks, 1)),
+                folded=True,
+            ),
+        ),
+    )
+
+
+def learning_part(evidence: Evidence, slug: str) -> Part:
+    """Return the learning curves with the cuts."""
+    decisions, title = evidence.decisions, "Learning curves"
+    curve = learning_curve(decisions.dense_history, evidence.manifest.history)
+    cuts = ", ".join(f"{epoch:.4g}" for epoch in decisions.cuts)
+    soft = evidence.manifest.recipe["prune"]["schedule"]["soft"]
+    removed = "masked at each, and removed at the last, of the epochs" if soft and len(decisions.cuts) > 1 else "removed at epoch"
+    text = f"Channels were {removed} {cuts}. The dense network goes on to its end as the reference. Accuracy is of the validation split."
+    drawing = draw_learning(decisions.trigger, curve, decisions.cuts)
+    return Part(
+        title=title,
+        texts=(text,),
+        figures=(Figure(title=title, svg=inline(drawing, f"{slug}-learning", "Validation top-1 by epoch", _describe_curve(curve))),),
+        tables=(
+            Table(
+                caption="Every epoch",
+                headers=("phase", "epoch", "loss", "validation top-1"),
+                rows=tuple((PHASES[line.phase][0], f"{line.epoch:.4g}", f"{line.loss:.4g}", percent(line.validation_top1)) for line in curve),
+                folded=True,
+            ),
+        ),
+    )
+
+
+def fitting_part(evidence: Evidence) -> Part:
+    """Return the networks that were timed to fit the budget, the branches that were trained, and the precisions that were tried."""
+    decisions = evidence.decisions
+    tables = []
+    if any(attempt.rounds for attempt in decisions.attempts):
+        tables.append(
+            Table(
+                caption="Networks that were timed to fit the budget",
+                headers=("network", "predicted ms", "measured ms", "measured over predicted"),
+                rows=tuple(row for number, attempt in enumerate(decisions.attempts, 1) for row in _rounds(number, attempt)),
+            )
+        )
+    if decisions.tried:
+        tables.append(
+            Table(
+                caption="Precisions that were tried",
+                headers=("precision", "validation top-1", "test top-1", "latency / budget", "outcome"),
+                rows=tuple((t.precision, _or_dash(t.validation_top1), _or_dash(t.test_top1), _or_dash(t.latency), t.outcome) for t in decisions.tried),
+            )
+        )
+    closed = "The device is here, so untrained networks of the chosen widths were timed, and the prediction was corrected by what was found."
+    opened = "The device is not here: the widths are those that the latency table says fit the budget, and nothing was timed."
+    text = opened if evidence.is_estimated else closed
+    return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.",), tables=tuple(tables))
+
+
+def _describe_curve(curve: tuple[History, ...]) -> str:
+    ends = {line.phase: line for line in curve}
+    return "; ".join(f"{PHASES[phase][0]} ends at epoch {line.epoch:.4g} with {percent(line.validation_top1)}" for phase, line in ends.items()) + "."
+
+
+def _rounds(number: int, attempt: Attempt) -> list[tuple[str, ...]]:
+    """Return the untrained networks of one branch, and its engine."""
+    timed = [(f"untrained network {place}, upper end", r.predicted_ms, r.measured_ms) for place, r in enumerate(attempt.rounds, 1)]
+    timed.append((f"engine of branch {number}", attempt.predicted_ms, attempt.engine_ms))
+    return [(name, f"{predicted:.4f}", f"{measured:.4f}", f"{measured / predicted:.3f}") for name, predicted, measured in timed]
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

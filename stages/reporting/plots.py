@@ -1,0 +1,157 @@
+"""The figures of a report: each says the same as a table beside it."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from profiles.source import Record
+from stages.artifacts import History
+from stages.pruning.epi import Trigger
+from stages.reporting.svg import PALETTE, draw
+from stages.selection.latency import OperatorForecast
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PHASES = {"trunk": ("dense", "dense", "o"), "branch": ("pruned", "pruned", "s"), "qat": ("QAT", "shipped", "D")}
+"""Name, colour and marker by phase: colour alone tells nothing to some."""
+MARKERS = {"dense": "o", "pruned": "s", "shipped": "D"}
+ROW = 0.26
+"""Inches of a row of bars."""
+
+
+class Point(Record):
+    """An engine's accuracy and latency.
+
+    Attributes:
+        latency: In the unit of the axis.
+        is_front: Whether no other engine is as accurate and as fast, and better in one of the two.
+    """
+
+    label: str
+    kind: Literal["dense", "pruned", "shipped"]
+    latency: float
+    top1: float
+    low: float
+    high: float
+    estimated: bool
+    is_front: bool = False
+
+
+def mark_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points with the Pareto front marked."""
+
+    def beaten(point: Point) -> bool:
+        return any(
+            other.latency <= point.latency and other.top1 >= point.top1 and (other.latency, other.top1) != (point.latency, point.top1) for other in points
+        )
+
+    return tuple(point.model_copy(update={"is_front": not beaten(point)}) for point in points)
+
+
+def draw_tradeoff(points: Sequence[Point], axis_label: str, limit: float | None) -> str:
+    """Draw accuracy with its interval against latency, the budget and the Pareto front."""
+    return draw(partial(_tradeoff, points=points, axis_label=axis_label, limit=limit), 2.9 + 0.2 * ceil((len(points) + 2) / 2))
+
+
+def draw_widths(dense: Mapping[str, int], asked: Mapping[str, int], kept: Mapping[str, int]) -> str:
+    """Draw the channels of every group: dense, asked and kept."""
+    return draw(partial(_widths, dense=dense, asked=asked, kept=kept), 1.0 + ROW * len(dense))
+
+
+def draw_epi(trigger: Trigger) -> str:
+    """Draw EPI with its threshold and the moment it fired."""
+    return draw(lambda figure: _epi(figure.subplots(), trigger), 2.8)
+
+
+def draw_learning(trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> str:
+    """Draw validation accuracy by epoch, with the cuts."""
+    return draw(lambda figure: _learning(figure.subplots(), trigger, history, cuts), 3.0)
+
+
+def draw_operators(operators: Sequence[OperatorForecast]) -> str:
+    """Draw the predicted milliseconds of operators, dense and pruned."""
+    return draw(partial(_operators, operators=operators), 1.0 + ROW * len(operators))
+
+
+def learning_curve(dense: Sequence[History], branch: Sequence[History]) -> tuple[History, ...]:
+    """Return the trunk's epochs to its end, and what a branch trained after it left."""
+    return (*dense, *(line for line in branch if line.phase != "trunk"))
+
+
+def draw_training(file: Path, trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> None:
+    """Write EPI above the learning curve as an SVG file of its own, for the model card."""
+
+    def paint(figure: "Figure") -> None:
+        above, below = figure.subplots(2, 1, sharex=True)
+        _epi(above, trigger)
+        above.set(xlabel="")
+        _learning(below, trigger, history, cuts)
+
+    file.write_text(draw(paint, 5.0), encoding="utf-8")
+
+
+def _tradeoff(figure: "Figure", points: Sequence[Point], axis_label: str, limit: float | None) -> None:
+    axis = figure.subplots()
+    front = sorted((point.latency, 100 * point.top1) for point in points if point.is_front)
+    axis.step(*zip(*front, strict=True), where="post", color=PALETTE["quiet"], lw=1, label="Pareto front")
+    for point in points:
+        spread = [[100 * (point.top1 - point.low)], [100 * (point.high - point.top1)]]
+        colour = PALETTE[point.kind]
+        face = "none" if point.estimated else colour
+        axis.errorbar(
+            [point.latency], [100 * point.top1], yerr=spread, fmt=MARKERS[point.kind], ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label
+        )
+    if limit is not None:
+        axis.axvline(limit, ls="--", color=PALETTE["limit"], lw=1.2, label="budget")
+    axis.set(xlabel=axis_label, ylabel="test top-1, % (bars: 95 %)", xlim=(0, None))
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+
+
+def _widths(figure: "Figure", dense: Mapping[str, int], asked: Mapping[str, int], kept: Mapping[str, int]) -> None:
+    axis, places = figure.subplots(), range(len(dense))
+    axis.barh(places, list(dense.values()), height=0.72, color="none", edgecolor=PALETTE["dense"], lw=1, label="dense")
+    axis.barh(places, [kept[group] for group in dense], height=0.72, color=PALETTE["shipped"], label="kept")
+    axis.plot([asked[group] for group in dense], places, "|", ms=9, mew=2, color=PALETTE["limit"], label="asked")
+    axis.set_xlabel("channels")
+    _name_rows(figure, axis, list(dense))
+
+
+def _operators(figure: "Figure", operators: Sequence[OperatorForecast]) -> None:
+    axis, places = figure.subplots(), range(len(operators))
+    axis.barh(places, [operator.dense_ms for operator in operators], height=0.72, color="none", edgecolor=PALETTE["dense"], lw=1, label="dense")
+    axis.barh(places, [operator.kept_ms for operator in operators], height=0.72, color=PALETTE["shipped"], label="pruned")
+    axis.set_xlabel("ms, predicted")
+    _name_rows(figure, axis, [operator.module for operator in operators])
+
+
+def _name_rows(figure: "Figure", axis: "Axes", names: Sequence[str]) -> None:
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+
+
+def _epi(axis: "Axes", trigger: Trigger) -> None:
+    points = [(epoch, value) for epoch, value in zip(trigger.epochs, trigger.curve, strict=True) if value is not None]
+    if points:
+        axis.plot(*zip(*points, strict=True), marker="o", color=PALETTE["dense"], label="EPI")
+    axis.axhline(trigger.tau, ls=":", color=PALETTE["quiet"], label=f"fires at {trigger.tau:g}")
+    axis.axvline(trigger.epoch, ls="--", color=PALETTE["limit"], label="trigger")
+    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None))
+    axis.legend(fontsize=9)
+
+
+def _learning(axis: "Axes", trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> None:
+    for phase, (label, colour, marker) in PHASES.items():
+        points = [(line.epoch, 100 * line.validation_top1) for line in history if line.phase == phase]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker=marker, label=label, color=PALETTE[colour])
+    for place, epoch in enumerate(cuts or (trigger.epoch,)):
+        axis.axvline(epoch, ls="--", lw=1.2, color=PALETTE["limit"], label="cut" if place == 0 else None)
+    axis.set(xlabel="epoch", ylabel="validation top-1, %", xlim=(0, None))
+    axis.legend(fontsize=9)

@@ -1,0 +1,129 @@
+"""What was found: accuracy against latency, where the time goes, and what is INT8."""
+
+from collections.abc import Sequence
+
+from profiles.latency import OperatorClass
+from stages.measurements import KernelShare, Row
+from stages.reporting.content import Figure, Part, Table
+from stages.reporting.evidence import Evidence, interval, percent
+from stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
+from stages.reporting.svg import inline
+from stages.selection.latency import OperatorForecast
+
+LISTED_OPERATORS = 24
+"""Most operators that are drawn one by one: those that take longest in the dense network."""
+
+
+def results_part(evidence: Evidence, slug: str) -> Part:
+    """Return accuracy against latency of every network that was run."""
+    rows, budget = evidence.manifest.metrics, evidence.manifest.profile.budget
+    points = mark_front([point_of(evidence, row, row.label, evidence.milliseconds(row)) for row in rows if row.latency is not None])
+    limit = budget.limit_ms(evidence.milliseconds(evidence.dense))
+    source = "estimated" if evidence.is_estimated else "measured"
+    title = "Accuracy against latency"
+    shown = "; ".join(f"{point.label}: {percent(point.top1)} at {point.latency:.3f} ms" for point in points)
+    drawing = draw_tradeoff(points, f"latency p{budget.percentile}, ms ({source})", limit)
+    front = ", ".join(point.label for point in points if point.is_front)
+    return Part(
+        title=title,
+        texts=(*evidence.manifest.notes, f"On the Pareto front, where nothing is both as accurate and faster: {front}."),
+        figures=(Figure(title=title, svg=inline(drawing, f"{slug}-tradeoff", title, f"{shown}. The budget is {limit:.3f} ms.")),),
+        tables=(
+            Table(
+                caption="Every network that was run, on the same test images",
+                headers=("network", "top-1", "95 % interval", "p50 ms", "p99 ms", "of dense", "spread (CV)", "latency is", "MB", "params k", "MACs M"),
+                rows=tuple(_row(evidence, row) for row in rows),
+                strong=tuple(place for place, row in enumerate(rows) if row.shipped),
+            ),
+        ),
+    )
+
+
+def point_of(evidence: Evidence, row: Row, label: str, latency: float) -> Point:
+    """Return a row as a point of a plot, at a latency in the plot's unit."""
+    kind = "shipped" if row.shipped else "dense" if row.network == "dense" else "pruned"
+    accuracy = row.accuracy
+    return Point(label=label, kind=kind, latency=latency, top1=accuracy.top1, low=accuracy.low, high=accuracy.high, estimated=evidence.is_estimated)
+
+
+def operators_part(evidence: Evidence, slug: str) -> Part:
+    """Return where the time goes, before and after."""
+    forecast, kernels = evidence.decisions.forecast, (evidence.manifest.dense_kernels, evidence.manifest.kernels)
+    precision, title = forecast.precision.upper(), "Latency by operator, before and after"
+    ranked = sorted(forecast.operators, key=lambda operator: -operator.dense_ms)
+    dearest = {operator.module for operator in ranked[:LISTED_OPERATORS]}
+    listed = [operator for operator in forecast.operators if operator.module in dearest]
+    table = "published rates (roofline)" if evidence.decisions.table_source == "estimated" else "the latency table measured on the device"
+    calibrated = " and calibrated on whole networks" if forecast.overhead_ms else ""
+    texts = [
+        f"Predicted at {precision} by {table}{calibrated}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
+        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, of which {forecast.overhead_ms:.3f} ms belong to no operator.",
+    ]
+    if len(listed) < len(forecast.operators):
+        texts.append(f"The figure has the {len(listed)} operators that take longest in the dense network; the table has all {len(forecast.operators)}.")
+    if any(kernels):
+        texts.append("By kind of kernel the engines were run under the runtime's profiler, which slows every kernel down: read the shares, not times.")
+    else:
+        texts.append("The kernels of the engines could not be profiled here.")
+    tables = [
+        Table(
+            caption=f"Every operator, predicted at {precision}, in order of execution",
+            headers=("operator", "kind", "channels dense", "channels kept", "dense ms", "pruned ms", "left"),
+            rows=tuple(_operator_row(operator) for operator in forecast.operators),
+            folded=True,
+        )
+    ]
+    tables += [_kernel_table(name, shares) for name, shares in zip((evidence.dense.label, evidence.shipped.label), kernels, strict=True) if shares]
+    description = f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned; the table below has every operator."
+    return Part(
+        title=title,
+        texts=tuple(texts),
+        figures=(Figure(title=title, svg=inline(draw_operators(listed), f"{slug}-operators", f"{title}, predicted", description)),),
+        tables=tuple(tables),
+    )
+
+
+def coverage_part(evidence: Evidence) -> Part:
+    """Return what of the engine is INT8."""
+    manifest = evidence.manifest
+    texts = [manifest.quantisation]
+    if manifest.engine.precision == "int8" and manifest.kernels:
+        share = sum(kernel.share for kernel in manifest.kernels if kernel.precision == "int8")
+        texts.append(f"{share:.0%} of the kernels' time is spent in INT8, by the runtime's profiler.".replace("%", " %"))
+    rows = tuple((name.replace("_", " "), str(count)) for name, count in manifest.engine.coverage.items())
+    table = Table(caption=f"What {manifest.engine.runtime} made of the graph", headers=("nodes", "count"), rows=rows)
+    return Part(title="INT8 coverage", texts=tuple(texts), tables=(table,) if rows else ())
+
+
+def _row(evidence: Evidence, row: Row) -> tuple[str, ...]:
+    latency = row.latency
+    size = (f"{row.size_bytes / 1e6:.2f}", f"{row.parameters / 1e3:.0f}", f"{row.macs / 1e6:.1f}")
+    head = (row.label, percent(row.accuracy.top1), interval(row))
+    if latency is None:
+        return (*head, "-", "-", "-", "-", "not an engine", *size)
+    share = evidence.milliseconds(row) / evidence.milliseconds(evidence.dense)
+    spread = "-" if latency.cv is None else f"{latency.cv:.1%}".replace("%", " %") + ("" if latency.stable else " unstable")
+    tail = "-" if latency.p99 is None else f"{latency.p99:.3f}"
+    return (*head, f"{latency.p50:.3f}", tail, percent(share), spread, latency.source, *size)
+
+
+def _operator_row(operator: OperatorForecast) -> tuple[str, ...]:
+    channels = (f"{ci} to {co}" for ci, co in (operator.dense, operator.kept))
+    left = percent(operator.kept_ms / operator.dense_ms)
+    return (operator.module, _kind(operator.operator), *channels, f"{operator.dense_ms:.4f}", f"{operator.kept_ms:.4f}", left)
+
+
+def _kind(operator: OperatorClass) -> str:
+    if operator.op == "linear":
+        return "linear"
+    depthwise = "depthwise " if operator.depthwise else ""
+    stride = f", stride {operator.stride}" if operator.stride > 1 else ""
+    return f"{depthwise}{operator.op} {operator.kernel}x{operator.kernel}{stride}, to {operator.height}x{operator.width}"
+
+
+def _kernel_table(label: str, kernels: Sequence[KernelShare]) -> Table:
+    return Table(
+        caption=f"Kernels of {label}, under the profiler",
+        headers=("kernel", "computes in", "count", "share of the kernels' time"),
+        rows=tuple((kernel.op, kernel.precision, str(kernel.count), f"{kernel.share:.1%}".replace("%", " %")) for kernel in kernels),
+    )

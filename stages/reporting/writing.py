@@ -1,0 +1,52 @@
+"""Writes a report: ``report.html``, which needs nothing but itself, and ``report.md``.
+
+write_reports(Path("report"), [read_intact(folder) for folder in folders], title="resnet-edge on three devices")
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from stages.delivery.contents import REPORTS, PackageManifest
+from stages.reporting.comparison import write_report
+
+MARKDOWN_ESCAPES = str.maketrans(
+    {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "*": "\\*", "_": "\\_", "[": "\\[", "`": "\\`", "\n": "<br>"}
+)
+
+
+def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: str, failures: Mapping[str, str] | None = None, note: str = "") -> None:
+    """Write ``report.html`` and ``report.md`` over one or several packages, each by one rename.
+
+    Args:
+        folder: Where they are written; made if it is not there.
+        packages: Manifests of finished packages, in the order of the report.
+        title: Its heading.
+        failures: What came of the profiles that have no package: the error by profile.
+        note: What is said before everything, such as what the run cost; for several packages what they share, if empty.
+    """
+    report = write_report(packages, title, failures or {}, note)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in REPORTS:
+        text = _environment().get_template(f"{name}.j2").render(report=report)
+        unfinished = folder / f".{name}.part"
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, folder / name)
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates; what is put into the page is escaped there, and the Markdown escapes what it is told to."""
+    found = Environment(
+        loader=PackageLoader("stages.reporting"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters["md"] = lambda text: str(text).translate(MARKDOWN_ESCAPES)
+    return found

@@ -1,0 +1,155 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny_report import a_manifest
+
+from stages.delivery.contents import PackageManifest
+from stages.reporting.content import Table
+from stages.reporting.writing import write_reports
+
+
+class Page(HTMLParser):
+    """The headings of a page, its ids, and the text outside of pictures."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.headings: list[tuple[int, str]] = []
+        self.ids: list[str] = []
+        self.labels: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        self.labels += (found.get("aria-labelledby") or "").split()
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._open and re.fullmatch("h[1-6]", self._open[-1]):
+            level, text = self.headings.pop()
+            self.headings.append((level, text + data))
+
+
+def written(folder: Path, *packages: PackageManifest, **options: object) -> tuple[str, str]:
+    write_reports(folder, packages, title="tiny", **options)  # type: ignore[arg-type]
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def test_a_report_of_one_package_tells_the_verdict_first_and_every_part(tmp_path: Path) -> None:
+    html, markdown = written(tmp_path, a_manifest())
+    assert Page(html).headings == [
+        (1, "tiny"),
+        (2, "Verdict"),
+        (2, "Accuracy against latency"),
+        (2, "Widths: asked, dense, kept"),
+        (2, "When it was pruned: EPI"),
+        (2, "Learning curves"),
+        (2, "Latency by operator, before and after"),
+        (2, "INT8 coverage"),
+        (2, "How the budget was fitted"),
+        (2, "Provenance"),
+    ]
+    assert re.findall("^(#+) (.*)$", markdown, re.MULTILINE) == [("#" * level, text) for level, text in Page(html).headings]
+    verdict = "Meets its budget and every gate: 4.00 times as fast as dense FP32, top-1 94.00 %"
+    for text in (html, markdown):
+        assert text.index(verdict) < text.index("Accuracy against latency")
+    assert "95 % interval 92.0 to 96.0 %, 400 images" in html
+    assert "estimated from the latency table: 2.00x over dense INT8" in html
+
+
+def test_markdown_holds_the_numbers_of_every_figure(tmp_path: Path) -> None:
+    _, markdown = written(tmp_path, a_manifest())
+    for line in (
+        "| **pruned int8 (shipped)** | **94.00 %** | **92.0 to 96.0 %** | **0.500** | **0.750** | **25.00 %** |",
+        "| body.conv1 | 64 | 48 | 48 | 75.00 % |",
+        "| 4 | 2 | 0.9900 |",
+        "| QAT | 5 | 0.2 | 94.00 % |",
+        "| body.conv1 | conv 3x3, to 8x8 | 32 to 64 | 16 to 48 | 0.6000 | 0.2500 | 41.67 % |",
+        "| QLinearConv | int8 | 2 | 90.0 % |",
+        "| untrained network 1, upper end | 0.4800 | 0.4900 | 1.021 |",
+        f"| engine.onnx | {'a' * 64} |",
+    ):
+        assert line in markdown
+
+
+def test_an_estimated_latency_is_called_so_wherever_it_is_shown(tmp_path: Path) -> None:
+    html, markdown = written(tmp_path, a_manifest("rtx-4090", estimated=True))
+    assert 'class="verdict estimated"' in html
+    for text in (html, markdown):
+        assert "Meets its budget by estimate, and every other gate: about 4.00 times as fast" in text
+        assert "Latency is ESTIMATED: the engine was built, but not run" in text
+        assert "Latency p50, estimated" in text
+    assert "3.00x over dense FP16" in markdown
+
+
+def test_a_missed_gate_is_the_verdict(tmp_path: Path) -> None:
+    html, markdown = written(tmp_path, a_manifest(shipped_ms=1.5))
+    assert 'class="verdict missed"' in html
+    assert "**MISSES latency: 1.33 times as fast as dense FP32, top-1 94.00 %.**" in markdown
+    assert "| **latency** | **0.75** | **0.25** |" in markdown
+
+
+def test_several_packages_are_compared_before_each_is_told(tmp_path: Path) -> None:
+    packages = (a_manifest(), a_manifest("rtx-4090", estimated=True))
+    html, markdown = written(tmp_path, *packages, failures={"jetson": "the budget is too small\n  do:      raise it"})
+    page = Page(html)
+    assert [text for level, text in page.headings if level == 2] == ["Comparison", "Failed", "tiny--local-cpu", "tiny--rtx-4090"]
+    assert [level for level, _ in page.headings].count(1) == 1
+    assert len(set(page.ids)) == len(page.ids)
+    assert set(page.labels) <= set(page.ids)
+    assert "| local-cpu | all gates met | 94.00 % | 92.0 to 96.0 % | 0.500 | 0.750 | 4.00x | - |" in markdown
+    assert "| rtx-4090 | met, latency by estimate | 94.00 % | 92.0 to 96.0 % | 0.500 | - | 4.00x (est.) | 3.00x (est.) |" in markdown
+    assert "| **jetson** | **the budget is too small<br>  do:      raise it** |" in markdown
+    assert "took 1.0 minutes" in markdown
+    assert "each alone would have made it 2.0." in markdown
+    assert "of which 1.0 minutes are the training of the dense trunk" in markdown
+
+
+def test_a_note_stands_instead_of_what_the_packages_share(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, a_manifest(), a_manifest("t4"), note="the second target cost 3 minutes")
+    assert "the second target cost 3 minutes" in html
+    assert "each alone" not in html
+
+
+def test_a_report_of_failures_alone_is_written(tmp_path: Path) -> None:
+    html, markdown = written(tmp_path, failures={"t4": "no"})
+    assert [text for _, text in Page(html).headings] == ["tiny", "Failed"]
+    assert "| **t4** | **no** |" in markdown
+
+
+def test_what_a_recipe_or_an_error_says_is_text_and_no_markup(tmp_path: Path) -> None:
+    evil = a_manifest().model_copy(update={"quantisation": "<script>alert(1)</script> a|b", "tools": {"<img src=x>": "1"}})
+    html, markdown = written(tmp_path, evil, failures={"<b>": "<i>"})
+    for markup in ("<script", "<img", "<b>", "<i>"):
+        assert markup not in html
+        assert markup not in markdown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; a\\|b" in markdown
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, a_manifest())
+    assert "default-src 'none'" in html
+    assert set(re.findall(r"https?://[^\"' )<]+", html)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_the_same_packages_give_the_same_bytes_and_leave_no_other_file(tmp_path: Path) -> None:
+    first, second = (written(tmp_path / name, a_manifest()) for name in ("a", "b"))
+    assert first == second
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"report.html", "report.md"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [(("1.5", "-"), True), (("12.00 %", "3x (est.)"), True), (("92.0 to 96.0 %",), True), (("-", "-"), False), (("+1 on the images",), False)],
+)
+def test_a_column_of_numbers_is_told_from_one_of_words(cells: tuple[str, ...], expected: bool) -> None:
+    assert Table(caption="c", headers=("h",), rows=tuple((cell,) for cell in cells)).numeric == (expected,)
