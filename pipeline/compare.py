@@ -13,8 +13,10 @@ from pipeline.publish import replace_folder
 from pipeline.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
+from stages.delivery.contents import read_intact
 from stages.errors import GateMissed
 from stages.package import Package
+from stages.reporting.writing import write_reports
 from stages.store import Step, Store, require_writable_folder
 from stages.training.progress import say
 
@@ -41,7 +43,7 @@ def compare(
     What goes wrong with one profile (its device is not here, its budget cannot be met, its engine cannot be built) is logged at once,
     becomes its outcome, and leaves the others alone. Nothing is trained where no profile can be grown.
 
-    Files: ``<store>/comparisons/<recipe>/`` with ``comparison.json`` and ``comparison.csv``, replaced as a whole.
+    Files: ``<store>/comparisons/<recipe>/`` with ``comparison.json``, ``comparison.csv``, ``report.html`` and ``report.md``, replaced as a whole.
 
     Args:
         recipe: Name of a shipped recipe, or path of a recipe file.
@@ -130,6 +132,15 @@ def save(comparison: Comparison, store: Path) -> None:
     def write(fresh: Path) -> None:
         (fresh / RECORD).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (fresh / TABLE).write_text(to_csv(comparison.outcomes), encoding="utf-8")
+        failures = {outcome.profile: outcome.error for outcome in comparison.outcomes if outcome.error}
+        title = f"{comparison.recipe} on {len(comparison.outcomes)} profiles"
+        write_reports(
+            fresh,
+            [read_intact(Path(outcome.folder)) for outcome in comparison.outcomes if outcome.package],
+            title=title,
+            failures=failures,
+            note=comparison.cost.sentence,
+        )
 
     replace_folder(folder, write)
 

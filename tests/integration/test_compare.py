@@ -85,7 +85,10 @@ def test_the_cost_is_that_of_the_manifests(compared: Compared) -> None:
 
 def test_the_files_hold_what_was_found(compared: Compared) -> None:
     folder = compared.store / "comparisons" / "tiny"
-    assert {"comparison.json", "comparison.csv"} <= {file.name for file in folder.iterdir()}
+    assert {file.name for file in folder.iterdir()} == {"comparison.json", "comparison.csv", "report.html", "report.md"}
+    report = (folder / "report.md").read_text()
+    assert report.index(compared.comparison.cost.sentence) < report.index("tiny-hopeless") < report.index("# tiny--tiny-wide")
+    assert "the latency budget cannot be met" in report
     assert Comparison.model_validate_json((folder / "comparison.json").read_text()) == compared.comparison
     lines = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
     assert [line["profile"] for line in lines if line["latency_source"] == "estimated"] == ["tiny-wide", "tiny-narrow"]
