@@ -42,7 +42,7 @@ def resnet8(*, in_channels: int, num_classes: int, width: int = 16) -> nn.Module
     return AskingResNet(in_channels=in_channels, num_classes=num_classes, width=width)
 
 
-def by_value(*, in_channels: int, num_classes: int) -> nn.Module:
+def by_value(*, in_channels: int, num_classes: int, width: int = 16) -> nn.Module:
     """Return a network that nothing can capture."""
 
     class ByValue(CifarResNet):
@@ -50,4 +50,4 @@ def by_value(*, in_channels: int, num_classes: int) -> nn.Module:
             x = super().forward(x)
             return x if x.sum() > 0 else -x
 
-    return ByValue(in_channels=in_channels, num_classes=num_classes, depth=1, width=8)
+    return ByValue(in_channels=in_channels, num_classes=num_classes, depth=1, width=width)

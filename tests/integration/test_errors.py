@@ -33,6 +33,11 @@ CASES = {
     "network of no width": (["--set", "model.options={width: 0}"], 2, ["the network does not run on the dataset's images"]),
     "training too short": (["--set", "training.epochs=1", "--set", "training.batch_size=1024"], 2, ["too short for a single check"]),
     "packages in a file": (["--out", str(CONFIGS / "tiny.yaml")], 2, ["--out: files cannot be written there"]),
+    "branches on values": (
+        ["--set", "model.name=tests.untraceable:by_value"],
+        2,
+        ["neither by torch.fx nor by torch.export", "values of tensors (untraceable.py"],
+    ),
     "no value": (["--set", "training.epochs"], 2, ["--set needs a key and a value"]),
     "precision that the runtime lacks": (["--set", "profile.target.precision=fp16"], 2, ["one of `precisions`: fp32, int8", "fp16"]),
     "runtime version": (["--set", "profile.target.runtime_version='>=99'"], 5, ["version that the profile does not allow", ">=99"]),

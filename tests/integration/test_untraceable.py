@@ -1,0 +1,47 @@
+"""The whole path of a network that torch.fx cannot trace."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from untraceable import ComputedPadding
+
+from pipeline import compress, load_network
+from stages.manifest import MANIFEST
+from stages.package import Package
+
+CONFIGS = Path(__file__).parent / "configs"
+SHORT = {"training.epochs": 2, "quantize.epochs": 1, "quantize.frozen_epochs": 0, "profile.gates.max_accuracy_drop": 0.9}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("untraceable")
+
+
+@pytest.fixture(scope="module")
+def package(root: Path) -> Package:
+    (made,) = compress(str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml"), {"model.name": "untraceable:resnet8", **SHORT}, store=root)
+    return made
+
+
+def test_it_is_pruned_quantised_and_shipped_as_int8(package: Package, root: Path) -> None:
+    dense, simulated, pruned, engine = package.rows
+    assert {gate.name: gate.passed for gate in package.gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
+    assert pruned.macs == simulated.macs == engine.macs < dense.macs
+    assert abs(engine.accuracy.top1 - simulated.accuracy.top1) < 0.03
+    kernels = [node.op_type for node in onnx.load(root / "packages" / "tiny--tiny-cpu" / "engine.onnx").graph.node]
+    assert kernels.count("QLinearConv") == 9
+    assert not {"Conv", "FusedConv"} & set(kernels)
+
+
+def test_its_checkpoints_are_rebuilt(package: Package, root: Path) -> None:
+    manifest = json.loads((root / "packages" / "tiny--tiny-cpu" / MANIFEST).read_text())
+    folders = {entry["artifact"].partition("/")[0]: root / entry["artifact"] for entry in manifest["lineage"]}
+    pruned, quantised = load_network(folders["recover"]), load_network(folders["quantize"])
+    assert isinstance(pruned.conv1, ComputedPadding)
+    assert isinstance(quantised, torch.fx.GraphModule)
+    assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape
+    assert quantised(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
