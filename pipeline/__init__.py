@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.compare import compare
+    from pipeline.comparing import compare
     from pipeline.flow import compress
     from pipeline.load import load_network
 
@@ -20,6 +20,6 @@ __all__ = ["compare", "compress", "load_network"]
 def __getattr__(name: str) -> Any:
     """Import on first use: torch costs seconds, and `bonsai --help` needs none of it."""
     if name in __all__:
-        module = importlib.import_module({"compare": "pipeline.compare", "compress": "pipeline.flow", "load_network": "pipeline.load"}[name])
+        module = importlib.import_module({"compare": "pipeline.comparing", "compress": "pipeline.flow", "load_network": "pipeline.load"}[name])
         return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
     compress("resnet-edge", ["local-cpu"])
 
 `step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/tasks.py`); a `Conduct` decides what a
-profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/compare.py`.
+profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/comparing.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.compare import compare
+from pipeline.comparing import compare
 from pipeline.comparison import Comparison
 
 CONFIGS = Path(__file__).parent / "integration" / "configs"

@@ -27,8 +27,8 @@ def compare(
     Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
     """
     from pipeline.ci import ci_job
-    from pipeline.compare import compare as run_comparison
-    from pipeline.compare import comparison_folder, require_all
+    from pipeline.comparing import compare as run_comparison
+    from pipeline.comparing import comparison_folder, require_all
     from pipeline.console import show_comparison, show_progress
 
     show_progress(plain=ci)

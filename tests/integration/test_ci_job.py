@@ -78,12 +78,16 @@ def test_a_job_that_fails_before_its_gates_still_reports(job: dict[str, str], tm
     assert "Traceback" not in done.stderr
 
 
-def test_a_comparison_has_a_suite_per_profile(compared: Compared, job: dict[str, str]) -> None:
+def test_a_comparison_shows_every_profile_has_a_suite_for_each_and_ends_with_the_first_failures_code(compared: Compared, job: dict[str, str]) -> None:
     job |= {"STORE": str(compared.store), "COMMAND": "compare", "PROFILES": f"{CONFIGS / 'tiny-away.yaml'} {CONFIGS / 'tiny-wide.yaml'}"}
     done = step("run.sh", job)
     assert done.returncode == 5, done.stderr
     root = ET.parse(compared.store / "ci" / "junit.xml").getroot()
     assert [(suite.get("name"), suite.get("errors"), suite.get("tests")) for suite in root] == [("tiny--tiny-away", "1", "1"), ("tiny--tiny-wide", "0", "2")]
+    assert "FAILED, code 5" in done.stdout
+    assert "2 met" in done.stdout
+    assert "error: 1 of 2 profiles failed: tiny-away (code 5)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_key_of_the_store_follows_the_files_and_settings(job: dict[str, str], tmp_path: Path) -> None:

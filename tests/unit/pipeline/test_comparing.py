@@ -1,0 +1,59 @@
+"""How a comparison goes about profiles that fail; `tests/integration/test_compare.py` runs one."""
+
+import logging
+
+import pytest
+
+from pipeline.comparing import KeepGoing, ProfilesFailed, require_all
+from pipeline.comparison import Comparison, Cost, Outcome
+from profiles.errors import BudgetError
+from stages.data.config import DataConfig
+from stages.errors import GateMissed
+from stages.measurements import Gate
+from stages.prepare import prepare
+from stages.store import Store
+
+COST = Cost(runs=0, together=0, repeated=0, trunk=0)
+
+
+def fail(error: Exception) -> int:
+    raise error
+
+
+@pytest.fixture
+def kept(store: Store) -> KeepGoing:
+    return KeepGoing(store.run, lambda branches: {name: grow() for name, grow in branches.items()})
+
+
+def test_an_error_of_one_profile_is_returned_and_said_at_once(kept: KeepGoing, caplog: pytest.LogCaptureFixture) -> None:
+    error = BudgetError("below the floor")
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        assert kept.attempt("pi", lambda: fail(error)) is error
+    assert caplog.messages == ["pi: FAILED (code 2), the other profiles go on: below the floor"]
+
+
+def test_a_bug_is_raised(kept: KeepGoing) -> None:
+    with pytest.raises(KeyError, match="widths"):
+        kept.attempt("pi", lambda: fail(KeyError("widths")))
+
+
+def test_what_is_shared_counts_for_every_profile_and_what_is_its_own_for_one(kept: KeepGoing) -> None:
+    shared = kept.shared_step(prepare, data=DataConfig(name="digits", options={"size": 8}), content="")
+    own = kept.step_of("pi")(prepare, data=DataConfig(name="digits", options={"size": 9}), content="")
+    assert kept.used_by("pi") == [shared, own]
+    assert kept.used_by("t4") == [shared]
+
+
+def test_errors_come_before_missed_gates_and_none_is_no_error() -> None:
+    missed = Gate(name="size", limit=1, found=2, unit="MB", passed=False)
+    good, bad, failed = Outcome(profile="a", exit_code=0), Outcome(profile="b", exit_code=3, package="r--b", gates=(missed,)), _failed()
+    require_all(Comparison(recipe="r", outcomes=(good,), cost=COST))
+    with pytest.raises(GateMissed, match=r"r--b: size: 2 MB, limit 1: MISSED"):
+        require_all(Comparison(recipe="r", outcomes=(good, bad), cost=COST))
+    with pytest.raises(ProfilesFailed, match=r"1 of 2 profiles failed: c \(code 5\)") as caught:
+        require_all(Comparison(recipe="r", outcomes=(bad, failed), cost=COST))
+    assert caught.value.exit_code == 5
+
+
+def _failed() -> Outcome:
+    return Outcome(profile="c", exit_code=5, error="not here")
