@@ -50,7 +50,7 @@ def story(profile: HardwareProfile, *, shipped_ms: float = 0.5, estimated: bool 
 
 def a_manifest(profile: str = "local-cpu", **told: Any) -> PackageManifest:
     """Return the manifest of a package that is nowhere; `told` is for `story`."""
-    loaded = load_profile(profile)
+    loaded = load_profile(profile, {"budget.latency": 0.4})
     facts = {"device": loaded.target.device.name, "isa": (), "cores": 8, "system": "Linux x86_64", "runtime": loaded.target.runtime}
     return PackageManifest(
         name=f"tiny--{profile}",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = {"dense": "#52607a", "pruned": "#b4520a", "shipped": "#0b7a5d", "limit": "#b3123f", "quiet": "#8b93a1"}
-"""Colours on white by role. On a page they are ``var(--dense, #52607a)`` and so on, and black is the colour of the text."""
+"""Colours on white by role. On a page they are ``var(--dense, #52607a)`` and so on, and black is the colour of the text,
+and white nothing."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bonsai",
@@ -66,9 +67,6 @@ def inline(file: str, name: str, title: str, description: str) -> str:
     referenced = set(re.findall(r"#([\w.-]+)", " ".join(value for element in root.iter() for value in element.attrib.values() if "#" in value)))
     for element in root.iter():
         _adapt(element, name, referenced)
-    background = root.find(f"{{{SVG}}}g/{{{SVG}}}g/{{{SVG}}}path")
-    assert background is not None
-    background.set("style", "fill: none")
     for size in ("width", "height"):
         del root.attrib[size]
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description", "fill": "currentColor"}
@@ -91,7 +89,7 @@ def _adapt(element: ET.Element, name: str, referenced: set[str]) -> None:
     for key, value in element.attrib.items():
         if key == "style":
             kept = [part for part in value.split("; ") if not part.startswith("font-family")]
-            value = "; ".join(kept).replace("#000000", "currentColor")
+            value = "; ".join(kept).replace("#000000", "currentColor").replace("#ffffff", "none")
             for role, colour in PALETTE.items():
                 value = value.replace(colour, f"var(--{role}, {colour})")
         element.set(key, re.sub(r"^#|(?<=url\()#", f"#{name}-", value))
