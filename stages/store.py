@@ -56,6 +56,11 @@ def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> 
     return mark
 
 
+def is_timed(function: Callable[..., Any]) -> bool:
+    """Return whether a stage measures latency."""
+    return bool(_mark(function, "timed"))
+
+
 class Store:
     """Artifacts in ``root/<stage>/<key>``."""
 
@@ -88,7 +93,7 @@ class Store:
                 return self._load(function, final)
             work = self._work_folder(f"{function.__name__}-{key}")
             started = time.time()
-            if _mark(function, "timed"):
+            if is_timed(function):
                 with hold(self.root / LOCKS / "timed", wait=True):
                     record = function(work, **inputs)
             else:
