@@ -5,6 +5,7 @@ import logging
 from prefect.exceptions import FailedRun
 from rich.markup import escape
 
+from pipeline.quiet import quieten
 from stages.training.progress import logger
 
 
@@ -25,6 +26,7 @@ class RunLog(logging.Filter):
 
 def show_log() -> None:
     """Let Bonsai's progress through to the run's log; Prefect gives the logger its handlers (`logging.extra_loggers`)."""
+    quieten()
     logger.setLevel(logging.INFO)
     for name in (logger.name, "prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         filtered = logging.getLogger(name)

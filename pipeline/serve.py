@@ -6,7 +6,6 @@ when it is imported.
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline.deployments import FLOWS, TIMING_LIMIT, list_deployments
 from pipeline.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
 from pipeline.package_server import URL_VARIABLE, serve_packages
+from pipeline.quiet import quieten
 from profiles.errors import ConfigError, describe
 from stages.locks import hold, is_held
 
@@ -55,7 +55,7 @@ def serve(store: Path) -> None:
             wait_until_ready(server)
             server.keep_alive()
         ensure_timing_limit()
-        quieten_log()
+        quieten()
         announce_lost(crash_lost_runs(store, new_server=server is not None))
         runner = make_runner(deployments)
         print(f"Ready. Start a run from another shell:  {start_command(port)}")
@@ -77,22 +77,6 @@ def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
     for deployment in deployments:
         runner.add_deployment(deployment)
     return runner
-
-
-class Quiet(logging.Filter):
-    """Drops what Prefect says every two seconds while a run waits, and the tracebacks of a server that is away for a moment."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take the traceback away; return whether the line is logged."""
-        if record.name != "prefect.runner":
-            record.exc_info = None
-        return "skipped (at capacity)" not in record.getMessage()
-
-
-def quieten_log() -> None:
-    """Keep the shell of `bonsai serve` readable."""
-    for name in ("prefect.runner", "prefect.FlowRunCancellingObserver", "prefect.FlowRunSuspendingObserver"):
-        logging.getLogger(name).addFilter(Quiet())
 
 
 def announce_lost(names: Iterable[str]) -> None:

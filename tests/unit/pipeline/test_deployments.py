@@ -1,5 +1,6 @@
 """The table of deployments, the two files that repeat it, and what may import Prefect."""
 
+import logging
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import yaml
 
 from pipeline.deployments import Deployment, list_deployments
 from pipeline.local_server import find_port, settings
+from pipeline.quiet import Quiet
 from pipeline.recipe import list_recipes, load_recipe
 from pipeline.serve import start_command
 from profiles.errors import ConfigError
@@ -61,7 +63,7 @@ def flatten(table: dict[str, Any], prefix: str = "PREFECT") -> Iterator[tuple[st
 
 
 def test_nothing_that_a_plain_run_imports_imports_prefect(tmp_path: Path) -> None:
-    rooms = "cli, console, deployments, flow, plan, serve"
+    rooms = "cli, console, deployments, flow, form, package_server, plan, quiet, serve"
     code = f"import sys; from pipeline import {rooms}; print('prefect' in sys.modules)"
     assert run_python(code, tmp_path).stdout == "False\n"
 
@@ -121,3 +123,24 @@ def test_the_start_command_names_the_server_where_prefect_toml_does_not(tmp_path
     (tmp_path / "prefect.toml").touch()
     assert start_command(4200) == plain
     assert start_command(4300) == f"PREFECT_API_URL=http://127.0.0.1:4300/api {plain}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "shown"),
+    [
+        ("prefect.runner", "1 scheduled runs skipped (at capacity)", False),
+        ("prefect.runner", "Runner 'bonsai' submitted a run", True),
+        ("asyncio", "Exception in callback FlowRunSuspendingObserver._handle_polling_task_done(<Task>)", False),
+        ("asyncio", "Exception in callback ours()", True),
+        ("prefect.FlowRunCancellingObserver", "the websocket failed", True),
+    ],
+)
+def test_prefects_noise_is_left_out_and_nothing_else(name: str, message: str, shown: bool) -> None:
+    assert Quiet().filter(logging.LogRecord(name, logging.INFO, __file__, 1, message, (), None)) is shown
+
+
+def test_a_server_that_was_away_leaves_a_line_without_a_traceback() -> None:
+    error = OSError("refused")
+    record = logging.LogRecord("prefect.FlowRunCancellingObserver", logging.WARNING, __file__, 1, "the websocket failed", (), (OSError, error, None))
+    assert Quiet().filter(record)
+    assert record.exc_info is None
