@@ -56,11 +56,6 @@ def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> 
     return mark
 
 
-def is_timed(function: Callable[..., Any]) -> bool:
-    """Return whether a stage measures latency."""
-    return bool(_mark(function, "timed"))
-
-
 class Store:
     """Artifacts in ``root/<stage>/<key>``."""
 
@@ -135,6 +130,11 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         work.rename(final)
         _sync(final.parent)
+
+
+def is_timed(function: Callable[..., Any]) -> bool:
+    """Return whether a stage measures latency."""
+    return bool(_mark(function, "timed"))
 
 
 def require_writable_folder(folder: Path, option: str) -> None:
