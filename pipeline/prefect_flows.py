@@ -68,7 +68,10 @@ def compress(
             return Failed(message=str(error))
         for number, package in enumerate(packages):
             show_package(package, [folder / package.name, *laid_out[number : number + 1]])
-        return Failed(message=missed) if (missed := missed_gates(packages)) else [package_facts(package, folder) for package in packages]
+        if missed := missed_gates(packages):
+            logger.error("%s", missed)
+            return Failed(message=missed)
+        return [package_facts(package, folder) for package in packages]
 
 
 def missed_gates(packages: Sequence[Package]) -> str:

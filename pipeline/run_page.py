@@ -109,7 +109,7 @@ def show_package(package: Package, places: Sequence[Path]) -> None:
     card = with_figure((folder / CARD).read_text(encoding="utf-8"), (folder / FIGURE).read_bytes())
     try:
         create_table_artifact(table, key=f"{key}-rows", description=f"Results of {package.name}")
-        create_markdown_artifact(f"{card}\n## Where it lies\n\n{lying}\n", key=key, description=f"Model card of {package.name}, and where it lies")
+        create_markdown_artifact(f"{card}\n## Where it lies\n\n{lying}\n", key=key, description="Model card, and where the package lies")
         if served := os.environ.get(URL_VARIABLE):
             address = f"{served}/{package.folder.name}/{PACKAGE}/"
             create_link_artifact(address, link_text=f"Files of {package.name}", key=f"{key}-files", description=f"Files of {package.name}")
