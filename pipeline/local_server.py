@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,9 @@ PORT_VARIABLES = ("BONSAI_PORT", "PREFECT_SERVER_API_PORT")
 DEFAULT_PORT = 4200
 START_SECONDS = 180
 STOP_SECONDS = 20
+RESTART_SECONDS = 10
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: little is safe between fork and exec
 
 
 class ServerNotStarted(BonsaiError):
@@ -89,8 +92,10 @@ def settings(store: Path, port: int, environment: Mapping[str, str]) -> dict[str
     defaults = {
         "PREFECT_HOME": str(home(store)),
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PREFECT_CLIENT_MAX_RETRIES": "7",  # a run waits four minutes in all for a server that is away, before it gives up telling how it ended
         "PREFECT_LOGGING_EXTRA_LOGGERS": "bonsai",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # in memory, a restart holds places for ever
         "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",  # these two show the log in `--watch`
         "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
     }
@@ -107,8 +112,61 @@ def answers(port: int) -> bool:
         return False
 
 
+class LocalServer:
+    """The process of a server on this machine.
+
+    Args:
+        port: Where it listens, on 127.0.0.1.
+        log: Receives its output.
+    """
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.port, self.log = port, log
+        self._changing, self._stopped = threading.Lock(), False
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        self._process = self._start()
+
+    def poll(self) -> int | None:
+        """Return the code that it ended with, or None while it runs."""
+        return self._process.poll()
+
+    def keep_alive(self) -> None:
+        """Start it again whenever it ends by itself: runs go on meanwhile, and tell the new one how they ended."""
+        threading.Thread(target=self._restart, name="server", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it."""
+        with self._changing:
+            self._stopped = True
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        with self.log.open("ab") as stream:
+            # A session of its own: Ctrl-C must reach the runner alone, which needs the server to report how its runs end.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+            )
+
+    def _restart(self) -> None:
+        while True:
+            code, ended = self._process.wait(), time.monotonic()
+            with self._changing:
+                if self._stopped:
+                    return
+                print(f"The local Prefect server ended with code {code} and is started again; runs go on (its log: {self.log}).", flush=True)
+                self._process = self._start()
+            time.sleep(max(0.0, ended + RESTART_SECONDS - time.monotonic()))  # one that cannot start does not keep the machine busy
+
+
 @contextmanager
-def local_server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes] | None]:
+def local_server(port: int, log: Path) -> Iterator[LocalServer | None]:
     """Start a server, and stop it at the end; yield None at once where one answers already.
 
     The caller's environment holds `settings`. The server starts while the block runs: `wait_until_ready` tells when it is there.
@@ -120,44 +178,31 @@ def local_server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes] | Non
     if answers(port):
         yield None
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as stream:
-        # A session of its own: Ctrl-C must reach the runner alone, which needs the server to report how its runs end.
-        server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
-        )
+    server = LocalServer(port, log)
     try:
         yield server
     finally:
-        server.terminate()
-        try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.stop()
 
 
-def wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_ready(server: LocalServer) -> None:
     """Wait until the server answers.
 
     Raises:
         ServerNotStarted: It ended, or took longer than START_SECONDS; the message holds the end of its log.
     """
     until = time.monotonic() + START_SECONDS
-    while not answers(port):
-        if server.poll() is not None or time.monotonic() > until:
-            problem = f"ended with code {server.returncode}" if server.returncode is not None else f"does not answer after {START_SECONDS} s"
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise ServerNotStarted(
-                describe(
-                    f"the local Prefect server {problem}", given=last, allowed=f"a free port {port}", fix=f"read {log}, or choose a port: BONSAI_PORT=4300"
-                )
-            )
+    while not answers(server.port):
+        code = server.poll()
+        if code is not None or time.monotonic() > until:
+            problem = f"ended with code {code}" if code is not None else f"does not answer after {START_SECONDS} s"
+            last = "\n".join(server.log.read_text(errors="replace").splitlines()[-15:])
+            fix = f"read {server.log}, or choose a port: BONSAI_PORT=4300"
+            raise ServerNotStarted(describe(f"the local Prefect server {problem}", given=last, allowed=f"a free port {server.port}", fix=fix))
         time.sleep(0.2)
 
 
 def _end_with_parent() -> None:
     """Ask Linux to end this process with its parent, even one that was killed and could not stop it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

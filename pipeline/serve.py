@@ -5,6 +5,7 @@ when it is imported.
 """
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
@@ -13,8 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.deployments import FLOW, list_deployments
+from pipeline.deployments import FLOWS, TIMING_LIMIT, list_deployments
 from pipeline.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
+from pipeline.package_server import URL_VARIABLE, serve_packages
+from pipeline.quiet import quieten
 from profiles.errors import ConfigError, describe
 from stages.locks import hold, is_held
 
@@ -41,14 +44,18 @@ def serve(store: Path) -> None:
     os.environ.update(settings(store, port, os.environ))
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `bonsai serve &` starts with SIGINT ignored
-    with _only_one(store), local_server(port, log) as server:
+    with _only_one(store), serve_packages(store / "package", port + 1) as packages, local_server(port, log) as server:
+        os.environ[URL_VARIABLE] = packages
         if server is not None:
             print(f"Waiting for the local Prefect server on {api_url(port)} (10-20 s; its log: {log}) ...", flush=True)
         else:
             print(f"Using the Prefect server that answers on {api_url(port)} already, with its own settings.", flush=True)
         deployments = prefect_deployments()  # imports torch while the server starts
         if server is not None:
-            wait_until_ready(server, port, log)
+            wait_until_ready(server)
+            server.keep_alive()
+        ensure_timing_limit()
+        quieten()
         announce_lost(crash_lost_runs(store, new_server=server is not None))
         runner = make_runner(deployments)
         print(f"Ready. Start a run from another shell:  {start_command(port)}")
@@ -98,10 +105,9 @@ def prefect_deployments() -> list["RunnerDeployment"]:
     """Return the table as Prefect's objects."""
     from prefect.types.entrypoint import EntrypointType
 
-    from pipeline.tasks import compress
-
+    flows = importlib.import_module(FLOWS)
     deployments = [
-        compress.to_deployment(
+        getattr(flows, row.flow).to_deployment(
             name=row.name,
             description=row.description,
             tags=list(row.tags),
@@ -113,9 +119,24 @@ def prefect_deployments() -> list["RunnerDeployment"]:
     return cast(list["RunnerDeployment"], deployments)  # Prefect's signature also covers asynchronous callers
 
 
+def ensure_timing_limit() -> None:
+    """Make the limit that lets one job at a time measure latency, unless it is there: its number is then the user's."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(TIMING_LIMIT)
+        except ObjectNotFound:
+            with suppress(ObjectAlreadyExists):
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=TIMING_LIMIT, limit=1))
+
+
 def start_command(port: int) -> str:
     """Return what to type in another shell; `prefect.toml` in the working directory knows the default port alone."""
-    command = f"prefect deployment run {FLOW}/{list_deployments()[0].name} --watch"
+    first = list_deployments()[0]
+    command = f"prefect deployment run {first.flow}/{first.name} --watch"
     return command if port == DEFAULT_PORT and Path("prefect.toml").is_file() else f"PREFECT_API_URL={api_url(port)} {command}"
 
 
@@ -130,11 +151,12 @@ def crash_lost_runs(store: Path, *, new_server: bool) -> list[str]:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
+    flows = sorted({row.flow for row in list_deployments()})
     unfinished = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     lost = []
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])), flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished))
+            flow_filter=FlowFilter(name=FlowFilterName(any_=flows)), flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished))
         )
         for run in runs:
             lock, served = run_lock(store, str(run.id)), run.deployment_id is not None and run.work_pool_name is None

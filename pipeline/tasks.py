@@ -1,79 +1,31 @@
-"""The flow as Prefect runs it: a task per stage, verdicts as states, cards and tables as artifacts.
+"""Each stage as a Prefect task of its name, tried again only where that may help, and one at a time where latency is measured.
 
 The store is the only cache: Prefect's own would return one stage's result for another's, or a record whose files are gone.
 """
 
-import logging
-import os
-import re
 import subprocess
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
-from prefect import Task, flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+import httpx
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import FailedRun
-from prefect.runtime import flow_run
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
 from prefect.states import Failed
-from rich.markup import escape
 
-from pipeline import flow as plain
-from pipeline.console import package_facts
-from pipeline.deployments import FLOW
-from pipeline.local_server import STORE_VARIABLE, run_lock
+from pipeline.deployments import TIMING_LIMIT
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
-from stages.delivery.contents import CARD
-from stages.delivery.contents import FOLDER as PACKAGE
-from stages.locks import hold
-from stages.model_card import HEADER, row_cells
-from stages.package import Package
-from stages.store import Step, Store
-from stages.training.progress import logger
+from stages.store import Step, Store, is_timed
+from stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 RETRIES, RETRY_SECONDS = 2, 5
-
-
-def run_name() -> str:
-    """Return what the run is called in lists: "resnet-edge on local-cpu"."""
-    given = flow_run.parameters
-    profiles = given["profile"] or "its own profile"
-    return f"{Path(given['recipe']).stem} on {profiles if isinstance(profiles, str) else ', '.join(profiles)}"
-
-
-@flow(name=FLOW, flow_run_name=run_name, validate_parameters=True, persist_result=False)
-def compress(
-    recipe: str, profile: str | list[str] | None = None, overrides: dict[str, Any] | None = None
-) -> list[dict[str, object]] | State[list[dict[str, object]]]:
-    """Compress a recipe's network for one or more targets, from training to a measured engine.
-
-    Args:
-        recipe: Name of a shipped recipe, or path of a recipe file on the machine that runs.
-        profile: One profile or several, by name or path; the recipe's own if empty.
-        overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
-
-    Returns:
-        A dict per package: name, folder, gates, rows. A Failed state where a gate is missed or an error of Bonsai ends the run.
-    """
-    store = Path(os.environ.get(STORE_VARIABLE, plain.DEFAULT_STORE)).resolve()
-    log_progress()
-    with hold(run_lock(store, flow_run.id)):
-        try:
-            packages = plain.compress(recipe, profile, overrides, store=store, step=as_tasks(Store(store)))
-        except BonsaiError as error:
-            logger.error("%s", error)  # the state's message is shown on one line
-            return Failed(message=str(error))
-        for package in packages:
-            show_package(package)
-        missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
-        if missed:
-            return Failed(message="; ".join(missed))
-        return [package_facts(package, store / "packages") for package in packages]
+LEASE_SECONDS = 60
+"""After so long the server gives the place of a killed run to the next; the least that it accepts."""
 
 
 def as_tasks(store: Store) -> Step:
@@ -81,11 +33,36 @@ def as_tasks(store: Store) -> Step:
     tasks: dict[str, Task[..., Any]] = {}
 
     def step(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        def call() -> ArtifactT:
+            if is_timed(stage) and store.find(stage, **inputs) is None:
+                with timing_slot():  # before the store's own locks: a run that holds one of them never waits for this
+                    return store.run(stage, **inputs)
+            return store.run(stage, **inputs)
+
         name = stage.__name__
         tasks.setdefault(name, run_stage.with_options(name=name))
-        return cast(ArtifactT, tasks[name](partial(store.run, stage, **inputs)))
+        return cast(ArtifactT, tasks[name](call))
 
     return step
+
+
+@contextmanager
+def timing_slot() -> Iterator[None]:
+    """Hold the server's one place for what measures latency.
+
+    Where the limit does not exist or the server is away the work goes on without: the store's lock still keeps the runs of one
+    store apart.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(concurrency(TIMING_LIMIT, occupy=1, lease_duration=LEASE_SECONDS, strict=False))
+        except ConcurrencySlotAcquisitionError as error:
+            say(f"timing goes on without the limit {TIMING_LIMIT}: {error}")
+        yield
+        try:
+            stack.close()
+        except httpx.HTTPError as error:  # the work is done; the server ends the lease by itself
+            say(f"the limit {TIMING_LIMIT} was not given back, for the Prefect server does not answer ({type(error).__name__})")
 
 
 def is_passing(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -104,35 +81,3 @@ def run_stage(call: Callable[[], Artifact]) -> Artifact | State[Artifact]:
         return call()
     except BonsaiError as error:
         return Failed(message=str(error), data=error)
-
-
-def show_package(package: Package) -> None:
-    """Put the model card and the result table on the run's page."""
-    key = re.sub(r"[^a-z0-9]+", "-", package.name.lower()).strip("-")
-    create_markdown_artifact((package.folder / PACKAGE / CARD).read_text(), key=key, description=f"Model card of {package.name}")
-    table = [dict(zip(HEADER, row_cells(row), strict=True)) for row in package.rows]
-    create_table_artifact(table, key=f"{key}-rows", description=f"Results of {package.name}")
-
-
-class RunLog(logging.Filter):
-    """Makes log lines fit for people who watch a run.
-
-    `--watch` prints lines as rich markup, which a name such as `[/conv1/Conv]` would end with an error: it is escaped. And
-    Prefect logs a traceback of its own after a Failed state that the flow returned on purpose: it is dropped.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Escape the line; return whether it is logged."""
-        if record.exc_info and isinstance(record.exc_info[1], FailedRun):
-            return False
-        record.msg, record.args = escape(record.getMessage()), ()
-        return True
-
-
-def log_progress() -> None:
-    """Let Bonsai's progress through to the run's log; Prefect gives the logger its handlers (`logging.extra_loggers`)."""
-    logger.setLevel(logging.INFO)
-    for name in (logger.name, "prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        filtered = logging.getLogger(name)
-        if not any(isinstance(known, RunLog) for known in filtered.filters):
-            filtered.addFilter(RunLog())

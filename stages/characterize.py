@@ -122,7 +122,7 @@ def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info:
         part = log.with_suffix(".part")
         part.write_text("".join(f"{point.model_dump_json()}\n" for point in done))
         part.replace(log)  # a kill leaves whole lines
-        if len(done) % 10 == 0:
+        if len(done) % 10 == 0 or len(done) == len(points):
             report(f"characterize {info.device}", done=len(done), total=len(points))
     contentions = [point.contention for point in done if point.contention is not None]
     return [point.entry for point in done], max(contentions, default=None)

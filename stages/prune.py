@@ -16,6 +16,7 @@ from stages.training.config import TrainConfig
 from stages.training.evaluation import reestimate_batchnorm
 from stages.training.loop import train_steps
 from stages.training.phase import Phase
+from stages.training.progress import report
 from stages.training.state import TrainState, reproducible
 
 
@@ -48,9 +49,12 @@ def prune(
     """
     phase = Phase("branch", dataset, training, out_dir / RESUME)
     rate = (lambda _: finetune.lr) if finetune else phase.rate
+    whole = (dense.step, dense.step + (schedule.steps - 1) * schedule.iterations)
 
     def train_between(state: TrainState, statistics: BatchStatistics, start: int) -> None:
-        train_steps(state, phase.batches, start=start, stop=start + schedule.iterations, label="removal", rate=rate, observer=statistics)
+        stop = start + schedule.iterations
+        train_steps(state, phase.batches, start=start, stop=stop, label="removal", rate=rate, observer=statistics, span=whole)
+        report("removal", done=stop, total=whole[1], first=whole[0], unit="step")
 
     with reproducible(training):
         removal = Removal(load_training(dense, training), dense.image_shape, criterion, schedule, training.score_window)

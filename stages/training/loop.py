@@ -63,6 +63,7 @@ def train_steps(
     observer: Observer | None = None,
     penalty: Penalty | None = None,
     teacher: Teacher | None = None,
+    span: tuple[int, int] | None = None,
 ) -> float:
     """Train in place from step `start` up to `stop` and return the mean loss.
 
@@ -76,6 +77,7 @@ def train_steps(
         observer: Sees the gradients of the loss at every step.
         penalty: Adds its own gradient behind it.
         teacher: Imitated beside the labels.
+        span: First and last step of the longer training that these steps are part of, as progress shows it.
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
@@ -83,6 +85,7 @@ def train_steps(
     network, config = state.network, state.config
     network.train()
     total = torch.zeros((), device=config.device)
+    first, last = span or (start, stop)
     shown = time.monotonic()
     with observer.watching() if observer else nullcontext():
         for step in range(start, stop):
@@ -104,5 +107,5 @@ def train_steps(
                     raise TrainingDiverged(f"the loss is no longer finite at step {step}: lower training.lr (now {config.lr:g})")
                 if time.monotonic() - shown > 5 and step + 1 < stop:
                     shown = time.monotonic()
-                    report(label, done=step + 1 - start, total=stop - start, loss=float(total) / (step + 1 - start))
+                    report(f"{label:6}", done=step + 1, total=last, first=first, unit="step", loss=float(total) / (step + 1 - start))
     return float(total) / max(stop - start, 1)

@@ -71,6 +71,7 @@ class Phase:
             teacher: Imitated beside the labels.
         """
         per_epoch = self.batches.per_epoch
+        whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (start, stop)  # the trunk's segments are parts of one cycle
         carried = {name: item for name, item in (("observer", observer), ("penalty", penalty)) if item}
         if progress := load_progress(self._resume):
             parts, facts = progress
@@ -85,13 +86,22 @@ class Phase:
             if before_epoch:
                 before_epoch(start)
             loss = train_steps(
-                state, self.batches, start=start, stop=end, label=self._name, rate=rate or self.rate, observer=observer, penalty=penalty, teacher=teacher
+                state,
+                self.batches,
+                start=start,
+                stop=end,
+                label=self._name,
+                rate=rate or self.rate,
+                observer=observer,
+                penalty=penalty,
+                teacher=teacher,
+                span=whole,
             )
             figures = {"epoch": end / per_epoch, "loss": loss}
             if (end - offset) % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
                 figures["top1"] = self.validation_top1(state.deployed)
                 history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
-            report(f"{self._name:6}", done=end, total=stop, unit="step", **figures)
+            report(f"{self._name:6}", done=end, total=whole[1], first=whole[0], unit="step", **figures)
             if end < stop:
                 parts = {"weights": state.network.state_dict(), "training": state.tensors(), **{name: item.state() for name, item in carried.items()}}
                 save_progress(self._resume, parts, {"step": end, "history": [line.model_dump() for line in history]})

@@ -2,102 +2,32 @@
 
 import json
 import os
-import socket
+import signal
 import subprocess
-import sys
-import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import TINY, Served, Watched, free_port, serve_command, serving, wait_for, watch
 
-ROOT = Path(__file__).parents[2]
-TINY: Mapping[str, Any] = {
-    "model.name": "resnet8",
-    "data.options": {"size": 16},
-    "training.epochs": 2,
-    "training.threads": 1,
-    "training.checks_per_epoch": 1,
-    "prune.rounds": 2,
-    "quantize.epochs": 2,
-    "export.min_agreement": 0.8,
-    "timing.runs": 200,
-    "timing.warmup_runs": 20,
-    "timing.warmup_seconds": 0.05,
-    "profile.budget.latency": 0.9,
-    "profile.gates.max_accuracy_drop": 1.0,
-}
-READY_SECONDS, RUN_SECONDS = 120, 240
+from pipeline.local_server import run_lock
+from stages.locks import is_held
+from stages.manifest import MANIFEST
+from stages.store import RESUME
+from stages.training.resume import LAST, load_progress
 
-
-@dataclass
-class Served:
-    """A `bonsai serve` in progress."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "store"
-
-    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of Prefect's command line, as in a second shell."""
-        return subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=RUN_SECONDS + 30,
-        )
-
-    def prefect_json(self, *arguments: str) -> Any:
-        done = self.prefect(*arguments, "--output", "json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-
-@dataclass
-class Watched:
-    """What `prefect deployment run --watch` left."""
-
-    returncode: int
-    output: str
-    run_id: str
+LONG: Mapping[str, Any] = {**TINY, "training.epochs": 20, "prune.epi": {"latest": 0.2}}
+"""Leaves time to stop it in the middle of its training."""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "home").mkdir()
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BONSAI_"))}
-    # One thread, because two that wait for each other take ten times as long where other work shares their cores.
-    own |= {
-        "HOME": str(folder / "home"),
-        "BONSAI_PORT": str(free_port()),
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "1000",
-        "DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    log = folder / "serve.log"
-    with log.open("w") as stream, subprocess.Popen([*serve_command(folder)], cwd=folder, env=own, stdout=stream, stderr=subprocess.STDOUT) as process:
-        try:
-            wait_until_ready(process, log)
-            second_shell = {"PREFECT_API_URL": f"http://127.0.0.1:{own['BONSAI_PORT']}/api", "PREFECT_HOME": str(folder / "store" / ".prefect")}
-            yield Served(folder, {**own, **second_shell, "NO_PROXY": "127.0.0.1"})
-        finally:
-            process.terminate()
-            try:
-                assert process.wait(60) == 0, log.read_text()
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-    assert "Traceback" not in log.read_text()
+    with serving(tmp_path_factory.mktemp("served")) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +35,55 @@ def completed(served: Served) -> Watched:
     return watch(served, TINY)
 
 
-def serve_command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", "serve", "--store", str(folder / "store")]
+@dataclass
+class Cancelled:
+    """A run that was cancelled while it trained, and what it left.
+
+    Attributes:
+        seconds: From the request until the flow let its lock go.
+        finished: Artifacts of the store then, with the time of their manifest.
+        step: Optimizer step of the last finished epoch.
+        children: Processes of runs that were left.
+    """
+
+    run_id: str
+    seconds: float
+    finished: dict[Path, float]
+    step: int
+    children: list[int]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def cancelled(served: Served, completed: Watched) -> Cancelled:
+    run_id = served.start("compress/resnet-edge", {"overrides": LONG})
+    wait_for(lambda: checkpoints(served.store), every=0.02)
+    served.cancel(run_id)
+    seconds = wait_for(lambda: not is_held(run_lock(served.store, run_id)), every=0.05)
+    wait_for(lambda: served.state(run_id) == "CANCELLED")
+    (checkpoint,) = checkpoints(served.store)
+    progress = load_progress(checkpoint.parent)
+    assert progress is not None
+    return Cancelled(run_id, seconds, manifests(served.store), progress[1]["step"], served.children("prefect.engine"))
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while "Ready." not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.2)
+@pytest.fixture(scope="module")
+def continued(served: Served, cancelled: Cancelled) -> str:
+    """The same run again, whose server is killed while it trains."""
+    run_id = served.start("compress/resnet-edge", {"overrides": LONG})
+    before = checkpoints(served.store)[0].stat().st_mtime_ns
+    wait_for(lambda: any(file.stat().st_mtime_ns != before for file in checkpoints(served.store)), every=0.02)
+    (server,) = served.children("prefect server start")
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: served.state(run_id) in ("COMPLETED", "FAILED", "CRASHED"))
+    return run_id
 
 
-def watch(served: Served, overrides: Mapping[str, Any]) -> Watched:
-    arguments = ("--watch", "--watch-timeout", str(RUN_SECONDS), "--param", f"overrides={json.dumps(overrides)}")
-    done = served.prefect("deployment", "run", "compress/resnet-edge", *arguments)
-    run_id = done.stdout.partition("UUID: ")[2].split()
-    assert run_id, done.stdout + done.stderr
-    return Watched(done.returncode, done.stdout, run_id[0])
+def checkpoints(store: Path) -> list[Path]:
+    return list(store.glob(f".work/*/{RESUME}/{LAST}"))
+
+
+def manifests(store: Path) -> dict[Path, float]:
+    return {file: file.stat().st_mtime for file in store.glob(f"*/*/{MANIFEST}") if file.parent.parent.name != "packages"}
 
 
 def test_a_run_completes_and_its_package_lies_in_the_store(served: Served, completed: Watched) -> None:
@@ -177,12 +132,77 @@ def test_every_stage_is_a_task_of_its_name(served: Served, completed: Watched) -
 
 
 def test_the_model_card_and_the_table_are_artifacts_of_the_run(served: Served, completed: Watched) -> None:
-    (card,) = served.prefect_json("artifact", "inspect", "resnet-edge-local-cpu")
-    assert card["data"] == (served.store / "packages" / "resnet-edge--local-cpu" / "MODEL_CARD.md").read_text()
-    (table,) = served.prefect_json("artifact", "inspect", "resnet-edge-local-cpu-rows")
-    dense, ptq, *qat, pruned, engine = [row["network"] for row in json.loads(table["data"])]
+    found = served.artifacts(completed.run_id)
+    package = served.store / "packages" / "resnet-edge--local-cpu"
+    card, table = found["resnet-edge-local-cpu"]["data"], json.loads(found["resnet-edge-local-cpu-rows"]["data"])
+    assert card.startswith((package / "MODEL_CARD.md").read_text().partition("![EPI")[0])
+    assert "](data:image/svg+xml;base64," in card
+    assert card.endswith(f"    {package}\n")
+    dense, ptq, *qat, pruned, engine = [row["network"] for row in table]
     assert (dense, ptq, pruned, engine) == ("dense fp32", "simulated int8 PTQ", "pruned fp32", "pruned int8 (shipped)")
     assert qat in ([], ["simulated int8 QAT"])  # where calibration costs too much on this machine
+
+
+def test_the_links_of_a_run_lead_to_its_files(served: Served, completed: Watched) -> None:
+    found, package = served.artifacts(completed.run_id), served.store / "packages" / "resnet-edge--local-cpu"
+    image = found["resnet-edge-local-cpu-training"]["data"]
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(image, timeout=10) as reply:
+        assert reply.read() == (package / "training.svg").read_bytes()
+    assert image.removesuffix("training.svg") in found["resnet-edge-local-cpu-files"]["data"]
+
+
+def test_long_steps_show_how_far_they_are(served: Served, completed: Watched) -> None:
+    bars = {key: artifact for key, artifact in served.artifacts(completed.run_id).items() if artifact["type"] == "progress"}
+    assert {"progress-characterize", "progress-trunk", "progress-branch"} <= set(bars)
+    assert {float(bar["data"]) for bar in bars.values()} == {100.0}
+    assert bars["progress-trunk"]["description"].startswith("100 %: step 36 of 36, epoch 2, loss ")
+
+
+def test_what_measures_latency_holds_the_one_place_of_the_limit(served: Served, completed: Watched) -> None:
+    asked = {"event": {"name": ["prefect.concurrency-limit.acquired"]}, "order": "ASC"}
+
+    def holders() -> list[str]:
+        events = served.call("POST", "/events/filter", {"filter": asked, "limit": 50})["events"]
+        mine = [event for event in events if event["resource"]["prefect.resource.name"] == "bonsai-timing"]
+        return [part["prefect.resource.name"].rpartition("-")[0] for event in mine for part in event["related"] if part["prefect.resource.role"] == "task-run"]
+
+    wait_for(lambda: "measure" in holders(), seconds=20)  # the server takes events in by and by
+    assert set(holders()) == {"characterize", "race", "measure"}
+    (limit,) = served.call("POST", "/v2/concurrency_limits/filter", {})
+    assert (limit["name"], limit["limit"], limit["active_slots"]) == ("bonsai-timing", 1, 0)
+
+
+def test_timing_waits_for_the_place_and_goes_on_where_no_server_answers(served: Served) -> None:
+    code = """
+import threading
+import time
+from pipeline.tasks import timing_slot
+from prefect.client.orchestration import get_client
+
+def second():
+    with timing_slot():
+        order.append("second")
+
+order, thread = [], threading.Thread(target=second)
+with timing_slot():
+    try:
+        with get_client(sync_client=True) as client:
+            print(client.read_global_concurrency_limit_by_name("bonsai-timing").active_slots)
+    except OSError:
+        print("away")
+    else:
+        thread.start()
+        time.sleep(2)
+    order.append("first")
+if thread.ident:
+    thread.join()
+print(order)
+"""
+    done = served.python("-c", code)
+    assert done.stdout.splitlines() == ["1", "['first', 'second']"], done.stderr
+    away = {**served.environment, "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
+    alone = Served(served.folder, away, served.pid).python("-c", code.replace("OSError", "Exception"))
+    assert alone.stdout.splitlines() == ["away", "['first']"], alone.stderr
 
 
 def test_a_missed_gate_fails_the_run_with_the_gate_in_its_message(served: Served, completed: Watched) -> None:
@@ -209,6 +229,12 @@ def test_an_unknown_parameter_is_refused_at_once(served: Served) -> None:
     assert "not found on the deployment: 'out'" in refused.stdout
 
 
+@pytest.mark.parametrize(("name", "value"), [("profile", "local-cpux"), ("recipe", "resnet"), ("budget", 2)])
+def test_a_typo_is_refused_at_once(served: Served, name: str, value: object) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="409"):
+        served.start("compress/resnet-edge", {name: value})
+
+
 def test_a_run_whose_process_is_gone_is_marked_as_crashed(served: Served) -> None:
     code = """
 import sys
@@ -230,7 +256,7 @@ with get_client(sync_client=True) as client:
         print([client.read_flow_run(run).state.type.value for run in (lost, alive, elsewhere)], run_lock(store, lost).exists())
     print(sorted(crash_lost_runs(store, new_server=True)))
 """
-    done = subprocess.run([sys.executable, "-c", code, served.store], env=served.environment, cwd=served.folder, capture_output=True, text=True, check=False)
+    done = served.python("-c", code, str(served.store))
     assert done.stdout.splitlines() == ["['lost']", "['CRASHED', 'RUNNING', 'RUNNING'] False", "['alive', 'elsewhere']"], done.stderr
 
 
@@ -239,6 +265,25 @@ def test_a_second_serve_on_the_same_store_is_refused(served: Served) -> None:
     done = subprocess.run(serve_command(served.folder), env=environment, cwd=served.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "another `bonsai serve` uses this store" in done.stderr
+
+
+def test_cancel_stops_the_training_within_seconds_and_ends_its_process(served: Served, cancelled: Cancelled) -> None:
+    assert cancelled.seconds < 15
+    assert cancelled.children == []
+
+
+def test_a_cancelled_run_goes_on_from_its_last_finished_epoch(served: Served, cancelled: Cancelled, continued: str) -> None:
+    assert served.state(continued) == "COMPLETED"
+    steps, epochs = [message.split()[2] for message in served.messages(continued) if message.startswith("trunk ")], LONG["training.epochs"]
+    first, total = (int(number) for number in steps[0].split("/"))
+    assert cancelled.step < first <= cancelled.step + total // epochs
+    assert {file: file.stat().st_mtime for file in cancelled.finished} == cancelled.finished
+
+
+def test_a_server_that_is_killed_in_the_middle_is_started_again_and_the_run_completes(served: Served, continued: str) -> None:
+    assert "The local Prefect server ended with code -9 and is started again" in served.log
+    assert served.state(continued) == "COMPLETED"
+    assert "resnet-edge-local-cpu" in served.artifacts(continued)
 
 
 def test_nothing_is_left_outside_the_store(served: Served, completed: Watched) -> None:

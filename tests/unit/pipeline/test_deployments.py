@@ -1,5 +1,6 @@
 """The table of deployments, the two files that repeat it, and what may import Prefect."""
 
+import logging
 import subprocess
 import sys
 import tomllib
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.deployments import ENTRYPOINT, Deployment, list_deployments
+from pipeline.deployments import Deployment, list_deployments
 from pipeline.local_server import find_port, settings
+from pipeline.quiet import Quiet
 from pipeline.recipe import list_recipes, load_recipe
 from pipeline.serve import start_command
 from profiles.errors import ConfigError
@@ -25,21 +27,23 @@ def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_shipped_recipe_has_a_deployment() -> None:
-    assert [row.name for row in list_deployments()] == list_recipes()
+    assert [row.name for row in list_deployments() if row.flow == "compress"] == list_recipes()
 
 
-@pytest.mark.parametrize("row", list_deployments(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in list_deployments() if row.flow == "compress"], ids=lambda row: row.name)
 def test_a_deployment_starts_its_recipe_on_the_recipes_own_profile(row: Deployment) -> None:
     recipe = load_recipe(row.parameters["recipe"])
-    assert row.parameters == {"recipe": row.name, "profile": recipe.profile, "overrides": {}}
-    assert row.description == recipe.description
+    assert row.parameters == {"recipe": row.name, "profile": recipe.profile, "budget": None, "overrides": {}, "layout": "none"}
+    assert row.description.startswith(recipe.description)
+    assert row.tags == ("bonsai", recipe.model.name, recipe.data.name)
 
 
 def test_prefect_yaml_agrees_with_the_table() -> None:
     written = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     keys = ("name", "entrypoint", "description", "tags", "parameters")
-    expected = [{**row.model_dump(mode="json"), "entrypoint": ENTRYPOINT} for row in list_deployments()]
+    expected = [{**row.model_dump(mode="json"), "entrypoint": row.entrypoint} for row in list_deployments()]
     assert [{key: entry[key] for key in keys} for entry in written] == [{key: entry[key] for key in keys} for entry in expected]
+    assert all(entry["enforce_parameter_schema"] for entry in written)
 
 
 def test_prefect_toml_agrees_with_what_serve_sets() -> None:
@@ -59,7 +63,7 @@ def flatten(table: dict[str, Any], prefix: str = "PREFECT") -> Iterator[tuple[st
 
 
 def test_nothing_that_a_plain_run_imports_imports_prefect(tmp_path: Path) -> None:
-    rooms = "cli, console, deployments, flow, plan, serve"
+    rooms = "cli, console, deployments, flow, form, package_server, plan, quiet, serve"
     code = f"import sys; from pipeline import {rooms}; print('prefect' in sys.modules)"
     assert run_python(code, tmp_path).stdout == "False\n"
 
@@ -119,3 +123,24 @@ def test_the_start_command_names_the_server_where_prefect_toml_does_not(tmp_path
     (tmp_path / "prefect.toml").touch()
     assert start_command(4200) == plain
     assert start_command(4300) == f"PREFECT_API_URL=http://127.0.0.1:4300/api {plain}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "shown"),
+    [
+        ("prefect.runner", "1 scheduled runs skipped (at capacity)", False),
+        ("prefect.runner", "Runner 'bonsai' submitted a run", True),
+        ("asyncio", "Exception in callback FlowRunSuspendingObserver._handle_polling_task_done(<Task>)", False),
+        ("asyncio", "Exception in callback ours()", True),
+        ("prefect.FlowRunCancellingObserver", "the websocket failed", True),
+    ],
+)
+def test_prefects_noise_is_left_out_and_nothing_else(name: str, message: str, shown: bool) -> None:
+    assert Quiet().filter(logging.LogRecord(name, logging.INFO, __file__, 1, message, (), None)) is shown
+
+
+def test_a_server_that_was_away_leaves_a_line_without_a_traceback() -> None:
+    error = OSError("refused")
+    record = logging.LogRecord("prefect.FlowRunCancellingObserver", logging.WARNING, __file__, 1, "the websocket failed", (), (OSError, error, None))
+    assert Quiet().filter(record)
+    assert record.exc_info is None

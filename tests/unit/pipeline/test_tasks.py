@@ -1,4 +1,4 @@
-"""What of `pipeline.tasks` needs no server; `tests/integration/test_deployment.py` runs the flow."""
+"""What of `pipeline.tasks` and of what a run shows needs no server; `tests/integration/test_deployment.py` runs the flow."""
 
 import logging
 import subprocess
@@ -44,14 +44,24 @@ def test_tasks_keep_nothing_in_prefects_cache(tasks: ModuleType) -> None:
 
 
 def test_a_log_line_is_escaped_where_it_looks_like_markup(tasks: ModuleType) -> None:
+    from pipeline.run_log import RunLog
+
     record = logging.LogRecord("bonsai", logging.INFO, __file__, 1, "node %s of [1, 2]", ("[/conv1/Conv]",), None)
-    assert tasks.RunLog().filter(record)
+    assert RunLog().filter(record)
     assert record.getMessage() == r"node \[/conv1/Conv] of [1, 2]"
 
 
 def test_the_traceback_of_a_state_that_the_flow_returned_is_dropped(tasks: ModuleType) -> None:
     from prefect.exceptions import FailedRun
 
+    from pipeline.run_log import RunLog
+
     error = FailedRun("a gate is missed")
     record = logging.LogRecord("prefect.flow_runs", logging.ERROR, __file__, 1, "unexpected", (), (FailedRun, error, None))
-    assert not tasks.RunLog().filter(record)
+    assert not RunLog().filter(record)
+
+
+def test_a_card_carries_its_figure_where_there_is_no_folder_to_find_it_in(tasks: ModuleType) -> None:
+    from pipeline.run_page import with_figure
+
+    assert with_figure("# card\n![curve](training.svg)\n", b"<svg/>") == "# card\n![curve](data:image/svg+xml;base64,PHN2Zy8+)\n"

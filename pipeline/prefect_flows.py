@@ -1,0 +1,88 @@
+"""The flows as Prefect runs them: their parameters make the UI's form, a missed gate or an error of Bonsai makes the run Failed with its message."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Failed
+
+from pipeline import flow as plain
+from pipeline.console import package_facts
+from pipeline.deployments import COMPRESS
+from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, RecipeChoice, with_budget
+from pipeline.local_server import STORE_VARIABLE, run_lock
+from pipeline.publish import LAYOUTS
+from pipeline.run_log import show_log
+from pipeline.run_page import show_package, show_progress
+from pipeline.tasks import as_tasks
+from profiles.errors import BonsaiError
+from stages.delivery.triton import require_servable
+from stages.locks import hold
+from stages.package import Package
+from stages.store import Store
+from stages.training.progress import logger
+
+
+def run_name() -> str:
+    """Return what the run is called in lists: "resnet-edge on local-cpu"."""
+    given = flow_run.parameters
+    profiles = given["profile"]
+    return f"{Path(given['recipe']).stem} on {', '.join(Path(name).stem for name in ([profiles] if isinstance(profiles, str) else profiles))}"
+
+
+@flow(name=COMPRESS, flow_run_name=run_name, validate_parameters=True, persist_result=False)
+def compress(
+    recipe: RecipeChoice,
+    profile: ProfileChoice,
+    budget: BudgetChoice = None,
+    overrides: Overrides = {},  # noqa: B006  # not changed; a None beside it would take the form's editor away
+    layout: LayoutChoice = "none",
+) -> list[dict[str, object]] | State[list[dict[str, object]]]:
+    """Compress a recipe's network for one or more targets, from training to a measured engine.
+
+    Args:
+        recipe: What to compress and how. A file lies on the machine that runs.
+        profile: The target, or several that share one training. A file lies on the machine that runs.
+        budget: Latency that the engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
+        overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
+        layout: Lay each package out for a server too, in a folder of this name beside the packages.
+
+    Returns:
+        A dict per package: name, folder, gates, rows. A Failed state where a gate is missed or an error of Bonsai ends the run.
+    """
+    with _work() as store:
+        try:
+            chosen = with_budget(overrides, budget)
+            if layout != "none":
+                for target in plain.load(recipe, profile, chosen)[1]:
+                    require_servable(target.target.runtime)
+            packages = plain.compress(recipe, profile, chosen, store=store.root, step=as_tasks(store))
+            folder = store.root / "packages"
+            laid_out = [LAYOUTS[layout](folder / package.name, folder / layout) for package in packages] if layout != "none" else []
+        except BonsaiError as error:
+            logger.error("%s", error)  # the state's message is shown on one line
+            return Failed(message=str(error))
+        for number, package in enumerate(packages):
+            show_package(package, [folder / package.name, *laid_out[number : number + 1]])
+        if missed := missed_gates(packages):
+            logger.error("%s", missed)
+            return Failed(message=missed)
+        return [package_facts(package, folder) for package in packages]
+
+
+def missed_gates(packages: Sequence[Package]) -> str:
+    """Return the gates that the packages miss, in one line; empty where all are met."""
+    return "; ".join(f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed)
+
+
+@contextmanager
+def _work() -> Iterator[Store]:
+    """Give the store, hold the lock that says that this run's process lives, and show log and progress meanwhile."""
+    root = Path(os.environ.get(STORE_VARIABLE, plain.DEFAULT_STORE)).resolve()
+    show_log()
+    with hold(run_lock(root, str(flow_run.id))), show_progress():
+        yield Store(root)

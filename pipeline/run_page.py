@@ -1,0 +1,128 @@
+"""What a run shows on its page in Prefect's UI: how far its long steps are, and at the end its packages.
+
+None of it may fail or hold up a run: where the server is away, the result still lies in the store.
+"""
+
+import base64
+import contextvars
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from pipeline.package_server import URL_VARIABLE
+from stages.delivery.contents import CARD, FIGURE
+from stages.delivery.contents import FOLDER as PACKAGE
+from stages.model_card import HEADER, row_cells
+from stages.package import Package
+from stages.training.progress import Progress, logger, say
+
+CLOSE_SECONDS = 5
+
+
+class Bar(NamedTuple):
+    """A progress artifact, and how far it was when it was last sent."""
+
+    id: UUID
+    done: int
+
+
+class ProgressBars(logging.Handler):
+    """Turns the progress in log records into progress artifacts, in a thread of its own: training never waits for the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: SimpleQueue[Progress | None] = SimpleQueue()
+        self._bars: dict[str, Bar] = {}
+        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._send_all,), name="progress", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take note of a record's progress, if it tells any."""
+        progress = getattr(record, "progress", None)
+        if isinstance(progress, Progress):
+            self._waiting.put(progress)
+
+    def close(self) -> None:
+        """Send what waits, but do not wait long for a server that is away."""
+        self._waiting.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        super().close()
+
+    def _send_all(self) -> None:
+        while (progress := self._waiting.get()) is not None:
+            try:
+                self._send(progress)
+            except httpx.HTTPError:  # the server is away; what comes next says it again
+                continue
+
+    def _send(self, progress: Progress) -> None:
+        bar, percent = self._bars.get(progress.kind), 100 * progress.fraction
+        description = f"{percent:.0f} %: {progress.unit or 'part'} {progress.done} of {progress.last}{progress.shown.replace('  ', ', ')}"  # 40 fit
+        if bar is None or progress.done <= bar.done:  # the same kind of step again, of another branch or precision
+            artifact = create_progress_artifact(percent, key=f"progress-{slug(progress.kind)}", description=description)
+            assert isinstance(artifact, UUID)  # Prefect's signature also covers asynchronous callers
+            self._bars[progress.kind] = Bar(artifact, progress.done)
+        else:
+            update_progress_artifact(bar.id, percent, description=description)
+            self._bars[progress.kind] = bar._replace(done=progress.done)
+
+
+@contextmanager
+def show_progress() -> Iterator[None]:
+    """Show Bonsai's progress as artifacts of the flow run that is under way, while the block runs."""
+    bars = ProgressBars()
+    logger.addHandler(bars)
+    try:
+        yield
+    finally:
+        logger.removeHandler(bars)
+        bars.close()
+
+
+def show_package(package: Package, places: Sequence[Path]) -> None:
+    """Put a package on the run's page: the model card with its figure, the result table, and links where `bonsai serve` serves the files.
+
+    Args:
+        package: What the run made.
+        places: Folders where it lies for people, the package first.
+    """
+    key, folder = slug(package.name), package.folder / PACKAGE
+    table = [dict(zip(HEADER, row_cells(row), strict=True)) for row in package.rows]
+    lying = "\n".join(f"    {place}" for place in places)
+    card = with_figure((folder / CARD).read_text(encoding="utf-8"), (folder / FIGURE).read_bytes())
+    try:
+        create_table_artifact(table, key=f"{key}-rows", description=f"Results of {package.name}")
+        create_markdown_artifact(f"{card}\n## Where it lies\n\n{lying}\n", key=key, description="Model card, and where the package lies")
+        if served := os.environ.get(URL_VARIABLE):
+            address = f"{served}/{package.folder.name}/{PACKAGE}/"
+            create_link_artifact(address, link_text=f"Files of {package.name}", key=f"{key}-files", description=f"Files of {package.name}")
+            create_image_artifact(address + FIGURE, key=f"{key}-training", description=f"How {package.name} was trained")
+    except httpx.HTTPError as error:
+        say(f"{package.name} is finished but not on the run's page, for the Prefect server does not answer: {error}")
+
+
+def with_figure(card: str, figure: bytes) -> str:
+    """Return a model card that carries its figure: a page of the UI has no folder to find it in."""
+    return card.replace(f"]({FIGURE})", f"](data:image/svg+xml;base64,{base64.b64encode(figure).decode()})")
+
+
+def slug(text: str) -> str:
+    """Return a text as Prefect wants the key of an artifact: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
