@@ -19,9 +19,11 @@ from profiles.loader import load_profile
 from profiles.schema import HardwareProfile
 from stages.backends.registry import check_target, graph_form
 from stages.data.registry import source_digest
+from stages.intervals import images_to_prove, least_provable_drop
 from stages.package import Package
 from stages.prepare import prepare
 from stages.store import Step, Store, require_writable_folder
+from stages.training.progress import say
 from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
@@ -60,10 +62,11 @@ def compress(
             check_target(variant.target)
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
-    run = step or Store(store).run
-    packages = grow(loaded, profiles, run)
-    for finished in packages:
-        publish(finished, out or store / "packages")
+    artifacts = Store(store)
+    with artifacts.in_use():
+        packages = grow(loaded, profiles, step or artifacts.run)
+        for finished in packages:
+            publish(finished, out or store / "packages")
     return packages
 
 
@@ -110,10 +113,21 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
             )
 
 
+def warn_of_few(test_images: int, profiles: Sequence[HardwareProfile]) -> None:
+    """Say which accuracy gates so few test images cannot prove, unless the engine is better than the dense network."""
+    least = least_provable_drop(test_images)
+    for profile in profiles:
+        asked = profile.gates.max_accuracy_drop
+        if asked < least:
+            needed = f"{images_to_prove(asked)} are needed" if asked else "none ever do"
+            say(f"warning: {profile.name}: {test_images} test images prove no accuracy drop below {least:.3f}, asked is {asked:g}: {needed}")
+
+
 def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tuple[Package, ...]:
     """Run all stages for all targets: the trunk once, then a branch per target."""
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     fields = [prepare_field(recipe, profile, network, step) for profile in profiles]
     watches, dense = grow_trunk(recipe, dataset, [target for field in fields for target in field.targets], step)

@@ -23,9 +23,13 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress RECIPE's network for one or more targets, from training to a measured engine.
+    """Train, prune, quantise, build, measure, package.
 
-    Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
+    RECIPE's network is compressed for one or more targets, from training to a measured engine. A run that was stopped goes on from its last
+    finished epoch.
+
+    Example: bonsai run resnet-edge
+             bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
     """
     overrides: dict[str, Any] = dict(read_settings(settings))
     if tables:
