@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from pipeline.commands.characterize import characterize
 from pipeline.commands.gc import gc
+from pipeline.commands.importing import import_config
 from pipeline.commands.init import init
 from pipeline.commands.names import list_names, schema
 from pipeline.commands.packages import lay_out, verify
@@ -90,6 +91,7 @@ add(lay_out, RESULTS, "layout")
 add(list_names, MORE, "list")
 add(characterize, MORE)
 add(gc, MORE)
+add(import_config, MORE, "import")
 add(schema, MORE)
 add(serve, MORE)
 

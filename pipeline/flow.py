@@ -17,17 +17,21 @@ from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
 from profiles.schema import HardwareProfile
+from stages.artifacts import Checkpoint, Dataset
 from stages.backends.registry import check_target, graph_form
 from stages.data.registry import source_digest
 from stages.intervals import images_to_prove, least_provable_drop
 from stages.package import Package
 from stages.prepare import prepare
 from stages.store import Step, Store, require_writable_folder
+from stages.training.batches import load_split
 from stages.training.progress import say
 from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19
+LEARNT = 0.25
+"""Share of the way from the largest class's share to 1 that the dense network's accuracy must come, or it is told."""
 
 
 def compress(
@@ -131,4 +135,16 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step) -> tup
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     fields = [prepare_field(recipe, profile, network, step) for profile in profiles]
     watches, dense = grow_trunk(recipe, dataset, [target for field in fields for target in field.targets], step)
+    warn_of_chance(dense, dataset)
     return tuple(harvest(recipe, dataset, network, field, watches, dense, step) for field in fields)
+
+
+def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
+    """Say where the dense network has learnt next to nothing: its engine then meets any accuracy gate."""
+    labels = load_split(dataset, "validation")[1]
+    largest = int(labels.bincount().max()) / len(labels)
+    top1 = dense.history[-1].validation_top1
+    if top1 < largest + LEARNT * (1 - largest):
+        say(
+            f"warning: validation top-1 of the dense network is {top1:.2%}; {largest:.2%} is had by naming the largest class always: train longer, or check the data"
+        )

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import load_recipe
 from pipeline.scaffold_text import MODEL, Choices, device_text, prune_lines, recipe_text
 from pipeline.targets import inspect_network, width_choices
+from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
-from profiles.schema import HardwareProfile
 from stages.data.config import DataConfig
 from stages.data.image_folder import SHOWN, UNREADABLE, Folder, passed_over, scan_folder
 from stages.intervals import images_to_prove, least_provable_drop
@@ -38,7 +38,7 @@ BATCHES, LEAST_STEPS_PER_EPOCH = (64, 32, 16, 8), 8
 STEPS = 600
 """Optimizer steps in which a small network that starts from nothing usually learns a small data set."""
 EPOCHS = (6, 60)
-MINUTES = 6.0
+MINUTES = 8.0
 """Of training on this machine, estimated, that the chosen epochs stay below where that leaves enough of them."""
 PASSES = 2.0
 """Cycles that trunk and branch, or trunk and two branches from its middle, come to."""
@@ -163,7 +163,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         for path, text in texts.items():
             undo.callback(drafts[path].unlink, missing_ok=True)
             drafts[path].write_text(text, encoding="utf-8")
-        _check(load_recipe(str(drafts[file])), load_profile(str(drafts[device_file])), channels, len(found.classes))
+        recipe, profile = load_recipe(str(drafts[file])), load_profile(str(drafts[device_file]))
+        segment_stops(recipe, sizes["train"])
+        width_choices(recipe, profile, inspect_network(recipe, (channels, size, size), len(found.classes)))
         for path, draft in drafts.items():
             os.replace(draft, path)
         undo.pop_all()
@@ -228,14 +230,14 @@ def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def _seconds_per_step(network: nn.Module, shape: tuple[int, int, int, int], num_classes: int) -> float:
-    """Return the median time of three optimizer steps, without the optimizer."""
+    """Return the median time of three optimizer steps, without the optimizer: CPU time over the threads, since neighbours must not decide."""
     network.train()
     images, labels, times = torch.zeros(shape), torch.arange(shape[0]) % num_classes, []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        times.append(time.process_time() - started)
+    return statistics.median(times) / torch.get_num_threads()
 
 
 def _epochs(steps: int, seconds: float) -> int:
@@ -246,11 +248,6 @@ def _epochs(steps: int, seconds: float) -> int:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.") or "mine"
-
-
-def _check(recipe: Recipe, profile: HardwareProfile, channels: int, num_classes: int) -> None:
-    size = int(recipe.data.options["size"])
-    width_choices(recipe, profile, inspect_network(recipe, (channels, size, size), num_classes))
 
 
 def _counts(found: Folder, sizes: dict[str, int]) -> str:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+COLUMN = 34
+"""Where comments begin."""
+
 
 class Choices(NamedTuple):
     """What is filled in.
@@ -38,45 +41,48 @@ class Choices(NamedTuple):
 def recipe_text(choices: Choices) -> str:
     """Return the recipe file."""
     c = choices
-    where = "folder of the images: one sub-folder per class, or train/, val/ and test/ with these"
     lines = [
-        f"# A recipe: what is compressed and how. `bonsai run {c.name}.yaml` runs it, with --dry-run it only checks it. Paths start from this file's folder.",
-        f"name: {c.name}                  # packages are called by it",
+        f"# A recipe: what is compressed, and how. `bonsai run {c.name}.yaml` runs it, --dry-run only checks it. Paths start from this file's folder.",
+        _row(f"name: {c.name}", "packages are called by it"),
         f"description: {c.model} on {c.found}",
-        f"profile: {c.device_file}        # the target; or --profile NAME|FILE, see `bonsai list profiles`",
+        _row(f"profile: {c.device_file}", "the target; or `--profile NAME|FILE`, see `bonsai list profiles`"),
         "model:",
-        f"  name: {c.model!r}    # module:function, in a file of this folder, the working directory or an installed package; see `bonsai list models`",
-        "  options: {}                   # further keyword arguments of that function, beside in_channels and num_classes",
-        "  seed: 0                       # of the initial weights",
+        _row(f"  name: {c.model!r}", "module:function, in a file of this folder, the working directory or an installed package"),
+        _row("  options: {}", "further keyword arguments of that function, beside in_channels and num_classes"),
+        _row("  seed: 0", "of the initial weights"),
         "data:",
         "  name: image_folder",
         "  options:",
-        f"    root: {c.root!r}    # {where}",
-        f"    size: {c.size}                    # images become squares of so many pixels; larger is slower, and often more accurate",
-        f"    channels: {c.channels}                 # 3 colour, 1 grey",
-        f"  validation: {c.validation:<18g}# share of the images that decides between epochs",
-        f"  test: {c.test:<24g}# share that only the finished engine sees; folders train/, val/ and test/ come before these two",
-        "  seed: 0                       # of the split",
-        "training:                       # one learning-rate cycle: dense network, pruning, recovery",
-        f"  epochs: {c.epochs:<22d}# of {c.steps} optimizer steps each; more is slower, and often more accurate",
+        _row(f"    root: {c.root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
+        _row(f"    size: {c.size}", "images become squares of so many pixels; larger is slower, and often more accurate"),
+        _row(f"    channels: {c.channels}", "3 colour, 1 grey"),
+        _row(f"  validation: {c.validation:g}", "share of the images that decides between epochs; a folder val/ comes before it"),
+        _row(f"  test: {c.test:g}", "share that only the finished engine sees; a folder test/ comes before it"),
+        _row("  seed: 0", "of the split"),
+        _row("training:", "one learning-rate cycle: dense network, pruning, recovery"),
+        _row(f"  epochs: {c.epochs}", f"of {c.steps} optimizer steps each; more is slower, and often more accurate"),
         f"  batch_size: {c.batch_size}",
-        f"  lr: {c.lr:<26g}# highest learning rate, of SGD with Nesterov's momentum; lower it where training diverges",
-        f"  warmup_epochs: {c.warmup_epochs:<15g}# in which the learning rate rises to it",
+        _row(f"  lr: {c.lr:g}", "highest learning rate, of SGD with Nesterov's momentum; lower it where training diverges"),
+        _row(f"  warmup_epochs: {c.warmup_epochs:g}", "in which the learning rate rises to it"),
         "  weight_decay: 5e-4",
-        "  augment: {rotate: 10, shift: 0.06, zoom: 0.1}   # at most so many degrees, shares of the side, change of scale; nothing is mirrored",
-        f"  checks_per_epoch: {c.checks_per_epoch:<12d}# how often EPI asks whether the structure is stable, so that pruning can begin",
-        "  threads: 2                    # CPU threads; the result depends on their number",
-        "  device: cpu                   # or cuda",
+        _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "at most: degrees, shares of the side, change of scale; nothing is mirrored"),
+        _row(f"  checks_per_epoch: {c.checks_per_epoch}", "how often EPI asks whether the structure is stable, so that pruning can begin"),
+        _row("  threads: 2", "CPU threads; the result depends on their number"),
+        _row("  device: cpu", "or cuda"),
         "prune:",
         *(f"  {line}" for line in c.prune),
         "quantize:",
-        "  qat: when_needed              # fine-tune with quantisers only where calibration costs more than max_drop; always, never",
-        "  max_drop: 0.01                # of validation top-1",
-        f"  epochs: {c.qat_epochs:<22d}# of that fine-tuning",
-        f"  lr: {c.lr / 10:<26g}# its highest learning rate",
+        _row("  qat: when_needed", "fine-tune with quantisers only where calibration costs more than max_drop; or always, never"),
+        _row("  max_drop: 0.01", "of validation top-1"),
+        _row(f"  epochs: {c.qat_epochs}", "of that fine-tuning"),
+        _row(f"  lr: {c.lr / 10:g}", "its highest learning rate"),
         *(f"# {note}".rstrip() for note in c.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(text: str, comment: str) -> str:
+    return f"{text:{COLUMN}}  # {comment}"
 
 
 def prune_lines(window: int) -> list[str]:
@@ -86,9 +92,9 @@ def prune_lines(window: int) -> list[str]:
         window: Of EPI: checks that are compared, and that it must not fall in.
     """
     return [
-        f"epi: {{window: {window}, monotone: {window}, latest: 0.5}}   # checks that must agree; at half of the cycle pruning begins anyway",
-        "criterion: magnitude_l2       # which channels matter: `criterion` in docs/pruning.md",
-        "floor: 0.1                    # least share of every layer's channels that stays",
+        _row(f"epi: {{window: {window}, monotone: {window}, latest: 0.5}}", "checks that must agree; at half of the cycle pruning begins anyway"),
+        _row("criterion: magnitude_l2", "which channels matter: `criterion` in docs/pruning.md"),
+        _row("floor: 0.1", "least share of every layer's channels that stays"),
     ]
 
 
@@ -103,16 +109,16 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: str, d
         drop: Largest accuracy drop.
         why: Comment lines on it.
     """
-    own = "budget: {latency: %g}         # p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}" % (budget or 0)
+    own = _row(f"budget: {{latency: {budget:g}}}", "p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}") if budget else ""
     lines = [
         f"# The target: where the engine runs, and what it must achieve there. All that is not said here is as in {extends}.",
         f"extends: {extends}",
         f"name: {name}",
-        own if budget is not None else f"# budget: {{latency_ms: 2.5}}    # the parent's is {parent}",
+        own or _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}"),
         "gates:",
         *(f"  # {line}" for line in why.split("\n")),
         f"  max_accuracy_drop: {drop:g}",
-        "  # max_size_mb: 1.0            # of the engine file",
+        _row("  # max_size_mb: 1.0", "of the engine file"),
     ]
     return "\n".join(lines) + "\n"
 

@@ -75,19 +75,22 @@ def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tupl
     whole = np.full(len(labels), TRAIN) if parts is None else parts.numpy().copy()
     for part, share in ((TEST, data.test), (VALIDATION, data.validation / (1 - data.test) if parts is None else data.validation)):
         if not (whole == part).any():
-            whole[_draw(np.flatnonzero(whole == TRAIN), labels.numpy(), share, data.seed)] = part
+            whole[_draw(np.flatnonzero(whole == TRAIN), labels.numpy(), share, data, classes)] = part
     found = {name: np.flatnonzero(whole == part) for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
     if parts is None or len(parts.unique()) < len(found):
         _require_every_class(found, labels.numpy(), classes)
     return {name: torch.from_numpy(indices) for name, indices in found.items()}
 
 
-def _draw(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _draw(indices: np.ndarray, labels: np.ndarray, share: float, data: DataConfig, classes: tuple[str, ...]) -> np.ndarray:
     """Draw a stratified share of images."""
     try:
-        _, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=seed)
+        _, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=data.seed)
     except ValueError as error:
-        raise ConfigError(describe(TOO_SMALL, given=error, allowed="several images of every class in every part", fix=MORE)) from error
+        counts = np.bincount(labels[indices], minlength=len(classes))
+        smallest = ", ".join(f"{classes[label]} {counts[label]}" for label in counts.argsort(kind="stable")[:5])
+        given = f"{len(indices)} images to draw from, the smallest classes: {smallest} ({error})"
+        raise ConfigError(describe(TOO_SMALL, given=given, allowed="several images of every class in every part", fix=MORE)) from error
     return np.asarray(drawn)
 
 

@@ -17,7 +17,8 @@ def gc(
 ) -> None:
     """Free artifacts that no package needs.
 
-    The packages in STORE/packages keep all that they were made from, so that `bonsai run` still finds it. Nothing is freed while a run works.
+    Without --delete it is only shown what would be freed. The packages in STORE/packages keep all that they were made from, so that
+    `bonsai run` still finds it. Nothing is freed while a run works.
 
     Example: bonsai gc
              bonsai gc --delete --keep-days 30
