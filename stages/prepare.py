@@ -77,7 +77,7 @@ def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tupl
         if not (whole == part).any():
             whole[_draw(np.flatnonzero(whole == TRAIN), labels.numpy(), share, data, classes)] = part
     found = {name: np.flatnonzero(whole == part) for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
-    if parts is None or len(parts.unique()) < len(found):
+    if parts is None or len(np.unique(parts.numpy())) < len(found):
         _require_every_class(found, labels.numpy(), classes)
     return {name: torch.from_numpy(indices) for name, indices in found.items()}
 

@@ -116,11 +116,11 @@ def test_two_folders_of_one_part_are_refused(tmp_path: Path) -> None:
         scan_folder(tmp_path)
 
 
-@pytest.mark.parametrize(("count", "told"), [(2, "the smallest classes: emu 1, cat 30, dog 30"), (3, r"emu \(3 images, none for validation\)")])
-def test_a_class_of_too_few_images_for_every_part_is_named(count: int, told: str, tmp_path: Path, store: Store) -> None:
+@pytest.mark.parametrize(("share", "told"), [(0.25, "the smallest classes: emu 1, cat 30, dog 30"), (0.05, r"emu \(2 images, none for validation\)")])
+def test_a_class_of_too_few_images_for_every_part_is_named(share: float, told: str, tmp_path: Path, store: Store) -> None:
     classes(tmp_path / "images", "cat", "dog", count=40)
-    classes(tmp_path / "images", "emu", count=count)
-    data = DataConfig(name="image_folder", options={"root": str(tmp_path / "images"), "size": 8})
+    classes(tmp_path / "images", "emu", count=2)
+    data = DataConfig(name="image_folder", options={"root": str(tmp_path / "images"), "size": 8}, validation=0.05, test=share)
     with pytest.raises(ConfigError, match=rf"(?s)too small for a stratified split.*{told}"):
         store.run(prepare, data=data, content="")
 
