@@ -145,6 +145,5 @@ def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
     largest = int(labels.bincount().max()) / len(labels)
     top1 = dense.history[-1].validation_top1
     if top1 < largest + LEARNT * (1 - largest):
-        say(
-            f"warning: validation top-1 of the dense network is {top1:.2%}; {largest:.2%} is had by naming the largest class always: train longer, or check the data"
-        )
+        known = f"always naming the largest class gives {largest:.2%}"
+        say(f"warning: the dense network's validation top-1 is {top1:.2%}, and {known}: train longer, or check the data")
