@@ -70,13 +70,14 @@ def characterize_device(recipe: str, profile: str | None, overrides: Mapping[str
     require_writable_folder(store, "--store")
     require_writable_folder(out, "--out")
     artifacts = Store(store)
-    dataset = artifacts.run(prepare, data=loaded.data, content=source_digest(loaded.data))
-    network = inspect_network(loaded, dataset.image_shape, len(dataset.classes))
-    precisions: list[Precision] = list(dict.fromkeys(("fp32", *(variant.target.precision for variant in target.variants()))))
-    found = []
-    for precision in precisions:
-        variant = target.model_copy(update={"target": target.target.model_copy(update={"precision": precision})})
-        found.append(_characterize(loaded, variant, network, artifacts, out, detect=detect))
+    with artifacts.in_use():
+        dataset = artifacts.run(prepare, data=loaded.data, content=source_digest(loaded.data))
+        network = inspect_network(loaded, dataset.image_shape, len(dataset.classes))
+        precisions: list[Precision] = list(dict.fromkeys(("fp32", *(variant.target.precision for variant in target.variants()))))
+        found = []
+        for precision in precisions:
+            variant = target.model_copy(update={"target": target.target.model_copy(update={"precision": precision})})
+            found.append(_characterize(loaded, variant, network, artifacts, out, detect=detect))
     return found
 
 

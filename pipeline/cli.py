@@ -1,46 +1,115 @@
-"""The command line: which commands there are, and how errors end."""
+"""The command line: which commands there are, how their help looks, and how errors end."""
 
+import functools
+import inspect
+import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
+from typer.core import TyperGroup
 
 from pipeline.commands.characterize import characterize
 from pipeline.commands.compare import compare
+from pipeline.commands.gc import gc
+from pipeline.commands.importing import import_config
+from pipeline.commands.init import init
 from pipeline.commands.names import list_names, schema
 from pipeline.commands.packages import lay_out, verify
 from pipeline.commands.report import report
 from pipeline.commands.run import run
 from pipeline.commands.serve import serve
+from pipeline.commands.show import show
 from profiles.errors import BonsaiError
 
-EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate missed, 4 build failed, 5 device unavailable, 6 verification failed."""
+START, RESULTS, MORE = "Start here", "Results", "More"
+EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate missed,
+4 build failed, 5 device unavailable, 6 verification failed, 130 Ctrl-C."""
+PIPE_CLOSED = 141
+"""Exit code where whoever read the output has gone: what shells report of other programs then."""
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Bonsai prunes a network while it trains, to fit the device it will run on, and measures the engine there.",
-    epilog=EXIT_CODES,
-)
-app.command()(run)
-app.command()(compare)
-app.command()(characterize)
-app.command("list")(list_names)
-app.command()(schema)
-app.command()(serve)
-app.command()(report)
-app.command()(verify)
-app.command("layout")(lay_out)
+
+class Screen(TyperGroup):
+    """All commands on one screen of 80 x 24, without frames."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write usage, the commands by panel, and how they end."""
+        panels: dict[str, list[str]] = {START: [], RESULTS: [], MORE: []}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            panels[command.rich_help_panel].append(f"  {name:14}{command.get_short_help_str(limit=62)}")
+        formatter.write("Usage: bonsai COMMAND ...    (bonsai COMMAND --help: its options, an example)\n")
+        formatter.write(f"{self.help}\n\n")
+        for panel, lines in panels.items():
+            formatter.write("\n".join([panel, *lines, ""]))
+        formatter.write(f"\nbonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        typer.echo(f"bonsai {metadata.version('bonsai-compress')}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=Screen, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def bonsai(version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Prunes a network while it trains, to fit its device, and measures it there."""
+
+
+def add(function: Callable[..., None], panel: str, name: str | None = None) -> None:
+    """Add a command; what follows "Example: " in its docstring is shown as it is, below the options."""
+    text, _, example = (inspect.getdoc(function) or "").partition("\n\nExample: ")
+    lines = "".join(f"\n  {line.strip()}" for line in example.splitlines())
+    app.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_quietly(function))
+
+
+def _ending_quietly(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends without a word where its output goes to a reader that has gone, such as `head`."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+            raise typer.Exit(PIPE_CLOSED) from None
+
+    return command
+
+
+add(init, START)
+add(run, START)
+add(compare, START)
+add(verify, RESULTS)
+add(show, RESULTS)
+add(report, RESULTS)
+add(lay_out, RESULTS, "layout")
+add(list_names, MORE, "list")
+add(characterize, MORE)
+add(gc, MORE)
+add(import_config, MORE, "import")
+add(schema, MORE)
+add(serve, MORE)
 
 
 def main() -> NoReturn:
-    """Run the command line; every error of Bonsai ends in its message and exit code."""
+    """Run the command line; every error of Bonsai and of the file system ends in its message and exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="bonsai")
     except BonsaiError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

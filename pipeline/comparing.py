@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.comparison import Comparison, cost_of, outcome_of, to_csv
-from pipeline.flow import DEFAULT_STORE, Growth, deliver, load
+from pipeline.conduct import Growth
+from pipeline.flow import DEFAULT_STORE, deliver, load
 from pipeline.publish import replace_folder
 from pipeline.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from profiles.errors import BonsaiError

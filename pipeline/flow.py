@@ -6,11 +6,13 @@
 profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/comparing.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from pipeline.cautions import warn_of_chance, warn_of_few
+from pipeline.conduct import AllOrNothing, Conduct
 from pipeline.precisions import Field, harvest, prepare_field
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
@@ -28,48 +30,6 @@ from stages.training.state import require_device
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19
-ResultT = TypeVar("ResultT")
-Growth = Callable[[], Package | BonsaiError]
-"""Grows one profile's branch, and returns its package or how it failed."""
-
-
-class Conduct(Protocol):
-    """How a run goes about its profiles."""
-
-    def step_of(self, profile: str) -> Step:
-        """Return what runs the stages of one profile alone."""
-        ...
-
-    def attempt(self, profile: str, call: Callable[[], ResultT]) -> ResultT | BonsaiError:
-        """Do what concerns one profile alone; return its error, or raise it where it ends the run."""
-        ...
-
-    def grow_branches(self, branches: Mapping[str, Growth]) -> dict[str, Package | BonsaiError]:
-        """Grow the profiles' branches, in an order of its own choice."""
-        ...
-
-
-class AllOrNothing:
-    """One profile after another, and the first that fails ends the run.
-
-    Args:
-        step: Runs one stage.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-
-    def step_of(self, profile: str) -> Step:
-        """Return the step of all."""
-        return self._step
-
-    def attempt(self, profile: str, call: Callable[[], ResultT]) -> ResultT | BonsaiError:
-        """Do it; what it raises is raised."""
-        return call()
-
-    def grow_branches(self, branches: Mapping[str, Growth]) -> dict[str, Package | BonsaiError]:
-        """Grow one branch after another."""
-        return {name: grow_branch() for name, grow_branch in branches.items()}
 
 
 def compress(
@@ -124,10 +84,11 @@ def deliver(
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
-    grown = grow(recipe, fit, step, conduct)
-    for package in grown.values():
-        if isinstance(package, Package):
-            publish(package, out or store / "packages")
+    with Store(store).in_use():
+        grown = grow(recipe, fit, step, conduct)
+        for package in grown.values():
+            if isinstance(package, Package):
+                publish(package, out or store / "packages")
     return {name: error if isinstance(error, BonsaiError) else grown[name] for name, error in checked.items()}
 
 
@@ -194,6 +155,7 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
         return {}
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     found = {p.name: conduct.attempt(p.name, partial(prepare_field, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
     fields = {name: field for name, field in found.items() if isinstance(field, Field)}
@@ -201,6 +163,7 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
     if not fields:
         return dict(failed)
     watches, dense = grow_trunk(recipe, dataset, [target for field in fields.values() for target in field.targets], step)
+    warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
         return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name)))

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.flow import AllOrNothing, grow
+from pipeline.cautions import warn_of_few
+from pipeline.conduct import AllOrNothing
+from pipeline.flow import grow
 from pipeline.recipe import Recipe
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
@@ -75,6 +77,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
     with tempfile.TemporaryDirectory() as scratch:
         inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
         dataset = store.find(prepare, **inputs) or Store(Path(scratch)).run(prepare, **inputs)
+    warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     targets = []
     for profile in profiles:

@@ -55,12 +55,21 @@ def read_yaml(file: Path) -> Source:
     """Read a YAML mapping, refusing duplicate keys.
 
     Raises:
-        ConfigError: The file is missing, no YAML, no mapping, or sets a key twice.
+        ConfigError: The file cannot be read, or `parse_yaml` refuses it.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(describe(f"{file}: cannot be read", given=error, allowed="a readable YAML file in UTF-8", fix="check the path")) from error
+    return parse_yaml(text, file)
+
+
+def parse_yaml(text: str, file: Path) -> Source:
+    """Read a YAML mapping that stands, or will stand, in `file`.
+
+    Raises:
+        ConfigError: It is no YAML, no mapping, or sets a key twice.
+    """
     origins: dict[KeyPath, str] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -1,6 +1,7 @@
 """What an artifact was made from, back to the data."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from profiles.source import Record
@@ -48,6 +49,11 @@ def trace_lineage(*results: Artifact) -> Lineage:
         )
         waiting += parents
     return Lineage(ancestors=tuple(found))
+
+
+def parents_of(folder: Path) -> tuple[str, ...]:
+    """Return ``stage/key`` of what the artifact in a folder was made from."""
+    return tuple(dict.fromkeys(_addresses(json.loads((folder / MANIFEST).read_text())["inputs"])))
 
 
 def _addresses(inputs: Any) -> list[str]:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 
 @contextmanager
-def hold(file: Path, *, wait: bool = False) -> Iterator[None]:
+def hold(file: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock on `file` for as long as the block runs; the file stays.
 
     Args:
         file: Made where it is missing.
         wait: Whether to wait for another process that holds it.
+        shared: Whether others may share it; one that is not shared has it alone.
 
     Raises:
         BlockingIOError: Another process holds it, and `wait` is false.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

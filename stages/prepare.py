@@ -14,6 +14,9 @@ from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
 from stages.registry import resolve
 from stages.store import stage
 
+TOO_SMALL = "the dataset is too small for a stratified split"
+MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
+
 
 @stage(version=1, tools=("numpy", "scikit-learn", "pillow", "torch"))
 def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
@@ -28,7 +31,7 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
         ConfigError: The dataset or one of its options does not exist, or a class is too small to split.
     """
     loaded = load_images(data)
-    parts = _split(loaded, data)
+    parts = split_images(loaded.labels, loaded.parts, loaded.classes, data)
     for name, indices in parts.items():
         tensors = {"images": loaded.images[indices].contiguous(), "labels": loaded.labels[indices].contiguous()}
         save_file(tensors, out_dir / f"{name}.safetensors")
@@ -57,21 +60,43 @@ def load_images(data: DataConfig) -> LoadedImages:
     return loaded
 
 
-def _split(loaded: LoadedImages, data: DataConfig) -> dict[str, torch.Tensor]:
-    if loaded.parts is not None:
-        return {name: torch.nonzero(loaded.parts == part).flatten() for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
-    indices, labels = np.arange(len(loaded.labels)), loaded.labels.numpy()
+def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tuple[str, ...], data: DataConfig) -> dict[str, torch.Tensor]:
+    """Return the indices of each part, sorted; what a dataset that comes split lacks is drawn from its training images.
+
+    Args:
+        labels: (n,) int64.
+        parts: As in `LoadedImages`.
+        classes: Names, for messages.
+        data: Shares and seed.
+
+    Raises:
+        ConfigError: A class has no image in a part that is drawn.
+    """
+    whole = np.full(len(labels), TRAIN) if parts is None else parts.numpy().copy()
+    for part, share in ((TEST, data.test), (VALIDATION, data.validation / (1 - data.test) if parts is None else data.validation)):
+        if not (whole == part).any():
+            whole[_draw(np.flatnonzero(whole == TRAIN), labels.numpy(), share, data, classes)] = part
+    found = {name: np.flatnonzero(whole == part) for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
+    if parts is None or len(np.unique(parts.numpy())) < len(found):
+        _require_every_class(found, labels.numpy(), classes)
+    return {name: torch.from_numpy(indices) for name, indices in found.items()}
+
+
+def _draw(indices: np.ndarray, labels: np.ndarray, share: float, data: DataConfig, classes: tuple[str, ...]) -> np.ndarray:
+    """Draw a stratified share of images."""
     try:
-        rest, test = train_test_split(indices, test_size=data.test, stratify=labels, random_state=data.seed)
-        share = data.validation / (1 - data.test)
-        train, validation = train_test_split(rest, test_size=share, stratify=labels[rest], random_state=data.seed)
+        _, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=data.seed)
     except ValueError as error:
-        raise ConfigError(
-            describe(
-                "the dataset is too small for a stratified split",
-                given=error,
-                allowed="several images of every class in every part",
-                fix="add images, or change data.validation and data.test",
-            )
-        ) from error
-    return {name: torch.from_numpy(np.sort(part)) for name, part in (("train", train), ("validation", validation), ("test", test))}
+        counts = np.bincount(labels[indices], minlength=len(classes))
+        smallest = ", ".join(f"{classes[label]} {counts[label]}" for label in counts.argsort(kind="stable")[:5])
+        given = f"{len(indices)} images to draw from, the smallest classes: {smallest} ({error})"
+        raise ConfigError(describe(TOO_SMALL, given=given, allowed="several images of every class in every part", fix=MORE)) from error
+    return np.asarray(drawn)
+
+
+def _require_every_class(parts: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    counts = np.bincount(labels, minlength=len(classes))
+    lacking = {classes[label]: name for name, indices in parts.items() for label in np.flatnonzero(np.bincount(labels[indices], minlength=len(classes)) == 0)}
+    if lacking:
+        shown = ", ".join(f"{name} ({counts[classes.index(name)]} images, none for {part})" for name, part in list(lacking.items())[:5])
+        raise ConfigError(describe(TOO_SMALL, given=shown, allowed="at least one image of every class in every part", fix=MORE))

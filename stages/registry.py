@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,40 @@ def code_digest(name: str) -> str:
     """
     if ":" not in name:
         return ""
-    spec = importlib.util.find_spec(name.partition(":")[0])
+    spec = _spec(name.partition(":")[0])
     return sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
+
+
+def make_importable(folder: Path, *names: str) -> None:
+    """Let import strings find modules that lie in a folder: behind all that is installed, so that nothing of Bonsai's own can be hidden.
+
+    Args:
+        folder: Where the user's code lies.
+        names: What is about to be imported: names of tables, and import strings.
+
+    Raises:
+        ConfigError: A module of the folder cannot be meant, because another one of its name comes first.
+    """
+    place = folder.resolve()
+    if str(place) not in sys.path:
+        sys.path.append(str(place))
+    for name in names:
+        top = name.partition(":")[0].partition(".")[0]
+        here = [file for file in (place / f"{top}.py", place / top / "__init__.py") if file.is_file()]
+        if ":" not in name or not here:
+            continue
+        importlib.invalidate_caches()
+        spec = importlib.util.find_spec(top)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve() != here[0]:
+            found = spec.origin if spec is not None else None
+            raise ConfigError(
+                describe(
+                    f"{name}: the module of this name in the recipe's folder is hidden by another one",
+                    given=f"{here[0]}, hidden by {found or 'a built-in module'}",
+                    allowed="a module name that is not installed and not loaded already",
+                    fix="rename the module, for instance my_" + top,
+                )
+            )
 
 
 def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
@@ -40,12 +74,30 @@ def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
     module_name, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the user's: whatever its code raises is told with its line
         raise ConfigError(
             describe(
                 f"{what} {name!r} cannot be imported",
-                given=f"{target} ({error})",
-                allowed="an importable package.module:attribute",
-                fix="check the spelling and that the package is installed",
+                given=f"{target} ({type(error).__name__}: {error}{_place(error, module_name)})",
+                allowed="package.module:attribute of an installed package, or of a file in the recipe's folder or the working directory",
+                fix="check the spelling, and that `python -c 'import " + module_name + "'` works there",
             )
         ) from error
+
+
+def _place(error: BaseException, module_name: str) -> str:
+    """Return the last line of the module's own file that an error went through."""
+    spec = None if isinstance(error, ModuleNotFoundError) and error.name == module_name else _spec(module_name)
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if spec is not None and trace.tb_frame.f_code.co_filename == spec.origin:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f", {spec.origin}:{lines[-1]}" if spec is not None and lines else ""
+
+
+def _spec(module_name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):  # the package around it is not there, or is broken: `resolve` says so
+        return None

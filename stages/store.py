@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
@@ -26,6 +27,9 @@ from stages.manifest import MANIFEST, Manifest, collect_files, host_facts
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
+WORK = ".work"
+IN_USE = "in-use"
+"""Lock that a run shares with other runs for as long as it needs the artifacts that it has found or made; who frees some holds it alone."""
 RESUME = "resume"
 """Folder in `out_dir` for a stage's own training checkpoints; never published."""
 
@@ -61,6 +65,12 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep what is in the store from being freed while the block runs."""
+        with hold(self.root / LOCKS / IN_USE, wait=True, shared=True):
+            yield
 
     def key(self, function: Callable[..., Any], inputs: dict[str, Any]) -> str:
         """Return the content address of a stage's result.
@@ -102,7 +112,7 @@ class Store:
 
     def _work_folder(self, name: str) -> Path:
         """Return the stage's work folder, emptied of all but its own training checkpoints."""
-        work = self.root / ".work" / name
+        work = self.root / WORK / name
         work.mkdir(parents=True, exist_ok=True)
         for child in work.iterdir():
             if child.name != RESUME:

@@ -5,21 +5,29 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import JsonOption, SettingsOption, StoreOption, read_settings
+from pipeline.commands.completion import complete_profiles
+from pipeline.commands.options import JsonOption, RecipeArgument, SettingsOption, StoreOption, read_settings
 
 
 def characterize(
-    recipe: Annotated[str, typer.Argument(help="Whose network: a shipped recipe, or the path of a recipe file.", metavar="RECIPE")],
-    profile: Annotated[str | None, typer.Option("--profile", help="Target, by name or file; its device is this machine.", metavar="NAME|FILE")] = None,
+    recipe: RecipeArgument,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Target, by name or file; its device is this machine.", metavar="NAME|FILE", autocompletion=complete_profiles),
+    ] = None,
     settings: SettingsOption = None,
     store: StoreOption = Path("artifacts"),
     out: Annotated[Path, typer.Option("--out", help="Folder of the tables.", metavar="DIR")] = Path("tables"),
     detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency tables of RECIPE's network on this machine, for runs elsewhere to fit it.
+    """Measure latency tables of this machine.
 
-    Example: bonsai characterize resnet-edge, and elsewhere: bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
+    They are those of RECIPE's network, for runs elsewhere to fit this machine.
+
+    Example: bonsai characterize resnet-edge
+             and elsewhere:
+             bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
     """
     from pipeline.characterize import characterize_device
     from pipeline.console import show_progress, show_tables

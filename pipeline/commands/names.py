@@ -25,7 +25,7 @@ class Described(StrEnum):
 
 
 def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
-    """List what can be named in a recipe or on the command line.
+    """List profiles, recipes, models and the like.
 
     Example: bonsai list profiles
     """
@@ -36,9 +36,13 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 
 
 def schema(what: Annotated[Described, typer.Argument(help="Kind of file.")]) -> None:
-    """Print the JSON schema of profile or recipe files, for editors that check and complete YAML.
+    """Print the JSON schema of profiles or recipes.
 
-    Example: bonsai schema profile > profile.schema.json, and in a profile: # yaml-language-server: $schema=profile.schema.json
+    Editors check and complete YAML by it.
+
+    Example: bonsai schema profile > profile.schema.json
+             and in a profile:
+             # yaml-language-server: $schema=profile.schema.json
     """
     from pipeline.json_schema import schema_of
 

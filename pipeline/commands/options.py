@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.completion import complete_profiles, complete_recipes
 from profiles.errors import ConfigError, describe
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the artifacts.", metavar="DIR")]
-RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE")]
-ProfilesOption = Annotated[list[str] | None, typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE")]
+RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE", autocompletion=complete_recipes)]
+ProfilesOption = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE", autocompletion=complete_profiles),
+]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")]
 CiOption = Annotated[bool, typer.Option("--ci", help="Report for a CI system: JUnit XML, a Markdown summary, GitHub annotations, no colours.")]

@@ -12,7 +12,9 @@ def verify(
     package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
     require_run: Annotated[bool, typer.Option("--require-run", help="Fail with code 5 where the engine's device is not here, so that it cannot run.")] = False,
 ) -> None:
-    """Check a package on this machine: files, machine, runtime, and the engine against its golden results.
+    """Check a package on this machine.
+
+    In this order: files, machine, runtime, and the engine against its golden results.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
     """
@@ -27,9 +29,12 @@ def lay_out(
     packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE")],
     out: Annotated[Path, typer.Option("--out", help="The model repository.", metavar="DIR")] = Path("models"),
 ) -> None:
-    """Lay finished packages out for a server: models of a Triton model repository, without running anything again.
+    """Lay packages out for a server.
 
-    Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu, then: tritonserver --model-repository models
+    They become models of a Triton model repository, without running anything again.
+
+    Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu
+             tritonserver --model-repository models
     """
     from pipeline.publish import LAYOUTS
 

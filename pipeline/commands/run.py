@@ -37,9 +37,13 @@ def run(
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress RECIPE's network for one or more targets, from training to a measured engine.
+    """Train, prune, quantise, build, measure, package.
 
-    Example: bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
+    RECIPE's network is compressed for one or more targets, from training to a measured engine. A run that was stopped goes on from its last
+    finished epoch.
+
+    Example: bonsai run resnet-edge
+             bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
     """
     from pipeline.ci import ci_job
     from pipeline.comparison import outcome_of

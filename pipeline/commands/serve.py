@@ -6,9 +6,13 @@ from pipeline.commands.options import StoreOption
 
 
 def serve(store: StoreOption = Path("artifacts")) -> None:
-    """Serve a Prefect deployment per shipped recipe, with a local server if none answers.
+    """Serve the recipes as Prefect deployments.
 
-    Example: bonsai serve, then in another shell: prefect deployment run compress/resnet-edge --watch
+    A deployment per shipped recipe, with a local server if none answers.
+
+    Example: bonsai serve
+             and in another shell:
+             prefect deployment run compress/resnet-edge --watch
     """
     from pipeline.serve import serve as serve_deployments
 

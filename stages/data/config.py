@@ -1,5 +1,6 @@
 """Which images a recipe asks for, and how they are split."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -32,5 +33,9 @@ class DataConfig(Record):
         return self
 
     def identity(self) -> str:
-        """Return the JSON, and the digest of the user's own code where `name` is an import string."""
-        return self.model_dump_json() + code_digest(self.name)
+        """Return the JSON, and the digest of the user's own code where `name` is an import string.
+
+        Where a folder lies is no part of it, so that a project can be moved: `source_digest` tells what is in it.
+        """
+        options = {key: "" if key == "root" and Path(str(value)).is_dir() else value for key, value in self.options.items()}
+        return self.model_copy(update={"options": options}).model_dump_json() + code_digest(self.name)

@@ -1,55 +1,187 @@
-"""A folder of images, one sub-folder per class."""
+"""A folder of images, one sub-folder per class; or the same once more for each of `train`, `val` and `test`.
 
+root/cat/1.jpg          split by the recipe
+root/train/cat/1.jpg    split as it is; a part that is missing is taken from `train` by the recipe's share
+"""
+
+import struct
+import warnings
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from profiles.errors import ConfigError, describe
-from stages.data.registry import LoadedImages
+from stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
+from stages.training.progress import say
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PARTS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are no image, or a broken one."""
+WORKING_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
+SHOWN = 5
+
+
+class ImageFile(NamedTuple):
+    """One image of the folder; `part` is None where the recipe splits."""
+
+    path: Path
+    label: int
+    part: int | None
+
+
+class Folder(NamedTuple):
+    """What lies in an image folder.
+
+    Attributes:
+        images: Sorted by part, class and path.
+        others: Files that are no images by their suffix.
+    """
+
+    images: tuple[ImageFile, ...]
+    classes: tuple[str, ...]
+    others: tuple[Path, ...]
+
+    def counts(self, part: int | None = None) -> dict[str, int]:
+        """Return the number of images per class, in all or in one part."""
+        found = Counter(image.label for image in self.images if part is None or image.part == part)
+        return {name: found[label] for label, name in enumerate(self.classes)}
 
 
 def load_image_folder(*, root: str, size: int = 64, channels: int = 3) -> LoadedImages:
-    """Load ``root/<class>/<image>``, resized to `size` pixels a side.
+    """Load ``root/<class>/**/<image>``, or ``root/{train,val,test}/<class>/**/<image>``, resized to `size` pixels a side.
+
+    Images are turned as their EXIF tag says, transparent pixels become white, 16-bit grey becomes 8-bit; of an animation the first
+    frame counts. Names that begin with a dot are passed over.
 
     Args:
         root: The folder.
-        size: Side of the square images in pixels.
+        size: Side of the square images in pixels; the aspect ratio is not kept.
         channels: 3 for colour, 1 for grey.
 
     Raises:
-        ConfigError: The folder does not exist, or holds fewer than two classes with images.
+        ConfigError: The folder does not exist, holds fewer than two classes, a class without images, or files that cannot be read.
+    """
+    if size < 1 or channels not in (1, 3):
+        problem, given = "data.options: no such images", f"size {size}, channels {channels}"
+        raise ConfigError(describe(problem, given=given, allowed="a size of at least 1, channels 1 or 3", fix="change data.options"))
+    folder = scan_folder(root)
+    say(f"reading {len(folder.images)} images of {len(folder.classes)} classes" + (f"; {passed_over(folder)}" if folder.others else ""))
+    pixels = np.empty((len(folder.images), size, size, channels), np.uint8)
+    broken = []
+    for place, image in enumerate(folder.images):
+        try:
+            pixels[place] = read_pixels(image.path, size, channels)
+        except UNREADABLE as error:
+            broken.append(f"{image.path} ({error})")
+    if broken:
+        raise ConfigError(
+            describe(
+                f"{len(broken)} of {len(folder.images)} files cannot be read as an image",
+                given="\n           ".join(broken[:SHOWN] + ([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])),
+                allowed="whole files, readable by you: " + ", ".join(SUFFIXES),
+                fix="mend or remove the files",
+            )
+        )
+    labels = torch.tensor([image.label for image in folder.images])
+    parts = None if folder.images[0].part is None else torch.tensor([image.part for image in folder.images])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return LoadedImages(images, labels, folder.classes, "of the user's own images: not stated", parts)
+
+
+def scan_folder(root: str | Path) -> Folder:
+    """Find the images of a folder; none is opened.
+
+    Raises:
+        ConfigError: The folder does not exist, holds fewer than two classes, or a class without images.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise ConfigError(
             describe("data.options.root: no such folder", given=root, allowed="a folder with one sub-folder of images per class", fix="check the path")
         )
-    classes = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir()))
-    files = [(file, index) for index, name in enumerate(classes) for file in sorted((folder / name).iterdir()) if file.suffix.lower() in SUFFIXES]
-    if len({label for _, label in files}) < 2:
+    try:
+        found = _scan(folder)
+    except OSError as error:
+        raise ConfigError(describe("data.options.root: cannot be read", given=error, allowed="folders that you may read", fix="check the rights")) from error
+    _require_classes(found, folder)
+    return found
+
+
+def passed_over(folder: Folder) -> str:
+    """Return which files are no images, in a few words."""
+    return f"{len(folder.others)} files that are no images are passed over, such as {folder.others[0].name}"
+
+
+def read_pixels(file: Path, size: int, channels: int) -> np.ndarray:
+    """Return an image as (size, size, channels) uint8.
+
+    Raises:
+        One of `UNREADABLE`: The file is no image, or a broken one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is no attack: the folder is the user's own
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in WORKING_MODES:
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(image).reshape(size, size, channels)
+
+
+def _scan(folder: Path) -> Folder:
+    children = _folders(folder)
+    parts = {child: PARTS[child.name.lower()] for child in children if child.name.lower() in PARTS}
+    if not (len(parts) == len(children) and TRAIN in parts.values()):
+        parts = {}
+    if len(set(parts.values())) < len(parts):
+        names = ", ".join(child.name for child in children)
+        fix = "merge the two that mean the same"
+        raise ConfigError(describe("data.options.root: one part is there twice", given=names, allowed="train, val and test, each once", fix=fix))
+    classes = tuple(sorted({child.name for part in parts for child in _folders(part)} if parts else {child.name for child in children}))
+    images, others = [], [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    for top in parts or (folder,):
+        for label, name in enumerate(classes):
+            for file in sorted((top / name).rglob("*")):
+                if not file.is_file() or any(step.startswith(".") for step in file.relative_to(top).parts):
+                    continue
+                if file.suffix.lower() in SUFFIXES:
+                    images.append(ImageFile(file, label, parts.get(top)))
+                else:
+                    others.append(file)
+    return Folder(tuple(images), classes, tuple(others))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".") and child.name != "__MACOSX")
+
+
+def _require_classes(found: Folder, folder: Path) -> None:
+    """Refuse what no classifier can be trained on."""
+    if len(found.classes) < 2 or not found.images:
         raise ConfigError(
             describe(
                 "data.options.root: fewer than two classes with images",
-                given=f"{root}: {len(classes)} sub-folders, {len(files)} images",
-                allowed=f"at least two sub-folders that hold {', '.join(sorted(SUFFIXES))} files",
+                given=f"{folder}: {len(found.classes)} sub-folders, {len(found.images)} images",
+                allowed=f"at least two sub-folders that hold {', '.join(SUFFIXES)} files",
                 fix="sort the images into one sub-folder per class",
             )
         )
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.stack([_read(file, mode, size) for file, _ in files])
-    images = torch.from_numpy(pixels).reshape(len(files), size, size, channels).permute(0, 3, 1, 2).contiguous()
-    return LoadedImages(images, torch.tensor([label for _, label in files]), classes, "of the user's own images: not stated")
-
-
-def _read(file: Path, mode: str, size: int) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            describe(f"{file}: cannot be read as an image", given=error, allowed=f"{', '.join(sorted(SUFFIXES))} files", fix="remove or mend the file")
-        ) from error
+    for part in sorted({image.part for image in found.images}, key=str):
+        empty = [name for name, count in found.counts(part).items() if not count]
+        if empty:
+            where = "" if part is None else f" in {next(name for name, number in PARTS.items() if number == part)}/"
+            raise ConfigError(
+                describe(
+                    f"data.options.root: a class without images{where}",
+                    given=", ".join(empty[:SHOWN]) + (f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""),
+                    allowed=f"at least one {', '.join(SUFFIXES)} file in every class",
+                    fix="remove the empty folder, or put images into it",
+                )
+            )

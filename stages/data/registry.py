@@ -25,7 +25,8 @@ class LoadedImages(NamedTuple):
         images: (n, c, h, w) uint8.
         labels: (n,) int64, indices into `classes`.
         licence: What may be done with the images.
-        parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe.
+        parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe, and where VALIDATION
+            or TEST is missing, its share is taken from TRAIN.
     """
 
     images: torch.Tensor

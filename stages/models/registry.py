@@ -38,11 +38,21 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
         try:
             network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **config.options)
         except (TypeError, ValueError, RuntimeError) as error:
+            given = f"in_channels={image_shape[0]}, num_classes={num_classes}" + "".join(f", {key}={value!r}" for key, value in config.options.items())
             raise ConfigError(
                 describe(
-                    f"model.options do not fit model {config.name!r}", given=config.options, allowed=str(error), fix="use the factory's own keyword arguments"
+                    f"model.options do not fit model {config.name!r}",
+                    given=given,
+                    allowed=str(error),
+                    fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments",
                 )
             ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            describe(
+                f"model {config.name!r} is no network", given=type(network).__name__, allowed="a torch.nn.Module", fix="let the factory return the network"
+            )
+        )
     return network
 
 

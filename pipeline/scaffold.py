@@ -1,0 +1,270 @@
+"""`bonsai init`: a recipe, a target and a network to start from, chosen to fit the user's images and checked before they are put in place."""
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from pipeline.recipe import load_recipe
+from pipeline.scaffold_text import MODEL, Choices, device_text, prune_lines, recipe_text
+from pipeline.targets import inspect_network, width_choices
+from pipeline.trunk import segment_stops
+from profiles.errors import ConfigError, describe
+from profiles.loader import load_profile
+from stages.data.config import DataConfig
+from stages.data.image_folder import SHOWN, UNREADABLE, Folder, passed_over, scan_folder
+from stages.intervals import images_to_prove, least_provable_drop
+from stages.models.config import ModelConfig
+from stages.models.registry import build_network, require_logits
+from stages.prepare import split_images
+from stages.registry import make_importable
+
+RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
+SIDES = (32, 48, 64)
+"""Sides in pixels to choose from: a CPU trains on them in minutes; larger ones are the user's choice."""
+OPENED = 5000
+"""Most images that are opened, to look at their size and mode."""
+BATCHES, LEAST_STEPS_PER_EPOCH = (64, 32, 16, 8), 8
+STEPS = 600
+"""Optimizer steps in which a small network that starts from nothing usually learns a small data set."""
+EPOCHS = (6, 60)
+MINUTES = 8.0
+"""Of training on this machine, estimated, that the chosen epochs stay below where that leaves enough of them."""
+PASSES = 2.0
+"""Cycles that trunk and branch, or trunk and two branches from its middle, come to."""
+BUDGET = 0.4
+"""Fraction of the dense network's latency asked of this machine's CPU: a start that most convolutional networks reach."""
+ALIKE = 0.05
+"""Share of the test images on which two networks are taken to differ when the accuracy gate is chosen."""
+LEAST_DROP = 0.02
+
+
+class Ask(NamedTuple):
+    """What the user gave.
+
+    Attributes:
+        place: Folder, or the recipe file to be.
+        data: Folder of images.
+        model: Name or import string; None writes a network too.
+        size: Side of the images in pixels; None chooses one.
+        profile: Target that the new one extends.
+        force: Whether an existing recipe and target are replaced.
+    """
+
+    place: Path
+    data: Path
+    model: str | None = None
+    size: int | None = None
+    profile: str = "local-cpu"
+    force: bool = False
+
+
+class Written(NamedTuple):
+    """The files, the recipe first, and what the user should know: facts and warnings."""
+
+    files: tuple[Path, ...]
+    lines: tuple[str, ...]
+
+
+class Changes(NamedTuple):
+    """What is to be otherwise than `init` would choose.
+
+    Attributes:
+        prune: Lines of the section `prune`.
+        epochs: Length of the cycle; None leaves it.
+        notes: Comment lines at the recipe's end.
+    """
+
+    prune: Sequence[str]
+    epochs: int | None
+    notes: Sequence[str]
+
+
+Adapt = Callable[[nn.Module, int], Changes]
+"""From the dense network and the optimizer steps per epoch to changes."""
+
+
+def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
+    """Write a recipe, its target and, where none was given, a network, so that `bonsai run` works as written.
+
+    Checked first: the images of every class, that the factory can be imported, takes `in_channels` and `num_classes` and gives logits,
+    that the network can be traced and has channels to prune.
+
+    Raises:
+        ConfigError: Something that was given cannot be used, or a file is there already.
+    """
+    file = ask.place if ask.place.suffix in (".yaml", ".yml") else ask.place / RECIPE_FILE
+    folder, device_file = file.parent, file.with_name(f"{file.stem.removesuffix('-recipe')}-device.yaml")
+    _require_free((file, device_file), force=ask.force)
+    found = scan_folder(ask.data.expanduser())
+    parent = load_profile(ask.profile)
+    side, channels = _look_at(found)
+    size = ask.size or side
+    with ExitStack() as undo:
+        for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+            missing.mkdir()
+            undo.callback(missing.rmdir)
+        code = folder / MODEL_FILE
+        fresh = ask.model is None and not code.exists()
+        if fresh:
+            code.write_text(MODEL, encoding="utf-8")
+            undo.callback(code.unlink)
+        model = ask.model or f"{code.stem}:build"
+        for place in dict.fromkeys((folder.resolve(), Path.cwd())):
+            make_importable(place, model)
+        data = DataConfig(name="image_folder", validation=0.15, test=0.25)
+        sizes = {name: len(indices) for name, indices in split_images(*_labels(found), found.classes, data).items()}
+        network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
+        require_logits(network, (channels, size, size), len(found.classes))
+        batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
+        steps = max(sizes["train"] // batch, 1)
+        seconds = _seconds_per_step(network, (batch, channels, size, size), len(found.classes))
+        changes = adapt(network, steps) if adapt else Changes((), None, ())
+        epochs = changes.epochs or _epochs(steps, seconds)
+        checks = 1 if epochs >= 20 else 2
+        choices = Choices(
+            name=_slug(file.stem),
+            device_file=device_file.name,
+            model=model,
+            root=str(ask.data.expanduser()) if ask.data.expanduser().is_absolute() else os.path.relpath(ask.data, folder),
+            size=size,
+            channels=channels,
+            validation=data.validation,
+            test=data.test,
+            found=f"{len(found.images)} images of {len(found.classes)} classes",
+            batch_size=batch,
+            steps=steps,
+            epochs=epochs,
+            lr=round(0.05 * (batch / BATCHES[0]) ** 0.5, 3),
+            warmup_epochs=max(1.0, round(epochs / 20, 1)),
+            checks_per_epoch=checks,
+            qat_epochs=max(2, epochs // 10),
+            prune=changes.prune or prune_lines(max(1, min(5, (checks * epochs // 2 - 1) // 2))),
+            notes=changes.notes,
+        )
+        drop, why = choose_drop(sizes["test"])
+        own = BUDGET if parent.target.device.is_host else None
+        extends = os.path.relpath(ask.profile, folder) if ask.profile.endswith((".yaml", ".yml")) else ask.profile
+        texts = {
+            file: recipe_text(choices),
+            device_file: device_text(_slug(device_file.stem), extends, budget=own, parent=str(parent.budget), drop=drop, why=why),
+        }
+        drafts = {path: path.with_name(f".new-{path.name}") for path in texts}
+        for path, text in texts.items():
+            undo.callback(drafts[path].unlink, missing_ok=True)
+            drafts[path].write_text(text, encoding="utf-8")
+        recipe, profile = load_recipe(str(drafts[file])), load_profile(str(drafts[device_file]))
+        segment_stops(recipe, sizes["train"])
+        width_choices(recipe, profile, inspect_network(recipe, (channels, size, size), len(found.classes)))
+        for path, draft in drafts.items():
+            os.replace(draft, path)
+        undo.pop_all()
+    lines = [_counts(found, sizes), *_warnings(found, sizes, drop)]
+    lines.append(f"{epochs} epochs of {steps} steps: some {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on this machine (estimate)")
+    if ask.model is None:
+        lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
+    return Written((file, device_file, *([code] if fresh else [])), tuple(lines))
+
+
+def choose_drop(test_images: int) -> tuple[float, str]:
+    """Return an accuracy gate that so many test images can prove, and why, in comment lines."""
+    drop = max(LEAST_DROP, ceil(100 * least_provable_drop(test_images, ALIKE)) / 100)
+    least = least_provable_drop(test_images)
+    why = (
+        f"Top-1 of the dense network less that of the engine, at most: the upper end of its 95 % interval on the {test_images} test images.\n"
+        f"So many prove no drop below {least:.3f}, even where every image keeps its class; to prove {LEAST_DROP}, {images_to_prove(LEAST_DROP)} are needed."
+    )
+    return drop, why
+
+
+def _require_free(files: Sequence[Path], *, force: bool) -> None:
+    there = [str(file) for file in files if file.exists()]
+    if there and not force:
+        raise ConfigError(describe("a file is there already", given=", ".join(there), allowed="new files", fix="choose another name, or give --force"))
+    folder = next(place for place in (files[0].parent, *files[0].parent.parents) if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(describe("files cannot be written there", given=folder, allowed="a folder that you may write to", fix="choose another one"))
+
+
+def _look_at(found: Folder) -> tuple[int, int]:
+    """Return a side in pixels and the channels that fit the images.
+
+    Raises:
+        ConfigError: One cannot be opened.
+    """
+    chosen = found.images[:: ceil(len(found.images) / OPENED)]
+    sides, grey, broken = [], True, []
+    for image in chosen:
+        try:
+            with Image.open(image.path) as opened:
+                sides.append(min(opened.size))
+                grey = grey and opened.mode in ("1", "L", "I;16", "I")
+        except UNREADABLE as error:
+            broken.append(f"{image.path} ({error})")
+    if broken:
+        raise ConfigError(
+            describe(
+                f"{len(broken)} of {len(chosen)} files cannot be read as an image",
+                given="\n           ".join(broken[:SHOWN] + ([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])),
+                allowed="images that you may read",
+                fix="mend or remove the files",
+            )
+        )
+    middle = statistics.median(sides)
+    return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3
+
+
+def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
+    labels = torch.tensor([image.label for image in found.images])
+    return labels, None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
+
+
+def _seconds_per_step(network: nn.Module, shape: tuple[int, int, int, int], num_classes: int) -> float:
+    """Return the median time of three optimizer steps, without the optimizer: CPU time over the threads, since neighbours must not decide."""
+    network.train()
+    images, labels, times = torch.zeros(shape), torch.arange(shape[0]) % num_classes, []
+    for _ in range(3):
+        started = time.process_time()
+        functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+        times.append(time.process_time() - started)
+    return statistics.median(times) / torch.get_num_threads()
+
+
+def _epochs(steps: int, seconds: float) -> int:
+    """Return enough epochs to learn in, fewer where they would take too long here."""
+    enough, affordable = ceil(STEPS / steps), int(60 * MINUTES / (PASSES * steps * seconds))
+    return max(EPOCHS[0], min(enough, affordable, EPOCHS[1]))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.") or "mine"
+
+
+def _counts(found: Folder, sizes: dict[str, int]) -> str:
+    counts = found.counts()
+    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:12]) + (f" and {len(counts) - 12} more classes" if len(counts) > 12 else "")
+    return f"{len(found.images)} images: {shown}; {', '.join(f'{count} for {part}' for part, count in sizes.items())}"
+
+
+def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
+    counts, lines = found.counts(), []
+    few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    if found.others:
+        lines.append(f"warning: {passed_over(found)}")
+    if counts[many] > 5 * counts[few]:
+        lines.append(f"warning: {many} has {counts[many]} images, {few} {counts[few]}: top-1 counts images, so a network that never says {few} looks good")
+    if counts[few] < 20:
+        lines.append(f"warning: {few} has {counts[few]} images; a network learns little from fewer than 20")
+    if drop > LEAST_DROP:
+        lines.append(f"warning: {sizes['test']} test images prove an accuracy drop of {drop:g} at best, which is the gate; {LEAST_DROP} takes several hundred")
+    return lines

@@ -1,0 +1,163 @@
+"""The files that `bonsai init` writes, as text: every key with a line that says what it does."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+COLUMN = 34
+"""Where comments begin."""
+
+
+class Choices(NamedTuple):
+    """What is filled in.
+
+    Attributes:
+        root: Folder of the images, from the recipe's folder.
+        found: Images and parts, in a few words.
+        steps: Optimizer steps per epoch.
+        prune: Lines of the section `prune`.
+        notes: Comment lines at the end.
+    """
+
+    name: str
+    device_file: str
+    model: str
+    root: str
+    size: int
+    channels: int
+    validation: float
+    test: float
+    found: str
+    batch_size: int
+    steps: int
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    checks_per_epoch: int
+    qat_epochs: int
+    prune: Sequence[str]
+    notes: Sequence[str]
+
+
+def recipe_text(choices: Choices) -> str:
+    """Return the recipe file."""
+    c = choices
+    lines = [
+        f"# A recipe: what is compressed, and how. `bonsai run {c.name}.yaml` runs it, --dry-run only checks it. Paths start from this file's folder.",
+        _row(f"name: {c.name}", "packages are called by it"),
+        f"description: {c.model} on {c.found}",
+        _row(f"profile: {c.device_file}", "the target; or `--profile NAME|FILE`, see `bonsai list profiles`"),
+        "model:",
+        _row(f"  name: {c.model!r}", "module:function, in a file of this folder, the working directory or an installed package"),
+        _row("  options: {}", "further keyword arguments of that function, beside in_channels and num_classes"),
+        _row("  seed: 0", "of the initial weights"),
+        "data:",
+        "  name: image_folder",
+        "  options:",
+        _row(f"    root: {c.root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
+        _row(f"    size: {c.size}", "images become squares of so many pixels; larger is slower, and often more accurate"),
+        _row(f"    channels: {c.channels}", "3 colour, 1 grey"),
+        _row(f"  validation: {c.validation:g}", "share of the images that decides between epochs; a folder val/ comes before it"),
+        _row(f"  test: {c.test:g}", "share that only the finished engine sees; a folder test/ comes before it"),
+        _row("  seed: 0", "of the split"),
+        _row("training:", "one learning-rate cycle: dense network, pruning, recovery"),
+        _row(f"  epochs: {c.epochs}", f"of {c.steps} optimizer steps each; more is slower, and often more accurate"),
+        f"  batch_size: {c.batch_size}",
+        _row(f"  lr: {c.lr:g}", "highest learning rate, of SGD with Nesterov's momentum; lower it where training diverges"),
+        _row(f"  warmup_epochs: {c.warmup_epochs:g}", "in which the learning rate rises to it"),
+        "  weight_decay: 5e-4",
+        _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "at most: degrees, shares of the side, change of scale; nothing is mirrored"),
+        _row(f"  checks_per_epoch: {c.checks_per_epoch}", "how often EPI asks whether the structure is stable, so that pruning can begin"),
+        _row("  threads: 2", "CPU threads; the result depends on their number"),
+        _row("  device: cpu", "or cuda"),
+        "prune:",
+        *(f"  {line}" for line in c.prune),
+        "quantize:",
+        _row("  qat: when_needed", "fine-tune with quantisers only where calibration costs more than max_drop; or always, never"),
+        _row("  max_drop: 0.01", "of validation top-1"),
+        _row(f"  epochs: {c.qat_epochs}", "of that fine-tuning"),
+        _row(f"  lr: {c.lr / 10:g}", "its highest learning rate"),
+        *(f"# {note}".rstrip() for note in c.notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(text: str, comment: str) -> str:
+    return f"{text:{COLUMN}}  # {comment}"
+
+
+def prune_lines(window: int) -> list[str]:
+    """Return the section `prune` that `init` chooses.
+
+    Args:
+        window: Of EPI: checks that are compared, and that it must not fall in.
+    """
+    return [
+        _row(f"epi: {{window: {window}, monotone: {window}, latest: 0.5}}", "checks that must agree; at half of the cycle pruning begins anyway"),
+        _row("criterion: magnitude_l2", "which channels matter: `criterion` in docs/pruning.md"),
+        _row("floor: 0.1", "least share of every layer's channels that stays"),
+    ]
+
+
+def device_text(name: str, extends: str, *, budget: float | None, parent: str, drop: float, why: str) -> str:
+    """Return the target's file.
+
+    Args:
+        name: Of the profile.
+        extends: Name or path of the parent.
+        budget: Fraction of the dense network's latency; None leaves the parent's.
+        parent: The parent's budget, in words.
+        drop: Largest accuracy drop.
+        why: Comment lines on it.
+    """
+    own = _row(f"budget: {{latency: {budget:g}}}", "p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}") if budget else ""
+    lines = [
+        f"# The target: where the engine runs, and what it must achieve there. All that is not said here is as in {extends}.",
+        f"extends: {extends}",
+        f"name: {name}",
+        own or _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}"),
+        "gates:",
+        *(f"  # {line}" for line in why.split("\n")),
+        f"  max_accuracy_drop: {drop:g}",
+        _row("  # max_size_mb: 1.0", "of the engine file"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+MODEL = '''"""A small residual network to start from. Replace it with yours: `build` is called with the images' channels and the number of classes."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        else:
+            self.skip = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.skip(x))
+
+
+class Net(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2))
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def build(in_channels: int, num_classes: int, width: int = 32) -> nn.Module:
+    return Net(in_channels, num_classes, width)
+'''

@@ -1,0 +1,209 @@
+"""What `bonsai init` and `bonsai import` write for the images and the network of a stranger."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.foreign import read_pruning_config
+from pipeline.recipe import load_recipe
+from pipeline.scaffold import Ask, Written, choose_drop, scaffold
+from pipeline.scaffold_text import MODEL
+from profiles.errors import ConfigError
+from profiles.loader import load_profile
+from stages.intervals import least_provable_drop
+
+
+@pytest.fixture(autouse=True)
+def path_and_modules_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images", "RGB", 50)
+
+
+def make_images(root: Path, mode: str, side: int, count: int = 40) -> Path:
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            Image.new(mode, (side + 10, side)).save(root / name / f"{number}.png")
+    return root
+
+
+def write_model(place: Path, name: str = "my_net") -> str:
+    (place / f"{name}.py").write_text(MODEL)
+    return f"{name}:build"
+
+
+def text(written: Written) -> str:
+    return "\n".join(written.lines)
+
+
+def test_recipe_target_and_network_fit_together(images: Path, tmp_path: Path) -> None:
+    written = scaffold(Ask(tmp_path / "new" / "project", images))
+    assert [file.name for file in written.files] == ["my-recipe.yaml", "my-device.yaml", "my_model.py"]
+    recipe = load_recipe(str(written.files[0]))
+    profile = load_profile(recipe.profile)
+    assert (recipe.data.options["size"], recipe.data.options["channels"]) == (48, 3)
+    assert recipe.training.epochs * (48 // recipe.training.batch_size) >= 100
+    assert (profile.name, profile.target.device.name) == ("my-device", "host")
+    assert profile.gates.max_accuracy_drop >= least_provable_drop(20)
+    assert "80 images: cat 40, dog 40; 48 for train, 12 for validation, 20 for test" in text(written)
+    assert "warning: 20 test images prove an accuracy drop of" in text(written)
+
+
+def test_the_recipe_can_be_run_from_anywhere(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = scaffold(Ask(tmp_path / "project", Path("images")))
+    assert "root: '../images'" in written.files[0].read_text()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = load_recipe("../project/my-recipe.yaml")
+    assert Path(str(recipe.data.options["root"])).resolve() == images
+    assert Path(recipe.profile).resolve() == tmp_path / "project" / "my-device.yaml"
+
+
+def test_a_file_of_any_name_can_be_written(images: Path, tmp_path: Path) -> None:
+    written = scaffold(Ask(tmp_path / "Birds.yaml", images, write_model(tmp_path), profile="t4"))
+    assert [file.name for file in written.files] == ["Birds.yaml", "Birds-device.yaml"]
+    assert load_recipe("Birds.yaml").name == "birds"
+    profile = load_profile("Birds-device.yaml")
+    assert (profile.name, profile.target.device.name, profile.budget) == ("birds-device", load_profile("t4").target.device.name, load_profile("t4").budget)
+
+
+def test_grey_images_make_a_grey_network(tmp_path: Path) -> None:
+    written = scaffold(Ask(tmp_path, make_images(tmp_path / "grey", "L", 20), size=24))
+    assert {key: load_recipe(str(written.files[0])).data.options[key] for key in ("size", "channels")} == {"size": 24, "channels": 1}
+
+
+def test_what_is_there_is_not_replaced_unless_asked_and_a_network_never(images: Path, tmp_path: Path) -> None:
+    written = scaffold(Ask(tmp_path, images))
+    (tmp_path / "my_model.py").write_text(MODEL + "# mine\n")
+    with pytest.raises(ConfigError, match=r"(?s)a file is there already.*my-recipe\.yaml, .*my-device\.yaml.*--force"):
+        scaffold(Ask(tmp_path, images))
+    written.files[0].write_text("old")
+    again = scaffold(Ask(tmp_path, images, force=True))
+    assert "was there and is used" in text(again)
+    assert written.files[0].read_text().startswith("# A recipe")
+    assert (tmp_path / "my_model.py").read_text().endswith("# mine\n")
+
+
+BROKEN = {
+    "takes nothing": ("def build(): pass", "model.options do not fit.*in_channels=3, num_classes=2.*let the factory take in_channels and num_classes"),
+    "no network": ("def build(in_channels, num_classes): return 3", "is no network"),
+    "wrong logits": ("from torch import nn\ndef build(in_channels, num_classes): return nn.Conv2d(in_channels, 8, 3)", "the network gives no logits"),
+    "typing error": ("def bild(in_channels, num_classes): pass", "cannot be imported"),
+    "nothing to prune": (
+        "from torch import nn\ndef build(in_channels, num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 48 * 48, num_classes))",
+        "no channels of this network can be pruned",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_network_that_does_not_fit_is_refused_and_nothing_is_left(case: str, images: Path, tmp_path: Path) -> None:
+    code, problem = BROKEN[case]
+    (tmp_path / "my_broken.py").write_text(code + "\n")
+    with pytest.raises(ConfigError, match=f"(?s){problem}"):
+        scaffold(Ask(tmp_path / "new", images, "my_broken:build"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_images_that_cannot_be_opened_are_named(images: Path, tmp_path: Path) -> None:
+    (images / "cat" / "broken.jpg").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"(?s)1 of 81 files cannot be read as an image.*broken\.jpg"):
+        scaffold(Ask(tmp_path, images))
+
+
+def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> None:
+    for number in range(10, 40):
+        (images / "dog" / f"{number}.png").unlink()
+    make_images(images, "RGB", 50, count=7)
+    for number in range(100, 160):
+        Image.new("RGB", (50, 50)).save(images / "cat" / f"{number}.png")
+    (images / "list.csv").write_text("")
+    told = text(scaffold(Ask(tmp_path, images)))
+    assert "warning: cat has 100 images, dog 10" in told
+    assert "warning: dog has 10 images; a network learns little" in told
+    assert "1 files that are no images are passed over, such as list.csv" in told
+
+
+@pytest.mark.parametrize(("images", "drop"), [(20, 0.13), (75, 0.06), (450, 0.03), (5000, 0.02)])
+def test_the_accuracy_gate_is_one_that_the_test_images_can_prove(images: int, drop: float) -> None:
+    assert choose_drop(images)[0] == drop
+
+
+CONFIG = {
+    "start_epoch": 5,
+    "end_epoch": 20,
+    "epoch_rate": 5,
+    "global_prune_rate": 0.5,
+    "layers": ["blocks.0.conv1", "module.blocks.1.conv1"],
+    "prune_channels_at_init": False,
+    "pruning_method": "BNScalePruner",
+    "isomorphic": True,
+    "block_size": 8,
+    "regularize": {"reg": 1e-4, "mac_reg": 0},
+    "max_pruning_rate": 0.8,
+    "is_prune": True,
+}
+
+
+def foreign(tmp_path: Path, slices: object = None, **changes: object) -> Path:
+    file = tmp_path / "pruning_config.json"
+    file.write_text(json.dumps({"channel_sparsity_args": {**CONFIG, **changes}, "slice_sparsity_args": slices}))
+    return file
+
+
+def imported(tmp_path: Path, images: Path, **changes: object) -> Path:
+    return scaffold(Ask(tmp_path, images, write_model(tmp_path)), read_pruning_config(foreign(tmp_path, **changes))).files[0]
+
+
+def test_a_foreign_configuration_becomes_a_recipe(images: Path, tmp_path: Path) -> None:
+    file = imported(tmp_path, images)
+    recipe = load_recipe(str(file))
+    prune = recipe.prune
+    assert (prune.policy.name, prune.policy.epoch) == ("epoch", 5)
+    assert (prune.schedule.name, prune.schedule.steps, prune.schedule.iterations, prune.schedule.soft) == ("linear", 3, 5 * (48 // 8), True)
+    assert (prune.criterion, prune.normalisation, prune.floor) == ("bn_scale", "isomorphic", 0.2)
+    assert (prune.regulariser.name, prune.regulariser.strength) == ("bn_l1", 1e-4)
+    assert "blocks.0.conv2" in prune.keep
+    assert not {"blocks.0.conv1", "blocks.1.conv1"} & set(prune.keep)
+    assert recipe.training.epochs == 30
+    notes = [line for line in file.read_text().splitlines() if line.startswith("#  ")]
+    assert [note.split(":")[0].strip("# ") for note in notes] == ["regularize.mac_reg", "global_prune_rate", "block_size"]
+
+
+def test_what_has_no_counterpart_is_said(images: Path, tmp_path: Path) -> None:
+    file = imported(tmp_path, images, pruning_method="VBP", prune_channels_at_init=True, end_epoch=5, slices={"is_prune": True, "prune_rate": 0.5})
+    assert load_recipe(str(file)).prune.policy.name == "initialisation"
+    assert "no such criterion here; magnitude_l2 stands in its place" in file.read_text()
+    assert 'slice_sparsity_args: {"is_prune": true, "prune_rate": 0.5}' in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"strat_epoch": 3}, r"strat_epoch is not known \(did you mean 'start_epoch'\?\)"),
+        ({"regularize": {"rge": 3}}, "regularize.rge is not known"),
+        ({"layers": ["blocks.0.convl"]}, r"no layer of this name \(did you mean 'blocks.0.conv"),
+        ({"epoch_rate": 0}, "epoch_rate is not usable"),
+    ],
+)
+def test_a_mistyped_configuration_is_refused(changes: dict[str, object], problem: str, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        imported(tmp_path, images, **changes)
+
+
+def test_another_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"start_epoch": 5}')
+    with pytest.raises(ConfigError, match="no configuration of PruningAwareTraining"):
+        read_pruning_config(tmp_path / "a.json")

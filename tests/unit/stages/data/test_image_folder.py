@@ -1,0 +1,131 @@
+"""Folders as they come from strangers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from profiles.errors import ConfigError
+from stages.data.config import DataConfig
+from stages.data.image_folder import load_image_folder, read_pixels, scan_folder
+from stages.prepare import prepare
+from stages.store import Store
+
+RED = (255, 0, 0)
+
+
+def put(file: Path, image: Image.Image | None = None, **how: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (image or Image.new("RGB", (12, 10), RED)).save(file, **how)
+    return file
+
+
+def classes(root: Path, *names: str, count: int = 10) -> Path:
+    for name in names:
+        for number in range(count):
+            put(root / name / f"{number}.png")
+    return root
+
+
+def pixel(file: Path, channels: int = 3) -> list[int]:
+    return [int(value) for value in read_pixels(file, 4, channels)[1, 1]]
+
+
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
+    assert pixel(put(tmp_path / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)))) == [255, 255, 255]
+    palette = Image.new("P", (8, 8), 3)
+    palette.putpalette([0, 0, 0] * 256)
+    assert pixel(put(tmp_path / "b.png", palette, transparency=3)) == [255, 255, 255]
+
+
+def test_palettes_and_grey_become_colour(tmp_path: Path) -> None:
+    assert pixel(put(tmp_path / "a.gif", Image.new("RGB", (8, 8), RED).quantize(4))) == [255, 0, 0]
+    assert pixel(put(tmp_path / "b.png", Image.new("L", (8, 8), 100))) == [100, 100, 100]
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
+    assert pixel(put(tmp_path / "a.png", deep), channels=1) == [127]
+
+
+def test_an_image_is_turned_as_its_exif_tag_says(tmp_path: Path) -> None:
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (0, 0, 8, 4))  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white is on the right
+    pixels = read_pixels(put(tmp_path / "a.png", image, exif=exif), 8, 1)[:, :, 0]
+    assert pixels[:, 5:].min() == 255
+    assert pixels[:, :3].max() == 0
+
+
+def test_nested_folders_and_any_case_of_the_suffix_count_but_no_hidden_files(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "dog", count=1)
+    put(tmp_path / "cat" / "more" / "deep.JPG")
+    put(tmp_path / "cat" / ".hidden" / "no.png")
+    put(tmp_path / "dog" / "._1.png")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    found = scan_folder(tmp_path)
+    assert found.counts() == {"cat": 2, "dog": 1}
+    assert [file.name for file in found.others] == ["notes.txt"]
+
+
+def test_every_broken_file_is_named(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "dog", count=2)
+    whole = put(tmp_path / "cat" / "half.jpg").read_bytes()
+    (tmp_path / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "dog" / "text.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"(?s)2 of 6 files cannot be read as an image.*half\.jpg.*text\.png"):
+        load_image_folder(root=str(tmp_path), size=8)
+
+
+def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "dog", count=2)
+    (tmp_path / "emu").mkdir()
+    with pytest.raises(ConfigError, match=r"(?s)a class without images.*given:   emu"):
+        scan_folder(tmp_path)
+
+
+def test_folders_of_parts_are_the_split(tmp_path: Path, store: Store) -> None:
+    for part, count in (("train", 6), ("val", 2), ("test", 3)):
+        classes(tmp_path / "images" / part, "cat", "dog", count=count)
+    made = store.run(prepare, data=DataConfig(name="image_folder", options={"root": str(tmp_path / "images"), "size": 8}), content="")
+    assert made.sizes == {"train": 12, "validation": 4, "test": 6}
+    assert made.classes == ("cat", "dog")
+
+
+def test_a_part_that_is_missing_is_drawn_from_the_training_images(tmp_path: Path, store: Store) -> None:
+    for part, count in (("Train", 10), ("test", 3)):
+        classes(tmp_path / "images" / part, "cat", "dog", count=count)
+    made = store.run(prepare, data=DataConfig(name="image_folder", options={"root": str(tmp_path / "images"), "size": 8}, validation=0.2), content="")
+    assert made.sizes == {"train": 16, "validation": 4, "test": 6}
+
+
+def test_a_class_that_one_part_lacks_is_refused(tmp_path: Path) -> None:
+    classes(tmp_path / "train", "cat", "dog", count=2)
+    classes(tmp_path / "val", "cat", count=2)
+    with pytest.raises(ConfigError, match=r"(?s)a class without images in val/.*given:   dog"):
+        scan_folder(tmp_path)
+
+
+def test_two_folders_of_one_part_are_refused(tmp_path: Path) -> None:
+    for part in ("train", "val", "valid"):
+        classes(tmp_path / part, "cat", "dog", count=1)
+    with pytest.raises(ConfigError, match="one part is there twice"):
+        scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.25, "the smallest classes: emu 1, cat 30, dog 30"), (0.05, r"emu \(2 images, none for validation\)")])
+def test_a_class_of_too_few_images_for_every_part_is_named(share: float, told: str, tmp_path: Path, store: Store) -> None:
+    classes(tmp_path / "images", "cat", "dog", count=40)
+    classes(tmp_path / "images", "emu", count=2)
+    data = DataConfig(name="image_folder", options={"root": str(tmp_path / "images"), "size": 8}, validation=0.05, test=share)
+    with pytest.raises(ConfigError, match=rf"(?s)too small for a stratified split.*{told}"):
+        store.run(prepare, data=data, content="")
+
+
+def test_where_the_folder_lies_is_no_part_of_the_input(tmp_path: Path) -> None:
+    here, there = (DataConfig(name="image_folder", options={"root": str(classes(tmp_path / name, "cat"))}) for name in ("a", "b"))
+    assert here.identity() == there.identity()
+    assert here.identity() != DataConfig(name="image_folder", options={"root": str(tmp_path / "gone")}).identity()
