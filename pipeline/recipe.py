@@ -20,9 +20,11 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Recipe(Record):
-    """A recipe file.
+    """What to compress, and how: a recipe file.
 
     Attributes:
+        name: Lower-case letters, digits, dots and hyphens; the first half of a package's name.
+        description: One line for `bonsai list recipes` and the model card.
         profile: Target where the caller names none.
     """
 
