@@ -54,14 +54,14 @@ def reference_page() -> str:
         "",
         *_yaml(least.model_dump(mode="json")),
         "",
-        *_record("recipe", recipe, recipe["$defs"]),
+        *_record(recipe, recipe["$defs"]),
         "## Profile",
         "A profile mostly says what differs from another one, its `extends`; what is *required* below may stand there.",
         f"This is the shipped `{PROFILE_SHOWN}`, written out:",
         "",
         *_yaml(load_profile(PROFILE_SHOWN).model_dump(mode="json")),
         "",
-        *_record("profile", whole, profile["$defs"]["whole"]),
+        *_record(whole, profile["$defs"]["whole"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -70,7 +70,7 @@ def _yaml(data: object) -> list[str]:
     return ["```yaml", *yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=150, allow_unicode=True).splitlines(), "```"]
 
 
-def _record(kind: str, schema: Schema, records: dict[str, Schema], path: str = "") -> Iterator[str]:
+def _record(schema: Schema, records: dict[str, Schema], path: str = "") -> Iterator[str]:
     """Write the table of a record, then those of the records in it."""
     if path:
         yield f"### `{path}`"
@@ -89,7 +89,7 @@ def _record(kind: str, schema: Schema, records: dict[str, Schema], path: str = "
         yield f"| `{key}` | {_type(value, here)} | {default} | {_cell(_sentence(meaning))} |"
     yield ""
     for here, record in inner:
-        yield from _record(kind, record, records, here)
+        yield from _record(record, records, here)
 
 
 def _inner(value: Schema, records: dict[str, Schema]) -> Schema | None:
@@ -136,7 +136,7 @@ def command_page() -> str:
             (declared,) = get_args(parameter.annotation)[1:]
             (arguments if isinstance(declared, ArgumentInfo) else options).append(_parameter(parameter, declared))
         usage = " ".join([name, *(shown for shown, *_ in arguments), *["[OPTIONS]" for _ in options[:1]]])
-        lines += [f"## `{name}`", f"`{usage}`", "", *_paragraphs(inspect.getdoc(function) or "")]
+        lines += [f"## `{name}`", "```text", usage, "```", "", *_paragraphs(inspect.getdoc(function) or "")]
         lines += ["| argument or option | default | meaning |", "|---|---|---|"] if arguments or options else []
         lines += [f"| `{_cell(shown)}` | {default} | {_cell(meaning)} |" for shown, default, meaning in (*arguments, *options)] + [""]
     return "\n".join(lines).rstrip() + "\n"
