@@ -112,7 +112,7 @@ def speed(measured: Any) -> Figure:
     figure = Figure(figsize=(8, 3), layout="constrained")
     networks = list(dict.fromkeys(row["network"] for row in measured["rows"]))
     for axis, network in zip(figure.subplots(1, len(networks), sharey=True), networks, strict=True):
-        for place, (state, name) in enumerate(STATES.items()):
+        for place, state in enumerate(STATES):
             for offset, (runtime, colour) in zip((-0.2, 0.2), (("onnxruntime", "tab:blue"), ("openvino", "tab:orange")), strict=True):
                 (row,) = (r for r in measured["rows"] if (r["network"], r["batch"], r["runtime"], (r["state"], r["precision"])) == (network, 1, runtime, state))
                 low, high = row["spread"]

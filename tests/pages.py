@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import typer
@@ -94,7 +95,7 @@ def anchors_of(page: Path) -> set[str]:
     seen: dict[str, int] = {}
     anchors = set()
     tokens = tokens_of(page)
-    for opening, content in zip(tokens, tokens[1:], strict=False):
+    for opening, content in pairwise(tokens):
         if opening.type == "heading_open":
             text = "".join(child.content for child in content.children or [])
             slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
@@ -128,7 +129,7 @@ def commands_in(text: str) -> list[list[str]]:
 
 def settings_in(arguments: list[str]) -> list[str]:
     """Return the keys that `--set` gives in a command."""
-    return [value.partition("=")[0] for option, value in zip(arguments, arguments[1:], strict=False) if option == "--set"]
+    return [value.partition("=")[0] for option, value in pairwise(arguments) if option == "--set"]
 
 
 def without_bodies(app: typer.Typer) -> typer.Typer:

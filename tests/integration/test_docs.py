@@ -7,7 +7,6 @@ import runpy
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ FILES = (".py", ".yaml", ".onnx", ".svg", ".png", ".csv", ".json", ".md")
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 COMMANDS = without_bodies(app)
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def marked(block: Block) -> Any:
@@ -103,8 +102,8 @@ def check_data(block: Block, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Story]]:
-    yield {page: Story(page, tmp_path_factory.mktemp(page.stem)) for page in PAGES}
+def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Story]:
+    return {page: Story(page, tmp_path_factory.mktemp(page.stem)) for page in PAGES}
 
 
 @pytest.mark.parametrize("block", [marked(block) for block in BLOCKS])
@@ -112,13 +111,13 @@ def test_a_block_does_what_it_says(block: Block, stories: dict[Path, Story]) -> 
     stories[block.page].run(block)
 
 
-@pages
+@each_page
 def test_blocks_have_a_known_language_and_a_reason_not_to_run(page: Path) -> None:
     assert {block.name: block.language for block in blocks_of(page) if block.language not in LANGUAGES} == {}
     assert [block.name for block in blocks_of(page) if block.not_run == ""] == [], "write `<!-- not run: REASON -->`"
 
 
-@pages
+@each_page
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
     for link in links_of(page):
@@ -131,13 +130,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pages
+@each_page
 def test_paths_of_the_checkout_exist(page: Path) -> None:
     named = [PATH.fullmatch(span.partition("::")[0]) for span in code_spans(page)]
     assert [path[0] for path in named if path and not list(ROOT.glob(path[0].rstrip("/")))] == []
 
 
-@pages
+@each_page
 def test_commands_and_their_options_exist(page: Path) -> None:
     whole = [(block.name, arguments) for block in blocks_of(page) if block.language in ("sh", "yaml") for arguments in commands_in(block.text)]
     mentioned = [(span, arguments) for span in code_spans(page) if span.startswith("bonsai ") for arguments in commands_in(span)]
@@ -152,7 +151,7 @@ def parse(arguments: list[str]) -> str | None:
     return None if outcome.exit_code == 0 else outcome.output
 
 
-@pages
+@each_page
 def test_keys_exist(page: Path) -> None:
     keys = [key for block in blocks_of(page) for arguments in commands_in(block.text) if block.language == "sh" for key in settings_in(arguments)]
     keys += [key for span in code_spans(page) for arguments in commands_in(span) for key in settings_in(arguments) if key.islower()]
