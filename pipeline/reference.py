@@ -153,10 +153,13 @@ def _commands(group: typer.Typer, path: str) -> Iterator[tuple[str, Callable[...
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:
-    """Write a command's help, each of its paragraphs in a line."""
+    """Write a command's help, each of its paragraphs in a line; an example of commands alone as a block, whose options a test looks up."""
     for paragraph in docstring.split("\n\n"):
-        yield " ".join(paragraph.split())
-        yield ""
+        example = [line.strip() for line in paragraph.removeprefix("Example: ").splitlines()]
+        if paragraph.startswith("Example: ") and all(line.startswith("bonsai ") and ", " not in line for line in example):
+            yield from ("<!-- not run: an example of what it takes -->", "```sh", *example, "```", "")
+        else:
+            yield from (" ".join(paragraph.split()), "")
 
 
 def _parameter(parameter: inspect.Parameter, declared: ArgumentInfo | OptionInfo) -> tuple[str, str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import tomllib
@@ -27,6 +28,7 @@ ROOMS = ("profiles", "stages", "pipeline", "docs", "benchmarks", "tests")
 PATH = re.compile(rf"({'|'.join(ROOMS)})/[\w./*-]+")
 KEY = re.compile(r"(profile|model|data|training|prune|quantize|export|timing|target|channel_multiple|budget|gates)((\.[a-z_0-9]+)+)(: .*)?")
 FILES = (".py", ".yaml", ".onnx", ".svg", ".png", ".csv", ".json", ".md")
+SECONDS, SLOW_SECONDS = 300, 7200
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 COMMANDS = without_bodies(app)
 
@@ -63,19 +65,26 @@ class Story:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
         if block.language == "sh":
-            return self._process("bash", "-euo", "pipefail", "-c", block.text)
+            return self._process(block, "bash", "-euo", "pipefail", "-c", block.text)
         if block.language == "python" and block.file is None:
-            return self._process(sys.executable, "-c", block.text)
+            return self._process(block, sys.executable, "-c", block.text)
         try:
             check_data(block, self.folder)
         except (ValueError, yaml.YAMLError) as error:
             return str(error)
         return None
 
-    def _process(self, *command: str) -> str | None:
+    def _process(self, block: Block, *command: str) -> str | None:
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ORT_DISABLE_TELEMETRY": "1"}
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=3600)
-        return f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}" if done.returncode else None
+        limit = SLOW_SECONDS if block.slow else SECONDS
+        process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            out, error = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # a server's children too
+            process.communicate()
+            return f"took more than {limit} s: mark it `<!-- slow -->`, or `<!-- not run: REASON -->`"
+        return f"exit code {process.returncode}\n{out[-2000:]}\n{error[-4000:]}" if process.returncode else None
 
 
 def check_data(block: Block, folder: Path) -> None:
@@ -172,7 +181,7 @@ def leads(record: type[BaseModel], path: list[str]) -> bool:
     return leads(inner[0], path[1:]) if inner else field.annotation is not None and "dict" in str(field.annotation)
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in BLOCKS if block.language == "sh" and (block.slow or block.not_run)])
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in BLOCKS if block.language == "sh" and block.slow and block.not_run is None])
 def test_cheap_commands_of_a_dear_block_run(block: Block, stories: dict[Path, Story], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stories[block.page].folder)
     for arguments in commands_in(block.text):
