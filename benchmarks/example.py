@@ -1,6 +1,6 @@
-"""One run of the shipped recipe, told in figures: `docs/how-it-works.md`.
+"""One run of the shipped recipe on smaller images, told in figures: `docs/how-it-works.md`.
 
-python benchmarks/example.py      # results/example.json; five minutes on two quiet cores
+python benchmarks/example.py      # results/example.json; a few minutes
 """
 
 import argparse
@@ -14,6 +14,7 @@ from stages.manifest import MANIFEST, host_facts
 
 RESULTS = Path(__file__).parent / "results" / "example.json"
 RECIPE, PROFILE = "resnet-edge", "local-cpu"
+OVERRIDES = {"data.options": {"size": 16}}
 
 
 def main() -> None:
@@ -22,13 +23,14 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=None, help="of a run that may have finished; a temporary folder otherwise")
     options = parser.parse_args()
     store = options.store or Path(tempfile.mkdtemp(prefix="example-"))
-    (package,) = compress(RECIPE, PROFILE, store=store)
+    (package,) = compress(RECIPE, PROFILE, OVERRIDES, store=store)
     manifest = read_intact(store / "packages" / package.name)
     final = next(ancestor.artifact for ancestor in manifest.lineage if ancestor.artifact.startswith(("quantize/", "recover/")))
     history = json.loads((store / final / MANIFEST).read_text())["record"]["history"]
     found = {
         "recipe": RECIPE,
         "profile": PROFILE,
+        "overrides": OVERRIDES,
         "device": manifest.device.device,
         **host_facts(),
         **package.decisions.model_dump(mode="json", include={"trigger", "criterion", "dense_widths", "kept_widths", "attempts"}),
