@@ -22,11 +22,11 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Recipe(Record):
-    """A recipe file.
+    """What to compress, and how: a recipe file.
 
     Attributes:
-        name: What packages are called by, before the profile's name.
-        description: One line for people.
+        name: Lower-case letters, digits, dots and hyphens; the first half of a package's name.
+        description: One line for `bonsai list recipes` and the model card.
         profile: Target where the caller names none: a shipped name, or the path of a file.
         model: Which network.
         data: Which images.

@@ -18,8 +18,10 @@ class Peak(Record):
     """Published dense peak rates (no structured sparsity) and memory bandwidth; the source stands in the YAML's comment.
 
     Attributes:
-        fp32_tflops: Of what an FP32 engine runs as: TF32 on a GPU that has it, since TensorRT takes it by default.
-        bandwidth_gb_s: Memory bandwidth. A CPU's rates are those of the target's threads, not of all its cores.
+        fp32_tflops: 10^12 operations per second of what an FP32 engine runs as: TF32 on a GPU that has it, since TensorRT takes it by default.
+        fp16_tflops: 10^12 operations per second at FP16; needed where `precisions` has it.
+        int8_tops: 10^12 operations per second at INT8; needed where `precisions` has it.
+        bandwidth_gb_s: Memory bandwidth in gigabytes per second. A CPU's rates are those of the target's threads, not of all its cores.
     """
 
     fp32_tflops: Positive
@@ -36,6 +38,8 @@ class Device(Record):
     """One piece of hardware.
 
     Attributes:
+        kind: What runs the network.
+        vendor: Who makes it, such as ``NVIDIA``; ``host`` for this machine.
         name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on.
         sm: CUDA compute capability of a GPU, such as ``8.9``.
         isa: Instruction sets of a CPU that matter to its kernels; those of the host are detected.
@@ -71,6 +75,7 @@ class Target(Record):
     """How the network runs on the device: all that latency depends on besides the network.
 
     Attributes:
+        runtime: What runs the engine; `bonsai list backends` describes them.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
         precisions: What the device runs in this runtime.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
@@ -121,9 +126,11 @@ class Target(Record):
 
 
 class Budget(Record):
-    """The latency that the engine may take: a fraction of the dense engine's at the target's reference precision, usually FP32, or milliseconds.
+    """The latency that the engine may take: one of `latency` and `latency_ms`; null unsets the parent's.
 
     Attributes:
+        latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.
+        latency_ms: Milliseconds per inference.
         percentile: Of the engine's runs, and under `latency` of the dense engine's too.
     """
 
@@ -160,7 +167,13 @@ class Gates(Record):
 
 
 class ChannelMultiple(Record):
-    """Widths are multiples of this step, by precision: between two steps a kernel costs as much as at the next one."""
+    """Widths are multiples of this step, by precision: between two steps a kernel costs as much as at the next one.
+
+    Attributes:
+        fp32: Channels.
+        fp16: Channels.
+        int8: Channels.
+    """
 
     fp32: Annotated[int, Field(ge=1)]
     fp16: Annotated[int, Field(ge=1)]
@@ -171,6 +184,8 @@ class HardwareProfile(Record):
     """A target device, the runtime on it, and what the engine must achieve there.
 
     Attributes:
+        name: Lower-case letters, digits, dots and hyphens; the second half of a package's name.
+        description: One line for `bonsai list profiles` and the model card.
         tables: Latency tables that `bonsai characterize` measured on the device, a file per precision; relative to the profile's file.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from profiles.descriptions import keys_of, summary_of
 from profiles.errors import ConfigError, describe, suggestion
 
 KeyPath = tuple[str, ...]
@@ -21,6 +24,16 @@ class Record(BaseModel):
     def identity(self) -> str:
         """Return what tells this record from another as an input: its JSON, unless it stands for more than that."""
         return self.model_dump_json()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the JSON schema with every key's description at the key, where editors look for it."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        schema["description"] = summary_of(cls)
+        for key, text in keys_of(cls).items():
+            schema["properties"][key]["description"] = text
+        return reference
 
 
 class Source:

@@ -31,7 +31,7 @@ class TimingConfig(Record):
 
     Attributes:
         runs: Timed runs of each engine; p99 is reported from 1,000 on.
-        seconds: A slow engine is run less often, so that its runs take about this long, but no fewer than `LEAST_RUNS` times.
+        seconds: A slow engine is run less often, so that its runs take about this long, but no fewer than 60 times.
         block: Runs of one engine before the next has its turn.
         calibrating: Random networks that the latency model is calibrated with, besides the dense and the narrowest.
         steady: Relative standard error of the medians above which the engines are timed again.

@@ -26,12 +26,14 @@ class TrainConfig(Record):
 
     Attributes:
         epochs: Length of the cycle, trunk and branch together.
+        batch_size: Images per optimizer step.
         lr: Highest learning rate, after the linear warm-up.
         warmup_epochs: Length of the linear warm-up.
         optimizer: ``sgd``, with Nesterov's momentum, or ``adamw``.
         momentum: SGD's momentum, or AdamW's first beta.
         beta2: AdamW's second beta.
         weight_decay: Of weights; biases and BatchNorm have none.
+        label_smoothing: Share of the target, 0-1, that is spread over all classes.
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
         seed: Of data order and augmentation.
