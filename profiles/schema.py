@@ -8,9 +8,12 @@ from profiles.source import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+PROVIDER_KINDS: dict[Provider, str] = {"cpu": "cpu", "openvino": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
+"""Kind of device that each execution provider of ONNX Runtime is for."""
 VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
@@ -71,6 +74,7 @@ class Target(Record):
     """How the network runs on the device: all that latency depends on besides the network.
 
     Attributes:
+        provider: Execution provider of ONNX Runtime; its package, which `runtime_version` is of, differs by provider.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
         precisions: What the device runs in this runtime.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
@@ -82,12 +86,23 @@ class Target(Record):
 
     device: Device
     runtime: Runtime
+    provider: Annotated[Provider, Field(validate_default=True)] = "cpu"
     runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
     precision: Precision
     power_mode: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("provider")
+    @classmethod
+    def _one_of_the_runtime(cls, provider: Provider, others: ValidationInfo) -> Provider:
+        runtime, device = others.data.get("runtime"), others.data.get("device")
+        if runtime is not None and runtime != "onnxruntime" and provider != "cpu":
+            raise ValueError(f"left out: runtime {runtime} has no execution providers, onnxruntime has")
+        if runtime == "onnxruntime" and device is not None and PROVIDER_KINDS[provider] != device.kind:
+            raise ValueError(f"for a {device.kind}: {', '.join(name for name, kind in PROVIDER_KINDS.items() if kind == device.kind)}")
+        return provider
 
     @field_validator("precision")
     @classmethod
@@ -96,6 +111,11 @@ class Target(Record):
         if precision not in precisions:
             raise ValueError(f"one of `precisions`: {', '.join(precisions)}")
         return precision
+
+    @property
+    def runs_on(self) -> str:
+        """Runtime, and its execution provider where that is not the CPU's own: ``onnxruntime/openvino``."""
+        return self.runtime if self.provider == "cpu" else f"{self.runtime}/{self.provider}"
 
     @property
     def reference(self) -> Precision:

@@ -71,7 +71,7 @@ def measure(
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     engine = engines[shipped]
-    profiled = engine.runnable and backend_of(profile.target).measures_operators
+    profiled = engine.runnable and backend_of(profile.target).profiles_kernels
     kernels = profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=out_dir) if profiled else ()
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(

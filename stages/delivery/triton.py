@@ -17,22 +17,22 @@ class Platform(NamedTuple):
 
     Attributes:
         model: Name under which it looks for the model's file.
-        kind: Device of its instances.
         ships_engine: Whether the file is the package's engine, or the portable ONNX file that it was built from.
     """
 
     name: str
     model: str
-    kind: str
     ships_engine: bool
 
 
 PLATFORMS = {
     # Triton's ONNX Runtime optimises for its own CPU when it loads a model; an engine that was optimised for this one may not run there.
-    "onnxruntime": Platform("onnxruntime_onnx", "model.onnx", "KIND_CPU", ships_engine=False),
-    "tensorrt": Platform("tensorrt_plan", "model.plan", "KIND_GPU", ships_engine=True),
+    "onnxruntime": Platform("onnxruntime_onnx", "model.onnx", ships_engine=False),
+    "tensorrt": Platform("tensorrt_plan", "model.plan", ships_engine=True),
 }
 """By runtime. Triton links TensorRT; the engines of TensorRT for RTX are of another format and need its own library."""
+ACCELERATORS = {"openvino": "cpu_execution_accelerator", "tensorrt": "gpu_execution_accelerator"}
+"""Field of Triton's configuration that names an execution provider of ONNX Runtime; that of CUDA is taken on every GPU."""
 
 
 def require_servable(runtime: str) -> None:
@@ -73,19 +73,22 @@ def write_model(package: Path, manifest: PackageManifest, folder: Path) -> None:
 
 def model_config(manifest: PackageManifest) -> str:
     """Return the text of ``config.pbtxt``, a ``ModelConfig`` message of Triton."""
-    platform, needed = PLATFORMS[manifest.engine.runtime], manifest.compatibility
+    platform, needed, target = PLATFORMS[manifest.engine.runtime], manifest.compatibility, manifest.profile.target
     most = needed.batch[1]
+    portable = "ONNX Runtime on any CPU" if target.provider == "cpu" else f"ONNX Runtime with its execution provider {target.provider}"
     lines = [
-        f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else 'ONNX Runtime on any CPU'}.",
+        f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else portable}.",
         f"name: {_quoted(manifest.name)}",
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
         f"input [ {{ name: {_quoted(INPUT)} data_type: TYPE_FP32 dims: {list(manifest.engine.image_shape)} }} ]",
         f"output [ {{ name: {_quoted(OUTPUT)} data_type: TYPE_FP32 dims: [{len(manifest.classes)}] label_filename: {_quoted(LABELS)} }} ]",
-        f"instance_group [ {{ count: 1 kind: {platform.kind} }} ]",
+        f"instance_group [ {{ count: 1 kind: KIND_{target.device.kind.upper()} }} ]",
     ]
     if most > 1:
         lines.append("dynamic_batching { }")
+    if target.provider in ACCELERATORS:
+        lines.append(f"optimization {{ execution_accelerators {{ {ACCELERATORS[target.provider]} [ {{ name: {_quoted(target.provider)} }} ] }} }}")
     if not platform.ships_engine:
         lines.append(f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{needed.threads}" }} }}')
     return "\n".join(lines) + "\n"

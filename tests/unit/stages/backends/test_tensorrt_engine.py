@@ -9,10 +9,11 @@ import pytest
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
 from profiles.schema import Target
+from stages.backends.host_gpu import is_model
 from stages.backends.machine import Gpu, parse_gpus
 from stages.backends.registry import BACKENDS, backend_of
 from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, is_model, rtx
+from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, rtx
 from stages.errors import DeviceUnavailable
 
 NO_SUCH_SM = "99.9"

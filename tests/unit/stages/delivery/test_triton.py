@@ -64,6 +64,14 @@ def test_a_tensorrt_package_is_served_from_the_very_bytes_of_its_engine(package:
     assert "tensorrt ==10.3.0" in (model / "config.pbtxt").read_text().splitlines()[0]
 
 
+def test_an_execution_provider_is_asked_of_triton_too(package: Path, tmp_path: Path) -> None:
+    profile = load_profile("local-cpu", {"target.provider": "openvino"}).model_dump(mode="json")
+    reseal(package, lambda facts: facts.update(profile=profile))
+    accelerators = parsed(lay_out_triton(package, tmp_path / "models")).optimization.execution_accelerators
+    assert [accelerator.name for accelerator in accelerators.cpu_execution_accelerator] == ["openvino"]
+    assert list(accelerators.gpu_execution_accelerator) == []
+
+
 def test_a_layout_replaces_an_older_one_and_leaves_nothing_beside_it(package: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models"
     model = lay_out_triton(package, repository)
