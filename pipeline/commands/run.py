@@ -18,7 +18,7 @@ def run(
     store: StoreOption = Path("artifacts"),
     out: OutOption = None,
     layout: Annotated[
-        Layout | None, typer.Option("--layout", help="Lay each package out for a server too, in a folder of this name beside them.", metavar="triton")
+        Layout | None, typer.Option("--layout", help="Lay each package out too, in a folder of this name beside them.", metavar="triton|ort")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     as_json: JsonOption = False,
@@ -33,15 +33,14 @@ def run(
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
-    from pipeline.publish import LAYOUTS
-    from stages.delivery.triton import require_servable
+    from pipeline.publish import LAYOUTS, lay_out
     from stages.errors import GateMissed
     from stages.store import Store
 
     show_progress()
     if layout is not None:
         for target in load(recipe, profile, overrides)[1]:
-            require_servable(target.target.runtime)
+            LAYOUTS[layout.value].require(target.target)
     if dry_run:
         show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
         return
@@ -51,7 +50,7 @@ def run(
         typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
         raise typer.Exit(130) from None
     finished = out or store / "packages"
-    models = [LAYOUTS[layout.value](finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
+    models = [lay_out(layout.value, finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
     show_packages(packages, finished, as_json=as_json)
     for model in [] if as_json else models:
         typer.echo(model)

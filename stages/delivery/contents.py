@@ -20,6 +20,8 @@ from stages.measurements import Gate, Row
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
+LABELS = "labels.txt"
+"""Of a layout: the classes, in the order of the logits."""
 
 
 SCHEMA: Literal[2] = 2
@@ -71,6 +73,11 @@ class PackageManifest(Record):
     metrics: tuple[Row, ...]
     gates: tuple[Gate, ...]
     lineage: tuple[Ancestor, ...]
+
+
+def write_labels(folder: Path, manifest: PackageManifest) -> None:
+    """Write the classes, a line each."""
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
 
 
 def seal(folder: Path, manifest: PackageManifest) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from profiles.errors import ConfigError, describe
-from stages.delivery.contents import CARD, PackageManifest
+from profiles.schema import Target
+from stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
 from stages.graph.names import INPUT, OUTPUT
 
-CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+CONFIG, VERSION = "config.pbtxt", "1"
 
 
 class Platform(NamedTuple):
@@ -35,17 +36,17 @@ ACCELERATORS = {"openvino": "cpu_execution_accelerator", "tensorrt": "gpu_execut
 """Field of Triton's configuration that names an execution provider of ONNX Runtime; that of CUDA is taken on every GPU."""
 
 
-def require_servable(runtime: str) -> None:
-    """Check that Triton runs engines of a runtime.
+def require_servable(target: Target) -> None:
+    """Check that Triton runs engines of a target's runtime.
 
     Raises:
         ConfigError: It does not.
     """
-    if runtime not in PLATFORMS:
+    if target.runtime not in PLATFORMS:
         raise ConfigError(
             describe(
                 "layout triton: Triton does not run engines of this runtime",
-                given=runtime,
+                given=target.runtime,
                 allowed=PLATFORMS,
                 fix="leave the layout out, or choose a profile of another runtime",
             )
@@ -62,12 +63,11 @@ def write_model(package: Path, manifest: PackageManifest, folder: Path) -> None:
         manifest: Its manifest.
         folder: Where the model is written; it exists and is empty.
     """
-    require_servable(manifest.engine.runtime)
     platform = PLATFORMS[manifest.engine.runtime]
     (folder / VERSION).mkdir()
     shutil.copyfile(package / (manifest.engine.file if platform.ships_engine else manifest.engine.graph), folder / VERSION / platform.model)
     shutil.copyfile(package / CARD, folder / CARD)
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+    write_labels(folder, manifest)
     (folder / CONFIG).write_text(model_config(manifest), encoding="utf-8")
 
 
