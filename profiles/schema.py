@@ -1,5 +1,7 @@
 """What a target device can do and must achieve."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -79,6 +81,8 @@ class Target(Record):
         precisions: What the device runs in this runtime.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
             the gates is shipped; where nothing can be measured, the one of this precision.
+        timing_cache: File of kernel timings that an engine of TensorRT is built with, so that the same kernels are chosen again;
+            ``timing.cache`` beside an earlier engine. Relative to the profile's file.
         power_mode: Name of the device's power mode that the rates and the budget are meant for; set it yourself, nothing here does.
         threads: Threads that the runtime may use.
         batch: Images per inference.
@@ -90,6 +94,7 @@ class Target(Record):
     runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
     precision: Precision
+    timing_cache: str | None = None
     power_mode: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1
@@ -103,6 +108,18 @@ class Target(Record):
         if runtime == "onnxruntime" and device is not None and PROVIDER_KINDS[provider] != device.kind:
             raise ValueError(f"for a {device.kind}: {', '.join(name for name, kind in PROVIDER_KINDS.items() if kind == device.kind)}")
         return provider
+
+    @field_validator("timing_cache")
+    @classmethod
+    def _of_tensorrt(cls, file: str | None, others: ValidationInfo) -> str | None:
+        if file is not None and others.data.get("runtime") != "tensorrt":
+            raise ValueError("left out: only runtime tensorrt times kernels while it builds")
+        return file
+
+    def identity(self) -> str:
+        """Return the JSON, with the content of the timing cache in place of its path."""
+        timings = sha256(Path(self.timing_cache).read_bytes()).hexdigest() if self.timing_cache else ""
+        return self.model_dump_json(exclude={"timing_cache"}) + timings
 
     @field_validator("precision")
     @classmethod

@@ -41,6 +41,7 @@ class OnnxRuntimeBackend:
     ahead_of_time = True
     measures_operators = True
     profiles_kernels = True
+    dissects = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""

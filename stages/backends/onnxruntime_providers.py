@@ -49,6 +49,7 @@ class ProviderBackend:
     engine_file = "model.onnx"
     ahead_of_time = False
     profiles_kernels = False  # the profiler sees what was compiled as one kernel
+    dissects = False
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class OpenVinoBackend:
     ahead_of_time = False
     measures_operators = True
     profiles_kernels = True
+    dissects = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""

@@ -4,6 +4,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from profiles.errors import describe
@@ -46,6 +47,7 @@ class Backend(Protocol):
         ahead_of_time: Whether it builds for a device that is not in this machine.
         measures_operators: Whether single operators can be timed on it.
         profiles_kernels: Whether its profile of a whole engine tells the kernels apart.
+        dissects: Whether it tells copies from computation on the device, and describes an engine's layers.
         float_beside_int8: Number format that it runs the layers of an INT8 graph in that stay in float.
     """
 
@@ -56,6 +58,7 @@ class Backend(Protocol):
     ahead_of_time: bool
     measures_operators: bool
     profiles_kernels: bool
+    dissects: bool
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the device and library that engines for `target` will be timed with here."""
@@ -75,6 +78,14 @@ class Backend(Protocol):
 
     def open_engine(self, engine: Path, target: Target) -> Run:
         """Load an engine for inference."""
+        ...
+
+
+class DissectingBackend(Backend, Protocol):
+    """A backend that `dissects`."""
+
+    def dissect(self, engine: Path, target: Target, images: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return milliseconds of copying in, computing and copying out of one batch, (runs, 3) float32, and the engine's layers as JSON."""
         ...
 
 

@@ -6,6 +6,7 @@ process of its own (`tensorrt_build.py`), and only running an engine brings the 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,13 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from profiles.errors import ConfigError, describe
 from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.host_gpu import describe_gpu, require_gpu
-from stages.backends.running import Run
-from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_run import open_plan
+from stages.backends.running import Run, in_batches
+from stages.backends.tensorrt_build import TIMING_CACHE, Request
+from stages.backends.tensorrt_run import PlanRunner, load_plan
 from stages.errors import BuildError, DeviceUnavailable
 from stages.graph.names import INPUT
 
@@ -48,6 +51,7 @@ class TensorRTBackend:
     engine_file = "engine.plan"
     measures_operators = False
     profiles_kernels = False
+    dissects = True
 
     def __init__(self, *, library: str, package: str, ahead_of_time: bool) -> None:
         self.library = library
@@ -64,6 +68,9 @@ class TensorRTBackend:
         device, precision = target.device, target.precision
         if device.kind != "gpu":
             raise ConfigError(describe(problem, given=device.kind, allowed="gpu", fix="change target.device, or target.runtime to onnxruntime for a cpu"))
+        if target.timing_cache is not None and not Path(target.timing_cache).is_file():
+            fix = f"check the path, or leave the key out: every build writes {TIMING_CACHE} beside its engine"
+            raise ConfigError(describe("target.timing_cache: no such file", given=target.timing_cache, allowed="a file of an earlier build", fix=fix))
         if self.ahead_of_time and device.sm == TURING and "fp32" in (precision, *target.precisions):
             raise ConfigError(
                 describe(
@@ -97,6 +104,8 @@ class TensorRTBackend:
         environment = dict(os.environ)
         if not self.ahead_of_time:  # an environment that names its GPUs itself keeps its word
             environment.setdefault("CUDA_VISIBLE_DEVICES", require_gpu(target, "built").uuid)
+        if target.timing_cache is not None:
+            shutil.copyfile(target.timing_cache, engine.with_name(TIMING_CACHE))
         part = engine.with_name(f"{engine.name}.part")
         request = Request(
             library=self.library,
@@ -105,6 +114,7 @@ class TensorRTBackend:
             input=INPUT,
             image_shape=image_shape,
             batch=target.batch,
+            timing_cache=None if self.ahead_of_time else str(engine.with_name(TIMING_CACHE).resolve()),
             capability=f"SM{target.device.sm}".replace(".", "") if self.ahead_of_time else None,
         )
         try:
@@ -120,7 +130,28 @@ class TensorRTBackend:
         Raises:
             DeviceUnavailable: There is no such GPU, or the library does not load the engine.
         """
-        return open_plan(engine, library=self.library, sm=require_gpu(target, "run").sm, batch=target.batch)
+        runner = self._load(engine, target)
+        return runner if runner.dynamic else in_batches(runner, target.batch)
+
+    def dissect(self, engine: Path, target: Target, images: np.ndarray) -> tuple[np.ndarray, str]:
+        """Time the parts of an inference on the device, and have the library describe the engine's layers.
+
+        Args:
+            engine: Built for a GPU that is in this machine.
+            target: What it was built for.
+            images: One batch, (batch, c, h, w) float32.
+
+        Returns:
+            Milliseconds of copying in, computing and copying out, (runs, 3) float32, and the layers as JSON.
+
+        Raises:
+            DeviceUnavailable: There is no such GPU, or the library does not load the engine.
+        """
+        runner = self._load(engine, target)
+        return runner.time_parts(images), runner.describe_layers()
+
+    def _load(self, engine: Path, target: Target) -> PlanRunner:
+        return load_plan(engine, library=self.library, sm=require_gpu(target, "run").sm, batch=target.batch)
 
     def _answer(self, request: Request, environment: dict[str, str]) -> dict[str, int]:
         """Return the coverage that the building process reports, or raise what it reports instead."""
