@@ -5,6 +5,7 @@
 `step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/tasks.py`).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stages.package import Package
 from stages.prepare import prepare
 from stages.store import Step, Store, require_writable_folder
 from stages.training.state import require_device
+from stages.training.tracking import VARIABLE, scope, track, tracking
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19
@@ -36,6 +38,7 @@ def compress(
     store: Path = DEFAULT_STORE,
     out: Path | None = None,
     step: Step | None = None,
+    tracker: str | None = None,
 ) -> tuple[Package, ...]:
     """Compress a recipe's network for one or more targets, sharing one trunk.
 
@@ -47,6 +50,7 @@ def compress(
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; a plain call by default.
+        tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
 
     Returns:
         A package per profile. Whether the gates are met stands in its `gates`.
@@ -61,10 +65,22 @@ def compress(
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
     run = step or Store(store).run
-    packages = grow(loaded, profiles, run)
-    for finished in packages:
-        publish(finished, out or store / "packages")
+    with tracking(tracker or os.environ.get(VARIABLE) or None, run=loaded.name):
+        packages = grow(loaded, profiles, run)
+        for finished in packages:
+            publish(finished, out or store / "packages")
+            _track_results(finished)
     return packages
+
+
+def _track_results(finished: Package) -> None:
+    """Track the rows of a package; they are of no step."""
+    for row in finished.rows:
+        results = {"top1": row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
+        if row.latency is not None:
+            results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
+        with scope(f"{finished.name}/{'shipped' if row.shipped else f'{row.network}-{row.precision}'}"):
+            track(results, step=0)
 
 
 def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[str, Any] | None) -> tuple[Recipe, list[HardwareProfile]]:

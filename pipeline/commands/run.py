@@ -20,6 +20,9 @@ def run(
     layout: Annotated[
         Layout | None, typer.Option("--layout", help="Lay each package out too, in a folder of this name beside them.", metavar="triton|ort")
     ] = None,
+    tracker: Annotated[
+        str | None, typer.Option("--tracker", help="Send figures there too; default: what BONSAI_TRACKER says.", metavar="tensorboard:DIR|mlflow:URI")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +48,7 @@ def run(
         show_plan(plan_run(*load(recipe, profile, overrides), Store(store)), as_json=as_json)
         return
     try:
-        packages = compress(recipe, profile, overrides, store=store, out=out)
+        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from the last finished epoch", err=True)
         raise typer.Exit(130) from None
