@@ -12,17 +12,17 @@ class TensorBoardTracker:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra
 
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]  # torch's
+        self._writer = SummaryWriter(str(folder))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take named figures of an optimizer step."""
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]  # torch's
-        self._writer.flush()  # type: ignore[no-untyped-call]  # torch's; a run may be killed
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # a run may be killed
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()  # type: ignore[no-untyped-call]  # torch's
+        self._writer.close()
 
 
 def open_tensorboard(where: str, run: str) -> TensorBoardTracker:
