@@ -23,6 +23,7 @@ from stages.quantize import quantize
 from stages.recover import recover
 from stages.selection.loop import Fit
 from stages.store import Step
+from stages.training.tracking import scope
 
 ATTEMPTS = 2
 """Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""
@@ -92,15 +93,21 @@ def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoin
     """
     target, segment = watch.target, watch.segment
     assert segment is not None
-    fit = target.fit(segment)
-    grown = [_grow(recipe, dataset, watch, dense, fit, step)]
+    fit, grown = target.fit(segment), list[Branch]()
+
+    def grow(fit: Fit) -> None:
+        tries = f"/attempt-{len(grown) + 1}" if grown else ""
+        with scope(f"{target.profile.name}/{target.profile.target.precision}{tries}"):
+            grown.append(_grow(recipe, dataset, watch, dense, fit, step))
+
+    grow(fit)
     least = (1 - WASTE) * (1 - recipe.prune.margin)
     while target.info.present and len(grown) < ATTEMPTS and not least <= grown[-1].used <= 1:
         latest = grown[-1]
         fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
-        grown.append(_grow(recipe, dataset, watch, dense, fit, step))
+        grow(fit)
     kept = min(grown, key=lambda branch: (not branch.passed, branch.used > 1, -branch.used))
     return kept, tuple(branch.attempt for branch in grown)
 

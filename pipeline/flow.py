@@ -6,6 +6,7 @@
 profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/comparing.py`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from stages.package import Package
 from stages.prepare import prepare
 from stages.store import Step, Store, require_writable_folder
 from stages.training.state import require_device
+from stages.training.tracking import VARIABLE, scope, track, tracking
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19
@@ -40,6 +42,7 @@ def compress(
     store: Path = DEFAULT_STORE,
     out: Path | None = None,
     step: Step | None = None,
+    tracker: str | None = None,
 ) -> tuple[Package, ...]:
     """Compress a recipe's network for one or more targets, sharing one trunk.
 
@@ -51,6 +54,7 @@ def compress(
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; a plain call by default.
+        tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
 
     Returns:
         A package per profile. Whether the gates are met stands in its `gates`.
@@ -60,12 +64,12 @@ def compress(
     """
     run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
-    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker)
     return tuple(package for package in grown.values() if isinstance(package, Package))
 
 
 def deliver(
-    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, store: Path, out: Path | None
+    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, store: Path, out: Path | None, tracker: str | None = None
 ) -> dict[str, Package | BonsaiError]:
     """Grow every profile and publish its package, from the first check to the last file.
 
@@ -76,6 +80,7 @@ def deliver(
         conduct: Runs what is of one profile alone, and decides what its failure means.
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
+        tracker: Where figures are sent too, as for `compress`.
 
     Returns:
         By profile, in the order given: its package, or the error that `conduct` let pass.
@@ -84,11 +89,12 @@ def deliver(
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
-    with Store(store).in_use():
+    with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
         grown = grow(recipe, fit, step, conduct)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
+                _track_results(package)
     return {name: error if isinstance(error, BonsaiError) else grown[name] for name, error in checked.items()}
 
 
@@ -101,6 +107,16 @@ def check_profile(profile: HardwareProfile) -> None:
     """
     for variant in profile.variants():
         check_target(variant.target)
+
+
+def _track_results(finished: Package) -> None:
+    """Track the rows of a package; they are of no step."""
+    for row in finished.rows:
+        results = {"top1": row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
+        if row.latency is not None:
+            results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
+        with scope(f"{finished.name}/{'shipped' if row.shipped else f'{row.network}-{row.precision}'}"):
+            track(results, step=0)
 
 
 def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[str, Any] | None) -> tuple[Recipe, list[HardwareProfile]]:

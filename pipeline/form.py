@@ -54,7 +54,7 @@ BudgetChoice = Annotated[
         }
     ),
 ]
-LayoutChoice = Literal["none", "triton"]
+LayoutChoice = Literal["none", "triton", "ort"]
 Overrides = dict[str, Any]
 
 

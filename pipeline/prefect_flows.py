@@ -15,12 +15,11 @@ from pipeline.console import package_facts
 from pipeline.deployments import COMPRESS
 from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, RecipeChoice, with_budget
 from pipeline.local_server import STORE_VARIABLE, run_lock
-from pipeline.publish import LAYOUTS
+from pipeline.publish import LAYOUTS, lay_out
 from pipeline.run_log import show_log
 from pipeline.run_page import show_package, show_progress
 from pipeline.tasks import as_tasks
 from profiles.errors import BonsaiError
-from stages.delivery.triton import require_servable
 from stages.locks import hold
 from stages.package import Package
 from stages.store import Store
@@ -49,7 +48,7 @@ def compress(
         profile: The target, or several that share one training. A file lies on the machine that runs.
         budget: Latency that the engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
         overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
-        layout: Lay each package out for a server too, in a folder of this name beside the packages.
+        layout: Lay each package out too, for Triton or for a minimal build of ONNX Runtime, in a folder of this name beside the packages.
 
     Returns:
         A dict per package: name, folder, gates, rows. A Failed state where a gate is missed or an error of Bonsai ends the run.
@@ -59,10 +58,10 @@ def compress(
             chosen = with_budget(overrides, budget)
             if layout != "none":
                 for target in plain.load(recipe, profile, chosen)[1]:
-                    require_servable(target.target.runtime)
+                    LAYOUTS[layout].require(target.target)
             packages = plain.compress(recipe, profile, chosen, store=store.root, step=as_tasks(store))
             folder = store.root / "packages"
-            laid_out = [LAYOUTS[layout](folder / package.name, folder / layout) for package in packages] if layout != "none" else []
+            laid_out = [lay_out(layout, folder / package.name, folder / layout) for package in packages] if layout != "none" else []
         except BonsaiError as error:
             logger.error("%s", error)  # the state's message is shown on one line
             return Failed(message=str(error))

@@ -1,13 +1,14 @@
-"""Putting a finished package under its name, and laying it out for a server."""
+"""Putting a finished package under its name, and laying it out for what runs it elsewhere."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from stages.delivery.contents import FOLDER, read_intact
-from stages.delivery.triton import require_servable, write_model
+from profiles.schema import Target
+from stages.delivery import minimal_build, triton
+from stages.delivery.contents import FOLDER, PackageManifest, read_intact
 from stages.locks import hold
 
 if TYPE_CHECKING:
@@ -19,20 +20,34 @@ def publish(finished: "Package", packages: Path) -> Path:
     return replace_folder(packages / finished.name, lambda fresh: shutil.copytree(finished.folder / FOLDER, fresh, dirs_exist_ok=True))
 
 
-def lay_out_triton(package: Path, repository: Path) -> Path:
-    """Write a package as ``repository/<name>``, a model of a Triton model repository, replacing an older one, and return the folder.
+class Layout(NamedTuple):
+    """A form of a package for what runs it elsewhere.
+
+    Attributes:
+        require: Raises a ConfigError for a target whose engines have no such form.
+        write: Writes an intact package's files, given its folder, its manifest and an empty folder.
+    """
+
+    require: Callable[[Target], None]
+    write: Callable[[Path, PackageManifest, Path], None]
+
+
+LAYOUTS = {
+    "triton": Layout(triton.require_servable, triton.write_model),
+    "ort": Layout(minimal_build.require_portable_kernels, minimal_build.write_minimal),
+}
+
+
+def lay_out(layout: str, package: Path, folder: Path) -> Path:
+    """Write a package as ``folder/<name>`` in a layout, replacing an older one, and return that folder.
 
     Raises:
         VerificationError: The package is not as it was made.
-        ConfigError: Triton does not run engines of its runtime.
+        ConfigError: Engines of its target have no such layout.
     """
-    manifest = read_intact(package)
-    require_servable(manifest.engine.runtime)
-    return replace_folder(repository / manifest.name, lambda fresh: write_model(package, manifest, fresh))
-
-
-LAYOUTS = {"triton": lay_out_triton}
-"""By name, what lays out the package of the first folder below the second one."""
+    manifest, form = read_intact(package), LAYOUTS[layout]
+    form.require(manifest.profile.target)
+    return replace_folder(folder / manifest.name, lambda fresh: form.write(package, manifest, fresh))
 
 
 def replace_folder(final: Path, write: Callable[[Path], object]) -> Path:

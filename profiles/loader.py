@@ -63,6 +63,9 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     source = read_yaml(file)
     if isinstance(source.data.get("tables"), list):
         source.data["tables"] = [str(file.parent / str(table)) for table in source.data["tables"]]
+    target = source.data.get("target")
+    if isinstance(target, dict) and target.get("timing_cache") is not None:
+        target["timing_cache"] = str(file.parent / str(target["timing_cache"]))
     parent = source.data.pop("extends", None)
     if parent is None:
         return source

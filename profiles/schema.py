@@ -1,5 +1,7 @@
 """What a target device can do and must achieve."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -8,9 +10,12 @@ from profiles.source import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+PROVIDER_KINDS: dict[Provider, str] = {"cpu": "cpu", "openvino": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
+"""Kind of device that each execution provider of ONNX Runtime is for."""
 VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
@@ -76,10 +81,13 @@ class Target(Record):
 
     Attributes:
         runtime: What runs the engine; `bonsai list backends` describes them.
+        provider: Execution provider of ONNX Runtime; its package, which `runtime_version` is of, differs by provider.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
         precisions: What the device runs in this runtime.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
             the gates is shipped; where nothing can be measured, the one of this precision.
+        timing_cache: File of kernel timings that an engine of TensorRT is built with, so that the same kernels are chosen again;
+            ``timing.cache`` beside an earlier engine. Relative to the profile's file.
         power_mode: Name of the device's power mode that the rates and the budget are meant for; set it yourself, nothing here does.
         threads: Threads that the runtime may use.
         batch: Images per inference.
@@ -87,12 +95,36 @@ class Target(Record):
 
     device: Device
     runtime: Runtime
+    provider: Annotated[Provider, Field(validate_default=True)] = "cpu"
     runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
     precision: Precision
+    timing_cache: str | None = None
     power_mode: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("provider")
+    @classmethod
+    def _one_of_the_runtime(cls, provider: Provider, others: ValidationInfo) -> Provider:
+        runtime, device = others.data.get("runtime"), others.data.get("device")
+        if runtime is not None and runtime != "onnxruntime" and provider != "cpu":
+            raise ValueError(f"left out: runtime {runtime} has no execution providers, onnxruntime has")
+        if runtime == "onnxruntime" and device is not None and PROVIDER_KINDS[provider] != device.kind:
+            raise ValueError(f"for a {device.kind}: {', '.join(name for name, kind in PROVIDER_KINDS.items() if kind == device.kind)}")
+        return provider
+
+    @field_validator("timing_cache")
+    @classmethod
+    def _of_tensorrt(cls, file: str | None, others: ValidationInfo) -> str | None:
+        if file is not None and others.data.get("runtime") != "tensorrt":
+            raise ValueError("left out: only runtime tensorrt times kernels while it builds")
+        return file
+
+    def identity(self) -> str:
+        """Return the JSON, with the content of the timing cache in place of its path."""
+        timings = sha256(Path(self.timing_cache).read_bytes()).hexdigest() if self.timing_cache else ""
+        return self.model_dump_json(exclude={"timing_cache"}) + timings
 
     @field_validator("precision")
     @classmethod
@@ -101,6 +133,11 @@ class Target(Record):
         if precision not in precisions:
             raise ValueError(f"one of `precisions`: {', '.join(precisions)}")
         return precision
+
+    @property
+    def runs_on(self) -> str:
+        """Runtime, and its execution provider where that is not the CPU's own: ``onnxruntime/openvino``."""
+        return self.runtime if self.provider == "cpu" else f"{self.runtime}/{self.provider}"
 
     @property
     def reference(self) -> Precision:

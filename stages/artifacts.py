@@ -183,6 +183,7 @@ class Engine(Artifact):
         precision: What the profile calls it; an INT8 engine's other layers are in the graph's float type.
         coverage: What the runtime made of the graph, such as INT8 and float convolutions.
         runnable: Whether the engine can be run on this machine.
+        timing_cache: sha256 of the file of kernel timings that the build left beside the engine; empty where it left none.
         not_simplified: As of the graph that it was built from.
     """
 
@@ -196,6 +197,7 @@ class Engine(Artifact):
     macs: int
     coverage: dict[str, int]
     runnable: bool
+    timing_cache: str = ""
     not_simplified: str = ""
 
 

@@ -107,7 +107,7 @@ def characterize(
 
 def conditions(target: Target) -> dict[str, object]:
     """Return what a table must have been measured under to be the target's."""
-    return {"runtime": target.runtime, "precision": target.precision, "batch": target.batch, "threads": target.threads}
+    return {"runtime": target.runs_on, "precision": target.precision, "batch": target.batch, "threads": target.threads}
 
 
 def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info: DeviceInfo, folder: Path) -> tuple[list[Entry], float | None]:

@@ -4,14 +4,15 @@ import shutil
 from pathlib import Path
 
 from profiles.schema import Target
-from stages.artifacts import DeviceInfo, Engine, OnnxGraph
+from stages.artifacts import DeviceInfo, Engine, OnnxGraph, sha256_file
 from stages.backends.registry import backend_of, graph_form
+from stages.backends.tensorrt_build import TIMING_CACHE
 from stages.errors import BuildError
 from stages.graph.exporting import MODEL
 from stages.store import stage
 
 
-@stage(version=2)
+@stage(version=3)
 def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -> Engine:  # the stage's name in DESIGN.md
     """Build the engine.
 
@@ -44,5 +45,6 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         macs=graph.macs,
         coverage=coverage,
         runnable=info.present,
+        timing_cache=sha256_file(out_dir / TIMING_CACHE) if (out_dir / TIMING_CACHE).exists() else "",
         not_simplified=graph.not_simplified,
     )

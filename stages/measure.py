@@ -2,30 +2,33 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
-from profiles.schema import HardwareProfile, Precision
+from profiles.schema import HardwareProfile, Precision, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
 from stages.backends.kernel_profile import profile_kernels
 from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import backend_of
+from stages.backends.registry import DissectingBackend, backend_of
 from stages.backends.running import Run
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
 from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
-from stages.measurements import Accuracy, Gate, KernelShare, Measurement, Row
+from stages.measurements import Accuracy, DeviceTimes, Gate, KernelShare, Measurement, Row
 from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
 
 DENSE = "dense"
+PARTS, LAYERS = "parts.safetensors", "layers.json"
 
 
-@stage(version=4, timed=True)
+@stage(version=5, timed=True)
 def measure(
     out_dir: Path,
     dense: Engine,
@@ -71,6 +74,8 @@ def measure(
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
     gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
+    engine = engines[shipped]
+    device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
         folder=out_dir,
@@ -78,8 +83,9 @@ def measure(
         gates=gates[shipped],
         shipped=shipped,
         reason=reason,
-        kernels=_kernels(engines[shipped], profile, out_dir),
+        kernels=_kernels(engine, profile, out_dir),
         dense_kernels=_kernels(dense, profile, out_dir),
+        device=device,
         test_images=len(labels),
         contention=busy,
     )
@@ -145,6 +151,16 @@ def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: 
     return tuple(gates)
 
 
+def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path) -> DeviceTimes:
+    """Write the layers of an engine, and the times of its parts, whose medians are returned."""
+    backend = cast(DissectingBackend, backend_of(target))
+    parts, layers = backend.dissect(engine.folder / engine.file, target, images[torch.arange(target.batch) % len(images)].numpy())
+    save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
+    (folder / LAYERS).write_text(layers, encoding="utf-8")
+    copy_in, compute, copy_out = np.median(parts, axis=0)
+    return DeviceTimes(copy_in_ms=copy_in, compute_ms=compute, copy_out_ms=copy_out, n=len(parts))
+
+
 def _open(engine: Engine, profile: HardwareProfile) -> Run:
     if engine.runnable:
         return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
@@ -153,7 +169,7 @@ def _open(engine: Engine, profile: HardwareProfile) -> Run:
 
 def _kernels(engine: Engine, profile: HardwareProfile, scratch: Path) -> tuple[KernelShare, ...]:
     """Return what an engine's kernels take, or nothing where they cannot be profiled."""
-    if not engine.runnable or not backend_of(profile.target).measures_operators:
+    if not engine.runnable or not backend_of(profile.target).profiles_kernels:
         return ()
     return profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=scratch)
 

@@ -109,10 +109,33 @@ class KernelShare(Record):
     share: float
 
 
+class DeviceTimes(Record):
+    """Medians of the parts of an inference by the device's own clock, in milliseconds.
+
+    Attributes:
+        copy_in_ms: Images from main memory to the device.
+        compute_ms: From the end of that copy to the beginning of the next, so with what starting the engine takes.
+        copy_out_ms: Logits to main memory.
+        flags: How it was run: what other tools set otherwise.
+    """
+
+    copy_in_ms: float
+    compute_ms: float
+    copy_out_ms: float
+    n: int
+    flags: str = "CUDA events on one stream; no CUDA graph, no spin-wait, pageable host memory, nothing overlapped"
+
+    @property
+    def sentence(self) -> str:
+        """The parts, in a few words."""
+        return f"copy in {self.copy_in_ms:.3f}, compute {self.compute_ms:.3f}, copy out {self.copy_out_ms:.3f} ms (medians of {self.n}; {self.flags})"
+
+
 class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
-    Files: ``samples.safetensors`` where engines were timed.
+    Files: ``samples.safetensors`` where engines were timed; ``parts.safetensors``, milliseconds of `device` run by run, and ``layers.json``, what the
+    runtime tells of the shipped engine's layers, where the runtime tells them.
 
     Attributes:
         gates: Of the engine that is shipped; the first is the latency's.
@@ -120,6 +143,7 @@ class Measurement(Artifact):
         reason: Why that one.
         kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
         dense_kernels: The same of the dense engine.
+        device: Parts of the shipped engine's inference, where the runtime tells them apart.
     """
 
     rows: tuple[Row, ...]
@@ -128,6 +152,7 @@ class Measurement(Artifact):
     reason: str
     kernels: tuple[KernelShare, ...]
     dense_kernels: tuple[KernelShare, ...]
+    device: DeviceTimes | None = None
     test_images: int
     contention: float | None
 

@@ -109,6 +109,8 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
     latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
+    if measurement.device is not None:
+        latency += f" On the device: {measurement.device.sentence}."
     return precision, accuracy, latency
 
 

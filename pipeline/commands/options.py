@@ -26,6 +26,7 @@ class Layout(StrEnum):
     """How `bonsai run --layout` and `bonsai layout` can lay out a package."""
 
     triton = "triton"
+    ort = "ort"
 
 
 def read_settings(settings: list[str] | None) -> dict[str, str]:

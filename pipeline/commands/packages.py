@@ -25,18 +25,19 @@ def verify(
 
 
 def lay_out(
-    layout: Annotated[Layout, typer.Argument(help="For which server.")],
+    layout: Annotated[Layout, typer.Argument(help="For what: a Triton server, or a minimal build of ONNX Runtime.")],
     packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE")],
-    out: Annotated[Path, typer.Option("--out", help="The model repository.", metavar="DIR")] = Path("models"),
+    out: Annotated[Path, typer.Option("--out", help="Where the models are laid out.", metavar="DIR")] = Path("models"),
 ) -> None:
-    """Lay packages out for a server.
+    """Lay packages out for what runs them elsewhere.
 
-    They become models of a Triton model repository, without running anything again.
+    triton: models of a Triton model repository. ort: files in ORT format and the operators that a minimal build of ONNX Runtime needs. Nothing is
+    run again.
 
     Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu
              tritonserver --model-repository models
     """
-    from pipeline.publish import LAYOUTS
+    from pipeline.publish import lay_out as lay_out_package
 
     for package in packages:
-        typer.echo(LAYOUTS[layout.value](package, out))
+        typer.echo(lay_out_package(layout.value, package, out))

@@ -30,7 +30,10 @@ def run(
     store: StoreOption = Path("artifacts"),
     out: OutOption = None,
     layout: Annotated[
-        Layout | None, typer.Option("--layout", help="Lay each package out for a server too, in a folder of this name beside them.", metavar="triton")
+        Layout | None, typer.Option("--layout", help="Lay each package out too, in a folder of this name beside them.", metavar="triton|ort")
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option("--tracker", help="Send figures there too; default: what BONSAI_TRACKER says.", metavar="tensorboard:DIR|mlflow:URI")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     ci: CiOption = False,
@@ -50,8 +53,7 @@ def run(
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
-    from pipeline.publish import LAYOUTS
-    from stages.delivery.triton import require_servable
+    from pipeline.publish import LAYOUTS, lay_out
     from stages.errors import GateMissed
     from stages.store import Store
 
@@ -62,13 +64,14 @@ def run(
         if tables:
             overrides["profile.tables"] = [str(table) for table in tables]
         loaded, targets = load(recipe, profile, overrides)
-        for target in targets if layout is not None else ():
-            require_servable(target.target.runtime)
+        if layout is not None:
+            for target in targets:
+                LAYOUTS[layout.value].require(target.target)
         if dry_run:
             show_plan(plan_run(loaded, targets, Store(store)), as_json=as_json)
             return
-        packages = compress(recipe, profile, overrides, store=store, out=out)
-        models = [LAYOUTS[layout.value](finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
+        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker)
+        models = [lay_out(layout.value, finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
         show_packages(packages, finished, as_json=as_json)
         for model in [] if as_json else models:
             typer.echo(model)

@@ -23,7 +23,7 @@ def describe_cpu(target: Target, runtime_version: str) -> DeviceInfo:
         isa=isa if target.device.is_host else target.device.isa,
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
-        runtime=target.runtime,
+        runtime=target.runs_on,
         runtime_version=runtime_version,
         present=target.device.is_host,
     )
@@ -38,7 +38,7 @@ def require_cpu(target: Target) -> None:
     if target.device.kind != "cpu" or target.precision == "fp16":
         raise ConfigError(
             describe(
-                f"runtime {target.runtime!r} cannot serve this target",
+                f"runtime {target.runs_on!r} cannot serve this target",
                 given=f"{target.device.kind}, {target.precision}",
                 allowed="cpu with fp32 or int8 (Bonsai makes no fp16 engines for a cpu)",
                 fix="change target.precision, or target.runtime to tensorrt or tensorrt-rtx for a gpu",

@@ -57,7 +57,7 @@ class ProfilingBackend(Backend, Protocol):
 def open_profiled(model: bytes | Path, target: Target, scratch: Path) -> Profiled:
     """Load an ONNX file's bytes, or an engine, under the profiler of the target's runtime, which must have one."""
     backend = backend_of(target)
-    assert backend.measures_operators, f"{target.runtime} has no profiler of kernels"
+    assert backend.measures_operators, f"{target.runs_on} has no profiler of kernels"
     return cast(ProfilingBackend, backend).open_profiled(model, target, scratch)
 
 
@@ -68,7 +68,7 @@ def profile_kernels(engine: Path, target: Target, image_shape: tuple[int, int, i
 
     Args:
         engine: A file that the backend built for a target that is in this machine.
-        target: Runtime, threads and batch; a runtime that `measures_operators`.
+        target: Runtime, threads and batch; a runtime that `profiles_kernels`.
         image_shape: (channels, height, width).
         scratch: A folder for the profiler's files, which are deleted again.
 

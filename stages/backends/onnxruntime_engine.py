@@ -40,6 +40,8 @@ class OnnxRuntimeBackend:
     engine_file = "engine.onnx"
     ahead_of_time = True
     measures_operators = True
+    profiles_kernels = True
+    dissects = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""
@@ -81,7 +83,7 @@ class OnnxRuntimeBackend:
         Raises:
             BuildError: ONNX Runtime cannot load it, as on a CPU other than the one it was optimised for.
         """
-        return _runner(open_session(engine, engine_options(target.threads)))
+        return runner(open_session(engine, engine_options(target.threads)))
 
     def open_profiled(self, model: bytes | Path, target: Target, scratch: Path) -> SessionProfile:
         """Load an ONNX file's bytes as `build` would optimise it, or the engine at a path as it is.
@@ -124,7 +126,7 @@ def open_graph(graph: Path, threads: int = 1) -> Run:
     """Run any ONNX file on this machine's CPU, for its accuracy alone."""
     halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in onnx.load(graph).graph.initializer)
     disabled = [BIAS_QUANTIZATION] if halves else None
-    return _runner(ort.InferenceSession(str(graph), engine_options(threads), providers=PROVIDERS, disabled_optimizers=disabled))
+    return runner(ort.InferenceSession(str(graph), engine_options(threads), providers=PROVIDERS, disabled_optimizers=disabled))
 
 
 def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
@@ -139,7 +141,9 @@ def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
         raise BuildError(f"ONNX Runtime cannot run {graph.name}: {error}") from error
 
 
-def _runner(session: ort.InferenceSession) -> Run:
+def runner(session: ort.InferenceSession) -> Run:
+    """Return what runs a session on any number of images."""
+
     def run(images: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(None, {INPUT: images})[0])
 

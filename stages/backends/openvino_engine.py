@@ -51,6 +51,8 @@ class OpenVinoBackend:
     engine_file = "engine.blob"
     ahead_of_time = False
     measures_operators = True
+    profiles_kernels = True
+    dissects = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""

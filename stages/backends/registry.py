@@ -4,6 +4,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from profiles.errors import describe
@@ -15,6 +16,9 @@ from stages.registry import resolve
 
 BACKENDS = {
     "onnxruntime": "stages.backends.onnxruntime_engine:backend",
+    "onnxruntime/openvino": "stages.backends.onnxruntime_providers:openvino",
+    "onnxruntime/cuda": "stages.backends.onnxruntime_providers:cuda",
+    "onnxruntime/tensorrt": "stages.backends.onnxruntime_providers:tensorrt",
     "openvino": "stages.backends.openvino_engine:backend",
     "tensorrt": "stages.backends.tensorrt_engine:full",
     "tensorrt-rtx": "stages.backends.tensorrt_engine:rtx",
@@ -42,6 +46,8 @@ class Backend(Protocol):
         engine_file: Name of the engine in its folder.
         ahead_of_time: Whether it builds for a device that is not in this machine.
         measures_operators: Whether single operators can be timed on it.
+        profiles_kernels: Whether its profile of a whole engine tells the kernels apart.
+        dissects: Whether it tells copies from computation on the device, and describes an engine's layers.
         float_beside_int8: Number format that it runs the layers of an INT8 graph in that stay in float.
     """
 
@@ -51,6 +57,8 @@ class Backend(Protocol):
     engine_file: str
     ahead_of_time: bool
     measures_operators: bool
+    profiles_kernels: bool
+    dissects: bool
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the device and library that engines for `target` will be timed with here."""
@@ -73,9 +81,17 @@ class Backend(Protocol):
         ...
 
 
+class DissectingBackend(Backend, Protocol):
+    """A backend that `dissects`."""
+
+    def dissect(self, engine: Path, target: Target, images: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return milliseconds of copying in, computing and copying out of one batch, (runs, 3) float32, and the engine's layers as JSON."""
+        ...
+
+
 def backend_of(target: Target) -> Backend:
-    """Return the backend of a target's runtime."""
-    backend: Backend = resolve(target.runtime, BACKENDS, "backend")
+    """Return the backend of a target's runtime and execution provider."""
+    backend: Backend = resolve(target.runs_on, BACKENDS, "backend")
     return backend
 
 
@@ -92,7 +108,7 @@ def check_target(target: Target) -> DeviceInfo:
 
     Raises:
         ConfigError: The runtime cannot do what the target asks.
-        DeviceUnavailable: The runtime is not installed, has a version that the profile does not allow, or needs the device here.
+        DeviceUnavailable: The runtime or its execution provider is not installed, has a version that the profile does not allow, or needs the device here.
     """
     backend = backend_of(target)
     backend.refuse_unsupported(target)
@@ -101,7 +117,7 @@ def check_target(target: Target) -> DeviceInfo:
     except metadata.PackageNotFoundError:
         raise DeviceUnavailable(
             describe(
-                f"runtime {target.runtime!r} is not installed",
+                f"runtime {target.runs_on!r} is not installed",
                 given=f"no package {backend.package!r}",
                 allowed=target.runtime_version,
                 fix=f"pip install '{backend.package}{target.runtime_version}'",
@@ -110,7 +126,7 @@ def check_target(target: Target) -> DeviceInfo:
     if version not in SpecifierSet(target.runtime_version, prereleases=True):
         raise DeviceUnavailable(
             describe(
-                f"runtime {target.runtime!r} has a version that the profile does not allow",
+                f"runtime {target.runs_on!r} has a version that the profile does not allow",
                 given=version,
                 allowed=target.runtime_version,
                 fix=f"pip install '{backend.package}{target.runtime_version}', or change target.runtime_version",
@@ -120,7 +136,7 @@ def check_target(target: Target) -> DeviceInfo:
     if not info.present and not backend.ahead_of_time:
         raise DeviceUnavailable(
             describe(
-                f"runtime {target.runtime!r} builds engines on their device alone",
+                f"runtime {target.runs_on!r} builds engines on their device alone",
                 given=f"{target.device.name} is not in this machine",
                 allowed=f"a machine with a {target.device.name}",
                 fix="run this on the device, or choose a runtime that builds ahead of time",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+TIMING_CACHE = "timing.cache"
+"""Beside an engine that TensorRT built: what its kernels took, by which it chose them."""
 DYNAMIC = -1
 """How the library writes a dimension of any size."""
 
@@ -28,6 +30,7 @@ class Request:
         input: Name of the graph's only input.
         image_shape: (channels, height, width).
         batch: Images per inference that kernels are chosen for, and the most that the engine takes; all that it takes where the graph fixes them.
+        timing_cache: File of kernel timings to build with, where it exists, and to write; None keeps none.
         capability: Member of the library's ``ComputeCapability`` to build for; None builds for the GPU of this machine.
     """
 
@@ -38,6 +41,7 @@ class Request:
     image_shape: tuple[int, int, int]
     batch: int
     capability: str | None
+    timing_cache: str | None = None
 
 
 class Refused(Exception):
@@ -67,9 +71,12 @@ def build_engine(trt: Any, request: Request) -> dict[str, int]:
     parser = trt.OnnxParser(network, logger)  # owns the weights until the engine is built
     if not parser.parse_from_file(request.graph):
         raise Refused([str(parser.get_error(index)) for index in range(parser.num_errors)])
-    plan = builder.build_serialized_network(network, _config(trt, builder, network, request))
+    config = _config(trt, builder, network, request)
+    plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise Refused(logger.messages)
+    if request.timing_cache is not None:
+        Path(request.timing_cache).write_bytes(config.get_timing_cache().serialize())
     Path(request.engine).write_bytes(plan)
     return count_layers(trt, network)
 
@@ -111,6 +118,12 @@ def _takes_only(layer: Any, names: set[str]) -> bool:
 
 def _config(trt: Any, builder: Any, network: Any, request: Request) -> Any:
     config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector has only names to tell; the plan grows by nothing in RTX
+    if request.timing_cache is not None:
+        known = Path(request.timing_cache)
+        cache = config.create_timing_cache(known.read_bytes() if known.exists() else b"")
+        if not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise Refused(["the timing cache is of another GPU or another version of the library"])
     if request.capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, request.capability), 0)

@@ -6,7 +6,7 @@ process of its own (`tensorrt_build.py`), and only running an engine brings the 
 
 import json
 import os
-import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -14,13 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from profiles.errors import ConfigError, describe
-from profiles.schema import Device, Target
+from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
-from stages.backends.running import Run
-from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_run import open_plan
+from stages.backends.host_gpu import describe_gpu, require_gpu
+from stages.backends.running import Run, in_batches
+from stages.backends.tensorrt_build import TIMING_CACHE, Request
+from stages.backends.tensorrt_run import PlanRunner, load_plan
 from stages.errors import BuildError, DeviceUnavailable
 from stages.graph.names import INPUT
 
@@ -48,6 +50,8 @@ class TensorRTBackend:
     float_beside_int8: FloatType = "fp16"
     engine_file = "engine.plan"
     measures_operators = False
+    profiles_kernels = False
+    dissects = True
 
     def __init__(self, *, library: str, package: str, ahead_of_time: bool) -> None:
         self.library = library
@@ -56,17 +60,7 @@ class TensorRTBackend:
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return this machine's GPU of the target's model, or the target's name with `present` false."""
-        gpu = find_gpu(target)
-        return DeviceInfo(
-            device=gpu.name if gpu else target.device.name,
-            isa=(),
-            cores=os.cpu_count() or 1,
-            system=f"{platform.system()} {platform.machine()}",
-            runtime=target.runtime,
-            runtime_version=metadata.version(self.package),
-            driver=nvidia_driver() if gpu else None,
-            present=gpu is not None,
-        )
+        return describe_gpu(target, metadata.version(self.package))
 
     def refuse_unsupported(self, target: Target) -> None:
         """Refuse what the library, or the graphs that Bonsai exports for it, cannot do."""
@@ -74,6 +68,9 @@ class TensorRTBackend:
         device, precision = target.device, target.precision
         if device.kind != "gpu":
             raise ConfigError(describe(problem, given=device.kind, allowed="gpu", fix="change target.device, or target.runtime to onnxruntime for a cpu"))
+        if target.timing_cache is not None and not Path(target.timing_cache).is_file():
+            fix = f"check the path, or leave the key out: every build writes {TIMING_CACHE} beside its engine"
+            raise ConfigError(describe("target.timing_cache: no such file", given=target.timing_cache, allowed="a file of an earlier build", fix=fix))
         if self.ahead_of_time and device.sm == TURING and "fp32" in (precision, *target.precisions):
             raise ConfigError(
                 describe(
@@ -106,7 +103,9 @@ class TensorRTBackend:
         """
         environment = dict(os.environ)
         if not self.ahead_of_time:  # an environment that names its GPUs itself keeps its word
-            environment.setdefault("CUDA_VISIBLE_DEVICES", self._require_gpu(target, "built").uuid)
+            environment.setdefault("CUDA_VISIBLE_DEVICES", require_gpu(target, "built").uuid)
+        if target.timing_cache is not None:
+            shutil.copyfile(target.timing_cache, engine.with_name(TIMING_CACHE))
         part = engine.with_name(f"{engine.name}.part")
         request = Request(
             library=self.library,
@@ -115,6 +114,7 @@ class TensorRTBackend:
             input=INPUT,
             image_shape=image_shape,
             batch=target.batch,
+            timing_cache=None if self.ahead_of_time else str(engine.with_name(TIMING_CACHE).resolve()),
             capability=f"SM{target.device.sm}".replace(".", "") if self.ahead_of_time else None,
         )
         try:
@@ -130,20 +130,28 @@ class TensorRTBackend:
         Raises:
             DeviceUnavailable: There is no such GPU, or the library does not load the engine.
         """
-        return open_plan(engine, library=self.library, sm=self._require_gpu(target, "run").sm, batch=target.batch)
+        runner = self._load(engine, target)
+        return runner if runner.dynamic else in_batches(runner, target.batch)
 
-    def _require_gpu(self, target: Target, purpose: str) -> Gpu:
-        gpu = find_gpu(target)
-        if gpu is None:
-            raise DeviceUnavailable(
-                describe(
-                    f"engines of runtime {target.runtime!r} for {target.device.name} are {purpose} where the GPU is",
-                    given=", ".join(f"{gpu.name} (sm {gpu.sm})" for gpu in list_gpus()) or "no NVIDIA GPU that nvidia-smi lists",
-                    allowed=f"a {target.device.name} (sm {target.device.sm})",
-                    fix="run this on the device",
-                )
-            )
-        return gpu
+    def dissect(self, engine: Path, target: Target, images: np.ndarray) -> tuple[np.ndarray, str]:
+        """Time the parts of an inference on the device, and have the library describe the engine's layers.
+
+        Args:
+            engine: Built for a GPU that is in this machine.
+            target: What it was built for.
+            images: One batch, (batch, c, h, w) float32.
+
+        Returns:
+            Milliseconds of copying in, computing and copying out, (runs, 3) float32, and the layers as JSON.
+
+        Raises:
+            DeviceUnavailable: There is no such GPU, or the library does not load the engine.
+        """
+        runner = self._load(engine, target)
+        return runner.time_parts(images), runner.describe_layers()
+
+    def _load(self, engine: Path, target: Target) -> PlanRunner:
+        return load_plan(engine, library=self.library, sm=require_gpu(target, "run").sm, batch=target.batch)
 
     def _answer(self, request: Request, environment: dict[str, str]) -> dict[str, int]:
         """Return the coverage that the building process reports, or raise what it reports instead."""
@@ -161,16 +169,6 @@ class TensorRTBackend:
         if "refused" in answer:
             raise BuildError("\n  ".join([f"{self.package} cannot build {graph}:", *(answer["refused"][:3] or ["it gives no reason"])]))
         return {str(name): int(count) for name, count in answer["coverage"].items()}
-
-
-def find_gpu(target: Target) -> Gpu | None:
-    """Return this machine's first GPU of the target's model; others of its compute capability are not as fast."""
-    return next((gpu for gpu in list_gpus() if is_model(gpu, target.device)), None)
-
-
-def is_model(gpu: Gpu, device: Device) -> bool:
-    """Return whether `gpu` bears the device's very name: an A10 is no A10G, an L4 no L40S, a desktop's RTX 4090 no laptop's."""
-    return gpu.sm == device.sm and plain_name(gpu.name) == plain_name(device.name)
 
 
 def _run_builder(request: Request, environment: dict[str, str]) -> dict[str, Any]:

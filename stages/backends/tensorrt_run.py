@@ -1,6 +1,8 @@
 """Runs a TensorRT engine on a GPU of this machine; torch holds its buffers."""
 
 import importlib
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import numpy as np
 import torch
 
 from profiles.errors import describe
-from stages.backends.running import Run, in_batches
 from stages.backends.tensorrt_build import DYNAMIC, message_logger
 from stages.errors import DeviceUnavailable
 from stages.graph.names import INPUT, OUTPUT
+
+DISSECTED_RUNS, WARM_RUNS = 500, 50
+"""Runs whose parts are timed, and runs before them."""
 
 
 class PlanRunner:
@@ -34,6 +38,7 @@ class PlanRunner:
         self._device = device
         self._batch = batch
         self._logger = message_logger(trt)
+        self._trt = trt
         with torch.cuda.device(device):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's; the default stream costs extra synchronisation
             self._engine = _deserialize(trt, plan, self._logger)
@@ -46,22 +51,56 @@ class PlanRunner:
         parts = [self._run(images[first : first + self._batch]) for first in range(0, len(images), self._batch)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def time_parts(self, images: np.ndarray) -> np.ndarray:
+        """Return milliseconds of copying in, computing and copying out by CUDA events, (runs, 3) float32.
+
+        The stream is the engine's own and nothing overlaps: no CUDA graph, no spinning, host memory that is not pinned, as in `__call__`.
+
+        Args:
+            images: At most a batch, (n, c, h, w) float32.
+        """
+        runs: list[list[torch.cuda.Event]] = []
+
+        def mark() -> None:
+            runs[-1].append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]  # torch's
+            runs[-1][-1].record(self._stream)
+
+        for _ in range(WARM_RUNS + DISSECTED_RUNS):
+            runs.append([])
+            self._run(images, mark)
+        self._stream.synchronize()
+        parts = [[start.elapsed_time(end) for start, end in pairwise(events)] for events in runs[WARM_RUNS:]]
+        return np.array(parts, dtype=np.float32)
+
+    def describe_layers(self) -> str:
+        """Return what the library tells of every layer of the engine, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def _run(self, images: np.ndarray, mark: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Run at most a batch; `mark` is called before and after each copy, on the engine's stream."""
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            pixels = torch.empty(images.shape, device=self._device)
             self._require(self._context.set_input_shape(INPUT, tuple(pixels.shape)))
             logits = torch.empty(tuple(self._context.get_tensor_shape(OUTPUT)), device=self._device)
             self._context.set_tensor_address(INPUT, pixels.data_ptr())
             self._context.set_tensor_address(OUTPUT, logits.data_ptr())
+            mark()
+            pixels.copy_(torch.from_numpy(np.ascontiguousarray(images)))
+            mark()
             self._require(self._context.execute_async_v3(self._stream.cuda_stream))
-            return logits.cpu().numpy()  # waits for the stream
+            mark()
+            found = logits.cpu().numpy()  # waits for the stream
+            mark()
+            return found
 
     def _require(self, succeeded: bool) -> None:
         if not succeeded:
             raise _unusable("the engine does not run here", self._logger.messages)
 
 
-def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> Run:
+def load_plan(engine: Path, *, library: str, sm: str, batch: int) -> PlanRunner:
     """Load an engine on the first GPU of a compute capability.
 
     Raises:
@@ -71,8 +110,7 @@ def open_plan(engine: Path, *, library: str, sm: str, batch: int) -> Run:
         trt = importlib.import_module(library)
     except (ImportError, OSError) as error:
         raise _unusable(f"library {library!r} cannot be imported", [str(error)]) from error
-    runner = PlanRunner(trt, engine.read_bytes(), _cuda_device(sm), batch)
-    return runner if runner.dynamic else in_batches(runner, batch)
+    return PlanRunner(trt, engine.read_bytes(), _cuda_device(sm), batch)
 
 
 def _deserialize(trt: Any, plan: bytes, logger: Any) -> Any:

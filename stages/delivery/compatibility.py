@@ -14,7 +14,7 @@ from stages.backends.machine import ARCHITECTURES, Machine, plain_name
 REBUILD = "give the engine the machine that it is for, or let Bonsai build one for this machine"
 ANY_SYSTEM = ("tensorrt-rtx",)
 """Runtimes whose engines are portable between Linux and Windows, by their vendor's documentation ("CPU-only AOT and TensorRT-RTX engines")."""
-SAME_MINOR = ("onnxruntime",)
+SAME_MINOR = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu")
 """Runtimes whose patch releases keep the operators of a saved graph. Nothing is promised across minor ones, since an optimised graph holds
 operators of the runtime's own. An engine of any other runtime is valid for the very version that built it, which TensorRT and TensorRT for RTX
 document ("Engine Compatibility")."""

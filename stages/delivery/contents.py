@@ -21,6 +21,8 @@ FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
 REPORTS = ("report.html", "report.md")
+LABELS = "labels.txt"
+"""Of a layout: the classes, in the order of the logits."""
 
 SCHEMA: Literal[3] = 3
 
@@ -86,6 +88,11 @@ class PackageManifest(Record):
 def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
     """Return the manifest with the sums of the files that are in the folder."""
     return manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in sorted(list_files(folder) - {MANIFEST})}})
+
+
+def write_labels(folder: Path, manifest: PackageManifest) -> None:
+    """Write the classes, a line each."""
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
 
 
 def seal(folder: Path, manifest: PackageManifest) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from profiles.errors import ConfigError, describe
-from stages.delivery.contents import CARD, PackageManifest
+from profiles.schema import Target
+from stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
 from stages.graph.names import INPUT, OUTPUT
 
-CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+CONFIG, VERSION = "config.pbtxt", "1"
 
 
 class Platform(NamedTuple):
@@ -17,35 +18,35 @@ class Platform(NamedTuple):
 
     Attributes:
         model: Name under which it looks for the model's file.
-        kind: Device of its instances.
         ships_engine: Whether the file is the package's engine, or the portable ONNX file that it was built from.
     """
 
     name: str
     model: str
-    kind: str
     ships_engine: bool
 
 
 PLATFORMS = {
     # Triton's ONNX Runtime optimises for its own CPU when it loads a model; an engine that was optimised for this one may not run there.
-    "onnxruntime": Platform("onnxruntime_onnx", "model.onnx", "KIND_CPU", ships_engine=False),
-    "tensorrt": Platform("tensorrt_plan", "model.plan", "KIND_GPU", ships_engine=True),
+    "onnxruntime": Platform("onnxruntime_onnx", "model.onnx", ships_engine=False),
+    "tensorrt": Platform("tensorrt_plan", "model.plan", ships_engine=True),
 }
 """By runtime. Triton links TensorRT; the engines of TensorRT for RTX are of another format and need its own library."""
+ACCELERATORS = {"openvino": "cpu_execution_accelerator", "tensorrt": "gpu_execution_accelerator"}
+"""Field of Triton's configuration that names an execution provider of ONNX Runtime; that of CUDA is taken on every GPU."""
 
 
-def require_servable(runtime: str) -> None:
-    """Check that Triton runs engines of a runtime.
+def require_servable(target: Target) -> None:
+    """Check that Triton runs engines of a target's runtime.
 
     Raises:
         ConfigError: It does not.
     """
-    if runtime not in PLATFORMS:
+    if target.runtime not in PLATFORMS:
         raise ConfigError(
             describe(
                 "layout triton: Triton does not run engines of this runtime",
-                given=runtime,
+                given=target.runtime,
                 allowed=PLATFORMS,
                 fix="leave the layout out, or choose a profile of another runtime",
             )
@@ -62,30 +63,32 @@ def write_model(package: Path, manifest: PackageManifest, folder: Path) -> None:
         manifest: Its manifest.
         folder: Where the model is written; it exists and is empty.
     """
-    require_servable(manifest.engine.runtime)
     platform = PLATFORMS[manifest.engine.runtime]
     (folder / VERSION).mkdir()
     shutil.copyfile(package / (manifest.engine.file if platform.ships_engine else manifest.engine.graph), folder / VERSION / platform.model)
     shutil.copyfile(package / CARD, folder / CARD)
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+    write_labels(folder, manifest)
     (folder / CONFIG).write_text(model_config(manifest), encoding="utf-8")
 
 
 def model_config(manifest: PackageManifest) -> str:
     """Return the text of ``config.pbtxt``, a ``ModelConfig`` message of Triton."""
-    platform, needed = PLATFORMS[manifest.engine.runtime], manifest.compatibility
+    platform, needed, target = PLATFORMS[manifest.engine.runtime], manifest.compatibility, manifest.profile.target
     most = needed.batch[1]
+    portable = "ONNX Runtime on any CPU" if target.provider == "cpu" else f"ONNX Runtime with its execution provider {target.provider}"
     lines = [
-        f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else 'ONNX Runtime on any CPU'}.",
+        f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else portable}.",
         f"name: {_quoted(manifest.name)}",
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
         f"input [ {{ name: {_quoted(INPUT)} data_type: TYPE_FP32 dims: {list(manifest.engine.image_shape)} }} ]",
         f"output [ {{ name: {_quoted(OUTPUT)} data_type: TYPE_FP32 dims: [{len(manifest.classes)}] label_filename: {_quoted(LABELS)} }} ]",
-        f"instance_group [ {{ count: 1 kind: {platform.kind} }} ]",
+        f"instance_group [ {{ count: 1 kind: KIND_{target.device.kind.upper()} }} ]",
     ]
     if most > 1:
         lines.append("dynamic_batching { }")
+    if target.provider in ACCELERATORS:
+        lines.append(f"optimization {{ execution_accelerators {{ {ACCELERATORS[target.provider]} [ {{ name: {_quoted(target.provider)} }} ] }} }}")
     if not platform.ships_engine:
         lines.append(f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{needed.threads}" }} }}')
     return "\n".join(lines) + "\n"

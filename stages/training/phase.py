@@ -16,6 +16,7 @@ from stages.training.progress import report
 from stages.training.rates import Rate, learning_rate
 from stages.training.resume import load_progress, save_progress
 from stages.training.state import TrainState
+from stages.training.tracking import track
 
 
 class Phase:
@@ -101,6 +102,7 @@ class Phase:
             if (end - offset) % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
                 figures["top1"] = self.validation_top1(state.deployed)
                 history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
+            track({f"{self._name}/{what}": value for what, value in figures.items() if what != "epoch"}, end)
             report(f"{self._name:6}", done=end, total=whole[1], first=whole[0], unit="step", **figures)
             if end < stop:
                 parts = {"weights": state.network.state_dict(), "training": state.tensors(), **{name: item.state() for name, item in carried.items()}}

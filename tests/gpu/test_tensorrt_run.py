@@ -1,5 +1,6 @@
 """Engines on the GPU of this machine, against ONNX Runtime on the same ONNX file."""
 
+import json
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from stages.backends.machine import list_gpus
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of, graph_form
 from stages.backends.running import Run
-from stages.backends.tensorrt_engine import RTX_CAPABILITIES
+from stages.backends.tensorrt_build import TIMING_CACHE
+from stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
+from stages.backends.tensorrt_run import DISSECTED_RUNS
 from stages.errors import DeviceUnavailable
 from stages.graph.exporting import MODEL
 from stages.models.config import ModelConfig
@@ -94,3 +97,25 @@ def test_describe_names_this_gpu(runtime: str, gpu_required: bool) -> None:
     info = backend_of(target).describe(target)
     assert info.present
     assert info.device == list_gpus()[0].name
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_parts_are_timed_and_layers_are_described(runtime: str, store: Store, tmp_path: Path, gpu_required: bool) -> None:
+    target = target_here(runtime, required=gpu_required)
+    backend = rtx if runtime == "tensorrt-rtx" else full
+    graph = graph_at("fp16", target, store)
+    backend.build(graph.folder / MODEL, tmp_path / backend.engine_file, target, graph.image_shape)
+    parts, layers = backend.dissect(tmp_path / backend.engine_file, target, images(BATCH))
+    assert parts.shape == (DISSECTED_RUNS, 3)
+    assert (np.median(parts, axis=0) > 0).all()
+    assert len(json.loads(layers)["Layers"]) > 0
+
+
+def test_a_build_with_the_cache_of_an_earlier_one_leaves_the_same_cache(store: Store, tmp_path: Path, gpu_required: bool) -> None:
+    target = target_here("tensorrt", required=gpu_required)
+    graph = graph_at("fp16", target, store)
+    for folder, given in ((tmp_path / "first", None), (tmp_path / "second", str(tmp_path / "first" / TIMING_CACHE))):
+        folder.mkdir()
+        full.build(graph.folder / MODEL, folder / full.engine_file, target.model_copy(update={"timing_cache": given}), graph.image_shape)
+    first, second = ((tmp_path / name / TIMING_CACHE).read_bytes() for name in ("first", "second"))
+    assert first == second

@@ -1,5 +1,9 @@
 """Engines of TensorRT for RTX, built ahead of time: no GPU is needed."""
 
+import json
+import subprocess
+import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from profiles.schema import Precision
 from stages.artifacts import OnnxGraph
 from stages.backends import tensorrt_engine
 from stages.backends.registry import GraphForm, check_target, graph_form
+from stages.backends.tensorrt_build import TIMING_CACHE, Request
 from stages.backends.tensorrt_engine import TensorRTBackend, rtx
 from stages.compile import compile
 from stages.errors import BuildError, DeviceUnavailable
@@ -72,6 +77,28 @@ def test_an_fp32_build_still_fails_for_turing(graphs: dict[str, OnnxGraph], tmp_
     target = load_profile("rtx-4090", {"target.device.sm": '"7.5"'}).target
     with pytest.raises(BuildError, match=r"tensorrt-rtx cannot build model.onnx:\n  .*FP32 GEMM is not supported"):
         rtx.build(graphs["fp32"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+
+
+def test_a_timing_cache_is_written_and_read_by_the_next_build(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:
+    """TensorRT for RTX times nothing, but takes the calls: that the same kernels are chosen only a GPU can show."""
+    cache = tmp_path / TIMING_CACHE
+    request = Request(
+        library="tensorrt_rtx",
+        graph=str(graphs["fp32"].folder / MODEL),
+        engine=str(tmp_path / "engine.plan"),
+        input="input",
+        image_shape=SHAPE,
+        batch=8,
+        capability="SM89",
+        timing_cache=str(cache),
+    )
+    sizes = []
+    for _ in range(2):
+        command = [sys.executable, "-P", str(tensorrt_engine.BUILD_FILE)]
+        done = subprocess.run(command, input=json.dumps(asdict(request)), capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout.splitlines()[-1])["coverage"]["network_convolutions"] == CONVOLUTIONS
+        sizes.append(cache.stat().st_size)
+    assert sizes[0] == sizes[1] > 0
 
 
 @pytest.mark.parametrize(("content", "cause"), [(b"no protobuf", "Failed to parse the ONNX model"), (b"", "Network must have at least one output")])

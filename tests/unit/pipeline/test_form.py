@@ -77,7 +77,7 @@ def test_the_form_offers_every_recipe_and_profile_that_ships(flows: ModuleType) 
     assert [(tab["title"], tab.get("enum")) for tab in fields["recipe"]["anyOf"]] == [("shipped", list_recipes()), ("a file of your own", None)]
     assert [tab["title"] for tab in fields["profile"]["anyOf"]] == ["one", "several", "a file of your own", "several, with files"]
     assert fields["profile"]["anyOf"][0]["enum"] == fields["profile"]["anyOf"][1]["items"]["enum"] == list_profiles()
-    assert fields["layout"]["enum"] == ["none", "triton"]
+    assert fields["layout"]["enum"] == ["none", "triton", "ort"]
     assert all(field["description"] for field in fields.values())
 
 

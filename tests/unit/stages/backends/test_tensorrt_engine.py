@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -9,10 +10,11 @@ import pytest
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
 from profiles.schema import Target
+from stages.backends.host_gpu import is_model
 from stages.backends.machine import Gpu, parse_gpus
 from stages.backends.registry import BACKENDS, backend_of
 from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, is_model, rtx
+from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, rtx
 from stages.errors import DeviceUnavailable
 
 NO_SUCH_SM = "99.9"
@@ -84,6 +86,29 @@ def test_full_build_raises_and_writes_nothing_when_the_gpu_is_not_here(tmp_path:
     with pytest.raises(DeviceUnavailable, match="are built where the GPU is"):
         full.build(tmp_path / "model.onnx", tmp_path / "engine.plan", target_of("tensorrt", sm=NO_SUCH_SM), (1, 32, 32))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_timing_cache_is_an_input_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: a10\nname: mine\ntarget: {timing_cache: earlier.cache}\n")
+    cache = tmp_path / "earlier.cache"
+    with pytest.raises(ConfigError, match=rf"target.timing_cache: no such file\n  given:   {cache}\n"):
+        full.refuse_unsupported(load_profile(str(tmp_path / "mine.yaml")).target)
+    cache.write_bytes(b"timings")
+    target = load_profile(str(tmp_path / "mine.yaml")).target
+    full.refuse_unsupported(target)
+    moved = target.model_copy(update={"timing_cache": str(cache.rename(tmp_path / "moved.cache"))})
+    first = moved.identity()
+    assert first != load_profile("a10").target.identity()
+    (tmp_path / "moved.cache").write_bytes(b"other timings")
+    assert moved.identity() != first
+    shutil.copyfile(tmp_path / "moved.cache", cache)
+    assert target.identity() == moved.identity()
+
+
+@pytest.mark.parametrize("profile", ["local-cpu", "rtx-4090"])
+def test_a_timing_cache_is_refused_where_no_kernels_are_timed(profile: str) -> None:
+    with pytest.raises(ConfigError, match=r"'target\.timing_cache' is not usable(.|\n)*only runtime tensorrt times kernels"):
+        load_profile(profile, {"target.timing_cache": "timing.cache"})
 
 
 def test_parse_gpus_reads_every_line_of_nvidia_smi() -> None:

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tiny_package import CLASSES, needs, reseal
 from tritonclient.grpc import model_config_pb2 as triton
 
-from pipeline.publish import lay_out_triton
+from pipeline.publish import lay_out
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
 from stages.artifacts import sha256_file
@@ -31,7 +31,7 @@ def make_tensorrt(package: Path) -> None:
 
 
 def test_an_onnxruntime_package_is_served_from_its_portable_graph(package: Path, tmp_path: Path) -> None:
-    model = lay_out_triton(package, tmp_path / "models")
+    model = lay_out("triton", package, tmp_path / "models")
     assert model == tmp_path / "models" / "tiny--local-cpu"
     assert {file.relative_to(model).as_posix() for file in model.rglob("*") if file.is_file()} == {
         "config.pbtxt",
@@ -50,13 +50,13 @@ def test_an_onnxruntime_package_is_served_from_its_portable_graph(package: Path,
 
 
 def test_the_labels_are_the_classes_in_their_order(package: Path, tmp_path: Path) -> None:
-    model = lay_out_triton(package, tmp_path / "models")
+    model = lay_out("triton", package, tmp_path / "models")
     assert (model / parsed(model).output[0].label_filename).read_text().splitlines() == list(CLASSES)
 
 
 def test_a_tensorrt_package_is_served_from_the_very_bytes_of_its_engine(package: Path, tmp_path: Path) -> None:
     make_tensorrt(package)
-    model = lay_out_triton(package, tmp_path / "models")
+    model = lay_out("triton", package, tmp_path / "models")
     assert (model / "1" / "model.plan").read_bytes() == (package / "engine.plan").read_bytes()
     config = parsed(model)
     assert (config.platform, config.max_batch_size, config.HasField("dynamic_batching")) == ("tensorrt_plan", 32, True)
@@ -64,23 +64,31 @@ def test_a_tensorrt_package_is_served_from_the_very_bytes_of_its_engine(package:
     assert "tensorrt ==10.3.0" in (model / "config.pbtxt").read_text().splitlines()[0]
 
 
+def test_an_execution_provider_is_asked_of_triton_too(package: Path, tmp_path: Path) -> None:
+    profile = load_profile("local-cpu", {"target.provider": "openvino"}).model_dump(mode="json")
+    reseal(package, lambda facts: facts.update(profile=profile))
+    accelerators = parsed(lay_out("triton", package, tmp_path / "models")).optimization.execution_accelerators
+    assert [accelerator.name for accelerator in accelerators.cpu_execution_accelerator] == ["openvino"]
+    assert list(accelerators.gpu_execution_accelerator) == []
+
+
 def test_a_layout_replaces_an_older_one_and_leaves_nothing_beside_it(package: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models"
-    model = lay_out_triton(package, repository)
+    model = lay_out("triton", package, repository)
     (model / "1" / "older.bin").write_bytes(b"")
-    lay_out_triton(package, repository)
+    lay_out("triton", package, repository)
     assert not (model / "1" / "older.bin").exists()
     assert [path.name for path in repository.iterdir() if path.is_dir()] == [model.name]
 
 
 def test_tensorrt_for_rtx_is_refused(package: Path, tmp_path: Path) -> None:
-    reseal(package, lambda facts: facts["engine"].update(runtime="tensorrt-rtx"))  # type: ignore[attr-defined]
+    reseal(package, lambda facts: facts.update(profile=load_profile("rtx-4090").model_dump(mode="json")))
     with pytest.raises(ConfigError, match="Triton does not run engines of this runtime\n  given:   tensorrt-rtx\n  allowed: onnxruntime, tensorrt\n"):
-        lay_out_triton(package, tmp_path / "models")
+        lay_out("triton", package, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
 def test_a_changed_package_is_not_laid_out(package: Path, tmp_path: Path) -> None:
     (package / "model.onnx").write_bytes(b"another graph")
     with pytest.raises(VerificationError, match=r"model\.onnx: its sha256 is not the manifest's"):
-        lay_out_triton(package, tmp_path / "models")
+        lay_out("triton", package, tmp_path / "models")

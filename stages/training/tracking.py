@@ -1,0 +1,87 @@
+"""Figures of a run for a tracker that the user has configured; for none by default.
+
+    with tracking("tensorboard:runs", run="resnet-edge"):
+        compress(...)
+
+What is tracked depends on nothing that enters a stage, so that no other tracker, and none, ever trains anything again. A stage that goes on
+from a checkpoint tracks its new steps alone, one that is finished tracks nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from stages.registry import resolve
+
+VARIABLE = "BONSAI_TRACKER"
+"""Of the environment: the tracker where no option names one."""
+TRACKERS = {
+    "tensorboard": "stages.training.tensorboard_tracker:open_tensorboard",
+    "mlflow": "stages.training.mlflow_tracker:open_mlflow",
+}
+"""A factory takes what stands behind the colon, empty where there is none, and the run's name."""
+
+
+class Tracker(Protocol):
+    """Takes figures; it must not fail once it is open, since what it costs is hours of training."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take named figures of an optimizer step."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+_trackers: list[Tracker] = []
+_scopes: list[str] = []
+
+
+@contextmanager
+def tracking(spec: str | None, run: str) -> Iterator[None]:
+    """Send what `track` is given meanwhile to a tracker.
+
+    Args:
+        spec: A name of the table or an import string ``module:factory``, and behind one more colon where to; None tracks nothing.
+        run: What is tracked.
+
+    Raises:
+        ConfigError: There is no such tracker, its package is not installed, or it cannot be used as configured.
+    """
+    if spec is None:
+        yield
+        return
+    name, _, where = spec.partition(":")
+    if name not in TRACKERS and where:
+        factory, _, where = where.partition(":")
+        name = f"{name}:{factory}"
+    tracker: Tracker = resolve(name, TRACKERS, "tracker")(where, run)
+    _trackers.append(tracker)
+    try:
+        yield
+    finally:
+        _trackers.remove(tracker)
+        tracker.close()
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Put a name in front of what is tracked meanwhile, as that of a target."""
+    _scopes.append(name)
+    try:
+        yield
+    finally:
+        _scopes.pop()
+
+
+def track(metrics: Mapping[str, float], step: int) -> None:
+    """Send figures to the tracker, if there is one.
+
+    Args:
+        metrics: By name; slashes make groups.
+        step: Of the optimizer.
+    """
+    named = {"/".join((*_scopes, name)): float(value) for name, value in metrics.items()}
+    for tracker in _trackers:
+        tracker.log(named, step)
