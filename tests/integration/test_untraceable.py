@@ -51,5 +51,5 @@ def test_its_checkpoints_are_rebuilt(package: Package, root: Path) -> None:
     pruned, quantised = load_network(folders["recover"]), load_network(folders["quantize"])
     assert isinstance(pruned.conv1, ComputedPadding)
     assert isinstance(quantised, torch.fx.GraphModule)
-    assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape == (24, 1, 3, 3)
+    assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape == (16, 1, 3, 3)
     assert quantised(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
