@@ -13,7 +13,15 @@ from stages.manifest import MANIFEST
 from stages.package import Package
 
 CONFIGS = Path(__file__).parent / "configs"
-SHORT = {"training.epochs": 2, "quantize.epochs": 1, "quantize.frozen_epochs": 0, "profile.gates.max_accuracy_drop": 0.9}
+SHORT = {
+    "training.epochs": 2,
+    "quantize.epochs": 1,
+    "quantize.frozen_epochs": 0,
+    "prune.caps": {"*": 0.75},  # something is cut whatever a busy machine measures
+    "profile.budget.latency": 0.9,
+    "profile.gates.max_accuracy_drop": 0.9,
+    "timing": {"runs": 100, "tries": 1, "calibrating": 2, "warmup_runs": 20, "warmup_seconds": 0.1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,5 +51,5 @@ def test_its_checkpoints_are_rebuilt(package: Package, root: Path) -> None:
     pruned, quantised = load_network(folders["recover"]), load_network(folders["quantize"])
     assert isinstance(pruned.conv1, ComputedPadding)
     assert isinstance(quantised, torch.fx.GraphModule)
-    assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape
+    assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape == (16, 1, 3, 3)
     assert quantised(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
