@@ -142,7 +142,8 @@ def _epi(axis: "Axes", trigger: Trigger) -> None:
         axis.plot(*zip(*points, strict=True), marker="o", color=PALETTE["dense"], label="EPI")
     axis.axhline(trigger.tau, ls=":", color=PALETTE["quiet"], label=f"fires at {trigger.tau:g}")
     axis.axvline(trigger.epoch, ls="--", color=PALETTE["limit"], label="trigger")
-    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None))
+    lowest = min([trigger.tau, *(value for _, value in points)])
+    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01))
     axis.legend(fontsize=9)
 
 

@@ -106,7 +106,7 @@ def test_a_missed_gate_is_the_verdict(several: tuple[str, str]) -> None:
     html, markdown = several
     assert 'class="verdict missed"' in html
     assert "**MISSES latency: about 1.33 times as fast as dense FP32, top-1 94.00 %.**" in markdown
-    assert "| **latency** | **0.75** |" in markdown
+    assert "| **latency** | **MISSED** | **0.75** |" in markdown
 
 
 def test_several_packages_are_compared_before_each_is_told(several: tuple[str, str]) -> None:
