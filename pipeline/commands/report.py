@@ -30,7 +30,9 @@ def report(
                 describe("--out: lies in a package, which is sealed", given=out, allowed="a folder outside the packages", fix="choose another --out")
             )
     manifests = [read_intact(package) for package in packages]
-    title = manifests[0].name if len(manifests) == 1 else f"{len(manifests)} packages: {', '.join(manifest.name for manifest in manifests)}"
+    title = manifests[0].name if len(manifests) == 1 else ", ".join(manifest.name for manifest in manifests)
+    if len(manifests) > 1 and len(recipes := {manifest.recipe["name"] for manifest in manifests}) == 1:
+        title = f"{recipes.pop()} on {', '.join(manifest.profile.name for manifest in manifests)}"
     write_reports(out, manifests, title=title)
     for name in REPORTS:
         typer.echo(out / name)

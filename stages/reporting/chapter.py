@@ -99,7 +99,7 @@ def _size(evidence: Evidence) -> Fact:
 def _gates(gates: tuple[Gate, ...]) -> Table:
     return Table(
         caption="Gates: limits that the finished engine must meet",
-        headers=("gate", "found", "at most", "unit", "verdict", "note"),
-        rows=tuple((gate.name, f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, "met" if gate.passed else "MISSED", gate.note or "-") for gate in gates),
+        headers=("gate", "verdict", "found", "at most", "unit", "note"),
+        rows=tuple((gate.name, "met" if gate.passed else "MISSED", f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates),
         strong=tuple(place for place, gate in enumerate(gates) if not gate.passed),
     )

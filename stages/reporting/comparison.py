@@ -24,13 +24,26 @@ def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapp
         summary.append(_comparison(found))
     if failures:
         summary.append(_failures(failures))
-    notes = [note] if note else [_shared(packages)] if len(packages) > 1 else []
+    notes = [_tally(found, failures) if compared else "", note or (_shared(packages) if len(packages) > 1 else "")]
     return Report(
         title=title,
         notes=tuple(note for note in notes if note),
         summary=tuple(summary),
         chapters=tuple(write_chapter(evidence, f"p{place}") for place, evidence in enumerate(found, 1)),
     )
+
+
+def _tally(found: Sequence[Evidence], failures: Mapping[str, str]) -> str:
+    """Return how many profiles got what they asked for."""
+    outcomes = [evidence.outcome for evidence in found]
+    parts = [f"{len(found) - outcomes.count('missed')} of {len(found) + len(failures)} profiles meet their budget and gates"]
+    if outcomes.count("estimated"):
+        parts.append(f"{outcomes.count('estimated')} of them by an ESTIMATED latency")
+    if outcomes.count("missed"):
+        parts.append(f"{outcomes.count('missed')} MISSED a gate")
+    if failures:
+        parts.append(f"{len(failures)} FAILED")
+    return ", ".join(parts) + "."
 
 
 def _comparison(found: Sequence[Evidence]) -> Part:

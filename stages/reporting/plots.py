@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 PHASES = {"trunk": ("dense", "dense", "o"), "branch": ("pruned", "pruned", "s"), "qat": ("QAT", "shipped", "D")}
 """Name, colour and marker by phase: colour alone tells nothing to some."""
-MARKERS = {"dense": "o", "pruned": "s", "shipped": "D"}
+MARKERS = {"dense": "o", "pruned": "s"}
+SHIPPED_MARKERS = "D^vP<>X*ph"
+"""One after the other, where several packages are compared."""
 ROW = 0.26
 """Inches of a row of bars."""
 
@@ -98,13 +101,13 @@ def _tradeoff(figure: "Figure", points: Sequence[Point], axis_label: str, limit:
     axis = figure.subplots()
     front = sorted((point.latency, 100 * point.top1) for point in points if point.is_front)
     axis.step(*zip(*front, strict=True), where="post", color=PALETTE["quiet"], lw=1, label="Pareto front")
+    shipped = cycle(SHIPPED_MARKERS)
     for point in points:
+        marker = next(shipped) if point.kind == "shipped" else MARKERS[point.kind]
         spread = [[100 * (point.top1 - point.low)], [100 * (point.high - point.top1)]]
         colour = PALETTE[point.kind]
         face = "none" if point.estimated else colour
-        axis.errorbar(
-            [point.latency], [100 * point.top1], yerr=spread, fmt=MARKERS[point.kind], ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label
-        )
+        axis.errorbar([point.latency], [100 * point.top1], yerr=spread, fmt=marker, ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label)
     if limit is not None:
         axis.axvline(limit, ls="--", color=PALETTE["limit"], lw=1.2, label="budget")
     axis.set(xlabel=axis_label, ylabel="test top-1, % (bars: 95 %)", xlim=(0, None))
@@ -142,7 +145,8 @@ def _epi(axis: "Axes", trigger: Trigger) -> None:
         axis.plot(*zip(*points, strict=True), marker="o", color=PALETTE["dense"], label="EPI")
     axis.axhline(trigger.tau, ls=":", color=PALETTE["quiet"], label=f"fires at {trigger.tau:g}")
     axis.axvline(trigger.epoch, ls="--", color=PALETTE["limit"], label="trigger")
-    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None))
+    lowest = min([trigger.tau, *(value for _, value in points)])
+    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01))
     axis.legend(fontsize=9)
 
 

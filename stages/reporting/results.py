@@ -57,7 +57,7 @@ def operators_part(evidence: Evidence, slug: str) -> Part:
     calibrated = " and calibrated on whole networks" if forecast.overhead_ms else ""
     texts = [
         f"Predicted at {precision} by {table}{calibrated}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
-        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, of which {forecast.overhead_ms:.3f} ms belong to no operator.",
+        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, both with the calibration's constant of {forecast.overhead_ms:+.3f} ms.",
     ]
     if len(listed) < len(forecast.operators):
         texts.append(f"The figure has the {len(listed)} operators that take longest in the dense network; the table has all {len(forecast.operators)}.")

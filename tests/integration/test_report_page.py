@@ -12,6 +12,8 @@ from stages.reporting.writing import write_reports
 
 pytestmark = pytest.mark.browser
 
+PATIENCE_MS = 120_000
+"""A machine that is busy with other tests starts a browser slowly."""
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -70,7 +72,7 @@ def browser() -> Iterator[Any]:
     found = find_chromium()
     assert found is not None, "no Chromium in this machine, and --require-chromium is given"
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        chromium = playwright.chromium.launch(executable_path=found, args=list(FLAGS), timeout=PATIENCE_MS)
         yield chromium
         chromium.close()
 
@@ -81,6 +83,7 @@ def browser() -> Iterator[Any]:
 def test_a_report_is_whole_quiet_and_readable(reports: Path, browser: Any, tmp_path: Path, which: str, width: int, scheme: str) -> None:
     address = (reports / which / "report.html").as_uri()
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE_MS)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -115,6 +118,7 @@ def test_a_report_is_whole_quiet_and_readable(reports: Path, browser: Any, tmp_p
 
 def test_the_skip_link_and_every_wide_table_are_reached_by_keyboard(reports: Path, browser: Any) -> None:
     page = browser.new_page(viewport={"width": 375, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
     page.goto((reports / "one" / "report.html").as_uri())
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the report"

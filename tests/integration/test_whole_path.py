@@ -16,10 +16,12 @@ from tiny_package import reseal
 
 from pipeline import compress, load_network
 from profiles.errors import ConfigError
+from stages.delivery.contents import REPORTS, read_intact
 from stages.delivery.verification import verify_package
 from stages.errors import VerificationError
 from stages.manifest import MANIFEST
 from stages.package import Package
+from stages.reporting.writing import write_reports
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-rtx"))
@@ -88,6 +90,24 @@ def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...],
     widths = manifest["decisions"]["fit"]["widths"]
     assert all(width % 16 == 0 for width in widths.values())
     assert sum(widths.values()) < sum(manifest["decisions"]["dense_widths"].values())
+
+
+def test_the_report_is_made_of_the_manifest_alone_and_calls_estimates_so(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    folders = [root / "packages" / package.name for package in packages]
+    for folder in folders:
+        write_reports(tmp_path / folder.name, [read_intact(folder)], title=folder.name)
+        for name in REPORTS:
+            assert (tmp_path / folder.name / name).read_bytes() == (folder / name).read_bytes()
+    measured, estimated = ((folder / "report.md").read_text() for folder in folders)
+    assert "Kernels of pruned int8 (shipped), under the profiler:" in measured
+    assert "QLinearConv" in measured
+    assert "ESTIMATED" not in measured
+    assert "Latency is ESTIMATED: the engine was built, but not run" in estimated
+    assert bonsai("report", *map(str, folders), "--out", str(tmp_path / "both")).returncode == 0
+    comparison = (tmp_path / "both" / "report.md").read_text()
+    assert "| tiny-cpu | all gates met |" in comparison
+    assert "| tiny-rtx | met, latency by estimate |" in comparison
+    assert "minutes are the training of the dense trunk" in comparison
 
 
 def test_two_targets_share_one_trunk(packages: tuple[Package, ...], root: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_missed_gate_is_the_verdict(several: tuple[str, str]) -> None:
     html, markdown = several
     assert 'class="verdict missed"' in html
     assert "**MISSES latency: about 1.33 times as fast as dense FP32, top-1 94.00 %.**" in markdown
-    assert "| **latency** | **0.75** |" in markdown
+    assert "| **latency** | **MISSED** | **0.75** |" in markdown
 
 
 def test_several_packages_are_compared_before_each_is_told(several: tuple[str, str]) -> None:
@@ -119,6 +119,7 @@ def test_several_packages_are_compared_before_each_is_told(several: tuple[str, s
     assert "| local-cpu | all gates met | 94.00 % | 92.0 to 96.0 % | 0.500 | 0.750 | 4.00x | - |" in markdown
     assert "| rtx-4090 | met, latency by estimate | 94.00 % | 92.0 to 96.0 % | 0.750 | - | 2.67x (est.) | 2.00x (est.) |" in markdown
     assert "| **jetson** | **the budget is too small<br>  do:      raise it** |" in markdown
+    assert "2 of 4 profiles meet their budget and gates, 1 of them by an ESTIMATED latency, 1 MISSED a gate, 1 FAILED." in markdown
     assert "took 1.1 minutes" in markdown
     assert "each alone would have made it 3.0" in markdown
     assert "of which 1.0 minutes are the training of the dense trunk" in markdown
