@@ -22,7 +22,9 @@ def compare(
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress RECIPE's network for several targets and set the results side by side; one that fails leaves the others alone.
+    """Compress for several targets, and compare them.
+
+    One profile that fails leaves the others alone; the results stand side by side in a table and a report.
 
     Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
     """

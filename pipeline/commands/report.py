@@ -10,7 +10,7 @@ def report(
     packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE...")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.", metavar="DIR")] = Path("report"),
 ) -> None:
-    """Write one report, as HTML and as Markdown, over one or several finished packages.
+    """Write a report over packages: HTML and Markdown.
 
     Example: bonsai report artifacts/packages/resnet-edge--local-cpu artifacts/packages/resnet-edge--t4 --out report
     """
