@@ -74,7 +74,9 @@ class ProgressBars(logging.Handler):
 
     def _send(self, progress: Progress) -> None:
         bar, percent = self._bars.get(progress.kind), 100 * progress.fraction
-        description = f"{percent:.0f} %: {progress.unit or 'part'} {progress.done} of {progress.last}{progress.shown.replace('  ', ', ')}"  # 40 fit
+        done = f"{progress.unit or 'part'} {progress.done} of {progress.last}"
+        figures = [f"{name} {value:.4g}" for name, value in progress.figures.items()]
+        description = f"{percent:.0f} %: {', '.join([*figures, done])}"  # a card shows some forty characters
         if bar is None or progress.done <= bar.done:  # the same kind of step again, of another branch or precision
             artifact = create_progress_artifact(percent, key=f"progress-{slug(progress.kind)}", description=description)
             assert isinstance(artifact, UUID)  # Prefect's signature also covers asynchronous callers

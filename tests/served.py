@@ -31,7 +31,7 @@ TINY: Mapping[str, Any] = {
     "profile.budget.latency": 0.9,
     "profile.gates.max_accuracy_drop": 1.0,
 }
-READY_SECONDS, RUN_SECONDS = 180, 480
+READY_SECONDS, RUN_SECONDS = 300, 480
 
 
 @dataclass

@@ -35,11 +35,6 @@ class Progress(NamedTuple):
         """Share of the step that is done, 0-1."""
         return (self.done - self.first) / max(self.last - self.first, 1)
 
-    @property
-    def shown(self) -> str:
-        """Named figures with four digits, each after two spaces."""
-        return "".join(f"  {name} {value:.4g}" for name, value in self.figures.items())
-
 
 def report(what: str, *, done: int, total: int, first: int = 0, unit: str = "", **figures: float) -> None:
     """Log how far a long step is.
@@ -53,7 +48,8 @@ def report(what: str, *, done: int, total: int, first: int = 0, unit: str = "", 
         figures: Named figures, shown with four digits.
     """
     progress = Progress(what.strip(), first, done, total, unit, figures)
-    logger.info("%s  %s%d/%d%s", what, f"{unit} " if unit else "", done, total, progress.shown, extra={"progress": progress})
+    shown = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
+    logger.info("%s  %s%d/%d%s", what, f"{unit} " if unit else "", done, total, shown, extra={"progress": progress})
 
 
 def say(message: str) -> None:
