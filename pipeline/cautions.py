@@ -18,7 +18,7 @@ def warn_of_few(test_images: int, profiles: Sequence[HardwareProfile]) -> None:
     for profile in profiles:
         asked = profile.gates.max_accuracy_drop
         if asked < least:
-            needed = f"{images_to_prove(asked)} are needed" if asked else "none ever do"
+            needed = f"{images_to_prove(asked)} are needed" if asked else "no number does"
             say(f"warning: {profile.name}: {test_images} test images prove no accuracy drop below {least:.3f}, asked is {asked:g}: {needed}")
 
 

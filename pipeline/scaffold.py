@@ -266,5 +266,5 @@ def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     if counts[few] < 20:
         lines.append(f"warning: {few} has {counts[few]} images; a network learns little from fewer than 20")
     if drop > LEAST_DROP:
-        lines.append(f"warning: {sizes['test']} test images prove an accuracy drop of {drop:g} at best, which is the gate; {LEAST_DROP} takes several hundred")
+        lines.append(f"warning: the accuracy gate is {drop:g}, since {sizes['test']} test images hardly prove less; {LEAST_DROP} takes several hundred")
     return lines

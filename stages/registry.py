@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from hashlib import sha256
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ConfigError, describe, suggestion
+
+CODE_PATH = "BONSAI_CODE_PATH"
+"""Environment variable that tells child processes where the user's code lies; unlike PYTHONPATH it hides nothing that is installed."""
+sys.path += [folder for folder in os.environ.get(CODE_PATH, "").split(os.pathsep) if folder and folder not in sys.path]
 
 
 def code_digest(name: str) -> str:
@@ -24,7 +29,7 @@ def code_digest(name: str) -> str:
 
 
 def make_importable(folder: Path, *names: str) -> None:
-    """Let import strings find modules that lie in a folder: behind all that is installed, so that nothing of Bonsai's own can be hidden.
+    """Let import strings find modules that lie in a folder, here and in child processes: behind all that is installed, so that nothing can be hidden.
 
     Args:
         folder: Where the user's code lies.
@@ -36,6 +41,7 @@ def make_importable(folder: Path, *names: str) -> None:
     place = folder.resolve()
     if str(place) not in sys.path:
         sys.path.append(str(place))
+        os.environ[CODE_PATH] = os.pathsep.join(filter(None, [os.environ.get(CODE_PATH), str(place)]))
     for name in names:
         top = name.partition(":")[0].partition(".")[0]
         here = [file for file in (place / f"{top}.py", place / top / "__init__.py") if file.is_file()]

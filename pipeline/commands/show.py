@@ -7,6 +7,9 @@ import typer
 
 from pipeline.commands.options import JsonOption, StoreOption
 
+LABEL = 160
+"""Columns that a line may take: the terminal breaks longer ones than its own, which are found by `grep` then."""
+
 
 def show(
     what: Annotated[str, typer.Argument(help="Folder of an artifact or a package, or the beginning of a key.", metavar="ARTIFACT|PACKAGE")],
@@ -27,4 +30,4 @@ def show(
     if as_json:
         typer.echo(family.model_dump_json(indent=2))
     else:
-        Console(highlight=False, soft_wrap=True, markup=False).print(draw(family))
+        Console(highlight=False, markup=False, width=max(Console().width, LABEL)).print(draw(family))

@@ -6,29 +6,38 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from pipeline.flow import warn_of_chance, warn_of_few
 from pipeline.foreign import read_pruning_config
 from pipeline.recipe import load_recipe
 from pipeline.scaffold import Ask, Written, choose_drop, scaffold
 from pipeline.scaffold_text import MODEL
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
+from stages.artifacts import Checkpoint, Dataset, History
 from stages.intervals import least_provable_drop
+from stages.models.config import ModelConfig
+from stages.registry import CODE_PATH
 
 
 @pytest.fixture(autouse=True)
 def path_and_modules_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(CODE_PATH, "")
     monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small gain nothing by two
     yield
+    torch.set_num_threads(threads)
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    return make_images(tmp_path / "images", "RGB", 50)
+    return make_images(tmp_path / "images", "RGB", 40)
 
 
 def make_images(root: Path, mode: str, side: int, count: int = 40) -> Path:
@@ -53,12 +62,12 @@ def test_recipe_target_and_network_fit_together(images: Path, tmp_path: Path) ->
     assert [file.name for file in written.files] == ["my-recipe.yaml", "my-device.yaml", "my_model.py"]
     recipe = load_recipe(str(written.files[0]))
     profile = load_profile(recipe.profile)
-    assert (recipe.data.options["size"], recipe.data.options["channels"]) == (48, 3)
+    assert (recipe.data.options["size"], recipe.data.options["channels"]) == (32, 3)
     assert recipe.training.epochs * (48 // recipe.training.batch_size) >= 100
     assert (profile.name, profile.target.device.name) == ("my-device", "host")
     assert profile.gates.max_accuracy_drop >= least_provable_drop(20)
     assert "80 images: cat 40, dog 40; 48 for train, 12 for validation, 20 for test" in text(written)
-    assert "warning: 20 test images prove an accuracy drop of" in text(written)
+    assert "warning: the accuracy gate is 0.13, since 20 test images hardly prove less" in text(written)
 
 
 def test_the_recipe_can_be_run_from_anywhere(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +111,7 @@ BROKEN = {
     "wrong logits": ("from torch import nn\ndef build(in_channels, num_classes): return nn.Conv2d(in_channels, 8, 3)", "the network gives no logits"),
     "typing error": ("def bild(in_channels, num_classes): pass", "cannot be imported"),
     "nothing to prune": (
-        "from torch import nn\ndef build(in_channels, num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 48 * 48, num_classes))",
+        "from torch import nn\ndef build(in_channels, num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 32 * 32, num_classes))",
         "no channels of this network can be pruned",
     ),
 }
@@ -126,9 +135,9 @@ def test_images_that_cannot_be_opened_are_named(images: Path, tmp_path: Path) ->
 def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> None:
     for number in range(10, 40):
         (images / "dog" / f"{number}.png").unlink()
-    make_images(images, "RGB", 50, count=7)
+    make_images(images, "RGB", 40, count=7)
     for number in range(100, 160):
-        Image.new("RGB", (50, 50)).save(images / "cat" / f"{number}.png")
+        Image.new("RGB", (40, 40)).save(images / "cat" / f"{number}.png")
     (images / "list.csv").write_text("")
     told = text(scaffold(Ask(tmp_path, images)))
     assert "warning: cat has 100 images, dog 10" in told
@@ -207,3 +216,26 @@ def test_another_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"start_epoch": 5}')
     with pytest.raises(ConfigError, match="no configuration of PruningAwareTraining"):
         read_pruning_config(tmp_path / "a.json")
+
+
+def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("pipeline.flow.say", told.append)
+    profile = load_profile("local-cpu")
+    warn_of_few(95, [profile])
+    warn_of_few(96, [profile])
+    warn_of_few(95, [load_profile("local-cpu", {"gates.max_accuracy_drop": 0})])
+    assert told == [
+        "warning: local-cpu: 95 test images prove no accuracy drop below 0.020, asked is 0.02: 96 are needed",
+        "warning: local-cpu: 95 test images prove no accuracy drop below 0.020, asked is 0: no number does",
+    ]
+
+
+@pytest.mark.parametrize(("top1", "told"), [(0.6, 1), (0.65, 0)])
+def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.flow.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
+    lines: list[str] = []
+    monkeypatch.setattr("pipeline.flow.say", lines.append)
+    last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
+    warn_of_chance(Checkpoint(folder=digits.folder, model=ModelConfig(name="resnet8"), num_classes=2, image_shape=(1, 8, 8), history=(last,)), digits)
+    assert len(lines) == told

@@ -1,15 +1,19 @@
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from profiles.errors import ConfigError
-from stages.registry import make_importable, resolve
+from stages.registry import CODE_PATH, make_importable, resolve
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
 def path_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(CODE_PATH, "")
 
 
 def test_a_module_of_the_folder_can_be_named(tmp_path: Path) -> None:
@@ -17,6 +21,13 @@ def test_a_module_of_the_folder_can_be_named(tmp_path: Path) -> None:
     make_importable(tmp_path, "stranger_one:build")
     assert resolve("stranger_one:build", {}, "model")() == 1
     assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_child_process_finds_it_too(tmp_path: Path) -> None:
+    (tmp_path / "stranger_four.py").write_text("def build(): return 4\n")
+    make_importable(tmp_path)
+    code = "from stages.registry import resolve; print(resolve('stranger_four:build', {}, 'model')())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "4\n"
 
 
 @pytest.mark.parametrize("name", ["code", "torch"])
