@@ -9,10 +9,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from stages.figures import draw_training
 
 from stages.artifacts import History
 from stages.pruning.epi import Trigger
+from stages.reporting.plots import draw_training
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 IMAGES = Path(__file__).parent / "images"
@@ -45,7 +45,7 @@ def results(name: str) -> Any:
 def draw_example(file: Path, run: Any) -> None:
     """Draw EPI and the learning curve of one run, as its package shows them."""
     history = [History.model_validate(line) for line in run["history"]]
-    draw_training(file, Trigger.model_validate(run["trigger"]), history)
+    draw_training(file, Trigger.model_validate(run["trigger"]), history, ())
 
 
 def widths(run: Any) -> Figure:

@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from pathlib import Path
 
 import typer
@@ -118,7 +118,8 @@ def commands_in(text: str) -> list[list[str]]:
             if word[0] in "();<>|&":
                 redirected = word[0] in "<>"
                 if not redirected:
-                    found += [command[command.index("bonsai") + 1 :]] if "bonsai" in command else []
+                    run = list(dropwhile(lambda word: "=" in word, command))  # without the variables that are set for it
+                    found += [run[1:]] if run[:1] == ["bonsai"] else []
                     command = []
             elif redirected:
                 redirected = False
