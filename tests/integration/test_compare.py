@@ -11,7 +11,7 @@ from tiny_comparison import SETTINGS, Compared, config
 
 from pipeline import compare
 from pipeline.comparison import Comparison
-from pipeline.flow import Growth
+from pipeline.conduct import Growth
 from profiles.errors import BonsaiError
 from stages.delivery.verification import verify_package
 from stages.errors import BuildError
