@@ -3,7 +3,6 @@
 import os
 import re
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import ceil
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional
 
 from pipeline.recipe import load_recipe
 from pipeline.scaffold_text import MODEL, Choices, device_text, prune_lines, recipe_text
@@ -25,6 +23,7 @@ from stages.data.config import DataConfig
 from stages.data.image_folder import SHOWN, UNREADABLE, Folder, passed_over, scan_folder
 from stages.intervals import images_to_prove, least_provable_drop
 from stages.models.config import ModelConfig
+from stages.models.counting import count_macs
 from stages.models.registry import build_network, require_logits
 from stages.prepare import split_images
 from stages.registry import make_importable
@@ -39,7 +38,11 @@ STEPS = 600
 """Optimizer steps in which a small network that starts from nothing usually learns a small data set."""
 EPOCHS = (6, 60)
 MINUTES = 8.0
-"""Of training on this machine, estimated, that the chosen epochs stay below where that leaves enough of them."""
+"""Of training on two cores, estimated, that the chosen epochs stay below where that leaves enough of them."""
+MACS_PER_SECOND = 20e9
+"""What two cores of a server's CPU came to in training a small network; an estimate, and no measurement, so that the same images give the same recipe."""
+PASS_MACS = 3
+"""Forward and backward pass over the forward pass alone."""
 PASSES = 2.0
 """Cycles that trunk and branch, or trunk and two branches from its middle, come to."""
 BUDGET = 0.4
@@ -128,7 +131,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         require_logits(network, (channels, size, size), len(found.classes))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
         steps = max(sizes["train"] // batch, 1)
-        seconds = _seconds_per_step(network, (batch, channels, size, size), len(found.classes))
+        seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         epochs = changes.epochs or _epochs(steps, seconds)
         checks = 1 if epochs >= 20 else 2
@@ -170,7 +173,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             os.replace(draft, path)
         undo.pop_all()
     lines = [_counts(found, sizes), *_warnings(found, sizes, drop)]
-    lines.append(f"{epochs} epochs of {steps} steps: some {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on this machine (estimate)")
+    lines.append(
+        f"{epochs} epochs of {steps} steps: some {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
+    )
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
     return Written((file, device_file, *([code] if fresh else [])), tuple(lines))
@@ -227,17 +232,6 @@ def _look_at(found: Folder) -> tuple[int, int]:
 def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
     labels = torch.tensor([image.label for image in found.images])
     return labels, None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
-
-
-def _seconds_per_step(network: nn.Module, shape: tuple[int, int, int, int], num_classes: int) -> float:
-    """Return the median time of three optimizer steps, without the optimizer: CPU time over the threads, since neighbours must not decide."""
-    network.train()
-    images, labels, times = torch.zeros(shape), torch.arange(shape[0]) % num_classes, []
-    for _ in range(3):
-        started = time.process_time()
-        functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
-        times.append(time.process_time() - started)
-    return statistics.median(times) / torch.get_num_threads()
 
 
 def _epochs(steps: int, seconds: float) -> int:
