@@ -131,7 +131,7 @@ def test_an_operator_is_timed_by_the_targets_own_runtime(tmp_path: Path, precisi
     target = target_of("local-cpu-openvino", precision)
     narrow_us, wide_us = (measure_operator(wide, c, c, target, scratch=tmp_path)[0] for c in (16, 128))
     assert narrow_us.kernels == wide_us.kernels == "Convolution"  # addition and activation are fused into it
-    assert 10 < wide_us.p50_us / narrow_us.p50_us < 100  # 64 times the work
+    assert 3 < wide_us.p50_us / narrow_us.p50_us < 100  # 64 times the work, which AMX does in 6 times the time
 
 
 def test_an_onnxruntime_engine_can_be_written_for_a_minimal_build(graphs: dict[Dialect, OnnxGraph], store: Store, tmp_path: Path) -> None:
