@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from pipeline.recipe import list_recipes, load_recipe
+from pipeline.recipe import Recipe, list_recipes, load_recipe
 from profiles.source import Record
 
-COMPRESS = "compress"
+COMPRESS, COMPARE = "compress", "compare"
 FLOWS = "pipeline.prefect_flows"
+BESIDE = "local-cpu-openvino"
+"""What a comparison sets beside the recipe's own profile, unless it is that one."""
 TIMING_LIMIT = "bonsai-timing"
 """Name of the global concurrency limit that lets one job at a time measure latency."""
 
@@ -28,14 +30,25 @@ class Deployment(Record):
 
 def list_deployments() -> tuple[Deployment, ...]:
     """Return the deployments of every shipped recipe; `prefect.yaml` repeats them for those who run their own workers."""
-    recipes = [(name, load_recipe(name)) for name in list_recipes()]
-    return tuple(
+    return tuple(row for name in list_recipes() for row in _deployments_of(name, load_recipe(name)))
+
+
+def _deployments_of(name: str, recipe: Recipe) -> tuple[Deployment, ...]:
+    tags = ("bonsai", recipe.model.name, recipe.data.name)
+    given = {"recipe": name, "budget": None, "overrides": {}}
+    return (
         Deployment(
             flow=COMPRESS,
             name=name,
             description=f"{recipe.description}: from training to measured engines in packages, one per profile.",
-            tags=("bonsai", recipe.model.name, recipe.data.name),
-            parameters={"recipe": name, "profile": recipe.profile, "budget": None, "overrides": {}, "layout": "none"},
-        )
-        for name, recipe in recipes
+            tags=tags,
+            parameters={**given, "profile": recipe.profile, "layout": "none"},
+        ),
+        Deployment(
+            flow=COMPARE,
+            name=name,
+            description=f"{recipe.description}: one training for several profiles, side by side in a table. One that fails leaves the others alone.",
+            tags=(*tags, "comparison"),
+            parameters={**given, "profiles": list(dict.fromkeys((recipe.profile, BESIDE)))},
+        ),
     )

@@ -11,13 +11,15 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from pipeline import flow as plain
+from pipeline.compare import compare as compare_targets
+from pipeline.compare import comparison_folder, require_all
 from pipeline.console import package_facts
-from pipeline.deployments import COMPRESS
-from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, RecipeChoice, with_budget
+from pipeline.deployments import COMPARE, COMPRESS
+from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
 from pipeline.local_server import STORE_VARIABLE, run_lock
 from pipeline.publish import LAYOUTS, lay_out
 from pipeline.run_log import show_log
-from pipeline.run_page import show_package, show_progress
+from pipeline.run_page import show_comparison, show_package, show_progress
 from pipeline.tasks import as_tasks
 from profiles.errors import BonsaiError
 from stages.locks import hold
@@ -29,7 +31,7 @@ from stages.training.progress import logger
 def run_name() -> str:
     """Return what the run is called in lists: "resnet-edge on local-cpu"."""
     given = flow_run.parameters
-    profiles = given["profile"]
+    profiles = given.get("profile") or given["profiles"]
     return f"{Path(given['recipe']).stem} on {', '.join(Path(name).stem for name in ([profiles] if isinstance(profiles, str) else profiles))}"
 
 
@@ -71,6 +73,35 @@ def compress(
             logger.error("%s", missed)
             return Failed(message=missed)
         return [package_facts(package, folder) for package in packages]
+
+
+@flow(name=COMPARE, flow_run_name=run_name, validate_parameters=True, persist_result=False)
+def compare(
+    recipe: RecipeChoice,
+    profiles: ProfilesChoice,
+    budget: BudgetChoice = None,
+    overrides: Overrides = {},  # noqa: B006  # as above
+) -> dict[str, object] | State[dict[str, object]]:
+    """Compress a recipe's network for several targets that share one training, and set the results side by side.
+
+    Args:
+        recipe: What to compress and how. A file lies on the machine that runs.
+        profiles: The targets. A file lies on the machine that runs.
+        budget: Latency that each engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
+        overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
+
+    Returns:
+        The comparison. A Failed state where a profile failed or misses a gate, or an error of Bonsai ends the run.
+    """
+    with _work() as store:
+        try:
+            comparison = compare_targets(recipe, profiles, with_budget(overrides, budget), store=store.root, step=as_tasks(store))
+            show_comparison(comparison, comparison_folder(store.root, comparison.recipe))
+            require_all(comparison)
+        except BonsaiError as error:
+            logger.error("%s", error)
+            return Failed(message=str(error))
+        return comparison.model_dump(mode="json")
 
 
 def missed_gates(packages: Sequence[Package]) -> str:

@@ -26,6 +26,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from pipeline.comparison import HEADER as HEADER_COMPARED
+from pipeline.comparison import Comparison, show_cells
 from pipeline.package_server import URL_VARIABLE
 from stages.delivery.contents import CARD, FIGURE
 from stages.delivery.contents import FOLDER as PACKAGE
@@ -118,6 +120,28 @@ def show_package(package: Package, places: Sequence[Path]) -> None:
             create_image_artifact(address + FIGURE, key=f"{key}-training", description=f"How {package.name} was trained")
     except httpx.HTTPError as error:
         say(f"{package.name} is finished but not on the run's page, for the Prefect server does not answer: {error}")
+
+
+def show_comparison(comparison: Comparison, folder: Path) -> None:
+    """Put a comparison on the run's page: a table with a line per profile, what went wrong, and the model card of every package.
+
+    Args:
+        comparison: What the run found.
+        folder: Where its files lie.
+    """
+    key, name = slug(comparison.recipe), comparison.recipe
+    table = [dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True)) for outcome in comparison.outcomes]
+    wrong = [f"## {outcome.profile} failed\n\n```\n{outcome.error}\n```" for outcome in comparison.outcomes if outcome.error]
+    wrong += [f"## {outcome.profile} misses a gate\n\n{gate.sentence}" for outcome in comparison.outcomes for gate in outcome.missed]
+    text = "\n\n".join([f"# {name} on {len(table)} profiles", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
+    try:
+        create_table_artifact(table, key=f"{key}-compared", description=f"{name}, a line per profile")
+        create_markdown_artifact(text, key=f"{key}-comparison", description=f"{name}: what sharing saved, and what went wrong")
+        for place in (Path(outcome.folder) for outcome in comparison.outcomes if outcome.package):
+            card = with_figure((place / CARD).read_text(encoding="utf-8"), (place / FIGURE).read_bytes())
+            create_markdown_artifact(f"{card}\n## Where it lies\n\n    {place}\n", key=slug(place.name), description=f"Model card of {place.name}")
+    except httpx.HTTPError as error:
+        say(f"the comparison is finished but not on the run's page, for the Prefect server does not answer: {error}")
 
 
 def with_figure(card: str, figure: bytes) -> str:

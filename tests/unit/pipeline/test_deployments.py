@@ -38,6 +38,12 @@ def test_a_deployment_starts_its_recipe_on_the_recipes_own_profile(row: Deployme
     assert row.tags == ("bonsai", recipe.model.name, recipe.data.name)
 
 
+def test_every_shipped_recipe_can_be_compared_on_several_profiles() -> None:
+    rows = [row for row in list_deployments() if row.flow == "compare"]
+    assert [row.name for row in rows] == list_recipes()
+    assert all(len(row.parameters["profiles"]) > 1 for row in rows)
+
+
 def test_prefect_yaml_agrees_with_the_table() -> None:
     written = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     keys = ("name", "entrypoint", "description", "tags", "parameters")

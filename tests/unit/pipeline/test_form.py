@@ -89,3 +89,11 @@ def test_a_budget_takes_the_place_of_the_profiles() -> None:
 def test_a_budget_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"the budget is given twice\n  given:   budget 0.3, profile.budget.latency_ms 2\n"):
         with_budget({"profile.budget.latency_ms": 2}, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "wrong"),
+    [(["local-cpu", "t4"], False), (["local-cpu", "camera.yaml"], False), (["local-cpu", "rtx4090"], True), ("local-cpu", True), ([], True)],
+)
+def test_a_comparison_takes_a_list_of_profiles(flows: ModuleType, profiles: object, wrong: bool) -> None:
+    assert bool(errors_of(flows, "compare", {"recipe": "resnet-edge", "profiles": profiles})) is wrong
