@@ -35,7 +35,7 @@ def list_deployments() -> tuple[Deployment, ...]:
 
 def _deployments_of(name: str, recipe: Recipe) -> tuple[Deployment, ...]:
     tags = ("bonsai", recipe.model.name, recipe.data.name)
-    given = {"recipe": name, "budget": None, "overrides": {}}
+    given: dict[str, Any] = {"recipe": name, "budget": None, "overrides": {}}
     return (
         Deployment(
             flow=COMPRESS,

@@ -11,8 +11,8 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from pipeline import flow as plain
-from pipeline.compare import compare as compare_targets
-from pipeline.compare import comparison_folder, require_all
+from pipeline.comparing import compare as compare_targets
+from pipeline.comparing import comparison_folder, require_all
 from pipeline.console import package_facts
 from pipeline.deployments import COMPARE, COMPRESS
 from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget

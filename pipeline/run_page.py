@@ -29,7 +29,7 @@ from prefect.artifacts import (
 from pipeline.comparison import HEADER as HEADER_COMPARED
 from pipeline.comparison import Comparison, show_cells
 from pipeline.package_server import URL_VARIABLE
-from stages.delivery.contents import CARD, FIGURE
+from stages.delivery.contents import CARD, FIGURE, REPORTS
 from stages.delivery.contents import FOLDER as PACKAGE
 from stages.model_card import HEADER, row_cells
 from stages.package import Package
@@ -116,6 +116,7 @@ def show_package(package: Package, places: Sequence[Path]) -> None:
         create_markdown_artifact(f"{card}\n## Where it lies\n\n{lying}\n", key=key, description="Model card, and where the package lies")
         if served := os.environ.get(URL_VARIABLE):
             address = f"{served}/{package.folder.name}/{PACKAGE}/"
+            create_link_artifact(address + REPORTS[0], link_text=f"Report of {package.name}", key=f"{key}-report", description=f"Report of {package.name}")
             create_link_artifact(address, link_text=f"Files of {package.name}", key=f"{key}-files", description=f"Files of {package.name}")
             create_image_artifact(address + FIGURE, key=f"{key}-training", description=f"How {package.name} was trained")
     except httpx.HTTPError as error:
@@ -130,7 +131,7 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
         folder: Where its files lie.
     """
     key, name = slug(comparison.recipe), comparison.recipe
-    table = [dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True)) for outcome in comparison.outcomes]
+    table = [_verdict_first(dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True))) for outcome in comparison.outcomes]
     wrong = [f"## {outcome.profile} failed\n\n```\n{outcome.error}\n```" for outcome in comparison.outcomes if outcome.error]
     wrong += [f"## {outcome.profile} misses a gate\n\n{gate.sentence}" for outcome in comparison.outcomes for gate in outcome.missed]
     text = "\n\n".join([f"# {name} on {len(table)} profiles", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
@@ -142,6 +143,12 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
             create_markdown_artifact(f"{card}\n## Where it lies\n\n    {place}\n", key=slug(place.name), description=f"Model card of {place.name}")
     except httpx.HTTPError as error:
         say(f"the comparison is finished but not on the run's page, for the Prefect server does not answer: {error}")
+
+
+def _verdict_first(line: dict[str, str]) -> dict[str, str]:
+    """Move the last column behind the first: the page shows the left ones alone, unless one scrolls."""
+    first, verdict = HEADER_COMPARED[0], HEADER_COMPARED[-1]
+    return {first: line[first], verdict: line[verdict]} | line
 
 
 def with_figure(card: str, figure: bytes) -> str:

@@ -20,7 +20,8 @@ from stages.manifest import MANIFEST
 from stages.store import RESUME
 from stages.training.resume import LAST, load_progress
 
-LONG: Mapping[str, Any] = {**TINY, "training.epochs": 20, "prune.epi": {"latest": 0.2}}
+CONFIGS = Path(__file__).parent / "configs"
+LONG: Mapping[str, Any] = {**TINY, "training.epochs": 16, "prune.epi": {"latest": 0.2}}
 """Leaves time to stop it in the middle of its training."""
 
 
@@ -148,7 +149,9 @@ def test_the_links_of_a_run_lead_to_its_files(served: Served, completed: Watched
     image = found["resnet-edge-local-cpu-training"]["data"]
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(image, timeout=10) as reply:
         assert reply.read() == (package / "training.svg").read_bytes()
-    assert image.removesuffix("training.svg") in found["resnet-edge-local-cpu-files"]["data"]
+    folder = image.removesuffix("training.svg")
+    assert found["resnet-edge-local-cpu-files"]["data"] == f"[Files of resnet-edge--local-cpu]({folder})"
+    assert found["resnet-edge-local-cpu-report"]["data"] == f"[Report of resnet-edge--local-cpu]({folder}report.html)"
 
 
 def test_long_steps_show_how_far_they_are(served: Served, completed: Watched) -> None:
@@ -222,6 +225,18 @@ def test_a_wrong_override_fails_the_run_with_bonsais_message(served: Served) -> 
     message = served.prefect_json("flow-run", "inspect", wrong.run_id)["state"]["message"]
     assert message.startswith("--set training.epoch: unknown key 'training.epoch' (did you mean 'epochs'?)")
     assert "Traceback" not in wrong.output
+
+
+def test_a_comparison_sets_profiles_side_by_side_and_fails_where_one_does(served: Served, completed: Watched) -> None:
+    run_id = served.start("compare/resnet-edge", {"profiles": ["local-cpu", str(CONFIGS / "tiny-away.yaml")], "overrides": TINY})
+    wait_for(lambda: served.state(run_id) in ("COMPLETED", "FAILED", "CRASHED"))
+    run, found = served.call("GET", f"/flow_runs/{run_id}"), served.artifacts(run_id)
+    assert run["name"] == "resnet-edge on local-cpu, tiny-away"
+    assert (run["state"]["type"], run["state"]["message"]) == ("FAILED", "1 of 2 profiles failed: tiny-away (code 5)")
+    table = json.loads(found["resnet-edge-compared"]["data"])
+    assert [(row["profile"], row["gates"]) for row in table] == [("local-cpu", "3 met"), ("tiny-away", "FAILED, code 5")]
+    assert "## tiny-away failed" in found["resnet-edge-comparison"]["data"]
+    assert found["resnet-edge-local-cpu"]["data"].startswith("# resnet-edge--local-cpu")
 
 
 def test_an_unknown_parameter_is_refused_at_once(served: Served) -> None:
