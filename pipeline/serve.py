@@ -38,6 +38,8 @@ def serve(store: Path) -> None:
         ConfigError: Another `serve` uses this store, or the environment names another server.
         ServerNotStarted: No server answers.
     """
+    from httpx import HTTPError
+
     assert "prefect" not in sys.modules, "Prefect has read its settings already"
     store = store.resolve()
     port, log = find_port(os.environ), home(store) / "server.log"
@@ -62,7 +64,10 @@ def serve(store: Path) -> None:
         print(f"Runs, logs and results:  http://127.0.0.1:{port}/v2/    (Ctrl-C ends; store: {store})", flush=True)
         with suppress(KeyboardInterrupt):
             asyncio.run(runner.start())
-        announce_lost(crash_lost_runs(store, new_server=server is not None))
+        try:
+            announce_lost(crash_lost_runs(store, new_server=server is not None))
+        except HTTPError:  # whoever stopped this has stopped the server as well
+            print("The Prefect server is gone; the next `bonsai serve` marks the runs that were under way as Crashed.", flush=True)
 
 
 def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
