@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.flow import warn_of_chance, warn_of_few
+from pipeline.cautions import warn_of_chance, warn_of_few
 from pipeline.foreign import read_pruning_config
 from pipeline.recipe import load_recipe
 from pipeline.scaffold import Ask, Written, choose_drop, scaffold
@@ -220,7 +220,7 @@ def test_another_json_is_refused(tmp_path: Path) -> None:
 
 def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("pipeline.flow.say", told.append)
+    monkeypatch.setattr("pipeline.cautions.say", told.append)
     profile = load_profile("local-cpu")
     warn_of_few(95, [profile])
     warn_of_few(96, [profile])
@@ -235,7 +235,7 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: py
 def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.flow.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
     lines: list[str] = []
-    monkeypatch.setattr("pipeline.flow.say", lines.append)
+    monkeypatch.setattr("pipeline.cautions.say", lines.append)
     last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
     warn_of_chance(Checkpoint(folder=digits.folder, model=ModelConfig(name="resnet8"), num_classes=2, image_shape=(1, 8, 8), history=(last,)), digits)
     assert len(lines) == told
