@@ -160,7 +160,7 @@ def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfi
         with torch.no_grad():
             return float((state.network(images).softmax(1) - master.network(images).softmax(1)).abs().mean())
 
-    assert distance(Teacher(master.network, DistillConfig(weight=1.0, temperature=2.0))) < 0.8 * distance(None)
+    assert distance(Teacher(master.network, DistillConfig(weight=1.0, temperature=2.0))) < 0.9 * distance(None)
 
 
 def test_a_diverging_loss_ends_with_what_to_do(small_model: ModelConfig, digits: Dataset) -> None:
