@@ -115,7 +115,7 @@ def _track_results(finished: Package) -> None:
         results = {"top1": row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
         if row.latency is not None:
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
-        with scope(f"{finished.name}/{'shipped' if row.shipped else f'{row.network}-{row.precision}'}"):
+        with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
             track(results, step=0)
 
 

@@ -25,6 +25,7 @@ from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
 from stages.store import Store, is_timed
 from stages.training.progress import logger
+from stages.training.tracking import sending_to, track
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ResultT = TypeVar("ResultT")
@@ -49,7 +50,7 @@ class Child:
         theirs.close()
 
     def run(self, root: Path, stage: Callable[..., ArtifactT], inputs: dict[str, Any]) -> ArtifactT:
-        """Run a stage there; its log appears here, in the calling thread.
+        """Run a stage there; its log and its figures appear here, in the calling thread.
 
         Raises:
             ProcessLost: The process was ended.
@@ -60,6 +61,8 @@ class Child:
                 what, value = self._pipe.recv()
                 if what == "log":
                     logger.handle(_named(value))
+                elif what == "figures":
+                    track(*value)
                 elif what == "error":
                     raise value
                 else:
@@ -214,15 +217,16 @@ def serve_stages(descriptor: int) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [_ToParent(pipe)]
-    while True:
-        try:
-            root, stage, inputs = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(("artifact", Store(root).run(stage, **inputs)))
-        except Exception as error:  # it is raised in the parent
-            pipe.send(("error", _portable(error)))
+    with sending_to(_FiguresToParent(pipe)):
+        while True:
+            try:
+                root, stage, inputs = pipe.recv()
+            except EOFError:
+                return
+            try:
+                pipe.send(("artifact", Store(root).run(stage, **inputs)))
+            except Exception as error:  # it is raised in the parent
+                pipe.send(("error", _portable(error)))
 
 
 class _ToParent(logging.Handler):
@@ -233,6 +237,17 @@ class _ToParent(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         record.msg, record.args = record.getMessage(), ()
         self._pipe.send(("log", record))
+
+
+class _FiguresToParent:
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._pipe.send(("figures", (metrics, step)))
+
+    def close(self) -> None:
+        """Leave the pipe open: the parent ends this process."""
 
 
 def _end_with_parent() -> None:

@@ -9,6 +9,7 @@ from a checkpoint tracks its new steps alone, one that is finished tracks nothin
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from stages.registry import resolve
@@ -35,7 +36,8 @@ class Tracker(Protocol):
 
 
 _trackers: list[Tracker] = []
-_scopes: list[str] = []
+_scope: ContextVar[tuple[str, ...]] = ContextVar("scope", default=())
+"""Of the thread: branches may grow side by side."""
 
 
 @contextmanager
@@ -56,7 +58,13 @@ def tracking(spec: str | None, run: str) -> Iterator[None]:
     if name not in TRACKERS and where:
         factory, _, where = where.partition(":")
         name = f"{name}:{factory}"
-    tracker: Tracker = resolve(name, TRACKERS, "tracker")(where, run)
+    with sending_to(resolve(name, TRACKERS, "tracker")(where, run)):
+        yield
+
+
+@contextmanager
+def sending_to(tracker: Tracker) -> Iterator[None]:
+    """Send what `track` is given meanwhile to an open tracker, which is closed at the end."""
     _trackers.append(tracker)
     try:
         yield
@@ -68,11 +76,11 @@ def tracking(spec: str | None, run: str) -> Iterator[None]:
 @contextmanager
 def scope(name: str) -> Iterator[None]:
     """Put a name in front of what is tracked meanwhile, as that of a target."""
-    _scopes.append(name)
+    token = _scope.set((*_scope.get(), name))
     try:
         yield
     finally:
-        _scopes.pop()
+        _scope.reset(token)
 
 
 def track(metrics: Mapping[str, float], step: int) -> None:
@@ -82,6 +90,6 @@ def track(metrics: Mapping[str, float], step: int) -> None:
         metrics: By name; slashes make groups.
         step: Of the optimizer.
     """
-    named = {"/".join((*_scopes, name)): float(value) for name, value in metrics.items()}
+    named = {"/".join((*_scope.get(), name)): float(value) for name, value in metrics.items()}
     for tracker in _trackers:
         tracker.log(named, step)

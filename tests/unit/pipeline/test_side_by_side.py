@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from stages.data.config import DataConfig
 from stages.prepare import prepare
 from stages.store import Store, stage
 from stages.training.progress import say
+from stages.training.tracking import scope, sending_to, track
 
 WAIT = 10  # seconds, for what happens at once
 
@@ -32,6 +34,7 @@ class Made(Artifact):
 @stage(version=1)
 def make(out_dir: Path, config: Config) -> Made:
     say("made")
+    track({"loss": 1.0}, step=3)
     if config.how == "refused":
         raise BudgetError("not below 3 ms")
     if config.how == "bug":
@@ -50,6 +53,29 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcesse
 def test_a_stage_in_a_child_leaves_the_bytes_that_it_leaves_here(children: ChildProcesses, digits: Dataset) -> None:
     made = children.run(prepare, data=DataConfig(name="digits", options={"size": 16}), content="")
     assert made.digest == digits.digest
+
+
+class Collected:
+    """A tracker that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.figures: list[tuple[str, float, int]] = []
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.figures += [(name, value, step) for name, value in metrics.items()]
+
+    def close(self) -> None: ...
+
+
+def test_figures_of_children_come_under_the_name_of_their_own_branch(children: ChildProcesses) -> None:
+    def grow(name: str) -> Made:
+        with scope(name):
+            return children.run(make, config=Config(how=f"tracked {name}"))
+
+    tracker = Collected()
+    with sending_to(tracker):
+        grow_side_by_side({name: partial(grow, name) for name in ("left", "right")}, 2, children.stop)
+    assert sorted(tracker.figures) == [("left/loss", 1.0, 3), ("right/loss", 1.0, 3)]
 
 
 def test_one_child_runs_one_stage_after_another_and_repeats_nothing(children: ChildProcesses) -> None:
