@@ -44,7 +44,7 @@ from stages.recover import recover
 from stages.selection.reselection import Reselection
 from stages.store import Store
 from stages.training.batches import load_split
-from stages.training.distillation import DistillConfig
+from stages.training.config import DistillConfig
 from stages.training.evaluation import top1
 from stages.warmup import warmup
 

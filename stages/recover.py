@@ -6,8 +6,8 @@ from stages.artifacts import Checkpoint, Dataset
 from stages.checkpoints import WEIGHTS, load_network, load_training, save_tensors
 from stages.pruning.policy import FinetuneConfig
 from stages.store import RESUME, stage
-from stages.training.config import TrainConfig
-from stages.training.distillation import DistillConfig, Teacher
+from stages.training.config import DistillConfig, TrainConfig
+from stages.training.distillation import Teacher
 from stages.training.phase import Phase
 from stages.training.rates import Rate, half_cosine, learning_rate
 from stages.training.state import reproducible

@@ -14,7 +14,9 @@ from stages.artifacts import Dialect, FloatType
 from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
 from stages.graph.names import INPUT, OUTPUT
+from stages.graph.program import export_program
 from stages.graph.shielding import shield_float_layers
+from stages.graph.untraceable import Untraceable
 from stages.training.progress import say
 
 MODEL = "model.onnx"
@@ -92,7 +94,7 @@ class HalfNetwork(nn.Module):
 
 
 def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int) -> None:
-    """Export in evaluation mode with the dynamo exporter and a dynamic batch.
+    """Export in evaluation mode with the dynamo exporter, for any number of images.
 
     Args:
         network: Float network, or the export form of a quantised one.
@@ -101,9 +103,8 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         opset: Version of the default operator set, 18-23.
 
     Raises:
-        BuildError: The exporter refuses the network.
+        BuildError: The exporter refuses the network, or what it computes depends on the number of images.
     """
-    example = torch.zeros(2, *image_shape)  # a batch of 1 would be taken for a constant
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # channels-last pooling exports as a gather
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -113,8 +114,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                network.eval(),
-                (example,),
+                export_program(network.eval(), image_shape),
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
@@ -122,7 +122,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as error:
+    except (Untraceable, torch.onnx.OnnxExporterError) as error:
         raise BuildError(f"torch.onnx cannot export {type(network).__name__}: {error}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -10,7 +10,7 @@ from stages.pruning.policy import PolicyConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Normalisation
-from stages.training.distillation import DistillConfig
+from stages.training.config import DistillConfig
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

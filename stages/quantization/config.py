@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from profiles.source import Record
-from stages.training.distillation import SoftTargets
+from stages.training.config import SoftTargets
 
 
 class MixedConfig(Record):

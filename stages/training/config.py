@@ -60,3 +60,25 @@ class TrainConfig(Record):
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"
+
+
+class SoftTargets(Record):
+    """How a teacher's logits are imitated.
+
+    Attributes:
+        weight: Share of the teacher's loss, 0-1; the labels have the rest.
+        temperature: Softens both distributions.
+    """
+
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+
+
+class DistillConfig(SoftTargets):
+    """Distillation in the recovery.
+
+    Attributes:
+        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
+    """
+
+    teacher: Literal["trained", "trigger"] = "trained"

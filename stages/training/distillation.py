@@ -1,35 +1,10 @@
 """Learning from a trained network's logits beside the labels (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from profiles.source import Record
-
-
-class SoftTargets(Record):
-    """How a teacher's logits are imitated.
-
-    Attributes:
-        weight: Share of the teacher's loss, 0-1; the labels have the rest.
-        temperature: Softens both distributions.
-    """
-
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    temperature: Annotated[float, Field(gt=0)] = 4.0
-
-
-class DistillConfig(SoftTargets):
-    """Distillation in the recovery.
-
-    Attributes:
-        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
-    """
-
-    teacher: Literal["trained", "trigger"] = "trained"
+from stages.training.config import SoftTargets
 
 
 class Teacher:

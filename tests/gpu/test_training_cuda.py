@@ -14,8 +14,7 @@ from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
 from stages.recover import recover
 from stages.store import Store
-from stages.training.config import TrainConfig
-from stages.training.distillation import DistillConfig
+from stages.training.config import DistillConfig, TrainConfig
 from stages.warmup import warmup
 
 pytestmark = pytest.mark.gpu

@@ -36,7 +36,8 @@ def package(root: Path) -> Package:
 
 
 def test_it_is_pruned_quantised_and_shipped_as_int8(package: Package, root: Path) -> None:
-    dense, simulated, pruned, engine = package.rows
+    dense, calibrated, simulated, pruned, engine = package.rows
+    assert (calibrated.quantised, simulated.quantised) == ("ptq", "qat")
     assert {gate.name: gate.passed for gate in package.gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
     assert pruned.macs == simulated.macs == engine.macs < dense.macs
     assert abs(engine.accuracy.top1 - simulated.accuracy.top1) < 0.03

@@ -10,7 +10,7 @@ from pipeline.reference import pages
 from profiles.descriptions import keys_of
 from profiles.schema import Budget, ChannelMultiple
 from stages.backends.timing import LEAST_RUNS, TimingConfig
-from stages.training.distillation import DistillConfig
+from stages.training.config import DistillConfig
 
 DOCS = Path(__file__).parents[3] / "docs"
 

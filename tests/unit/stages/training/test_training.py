@@ -10,8 +10,8 @@ from stages.checkpoints import build
 from stages.errors import DeviceUnavailable, TrainingDiverged
 from stages.models.config import ModelConfig
 from stages.training.batches import Batches, augment
-from stages.training.config import AugmentConfig, TrainConfig
-from stages.training.distillation import DistillConfig, Teacher
+from stages.training.config import AugmentConfig, DistillConfig, TrainConfig
+from stages.training.distillation import Teacher
 from stages.training.evaluation import reestimate_batchnorm, top1
 from stages.training.loop import train_steps
 from stages.training.phase import Phase

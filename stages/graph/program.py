@@ -1,0 +1,47 @@
+"""torch.export for any number of images: `forward` runs on tensors without values, so that Python sees every shape."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+
+import torch
+from torch import nn
+
+from stages.graph.untraceable import BATCH, FAILURES, Untraceable, explain
+
+
+def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    """Export a network by running its Python; then, where that fails, by reading its bytecode, which alone keeps `len(images)` open.
+
+    Args:
+        network: In the mode in which it is to be exported.
+        image_shape: (channels, height, width); branches on shapes are taken as these ask for.
+
+    Raises:
+        Untraceable: Its Python depends on values or on the number of images.
+    """
+    example = torch.zeros(2, *image_shape)  # a batch of 1 would be taken for a constant
+    failed = []
+    for strict in (False, True):
+        try:
+            with _quiet():
+                return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
+        except FAILURES as error:
+            failed.append(error)
+    reasons = [explain(error) for error in failed]
+    raise Untraceable(reasons[1] if reasons[0].startswith(BATCH) else reasons[0]) from failed[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what torch prints of a failed attempt, whole graphs among it; the reason is in the error."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
