@@ -1,6 +1,7 @@
 """The steps of examples/ci, run as the workflow runs them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -34,6 +35,12 @@ def job(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def finished(compared: Compared, job: dict[str, str]) -> Path:
+    """Return the job's store, in which everything is finished: a copy, since a job writes packages and a comparison of its own."""
+    return Path(shutil.copytree(compared.store, job["STORE"]))
+
+
 def step(script: str, job: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", str(CI / script)], env=job, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -44,20 +51,19 @@ def verdicts(store: str) -> dict[str, str]:
     return {str(case.get("name")): next((child.tag for child in case if child.tag in {"failure", "error"}), "passed") for case in cases}
 
 
-def test_a_job_whose_gates_are_met_ends_well_and_says_so(compared: Compared, job: dict[str, str], tmp_path: Path) -> None:
-    job["STORE"] = str(compared.store)
+def test_a_job_whose_gates_are_met_ends_well_and_says_so(finished: Path, job: dict[str, str], tmp_path: Path) -> None:
     done = step("run.sh", job)
     assert done.returncode == 0, done.stderr
     assert verdicts(job["STORE"]) == {"latency": "passed", "accuracy drop": "passed"}
     page = (tmp_path / "page.md").read_text()
-    assert page == (compared.store / "ci" / "summary.md").read_text()
+    assert page == (finished / "ci" / "summary.md").read_text()
     assert "| tiny-wide | fp32 |" in page
     assert "::error" not in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_a_gate_that_cannot_be_met_ends_in_code_3_with_an_annotation(compared: Compared, job: dict[str, str], tmp_path: Path) -> None:
-    job |= {"STORE": str(compared.store), "SETTINGS": f"{job['SETTINGS']} profile.gates.max_size_mb=0.001"}
+def test_a_gate_that_cannot_be_met_ends_in_code_3_with_an_annotation(finished: Path, job: dict[str, str], tmp_path: Path) -> None:
+    job |= {"SETTINGS": f"{job['SETTINGS']} profile.gates.max_size_mb=0.001"}
     done = step("run.sh", job)
     assert done.returncode == 3, done.stderr
     assert verdicts(job["STORE"]) == {"latency": "passed", "accuracy drop": "passed", "size": "failure"}
@@ -65,7 +71,7 @@ def test_a_gate_that_cannot_be_met_ends_in_code_3_with_an_annotation(compared: C
     assert len(annotations) == 1
     assert annotations[0].startswith("::error title=tiny--tiny-wide%3A gate size missed::size: 0.")
     assert "MISSED" in (tmp_path / "page.md").read_text()
-    assert (compared.store / "packages" / "tiny--tiny-wide" / "engine.onnx").exists()
+    assert (finished / "packages" / "tiny--tiny-wide" / "engine.onnx").exists()
 
 
 def test_a_job_that_fails_before_its_gates_still_reports(job: dict[str, str], tmp_path: Path) -> None:
@@ -78,11 +84,11 @@ def test_a_job_that_fails_before_its_gates_still_reports(job: dict[str, str], tm
     assert "Traceback" not in done.stderr
 
 
-def test_a_comparison_shows_every_profile_has_a_suite_for_each_and_ends_with_the_first_failures_code(compared: Compared, job: dict[str, str]) -> None:
-    job |= {"STORE": str(compared.store), "COMMAND": "compare", "PROFILES": f"{CONFIGS / 'tiny-away.yaml'} {CONFIGS / 'tiny-wide.yaml'}"}
+def test_a_comparison_shows_every_profile_has_a_suite_for_each_and_ends_with_the_first_failures_code(finished: Path, job: dict[str, str]) -> None:
+    job |= {"COMMAND": "compare", "PROFILES": f"{CONFIGS / 'tiny-away.yaml'} {CONFIGS / 'tiny-wide.yaml'}"}
     done = step("run.sh", job)
     assert done.returncode == 5, done.stderr
-    root = ET.parse(compared.store / "ci" / "junit.xml").getroot()
+    root = ET.parse(finished / "ci" / "junit.xml").getroot()
     assert [(suite.get("name"), suite.get("errors"), suite.get("tests")) for suite in root] == [("tiny--tiny-away", "1", "1"), ("tiny--tiny-wide", "0", "2")]
     assert "FAILED, code 5" in done.stdout
     assert "2 met" in done.stdout
