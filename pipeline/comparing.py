@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.comparison import Comparison, cost_of, outcome_of, to_csv
-from pipeline.conduct import Growth
+from pipeline.conduct import Growth, require_gates
 from pipeline.flow import DEFAULT_STORE, deliver, load
 from pipeline.publish import replace_folder
 from pipeline.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
 from stages.delivery.contents import read_intact
-from stages.errors import GateMissed
 from stages.package import Package
 from stages.reporting.writing import write_reports
 from stages.store import Step, Store, require_writable_folder
@@ -164,6 +163,4 @@ def require_all(comparison: Comparison) -> None:
     failed = [f"{outcome.profile} (code {outcome.exit_code})" for outcome in comparison.outcomes if outcome.error]
     if failed:
         raise ProfilesFailed(f"{len(failed)} of {len(comparison.outcomes)} profiles failed: {', '.join(failed)}", comparison.exit_code)
-    missed = [f"{outcome.package}: {gate.sentence}" for outcome in comparison.outcomes for gate in outcome.missed]
-    if missed:
-        raise GateMissed("; ".join(missed))
+    require_gates({outcome.package: outcome.missed for outcome in comparison.outcomes})

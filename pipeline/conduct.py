@@ -1,9 +1,11 @@
 """How a run goes about its profiles: what runs their stages, and what one that fails does to the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from profiles.errors import BonsaiError
+from stages.errors import GateMissed
+from stages.measurements import Gate
 from stages.package import Package
 from stages.store import Step
 
@@ -49,3 +51,17 @@ class AllOrNothing:
     def grow_branches(self, branches: Mapping[str, Growth]) -> dict[str, Package | BonsaiError]:
         """Grow one branch after another."""
         return {name: grow_branch() for name, grow_branch in branches.items()}
+
+
+def require_gates(missed: Mapping[str, Sequence[Gate]]) -> None:
+    """Check that no package misses a gate.
+
+    Args:
+        missed: By package, the gates that it misses.
+
+    Raises:
+        GateMissed: One does; all are named.
+    """
+    sentences = [f"{name}: {gate.sentence}" for name, gates in missed.items() for gate in gates]
+    if sentences:
+        raise GateMissed("; ".join(sentences))

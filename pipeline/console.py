@@ -15,6 +15,7 @@ from pipeline.characterize import Characterized
 from pipeline.comparison import HEADER as HEADER_COMPARED
 from pipeline.comparison import Comparison, show_cells
 from pipeline.plan import Plan
+from pipeline.scaffold import Written
 from stages.delivery.contents import REPORTS
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
@@ -140,3 +141,9 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         console.print(table)
         finished = ", ".join(f"{stage} {count}" for stage, count in target.cached.items()) or "nothing"
         console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)
+
+
+def show_written(written: Written) -> None:
+    """Print what the user should know of a new recipe, its files, and what comes next."""
+    for line in (*written.lines, *(f"wrote {file}" for file in written.files), f"next: bonsai run {written.files[0]}"):
+        print(line)

@@ -1,7 +1,7 @@
 """The flows as Prefect runs them: their parameters make the UI's form, a missed gate or an error of Bonsai makes the run Failed with its message."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from prefect.states import Failed
 from pipeline import flow as plain
 from pipeline.comparing import compare as compare_targets
 from pipeline.comparing import comparison_folder, require_all
+from pipeline.conduct import require_gates
 from pipeline.console import package_facts
 from pipeline.deployments import COMPARE, COMPRESS
 from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
@@ -23,7 +24,6 @@ from pipeline.run_page import show_comparison, show_package, show_progress
 from pipeline.tasks import as_tasks
 from profiles.errors import BonsaiError
 from stages.locks import hold
-from stages.package import Package
 from stages.store import Store
 from stages.training.progress import logger
 
@@ -64,14 +64,12 @@ def compress(
             packages = plain.compress(recipe, profile, chosen, store=store.root, step=as_tasks(store))
             folder = store.root / "packages"
             laid_out = [lay_out(layout, folder / package.name, folder / layout) for package in packages] if layout != "none" else []
+            for number, package in enumerate(packages):
+                show_package(package, [folder / package.name, *laid_out[number : number + 1]])
+            require_gates({package.name: package.missed for package in packages})
         except BonsaiError as error:
             logger.error("%s", error)  # the state's message is shown on one line
             return Failed(message=str(error))
-        for number, package in enumerate(packages):
-            show_package(package, [folder / package.name, *laid_out[number : number + 1]])
-        if missed := missed_gates(packages):
-            logger.error("%s", missed)
-            return Failed(message=missed)
         return [package_facts(package, folder) for package in packages]
 
 
@@ -102,11 +100,6 @@ def compare(
             logger.error("%s", error)
             return Failed(message=str(error))
         return comparison.model_dump(mode="json")
-
-
-def missed_gates(packages: Sequence[Package]) -> str:
-    """Return the gates that the packages miss, in one line; empty where all are met."""
-    return "; ".join(f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed)
 
 
 @contextmanager

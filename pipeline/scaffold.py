@@ -20,7 +20,7 @@ from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.loader import load_profile
 from stages.data.config import DataConfig
-from stages.data.image_folder import SHOWN, UNREADABLE, Folder, passed_over, scan_folder
+from stages.data.image_folder import UNREADABLE, Folder, passed_over, require_readable, scan_folder
 from stages.intervals import images_to_prove, least_provable_drop
 from stages.models.config import ModelConfig
 from stages.models.counting import count_macs
@@ -216,15 +216,7 @@ def _look_at(found: Folder) -> tuple[int, int]:
                 grey = grey and opened.mode in ("1", "L", "I;16", "I")
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
-    if broken:
-        raise ConfigError(
-            describe(
-                f"{len(broken)} of {len(chosen)} files cannot be read as an image",
-                given="\n           ".join(broken[:SHOWN] + ([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])),
-                allowed="images that you may read",
-                fix="mend or remove the files",
-            )
-        )
+    require_readable(broken, len(chosen))
     middle = statistics.median(sides)
     return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3
 

@@ -36,6 +36,11 @@ class Package(Artifact):
     engine_sha256: str
     decisions: Decisions
 
+    @property
+    def missed(self) -> tuple[Gate, ...]:
+        """The gates that are not met."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
 
 @stage(version=7)
 def package(

@@ -5,18 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.completion import complete_profiles
+from pipeline.commands.options import DataOption, ForceOption, ParentOption, SizeOption
 
 
 def init(
-    data: Annotated[Path, typer.Option("--data", help="Folder of images: a sub-folder per class, or train/, val/, test/ with these.", metavar="DIR")],
+    data: DataOption,
     place: Annotated[Path, typer.Argument(help="Folder, or recipe file to write.", metavar="[DIR|FILE]")] = Path("my-recipe.yaml"),
     model: Annotated[str | None, typer.Option("--model", help="package.module:function, or a name of `bonsai list models`.", metavar="NAME")] = None,
-    size: Annotated[int | None, typer.Option("--size", min=8, help="Side of the images in pixels; chosen from them otherwise.", metavar="N")] = None,
-    profile: Annotated[
-        str, typer.Option("--profile", help="Target that yours is made from.", metavar="NAME|FILE", autocompletion=complete_profiles)
-    ] = "local-cpu",
-    force: Annotated[bool, typer.Option("--force", help="Replace a recipe and a target that are there.")] = False,
+    size: SizeOption = None,
+    profile: ParentOption = "local-cpu",
+    force: ForceOption = False,
 ) -> None:
     """Write a recipe for your own model and images.
 
@@ -25,11 +23,7 @@ def init(
 
     Example: bonsai init --data images --model my_model:build
     """
+    from pipeline.console import show_written
     from pipeline.scaffold import Ask, scaffold
 
-    written = scaffold(Ask(place, data, model, size, profile, force))
-    for line in written.lines:
-        typer.echo(line)
-    for file in written.files:
-        typer.echo(f"wrote {file}")
-    typer.echo(f"next: bonsai run {written.files[0]}")
+    show_written(scaffold(Ask(place, data, model, size, profile, force)))

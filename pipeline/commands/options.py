@@ -19,6 +19,10 @@ SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="Change 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")]
 CiOption = Annotated[bool, typer.Option("--ci", help="Report for a CI system: JUnit XML, a Markdown summary, GitHub annotations, no colours.")]
 CiDirOption = Annotated[Path | None, typer.Option("--ci-dir", help="Folder of what --ci writes; default: STORE/ci.", metavar="DIR")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of images: a sub-folder per class, or train/, val/, test/ with these.", metavar="DIR")]
+SizeOption = Annotated[int | None, typer.Option("--size", min=8, help="Side of the images in pixels; chosen from them otherwise.", metavar="N")]
+ParentOption = Annotated[str, typer.Option("--profile", help="Target that yours is made from.", metavar="NAME|FILE", autocompletion=complete_profiles)]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a recipe and a target that are there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 

@@ -50,11 +50,11 @@ def run(
     """
     from pipeline.ci import ci_job
     from pipeline.comparison import outcome_of
+    from pipeline.conduct import require_gates
     from pipeline.console import show_packages, show_plan, show_progress
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run
     from pipeline.publish import LAYOUTS, lay_out
-    from stages.errors import GateMissed
     from stages.store import Store
 
     show_progress(plain=ci)
@@ -76,6 +76,4 @@ def run(
         for model in [] if as_json else models:
             typer.echo(model)
         report([outcome_of(target, package, finished) for target, package in zip(targets, packages, strict=True)], "")
-    missed = [f"{package.name}: {gate.sentence}" for package in packages for gate in package.gates if not gate.passed]
-    if missed:
-        raise GateMissed("; ".join(missed))
+    require_gates({package.name: package.missed for package in packages})

@@ -7,6 +7,7 @@ root/train/cat/1.jpg    split as it is; a part that is missing is taken from `tr
 import struct
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,19 +79,32 @@ def load_image_folder(*, root: str, size: int = 64, channels: int = 3) -> Loaded
             pixels[place] = read_pixels(image.path, size, channels)
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
-    if broken:
-        raise ConfigError(
-            describe(
-                f"{len(broken)} of {len(folder.images)} files cannot be read as an image",
-                given="\n           ".join(broken[:SHOWN] + ([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])),
-                allowed="whole files, readable by you: " + ", ".join(SUFFIXES),
-                fix="mend or remove the files",
-            )
-        )
+    require_readable(broken, len(folder.images))
     labels = torch.tensor([image.label for image in folder.images])
     parts = None if folder.images[0].part is None else torch.tensor([image.part for image in folder.images])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     return LoadedImages(images, labels, folder.classes, "of the user's own images: not stated", parts)
+
+
+def require_readable(broken: Sequence[str], opened: int) -> None:
+    """Check that every image could be opened.
+
+    Args:
+        broken: Paths of those that could not, each with its reason.
+        opened: Number of files that were tried.
+
+    Raises:
+        ConfigError: Some could not; the first `SHOWN` are named.
+    """
+    if broken:
+        raise ConfigError(
+            describe(
+                f"{len(broken)} of {opened} files cannot be read as an image",
+                given="\n           ".join([*broken[:SHOWN], *([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])]),
+                allowed="whole files, readable by you: " + ", ".join(SUFFIXES),
+                fix="mend or remove the files",
+            )
+        )
 
 
 def scan_folder(root: str | Path) -> Folder:
