@@ -15,7 +15,7 @@ from pipeline.characterize import Characterized
 from pipeline.comparison import HEADER as HEADER_COMPARED
 from pipeline.comparison import Comparison, show_cells
 from pipeline.plan import Plan
-from pipeline.scaffold import Written
+from pipeline.starting.scaffold import Written
 from stages.delivery.contents import REPORTS
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package

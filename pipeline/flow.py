@@ -2,7 +2,7 @@
 
     compress("resnet-edge", ["local-cpu"])
 
-`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/tasks.py`); a `Conduct` decides what a
+`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/service/tasks.py`); a `Conduct` decides what a
 profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/comparing.py`.
 """
 

@@ -24,7 +24,7 @@ def import_config(
     Example: bonsai import pruning_config.json --data images --model my_model:build
     """
     from pipeline.console import show_written
-    from pipeline.foreign import read_pruning_config
-    from pipeline.scaffold import Ask, scaffold
+    from pipeline.starting.foreign import read_pruning_config
+    from pipeline.starting.scaffold import Ask, scaffold
 
     show_written(scaffold(Ask(place, data, model, size, profile, force), read_pruning_config(file)))

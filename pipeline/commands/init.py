@@ -24,6 +24,6 @@ def init(
     Example: bonsai init --data images --model my_model:build
     """
     from pipeline.console import show_written
-    from pipeline.scaffold import Ask, scaffold
+    from pipeline.starting.scaffold import Ask, scaffold
 
     show_written(scaffold(Ask(place, data, model, size, profile, force)))

@@ -14,6 +14,6 @@ def serve(store: StoreOption = Path("artifacts")) -> None:
              and in another shell:
              prefect deployment run compress/resnet-edge --watch
     """
-    from pipeline.serve import serve as serve_deployments
+    from pipeline.service.serve import serve as serve_deployments
 
     serve_deployments(store)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from served import TINY, Served, Watched, free_port, serve_command, serving, wait_for, watch
 
-from pipeline.local_server import run_lock
+from pipeline.service.local_server import run_lock
 from stages.locks import is_held
 from stages.manifest import MANIFEST
 from stages.store import RESUME
@@ -180,7 +180,7 @@ def test_timing_waits_for_the_place_and_goes_on_where_no_server_answers(served: 
     code = """
 import threading
 import time
-from pipeline.tasks import timing_slot
+from pipeline.service.tasks import timing_slot
 from prefect.client.orchestration import get_client
 
 def second():
@@ -257,8 +257,8 @@ import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.states import Running
-from pipeline.serve import crash_lost_runs
-from pipeline.local_server import run_lock
+from pipeline.service.serve import crash_lost_runs
+from pipeline.service.local_server import run_lock
 from stages.locks import hold
 
 store = Path(sys.argv[1])

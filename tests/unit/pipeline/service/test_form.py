@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.deployments import Deployment, list_deployments
-from pipeline.form import with_budget
 from pipeline.recipe import list_recipes
+from pipeline.service.deployments import Deployment, list_deployments
+from pipeline.service.form import with_budget
 from profiles.errors import ConfigError
 from profiles.loader import list_profiles
 
@@ -16,9 +16,9 @@ from profiles.loader import list_profiles
 @pytest.fixture
 def flows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))  # Prefect makes its folder when it is first imported
-    import pipeline.prefect_flows
+    import pipeline.service.flows
 
-    return pipeline.prefect_flows
+    return pipeline.service.flows
 
 
 def errors_of(flows: ModuleType, flow: str, parameters: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pipeline.recipe import Recipe, list_recipes, load_recipe
 from profiles.source import Record
 
 COMPRESS, COMPARE = "compress", "compare"
-FLOWS = "pipeline.prefect_flows"
+FLOWS = "pipeline.service.flows"
 BESIDE = "local-cpu-openvino"
 """What a comparison sets beside the recipe's own profile, unless it is that one."""
 TIMING_LIMIT = "bonsai-timing"

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from pipeline.cautions import warn_of_chance, warn_of_few
-from pipeline.foreign import read_pruning_config
 from pipeline.recipe import load_recipe
-from pipeline.scaffold import Ask, Written, choose_drop, scaffold
-from pipeline.scaffold_text import MODEL
+from pipeline.starting.foreign import read_pruning_config
+from pipeline.starting.scaffold import Ask, Written, choose_drop, scaffold
+from pipeline.starting.text import MODEL
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
 from stages.artifacts import Checkpoint, Dataset, History

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.deployments import Deployment, list_deployments
-from pipeline.local_server import find_port, settings
-from pipeline.quiet import Quiet
 from pipeline.recipe import list_recipes, load_recipe
-from pipeline.serve import start_command
+from pipeline.service.deployments import Deployment, list_deployments
+from pipeline.service.local_server import find_port, settings
+from pipeline.service.quiet import Quiet
+from pipeline.service.serve import start_command
 from profiles.errors import ConfigError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -69,8 +69,10 @@ def flatten(table: dict[str, Any], prefix: str = "PREFECT") -> Iterator[tuple[st
 
 
 def test_nothing_that_a_plain_run_imports_imports_prefect(tmp_path: Path) -> None:
-    rooms = "cli, console, deployments, flow, form, package_server, plan, quiet, serve"
-    code = f"import sys; from pipeline import {rooms}; print('prefect' in sys.modules)"
+    code = (
+        "import sys; from pipeline import cli, comparing, console, flow, plan; "
+        "from pipeline.service import deployments, form, package_server, quiet, serve; print('prefect' in sys.modules)"
+    )
     assert run_python(code, tmp_path).stdout == "False\n"
 
 

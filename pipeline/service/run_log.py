@@ -5,7 +5,7 @@ import logging
 from prefect.exceptions import FailedRun
 from rich.markup import escape
 
-from pipeline.quiet import quieten
+from pipeline.service.quiet import quieten
 from stages.training.progress import logger
 
 

@@ -28,7 +28,7 @@ from prefect.artifacts import (
 
 from pipeline.comparison import HEADER as HEADER_COMPARED
 from pipeline.comparison import Comparison, show_cells
-from pipeline.package_server import URL_VARIABLE
+from pipeline.service.package_server import URL_VARIABLE
 from stages.delivery.contents import CARD, FIGURE, REPORTS
 from stages.delivery.contents import FOLDER as PACKAGE
 from stages.model_card import HEADER, row_cells

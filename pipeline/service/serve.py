@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.deployments import FLOWS, TIMING_LIMIT, list_deployments
-from pipeline.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
-from pipeline.package_server import URL_VARIABLE, serve_packages
-from pipeline.quiet import quieten
+from pipeline.service.deployments import FLOWS, TIMING_LIMIT, list_deployments
+from pipeline.service.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
+from pipeline.service.package_server import URL_VARIABLE, serve_packages
+from pipeline.service.quiet import quieten
 from profiles.errors import ConfigError, describe
 from stages.locks import hold, is_held
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.scaffold import Adapt, Changes
+from pipeline.starting.scaffold import Adapt, Changes
 from profiles.errors import ConfigError, describe, suggestion
 
 CHANNELS, SLICES = "channel_sparsity_args", "slice_sparsity_args"

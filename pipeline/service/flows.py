@@ -15,13 +15,13 @@ from pipeline.comparing import compare as compare_targets
 from pipeline.comparing import comparison_folder, require_all
 from pipeline.conduct import require_gates
 from pipeline.console import package_facts
-from pipeline.deployments import COMPARE, COMPRESS
-from pipeline.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
-from pipeline.local_server import STORE_VARIABLE, run_lock
 from pipeline.publish import LAYOUTS, lay_out
-from pipeline.run_log import show_log
-from pipeline.run_page import show_comparison, show_package, show_progress
-from pipeline.tasks import as_tasks
+from pipeline.service.deployments import COMPARE, COMPRESS
+from pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
+from pipeline.service.local_server import STORE_VARIABLE, run_lock
+from pipeline.service.run_log import show_log
+from pipeline.service.run_page import show_comparison, show_package, show_progress
+from pipeline.service.tasks import as_tasks
 from profiles.errors import BonsaiError
 from stages.locks import hold
 from stages.store import Store

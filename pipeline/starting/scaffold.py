@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.recipe import load_recipe
-from pipeline.scaffold_text import MODEL, Choices, device_text, prune_lines, recipe_text
+from pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe

@@ -16,7 +16,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.states import Failed
 
-from pipeline.deployments import TIMING_LIMIT
+from pipeline.service.deployments import TIMING_LIMIT
 from profiles.errors import BonsaiError
 from stages.artifacts import Artifact
 from stages.store import Step, Store, is_timed

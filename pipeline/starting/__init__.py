@@ -1,0 +1,1 @@
+"""What a user begins with: a recipe, a target and a network written for their images."""
