@@ -4,8 +4,8 @@ FROM python:3.11-slim-bookworm
 
 # TORCH: the wheel to install first. The CPU build keeps several gigabytes of CUDA packages out.
 ARG TORCH="torch<2.14 --index-url https://download.pytorch.org/whl/cpu"
-# EXTRA: `rtx` builds engines for RTX GPUs without a GPU; `tensorrt` builds and runs them on the GPU of the machine.
-ARG EXTRA=rtx
+# EXTRA: `rtx` builds engines for RTX GPUs without a GPU; `openvino` is a second runtime for CPUs; `tensorrt` builds and runs on the GPU of the machine.
+ARG EXTRA=rtx,openvino
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
 WORKDIR /opt/bonsai

@@ -37,6 +37,7 @@ def compare(
     step: Step | None = None,
     branch_runner: BranchRunner | None = None,
     at_once: int | None = None,
+    tracker: str | None = None,
 ) -> Comparison:
     """Compress a recipe's network for several targets, and set the results side by side.
 
@@ -54,6 +55,7 @@ def compare(
         step: Runs one stage; by default a plain call, or a call in a child process where branches grow side by side.
         branch_runner: Runs the branches; it may call them in threads if `step` may be called in threads.
         at_once: Branches that grow side by side; as many as the cores allow if None. Left out where `step` or `branch_runner` is given.
+        tracker: Where figures are sent too, as for `compress`.
 
     Raises:
         BonsaiError: What concerns all profiles: the recipe, the data, a profile that is no valid one, the training of the trunk.
@@ -64,7 +66,7 @@ def compare(
     with ChildProcesses(Store(store)) as children:
         run = step or (children.run if count > 1 else Store(store).run)
         kept = KeepGoing(run, branch_runner or (lambda branches: grow_side_by_side(branches, count, children.stop)))
-        grown = deliver(loaded, targets, kept.shared_step, kept, store=store, out=out)
+        grown = deliver(loaded, targets, kept.shared_step, kept, store=store, out=out, tracker=tracker)
     finished = {name: package for name, package in grown.items() if isinstance(package, Package)}
     comparison = Comparison(
         recipe=loaded.name,

@@ -11,16 +11,17 @@ from profiles.source import read_yaml
 from stages.backends.registry import BACKENDS
 from stages.data.registry import LOADERS
 from stages.models.registry import FACTORIES
+from stages.training.tracking import TRACKERS
 
 
 def describe_all(what: str) -> list[tuple[str, str]]:
-    """Return (name, description) of every recipe, profile, model, dataset or backend."""
+    """Return (name, description) of every recipe, profile, model, dataset, backend or tracker."""
     if what == "recipes":
         return [(name, str(read_yaml(SHIPPED / f"{name}.yaml").data["description"])) for name in list_recipes()]
     if what == "profiles":
         loaded = [load_profile(name) for name in list_profiles()]
         return [(profile.name, f"{profile.description}; {profile.budget}") for profile in loaded]
-    tables: Mapping[str, Mapping[str, str]] = {"models": FACTORIES, "datasets": LOADERS, "backends": BACKENDS}
+    tables: Mapping[str, Mapping[str, str]] = {"models": FACTORIES, "datasets": LOADERS, "backends": BACKENDS, "trackers": TRACKERS}
     return [(name, _first_line(target)) for name, target in tables[what].items()]
 
 

@@ -13,7 +13,9 @@ def characterize(
     recipe: RecipeArgument,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help="Target, by name or file; its device is this machine.", metavar="NAME|FILE", autocompletion=complete_profiles),
+        typer.Option(
+            "--profile", help="Target, by name or file; its device is this machine; default: RECIPE's.", metavar="NAME|FILE", autocompletion=complete_profiles
+        ),
     ] = None,
     settings: SettingsOption = None,
     store: StoreOption = Path("artifacts"),

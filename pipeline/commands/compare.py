@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import CiDirOption, CiOption, JsonOption, OutOption, ProfilesOption, RecipeArgument, SettingsOption, StoreOption, read_settings
+from pipeline.commands.options import (
+    CiDirOption,
+    CiOption,
+    JsonOption,
+    OutOption,
+    ProfilesOption,
+    RecipeArgument,
+    SettingsOption,
+    StoreOption,
+    TrackerOption,
+    ci_folder,
+    read_settings,
+)
 from pipeline.commands.stopping import resumable
 
 
@@ -18,6 +30,7 @@ def compare(
     at_once: Annotated[
         int | None, typer.Option("--at-once", min=1, help="Branches that grow side by side; default: as many as the cores allow.", metavar="N")
     ] = None,
+    tracker: TrackerOption = None,
     ci: CiOption = False,
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
@@ -34,8 +47,8 @@ def compare(
     from pipeline.console import show_comparison, show_progress
 
     show_progress(plain=ci)
-    with resumable(), ci_job((ci_dir or store / "ci") if ci else None, recipe, as_json=as_json) as report:
-        comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once)
+    with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
+        comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once, tracker=tracker)
         show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
         report(comparison.outcomes, comparison.cost.sentence)
     require_all(comparison)

@@ -15,6 +15,7 @@ class Listing(StrEnum):
     models = "models"
     datasets = "datasets"
     backends = "backends"
+    trackers = "trackers"
 
 
 class Described(StrEnum):

@@ -13,7 +13,7 @@ StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the artifa
 RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE", autocompletion=complete_recipes)]
 ProfilesOption = Annotated[
     list[str] | None,
-    typer.Option("--profile", help="Target, by name or file; repeat it for several.", metavar="NAME|FILE", autocompletion=complete_profiles),
+    typer.Option("--profile", help="Target, by name or file; repeat it for several; default: RECIPE's.", metavar="NAME|FILE", autocompletion=complete_profiles),
 ]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key, or `profile.` a profile key.", metavar="A.B=C")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the packages; default: STORE/packages.", metavar="DIR")]
@@ -23,6 +23,9 @@ DataOption = Annotated[Path, typer.Option("--data", help="Folder of images: a su
 SizeOption = Annotated[int | None, typer.Option("--size", min=8, help="Side of the images in pixels; chosen from them otherwise.", metavar="N")]
 ParentOption = Annotated[str, typer.Option("--profile", help="Target that yours is made from.", metavar="NAME|FILE", autocompletion=complete_profiles)]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a recipe and a target that are there.")]
+TrackerOption = Annotated[
+    str | None, typer.Option("--tracker", help="Send figures there too; default: what BONSAI_TRACKER says.", metavar="tensorboard:DIR|mlflow:URI")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -31,6 +34,17 @@ class Layout(StrEnum):
 
     triton = "triton"
     ort = "ort"
+
+
+def ci_folder(ci: bool, folder: Path | None, store: Path) -> Path | None:
+    """Return where `--ci` and `--ci-dir` want the reports; None for nowhere.
+
+    Raises:
+        ConfigError: `--ci-dir` alone.
+    """
+    if folder and not ci:
+        raise ConfigError(describe("--ci-dir without --ci", given=folder, allowed="both, or neither", fix="add --ci"))
+    return (folder or store / "ci") if ci else None
 
 
 def read_settings(settings: list[str] | None) -> dict[str, str]:

@@ -15,6 +15,8 @@ from pipeline.commands.options import (
     RecipeArgument,
     SettingsOption,
     StoreOption,
+    TrackerOption,
+    ci_folder,
     read_settings,
 )
 from pipeline.commands.stopping import resumable
@@ -32,9 +34,7 @@ def run(
     layout: Annotated[
         Layout | None, typer.Option("--layout", help="Lay each package out too, in a folder of this name beside them.", metavar="triton|ort")
     ] = None,
-    tracker: Annotated[
-        str | None, typer.Option("--tracker", help="Send figures there too; default: what BONSAI_TRACKER says.", metavar="tensorboard:DIR|mlflow:URI")
-    ] = None,
+    tracker: TrackerOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     ci: CiOption = False,
     ci_dir: CiDirOption = None,
@@ -59,7 +59,7 @@ def run(
 
     show_progress(plain=ci)
     finished = out or store / "packages"
-    with resumable(), ci_job((ci_dir or store / "ci") if ci and not dry_run else None, recipe, as_json=as_json) as report:
+    with resumable(), ci_job(None if dry_run else ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
         overrides: dict[str, Any] = dict(read_settings(settings))
         if tables:
             overrides["profile.tables"] = [str(table) for table in tables]

@@ -8,7 +8,7 @@ from pipeline.commands.options import StoreOption
 def serve(store: StoreOption = Path("artifacts")) -> None:
     """Serve the recipes as Prefect deployments.
 
-    A deployment per shipped recipe, with a local server if none answers.
+    Two deployments per shipped recipe, compress/NAME and compare/NAME, with a local server if none answers.
 
     Example: bonsai serve
              and in another shell:

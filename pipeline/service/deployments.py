@@ -42,7 +42,7 @@ def _deployments_of(name: str, recipe: Recipe) -> tuple[Deployment, ...]:
             name=name,
             description=f"{recipe.description}: from training to measured engines in packages, one per profile.",
             tags=tags,
-            parameters={**given, "profile": recipe.profile, "layout": "none"},
+            parameters={**given, "profile": None, "layout": "none"},
         ),
         Deployment(
             flow=COMPARE,

@@ -16,6 +16,7 @@ from pipeline.comparing import comparison_folder, require_all
 from pipeline.conduct import require_gates
 from pipeline.console import package_facts
 from pipeline.publish import LAYOUTS, lay_out
+from pipeline.recipe import load_recipe
 from pipeline.service.deployments import COMPARE, COMPRESS
 from pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
 from pipeline.service.local_server import STORE_VARIABLE, run_lock
@@ -31,14 +32,19 @@ from stages.training.progress import logger
 def run_name() -> str:
     """Return what the run is called in lists: "resnet-edge on local-cpu"."""
     given = flow_run.parameters
-    profiles = given.get("profile") or given["profiles"]
-    return f"{Path(given['recipe']).stem} on {', '.join(Path(name).stem for name in ([profiles] if isinstance(profiles, str) else profiles))}"
+    recipe, profiles = given["recipe"], given.get("profile") or given.get("profiles")
+    if not profiles:
+        try:
+            profiles = load_recipe(recipe).profile
+        except BonsaiError:  # the run itself says what is wrong with the recipe
+            return Path(recipe).stem
+    return f"{Path(recipe).stem} on {', '.join(Path(name).stem for name in ([profiles] if isinstance(profiles, str) else profiles))}"
 
 
 @flow(name=COMPRESS, flow_run_name=run_name, validate_parameters=True, persist_result=False)
 def compress(
     recipe: RecipeChoice,
-    profile: ProfileChoice,
+    profile: ProfileChoice = None,
     budget: BudgetChoice = None,
     overrides: Overrides = {},  # noqa: B006  # not changed; a None beside it would take the form's editor away
     layout: LayoutChoice = "none",
@@ -47,7 +53,7 @@ def compress(
 
     Args:
         recipe: What to compress and how. A file lies on the machine that runs.
-        profile: The target, or several that share one training. A file lies on the machine that runs.
+        profile: The target, or several that share one training; the recipe's own if null. A file lies on the machine that runs.
         budget: Latency that the engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
         overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
         layout: Lay each package out too, for Triton or for a minimal build of ONNX Runtime, in a folder of this name beside the packages.

@@ -19,10 +19,11 @@ RecipeChoice = Annotated[
     str, WithJsonSchema({"anyOf": [{"type": "string", "enum": list_recipes(), "title": "shipped"}, {**FILE, "title": "a file of your own"}]})
 ]
 ProfileChoice = Annotated[
-    str | list[str],
+    str | list[str] | None,
     WithJsonSchema(
         {
             "anyOf": [
+                {"type": "null", "title": "the recipe's own"},
                 {"type": "string", "enum": list_profiles(), "title": "one"},
                 {"type": "array", "items": {"type": "string", "enum": list_profiles()}, "minItems": 1, "title": "several"},
                 {**FILE, "title": "a file of your own"},

@@ -75,6 +75,6 @@ def require_reachable(smallest_ms: float, limit_ms: float, *, what: str, margin:
                 f"{what}: the latency budget cannot be met",
                 given=f"{limit_ms:.4g} ms",
                 allowed=f"at least {smallest_ms / (1 - margin):.4g} ms, with every group at its narrowest width",
-                fix="raise profile.budget, lower prune.floor, or choose a smaller network",
+                fix="raise profile.budget, lower prune.floor, or take another network: a wider one under budget.latency, a smaller one under budget.latency_ms",
             )
         )

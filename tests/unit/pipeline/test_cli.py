@@ -67,6 +67,12 @@ def test_version(bonsai: Bonsai) -> None:
     assert (done.code, done.out.split()[0]) == (0, "bonsai")
 
 
+@pytest.mark.parametrize(("what", "name"), [("models", "resnet20"), ("datasets", "image_folder"), ("backends", "onnxruntime"), ("trackers", "mlflow")])
+def test_what_can_be_named_is_listed_with_a_description(what: str, name: str, bonsai: Bonsai) -> None:
+    lines = {line.split()[0]: line.split()[1:] for line in bonsai("list", what).out.splitlines()}
+    assert lines[name]
+
+
 def test_a_reader_that_has_gone_ends_it_without_a_word() -> None:
     read, write = os.pipe()
     os.close(read)
@@ -87,6 +93,8 @@ def test_a_reader_that_has_gone_ends_it_without_a_word() -> None:
         (["show", "0123", "--store", "/nowhere"], 2, "neither a folder with a manifest nor a key"),
         (["verify", "/nowhere"], 6, "no package"),
         (["layout", "triton", "/nowhere"], 6, "no package"),
+        (["run", "resnet-edge", "--ci-dir", "reports"], 2, "--ci-dir without --ci"),
+        (["compare", "resnet-edge", "--ci-dir", "reports"], 2, "--ci-dir without --ci"),
         (["run", "/nowhere.yaml"], 2, "recipe file not found"),
         (["import", "/nowhere.json", "--data", "/nowhere", "--model", "resnet8"], 2, "cannot be read"),
         (["init", "--data", "/nowhere"], 2, "no such folder"),

@@ -33,7 +33,7 @@ def test_every_shipped_recipe_has_a_deployment() -> None:
 @pytest.mark.parametrize("row", [row for row in list_deployments() if row.flow == "compress"], ids=lambda row: row.name)
 def test_a_deployment_starts_its_recipe_on_the_recipes_own_profile(row: Deployment) -> None:
     recipe = load_recipe(row.parameters["recipe"])
-    assert row.parameters == {"recipe": row.name, "profile": recipe.profile, "budget": None, "overrides": {}, "layout": "none"}
+    assert row.parameters == {"recipe": row.name, "profile": None, "budget": None, "overrides": {}, "layout": "none"}
     assert row.description.startswith(recipe.description)
     assert row.tags == ("bonsai", recipe.model.name, recipe.data.name)
 

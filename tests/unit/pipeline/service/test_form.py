@@ -38,6 +38,7 @@ def test_what_a_deployment_gives_fits_its_flow(flows: ModuleType, row: Deploymen
     ("name", "value"),
     [
         ("recipe", "my/recipe.yaml"),
+        ("profile", None),
         ("profile", "rtx-4090"),
         ("profile", ["local-cpu", "t4"]),
         ("profile", "/data/camera.yml"),
@@ -75,8 +76,8 @@ def test_a_typo_is_refused_before_anything_runs(flows: ModuleType, name: str, va
 def test_the_form_offers_every_recipe_and_profile_that_ships(flows: ModuleType) -> None:
     fields = flows.compress.parameters.model_dump_for_openapi()["properties"]
     assert [(tab["title"], tab.get("enum")) for tab in fields["recipe"]["anyOf"]] == [("shipped", list_recipes()), ("a file of your own", None)]
-    assert [tab["title"] for tab in fields["profile"]["anyOf"]] == ["one", "several", "a file of your own", "several, with files"]
-    assert fields["profile"]["anyOf"][0]["enum"] == fields["profile"]["anyOf"][1]["items"]["enum"] == list_profiles()
+    assert [tab["title"] for tab in fields["profile"]["anyOf"]] == ["the recipe's own", "one", "several", "a file of your own", "several, with files"]
+    assert fields["profile"]["anyOf"][1]["enum"] == fields["profile"]["anyOf"][2]["items"]["enum"] == list_profiles()
     assert fields["layout"]["enum"] == ["none", "triton", "ort"]
     assert all(field["description"] for field in fields.values())
 
