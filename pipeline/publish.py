@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from profiles.errors import ConfigError, describe
 from profiles.schema import Target
 from stages.delivery import minimal_build, triton
 from stages.delivery.contents import FOLDER, PackageManifest, read_intact
@@ -43,15 +44,19 @@ def lay_out(layout: str, package: Path, folder: Path) -> Path:
 
     Raises:
         VerificationError: The package is not as it was made.
-        ConfigError: Engines of its target have no such layout.
+        ConfigError: Engines of its target have no such layout, or it would be written into the package or in its place.
     """
     manifest, form = read_intact(package), LAYOUTS[layout]
     form.require(manifest.profile.target)
-    return replace_folder(folder / manifest.name, lambda fresh: form.write(package, manifest, fresh))
+    final = folder / manifest.name
+    if final.resolve().is_relative_to(package.resolve()):
+        fix = "choose another folder: --out DIR"
+        raise ConfigError(describe("the layout would be written into the package, or in its place", given=folder, allowed="any other folder", fix=fix))
+    return replace_folder(final, lambda fresh: form.write(package, manifest, fresh))
 
 
 def replace_folder(final: Path, write: Callable[[Path], object]) -> Path:
-    """Fill a folder beside its place and move it there by renames: a reader never sees half of it.
+    """Fill a folder beside its place and move it there by renames: a reader never sees half of it, and a process that is killed loses neither.
 
     Args:
         final: Its place; the folder above it exists.
@@ -59,6 +64,8 @@ def replace_folder(final: Path, write: Callable[[Path], object]) -> Path:
     """
     fresh, old = (final.with_name(f".{state}-{final.name}") for state in ("new", "old"))
     with hold(final.with_name(f".lock-{final.name}"), wait=True):
+        if old.exists() and not final.exists():  # a process was killed between the two renames
+            os.replace(old, final)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir()

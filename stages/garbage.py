@@ -101,7 +101,7 @@ def free(root: Path, *, keep_days: float, packages: Iterable[Path] = ()) -> Inve
             inventory = take_inventory(root, keep_days=keep_days, packages=packages)
             trash = root / TRASH
             trash.mkdir(exist_ok=True)
-            for item in inventory.waste:
+            for item in sorted(inventory.waste, key=lambda item: not item.path.startswith(f"{TRASH}/")):  # what was being freed bears names that come again
                 _delete(root / item.path, trash)
             trash.rmdir()
     except BlockingIOError:
@@ -120,7 +120,16 @@ def _delete(path: Path, trash: Path) -> None:
 
 def _artifacts(root: Path) -> dict[str, Path]:
     stages = [stage for stage in sorted(root.iterdir()) if stage.is_dir() and not stage.name.startswith(".") and stage.name != PACKAGES]
-    return {f"{stage.name}/{folder.name}": folder for stage in stages for folder in sorted(stage.iterdir()) if (folder / MANIFEST).is_file()}
+    return {f"{stage.name}/{folder.name}": folder for stage in stages for folder in sorted(stage.iterdir()) if _is_artifact(folder)}
+
+
+def _is_artifact(folder: Path) -> bool:
+    """Return whether its manifest says that it is what lies there: a store may be given a folder that holds other things too."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return bool((facts["stage"], facts["key"]) == (folder.parent.name, folder.name))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _needed(root: Path, folders: dict[str, Path], packages: Iterable[Path]) -> tuple[set[str], set[str]]:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from profiles.errors import describe
 from profiles.schema import HardwareProfile, Precision
@@ -25,6 +27,8 @@ LABELS = "labels.txt"
 """Of a layout: the classes, in the order of the logits."""
 
 SCHEMA: Literal[3] = 3
+PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of names that become those of files: no path leads out of a folder by them."""
 
 
 class PackagedEngine(Record):
@@ -37,8 +41,8 @@ class PackagedEngine(Record):
         run_here: Whether it was run where it was built.
     """
 
-    file: str
-    graph: str
+    file: Annotated[str, Field(pattern=PLAIN)]
+    graph: Annotated[str, Field(pattern=PLAIN)]
     runtime: str
     precision: Precision
     dialect: Dialect
@@ -64,7 +68,7 @@ class PackageManifest(Record):
     """
 
     schema_version: Literal[3] = SCHEMA
-    name: str
+    name: Annotated[str, Field(pattern=PLAIN)]
     engine: PackagedEngine
     compatibility: Compatibility
     golden: GoldenSource

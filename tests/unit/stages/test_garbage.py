@@ -118,6 +118,23 @@ def test_what_a_killed_freeing_left_is_deleted_by_the_next(store: Store) -> None
     assert not (store.root / ".trash").exists()
 
 
+def test_a_leftover_does_not_stand_in_the_way_of_what_was_made_anew(store: Store) -> None:
+    made = make(store, 1)
+    (store.root / ".trash" / f"grown-{made.folder.name}" / "half").mkdir(parents=True)
+    assert len(free(store.root, keep_days=0).waste) == 3
+    assert there(store) == set()
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "one--cpu", "lineage": []}', '{"short_name": "app", "icons": []}', "[]", "no json"])
+def test_what_only_looks_like_an_artifact_is_left_alone(store: Store, manifest: str) -> None:
+    folder = store.root / "release" / "one--cpu"
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(manifest)
+    make(store, 1)
+    assert {item.path.split("/")[0] for item in free(store.root, keep_days=0).waste} == {"grown", "seed"}
+    assert (folder / MANIFEST).read_text() == manifest
+
+
 def test_a_package_whose_needs_cannot_be_read_stops_it(store: Store) -> None:
     (publish(store, make(store, 1)) / MANIFEST).write_text("{")
     with pytest.raises(ConfigError, match="so nothing is freed"):
