@@ -1,5 +1,6 @@
 """A target's branch: from the segment where it leaves the trunk to a measured engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,7 +8,7 @@ from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch, steps_per_epoch
 from profiles.schema import Precision
-from stages.artifacts import Checkpoint, Dataset, Engine
+from stages.artifacts import Artifact, Checkpoint, Dataset, Engine
 from stages.backends.registry import backend_of, graph_form
 from stages.compile import compile as compile_engine
 from stages.decisions import Attempt, Decisions, Tried
@@ -82,6 +83,16 @@ class Branch:
         return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
 
 
+def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
+    """Return what the branch to keep has least of.
+
+    Args:
+        passed: Whether all gates are met.
+        used: Latency over the budget: up to 1 the more the better, above it the less.
+    """
+    return not passed, used > 1, used if used > 1 else -used
+
+
 def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
@@ -108,14 +119,22 @@ def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoin
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
         grow(fit)
-    kept = min(grown, key=lambda branch: (not branch.passed, branch.used > 1, -branch.used))
+    kept = min(grown, key=lambda branch: rank(branch.passed, branch.used))
     return kept, tuple(branch.attempt for branch in grown)
 
 
 def pack(
-    recipe: Recipe, dataset: Dataset, network: Network, dense: Checkpoint, kept: Branch, attempts: tuple[Attempt, ...], tried: tuple[Tried, ...], step: Step
+    recipe: Recipe,
+    dataset: Dataset,
+    network: Network,
+    dense: Checkpoint,
+    kept: Branch,
+    attempts: tuple[Attempt, ...],
+    tried: tuple[Tried, ...],
+    considered: Sequence[Artifact],
+    step: Step,
 ) -> Package:
-    """Write a branch's package, with what else was tried in its report."""
+    """Write a branch's package, with what else was tried in its report; its lineage is also of `considered`, on which the choice rests."""
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
@@ -140,7 +159,7 @@ def pack(
         dataset=dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(kept.measurement, *kept.target.evidence),
+        lineage=trace_lineage(kept.measurement, *considered),
     )
 
 

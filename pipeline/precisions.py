@@ -1,7 +1,7 @@
 """One profile at one precision, or at each of several among which accuracy decides."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.branch import Branch, grow_branch, pack
 from pipeline.recipe import Recipe
@@ -9,10 +9,12 @@ from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch
 from profiles.errors import BudgetError
 from profiles.schema import HardwareProfile
-from stages.artifacts import Checkpoint, Dataset
+from stages.artifacts import Artifact, Checkpoint, Dataset
 from stages.decisions import Tried
 from stages.package import Package
 from stages.store import Step
+
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
 class Field(NamedTuple):
@@ -43,7 +45,15 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
 
 def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step) -> Package:
     """Grow a profile's branches, and package the one whose engine meets the gates with the best validation accuracy."""
-    grown = [grow_branch(recipe, dataset, watch, dense, step) for watch in watches if watch.target in field.targets]
+    considered: list[Artifact] = []
+
+    def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        artifact = step(stage, **inputs)
+        considered.append(artifact)
+        return artifact
+
+    grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
+    considered += [artifact for target in field.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
     tried = [
         Tried(
@@ -56,7 +66,7 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), step)
+    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), considered, step)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:
