@@ -8,13 +8,14 @@ import contextvars
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -45,7 +46,11 @@ class Child:
         self._pipe, theirs = Pipe()
         paths = os.pathsep.join(filter(None, sys.path))  # the same code as here
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(theirs.fileno())], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": paths}
+            [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())],  # -P: the working directory hides nothing that is installed
+            stdin=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": paths},
+            start_new_session=True,  # what it starts is ended with it
         )
         theirs.close()
 
@@ -74,7 +79,8 @@ class Child:
 
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         assert self._process.stdin is not None
         self._process.stdin.close()  # the pipe stays open: another thread may be reading its end
@@ -91,7 +97,7 @@ class ChildProcesses:
         self._store, self._turns = store, Turns()
         self._idle: LifoQueue[Child] = LifoQueue()
         self._all: list[Child] = []
-        self._stopped = False
+        self._stopped, self._changing = False, threading.Lock()
 
     def __enter__(self) -> Self:
         """Start nothing: a process starts when a stage first needs it."""
@@ -126,19 +132,21 @@ class ChildProcesses:
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        self._stopped = True
-        for child in self._all:
-            child.stop()
-        self._all.clear()
+        with self._changing:
+            self._stopped = True
+            for child in self._all:
+                child.stop()
+            self._all.clear()
 
     def _take(self) -> Child:
-        if self._stopped:
-            raise RuntimeError("the run was stopped")
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            self._all.append(Child())
-            return self._all[-1]
+        with self._changing:
+            if self._stopped:
+                raise RuntimeError("the run was stopped")
+            try:
+                return self._idle.get_nowait()
+            except Empty:
+                self._all.append(Child())
+                return self._all[-1]
 
 
 class Turns:
@@ -246,7 +254,7 @@ class _FiguresToParent:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._pipe.send(("figures", (metrics, step)))
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Leave the pipe open: the parent ends this process."""
 
 

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiles.errors import ConfigError, describe
-from stages.training.progress import say
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,28 +13,19 @@ ADDRESS, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 
 
 class MlflowTracker:
-    """One run of an experiment. A store that fails later is reported once and left alone."""
+    """One run of an experiment."""
 
-    def __init__(self, client: "MlflowClient", run_id: str, failure: type[Exception]) -> None:
-        self._client, self._run, self._failure = client, run_id, failure
-        self._works = True
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client, self._run = client, run_id
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take named figures of an optimizer step."""
         for name, value in metrics.items():
-            self._try(self._client.log_metric, name, value, step=step)
+            self._client.log_metric(self._run, name, value, step=step)
 
-    def close(self) -> None:
-        """End the run."""
-        self._try(self._client.set_terminated)
-
-    def _try(self, call: Any, *arguments: Any, **options: Any) -> None:
-        try:
-            if self._works:
-                call(self._run, *arguments, **options)
-        except self._failure as error:
-            self._works = False
-            say(f"MLflow no longer takes figures, and is given none: {error}")
+    def close(self, *, finished: bool) -> None:
+        """End the run, as one that failed where it was stopped."""
+        self._client.set_terminated(self._run, "FINISHED" if finished else "FAILED")
 
 
 def open_mlflow(where: str, run: str) -> MlflowTracker:
@@ -57,6 +47,6 @@ def open_mlflow(where: str, run: str) -> MlflowTracker:
         client, name = MlflowClient(address), os.environ.get(EXPERIMENT, "bonsai")
         known = client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else client.create_experiment(name)
-        return MlflowTracker(client, client.create_run(experiment, run_name=run).info.run_id, MlflowException)
+        return MlflowTracker(client, client.create_run(experiment, run_name=run).info.run_id)
     except (MlflowException, ImportError) as error:  # ImportError: what a kind of store needs beside MLflow
         raise ConfigError(describe("tracker mlflow: the store cannot be used", given=error, allowed=allowed, fix="check the address")) from error

@@ -20,7 +20,7 @@ class TensorBoardTracker:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()  # a run may be killed
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Write what is left."""
         self._writer.close()
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from stages.registry import resolve
+from stages.training.progress import say
 
 VARIABLE = "BONSAI_TRACKER"
 """Of the environment: the tracker where no option names one."""
@@ -24,14 +25,14 @@ TRACKERS = {
 
 
 class Tracker(Protocol):
-    """Takes figures; it must not fail once it is open, since what it costs is hours of training."""
+    """Takes figures. One that raises is given no more: it must not cost hours of training."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take named figures of an optimizer step."""
         ...
 
-    def close(self) -> None:
-        """Write what is left."""
+    def close(self, *, finished: bool) -> None:
+        """Write what is left; `finished` is whether the run came to its end."""
         ...
 
 
@@ -66,11 +67,15 @@ def tracking(spec: str | None, run: str) -> Iterator[None]:
 def sending_to(tracker: Tracker) -> Iterator[None]:
     """Send what `track` is given meanwhile to an open tracker, which is closed at the end."""
     _trackers.append(tracker)
+    finished = False
     try:
         yield
+        finished = True
     finally:
-        _trackers.remove(tracker)
-        tracker.close()
+        if tracker in _trackers:
+            _trackers.remove(tracker)
+            with _harmless(tracker):
+                tracker.close(finished=finished)
 
 
 @contextmanager
@@ -91,5 +96,17 @@ def track(metrics: Mapping[str, float], step: int) -> None:
         step: Of the optimizer.
     """
     named = {"/".join((*_scope.get(), name)): float(value) for name, value in metrics.items()}
-    for tracker in _trackers:
-        tracker.log(named, step)
+    for tracker in tuple(_trackers):
+        with _harmless(tracker):
+            tracker.log(named, step)
+
+
+@contextmanager
+def _harmless(tracker: Tracker) -> Iterator[None]:
+    """Report what a tracker raises, and give it no more figures."""
+    try:
+        yield
+    except Exception as error:  # of the user's own code, or of a disk or server far away
+        if tracker in _trackers:
+            _trackers.remove(tracker)
+        say(f"{type(tracker).__name__} no longer takes figures, and is given none: {type(error).__name__}: {error}")

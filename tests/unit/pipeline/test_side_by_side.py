@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,8 @@ def make(out_dir: Path, config: Config) -> Made:
         raise BudgetError("not below 3 ms")
     if config.how == "bug":
         raise KeyError("widths")
+    if config.how == "starts another":
+        return Made(folder=out_dir, by=subprocess.Popen(["sleep", "600"]).pid)
     if config.how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     return Made(folder=out_dir, by=os.getpid())
@@ -64,7 +68,7 @@ class Collected:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.figures += [(name, value, step) for name, value in metrics.items()]
 
-    def close(self) -> None: ...
+    def close(self, *, finished: bool) -> None: ...
 
 
 def test_figures_of_children_come_under_the_name_of_their_own_branch(children: ChildProcesses) -> None:
@@ -82,6 +86,30 @@ def test_one_child_runs_one_stage_after_another_and_repeats_nothing(children: Ch
     first, second = (children.run(make, config=Config(how=how)) for how in ("a", "b"))
     assert first.by == second.by != os.getpid()
     assert children.run(make, config=Config(how="a")) == first
+
+
+def test_a_file_of_the_working_directory_hides_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "select.py").write_text("raise ImportError('hidden')")
+    monkeypatch.chdir(tmp_path)
+    with ChildProcesses(Store(tmp_path / "store")) as started:
+        assert started.run(make, config=Config(how="well")).by != os.getpid()
+
+
+def test_what_a_child_started_is_ended_with_it(tmp_path: Path) -> None:
+    with ChildProcesses(Store(tmp_path)) as started:
+        grandchild = started.run(make, config=Config(how="starts another")).by
+        os.kill(grandchild, 0)
+    assert wait_for_end(grandchild)
+
+
+def wait_for_end(process: int) -> bool:
+    deadline = time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{process}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_the_log_of_a_child_appears_here_under_the_branchs_name(children: ChildProcesses, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from stages.models.config import ModelConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.store import Store
 from stages.training.config import TrainConfig
-from stages.training.tracking import TRACKERS, scope, track, tracking
+from stages.training.tracking import TRACKERS, scope, sending_to, track, tracking
 from stages.warmup import warmup
 
 TINY = str(Path(__file__).parents[3] / "integration" / "configs" / "tiny.yaml")
@@ -31,8 +31,8 @@ class ListTracker:
         if step == self.killed_after:
             raise KeyboardInterrupt
 
-    def close(self) -> None:
-        self.logged.append((-1, "closed"))
+    def close(self, *, finished: bool) -> None:
+        self.logged.append((-1, "finished" if finished else "failed"))
 
 
 def open_list(where: str, run: str) -> ListTracker:
@@ -56,7 +56,25 @@ def test_scopes_stand_in_front_and_the_tracker_is_closed(logged: Logged) -> None
     with tracking(f"{__name__}:open_list:somewhere", "run"), scope("target"), scope("fp32"):
         track({"loss": 1.0, "top1": 0.5}, 3)
     track({"loss": 1.0}, 4)
-    assert logged == [(3, "target/fp32/loss"), (3, "target/fp32/top1"), (-1, "closed")]
+    assert logged == [(3, "target/fp32/loss"), (3, "target/fp32/top1"), (-1, "finished")]
+
+
+def test_a_tracker_that_fails_is_reported_once_and_given_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    calls = []
+
+    class Full:
+        def log(self, metrics: Mapping[str, float], step: int) -> None:
+            calls.append(step)
+            raise OSError(28, "No space left on device")
+
+        def close(self, *, finished: bool) -> None:
+            raise AssertionError
+
+    with sending_to(Full()):
+        track({"loss": 1.0}, 1)
+        track({"loss": 1.0}, 2)
+    assert calls == [1]
+    assert caplog.messages == ["Full no longer takes figures, and is given none: OSError: [Errno 28] No space left on device"]
 
 
 def test_a_training_that_goes_on_tracks_new_steps_alone_and_a_finished_one_nothing(
@@ -72,13 +90,14 @@ def test_a_training_that_goes_on_tracks_new_steps_alone_and_a_finished_one_nothi
     monkeypatch.setattr(ListTracker, "killed_after", None)
     with tracking(spec, "run"):
         first = store.run(warmup, **inputs, stop=2 * epoch)
+    assert [name for step, name in logged if step == -1] == ["failed", "finished"]
     # killed before the second epoch was kept: that one is trained, and tracked, again
     steps = [step for step, name in logged if name == "trunk/loss"]
     assert steps == [epoch, 2 * epoch, 2 * epoch]
     logged.clear()
     with tracking(spec, "run"):
         assert store.run(warmup, **inputs, stop=2 * epoch) == first
-    assert logged == [(-1, "closed")]
+    assert logged == [(-1, "finished")]
 
 
 def test_tensorboard_reads_what_was_tracked(tmp_path: Path) -> None:
