@@ -26,8 +26,8 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 class Report(Protocol):
     """Writes what was found."""
 
-    def __call__(self, outcomes: Sequence[Outcome], note: str) -> None:
-        """Write the outcomes of a run, with a sentence below them."""
+    def __call__(self, outcomes: Sequence[Outcome], note: str, recipe: str = "") -> None:
+        """Write the outcomes of a run of the recipe of this name, with a sentence below them."""
         ...
 
 
@@ -44,22 +44,26 @@ def ci_job(folder: Path | None, recipe: str, *, as_json: bool = False) -> Iterat
         ConfigError: Files cannot be written in the folder.
     """
     if folder is None:
-        yield lambda outcomes, note: None
+        yield lambda outcomes, note, recipe="": None
         return
     require_writable_folder(folder, "--ci-dir")
     for name in (JUNIT, SUMMARY):
         (folder / name).unlink(missing_ok=True)
     title = Path(recipe).stem
 
-    def report(outcomes: Sequence[Outcome], note: str) -> None:
-        text = markdown_summary(title, outcomes, note)
-        _write(folder / JUNIT, junit_xml(title, outcomes))
+    def report(outcomes: Sequence[Outcome], note: str, recipe: str = "") -> None:
+        name = recipe or title
+        text = markdown_summary(name, outcomes, note)
+        _write(folder / JUNIT, junit_xml(name, outcomes))
         _write(folder / SUMMARY, text)
         if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(page).open("a", encoding="utf-8") as stream:
-                stream.write(text)
+            try:
+                with Path(page).open("a", encoding="utf-8") as stream:
+                    stream.write(text)
+            except OSError as error:  # of a container that GitHub's folder is not mounted in
+                print(f"warning: the summary is not on the job's page: {error}", file=sys.stderr)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            for line in annotations(title, outcomes):
+            for line in annotations(name, outcomes):
                 print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
 
     try:

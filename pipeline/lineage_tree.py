@@ -189,9 +189,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "warmup": _trained,
     "prune": lambda record: f"{sum(map(len, record['kept'].values()))} channels kept in {len(record['kept'])} groups",
     "recover": _trained,
-    "quantize": lambda record: (
-        f"{record['quantization']['kept']}, validation top-1 {record['metrics']['validation_top1_' + record['quantization']['kept']]:.2%}"
-    ),
+    "quantize": _quantised,
     "sketch": lambda record: f"untrained, {record['parameters'] / 1e3:.0f} k parameters",
     "export": lambda record: f"{record['dialect']} {record['float_type']}, {record['parameters'] / 1e3:.0f} k parameters, {record['macs'] / 1e6:.1f} M MACs",
     "compile": lambda record: f"{record['runtime']} {record['precision']}, {record['parameters'] / 1e3:.0f} k parameters",

@@ -50,5 +50,5 @@ def compare(
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
         comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once, tracker=tracker)
         show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
-        report(comparison.outcomes, comparison.cost.sentence)
+        report(comparison.outcomes, comparison.cost.sentence, comparison.recipe)
     require_all(comparison)

@@ -75,5 +75,5 @@ def run(
         show_packages(packages, finished, as_json=as_json)
         for model in [] if as_json else models:
             typer.echo(model)
-        report([outcome_of(target, package, finished) for target, package in zip(targets, packages, strict=True)], "")
+        report([outcome_of(target, package, finished) for target, package in zip(targets, packages, strict=True)], "", loaded.name)
     require_gates({package.name: package.missed for package in packages})

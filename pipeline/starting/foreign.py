@@ -85,22 +85,25 @@ def _channel_settings(file: Path) -> Mapping[str, Any]:
     if not isinstance(regularize, dict):
         raise ConfigError(describe(f"{file}: regularize is no table", given=regularize, allowed=", ".join(REGULARIZE), fix="mend the file"))
     _refuse_unknown(regularize, REGULARIZE, f"{file}: {CHANNELS}.regularize.")
-    _require_types(channels, file)
-    slices = facts.get(SLICES)
+    slices = facts.get(SLICES) or {}
+    _require_types({**channels, **regularize, SLICES: slices}, file)
     return {**channels, **({SLICES: slices} if slices and slices.get("is_prune", True) else {})}
 
 
-def _require_types(channels: Mapping[str, Any], file: Path) -> None:
+def _require_types(found: Mapping[str, Any], file: Path) -> None:
     rules: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
         (("start_epoch", "end_epoch"), "a whole number from 0 on", lambda value: isinstance(value, int) and value >= 0),
         (("epoch_rate",), "a whole number from 1 on", lambda value: isinstance(value, int) and value >= 1),
         (("max_pruning_rate",), "a number from 0 to 1", lambda value: isinstance(value, int | float) and 0 <= value <= 1),
+        (("pruning_method",), "a name", lambda value: isinstance(value, str)),
+        (("reg",), "a number from 0 on", lambda value: isinstance(value, int | float) and value >= 0),
+        ((SLICES,), "a table", lambda value: isinstance(value, dict)),
         (("layers",), "a list of names of layers", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
     ]
     for keys, allowed, fits in rules:
         for key in keys:
-            if key in channels and not fits(channels[key]):
-                raise ConfigError(describe(f"{file}: {CHANNELS}.{key} is not usable", given=repr(channels[key]), allowed=allowed, fix=f"change {key}"))
+            if key in found and not fits(found[key]):
+                raise ConfigError(describe(f"{file}: {key} is not usable", given=repr(found[key]), allowed=allowed, fix=f"change {key}"))
 
 
 def _refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:

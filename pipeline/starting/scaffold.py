@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -112,11 +113,13 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     found = scan_folder(ask.data.expanduser())
     parent = load_profile(ask.profile)
     side, channels = _look_at(found)
-    size = ask.size or side
+    size, new = ask.size or side, not folder.exists()
     with ExitStack() as undo:
         for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
             missing.mkdir()
             undo.callback(missing.rmdir)
+        if new:
+            undo.callback(shutil.rmtree, folder / "__pycache__", ignore_errors=True)  # of the network that is imported
         code = folder / MODEL_FILE
         fresh = ask.model is None and not code.exists()
         if fresh:
@@ -136,6 +139,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         epochs = changes.epochs or _epochs(steps, seconds)
         checks = 1 if epochs >= 20 else 2
         choices = Choices(
+            file=file.name,
             name=_slug(file.stem),
             device_file=device_file.name,
             model=model,
@@ -160,7 +164,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         extends = os.path.relpath(ask.profile, folder) if ask.profile.endswith((".yaml", ".yml")) else ask.profile
         texts = {
             file: recipe_text(choices),
-            device_file: device_text(_slug(device_file.stem), extends, budget=own, parent=str(parent.budget), drop=drop, why=why),
+            device_file: device_text(_slug(device_file.stem), extends, budget=own, parent=parent.budget, drop=drop, why=why),
         }
         drafts = {path: path.with_name(f".new-{path.name}") for path in texts}
         for path, text in texts.items():

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from profiles.schema import Budget
+
 COLUMN = 34
 """Where comments begin."""
 
@@ -11,6 +13,7 @@ class Choices(NamedTuple):
     """What is filled in.
 
     Attributes:
+        file: Name of the recipe's file.
         root: Folder of the images, from the recipe's folder.
         found: Images and parts, in a few words.
         steps: Optimizer steps per epoch.
@@ -18,6 +21,7 @@ class Choices(NamedTuple):
         notes: Comment lines at the end.
     """
 
+    file: str
     name: str
     device_file: str
     model: str
@@ -42,7 +46,7 @@ def recipe_text(choices: Choices) -> str:
     """Return the recipe file."""
     c = choices
     lines = [
-        f"# A recipe: what is compressed, and how. `bonsai run {c.name}.yaml` runs it, --dry-run only checks it. Paths start from this file's folder.",
+        f"# A recipe: what is compressed, and how. `bonsai run {c.file}` runs it, --dry-run only checks it. Paths start from this file's folder.",
         _row(f"name: {c.name}", "packages are called by it"),
         f"description: {c.model} on {c.found}",
         _row(f"profile: {c.device_file}", "the target; or `--profile NAME|FILE`, see `bonsai list profiles`"),
@@ -98,23 +102,27 @@ def prune_lines(window: int) -> list[str]:
     ]
 
 
-def device_text(name: str, extends: str, *, budget: float | None, parent: str, drop: float, why: str) -> str:
+def device_text(name: str, extends: str, *, budget: float | None, parent: Budget, drop: float, why: str) -> str:
     """Return the target's file.
 
     Args:
         name: Of the profile.
         extends: Name or path of the parent.
         budget: Fraction of the dense network's latency; None leaves the parent's.
-        parent: The parent's budget, in words.
+        parent: The parent's.
         drop: Largest accuracy drop.
         why: Comment lines on it.
     """
-    own = _row(f"budget: {{latency: {budget:g}}}", "p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}") if budget else ""
+    if budget:
+        share = f"{{latency: {budget:g}, latency_ms: null}}" if parent.latency_ms else f"{{latency: {budget:g}}}"
+        own = _row(f"budget: {share}", "p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}")
+    else:
+        own = _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}")
     lines = [
         f"# The target: where the engine runs, and what it must achieve there. All that is not said here is as in {extends}.",
         f"extends: {extends}",
         f"name: {name}",
-        own or _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}"),
+        own,
         "gates:",
         *(f"  # {line}" for line in why.split("\n")),
         f"  max_accuracy_drop: {drop:g}",

@@ -127,6 +127,14 @@ def test_a_run_that_ends_by_an_error_reports_it_and_passes_it_on(tmp_path: Path,
     assert f"**net failed, code {code}**" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_page_that_cannot_be_written_changes_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "away" / "page.md"))
+    with ci_job(tmp_path / "ci", "Net.yaml") as report:
+        report([Outcome(profile="t4", exit_code=5, error="no device")], "", "net")
+    assert "the summary is not on the job's page" in capsys.readouterr().err
+    assert check_junit((tmp_path / "ci" / "junit.xml").read_text()).find("testsuite[@name='net--t4']") is not None
+
+
 def test_a_run_that_is_killed_leaves_no_older_runs_report(tmp_path: Path) -> None:
     with ci_job(tmp_path, "net") as report:
         report([PACKAGE], "")

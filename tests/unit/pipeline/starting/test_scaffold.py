@@ -105,6 +105,27 @@ def test_what_is_there_is_not_replaced_unless_asked_and_a_network_never(images: 
     assert (tmp_path / "my_model.py").read_text().endswith("# mine\n")
 
 
+def test_a_share_takes_the_place_of_a_parents_milliseconds(images: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "camera.yaml"
+    parent.write_text("extends: local-cpu\nname: camera\nbudget: {latency: null, latency_ms: 2.5}\n")
+    written = scaffold(Ask(tmp_path / "Birds.yaml", images, profile=str(parent)))
+    budget = load_profile(str(written.files[1])).budget
+    assert (budget.latency, budget.latency_ms) == (0.4, None)
+    assert "`bonsai run Birds.yaml` runs it" in written.files[0].read_text()
+
+
+def test_a_refusal_after_the_network_was_written_leaves_nothing(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.setattr("pipeline.starting.scaffold.segment_stops", refuse)
+    with pytest.raises(ConfigError, match="refused"):
+        scaffold(Ask(tmp_path / "new", images))
+    assert not (tmp_path / "new").exists()
+
+
+def refuse(*_: object) -> None:
+    raise ConfigError("refused")
+
+
 BROKEN = {
     "takes nothing": ("def build(): pass", "model.options do not fit.*in_channels=3, num_classes=2.*let the factory take in_channels and num_classes"),
     "no network": ("def build(in_channels, num_classes): return 3", "is no network"),
@@ -205,6 +226,9 @@ def test_what_has_no_counterpart_is_said(images: Path, tmp_path: Path) -> None:
         ({"regularize": {"rge": 3}}, "regularize.rge is not known"),
         ({"layers": ["blocks.0.convl"]}, r"no layer of this name \(did you mean 'blocks.0.conv"),
         ({"epoch_rate": 0}, "epoch_rate is not usable"),
+        ({"pruning_method": ["BNScalePruner"]}, "pruning_method is not usable"),
+        ({"pruning_method": "BNScalePruner", "regularize": {"reg": "1e-4"}}, "reg is not usable"),
+        ({"slices": [1]}, "slice_sparsity_args is not usable"),
     ],
 )
 def test_a_mistyped_configuration_is_refused(changes: dict[str, object], problem: str, images: Path, tmp_path: Path) -> None:
