@@ -12,6 +12,7 @@ from pipeline import compress, load_network
 from stages.manifest import MANIFEST
 from stages.package import Package
 
+pytestmark = pytest.mark.slow  # its parts are tested in unit/stages/graph and test_quantised_networks
 CONFIGS = Path(__file__).parent / "configs"
 SHORT = {
     "training.epochs": 2,

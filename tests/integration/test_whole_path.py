@@ -154,7 +154,7 @@ def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
         load_network(root)
 
 
-@pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
+@pytest.mark.parametrize("criterion", ["bn_gradient", pytest.param("lamp", marks=pytest.mark.slow)])
 def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
     trunk = set((root / "warmup").iterdir())
     schedule = {"name": "geometric", "steps": 4, "iterations": 3}
