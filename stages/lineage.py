@@ -27,10 +27,11 @@ class Lineage(Record):
 
 
 def trace_lineage(*results: Artifact) -> Lineage:
-    """Follow the manifests from artifacts of one store to those they were made from."""
+    """Follow the manifests from artifacts of one store to those they were made from: the first's whole, then what the others add."""
     root = results[0].folder.parent.parent
-    waiting, seen, found = [f"{result.folder.parent.name}/{result.folder.name}" for result in results], set[str](), []
-    while waiting:
+    roots, waiting, seen, found = [f"{result.folder.parent.name}/{result.folder.name}" for result in results], list[str](), set[str](), []
+    while waiting or roots:
+        waiting = waiting or [roots.pop(0)]
         address = waiting.pop(0)
         if address in seen:
             continue

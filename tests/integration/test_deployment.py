@@ -288,6 +288,7 @@ def test_cancel_stops_the_training_within_seconds_and_ends_its_process(served: S
     assert cancelled.children == []
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_goes_on_from_its_last_finished_epoch(served: Served, cancelled: Cancelled, continued: str) -> None:
     assert served.state(continued) == "COMPLETED"
     steps, epochs = [message.split()[2] for message in served.messages(continued) if message.startswith("trunk ")], LONG["training.epochs"]
@@ -296,6 +297,7 @@ def test_a_cancelled_run_goes_on_from_its_last_finished_epoch(served: Served, ca
     assert {file: file.stat().st_mtime for file in cancelled.finished} == cancelled.finished
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_in_the_middle_is_started_again_and_the_run_completes(served: Served, continued: str) -> None:
     assert "The local Prefect server ended with code -9 and is started again" in served.log
     assert served.state(continued) == "COMPLETED"

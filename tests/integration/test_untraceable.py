@@ -49,7 +49,7 @@ def test_it_is_pruned_quantised_and_shipped_as_int8(package: Package, root: Path
 
 def test_its_checkpoints_are_rebuilt(package: Package, root: Path) -> None:
     manifest = json.loads((root / "packages" / "tiny--tiny-cpu" / MANIFEST).read_text())
-    folders = {entry["artifact"].partition("/")[0]: root / entry["artifact"] for entry in manifest["lineage"]}
+    folders = {entry["artifact"].partition("/")[0]: root / entry["artifact"] for entry in reversed(manifest["lineage"])}
     pruned, quantised = load_network(folders["recover"]), load_network(folders["quantize"])
     assert isinstance(pruned.conv1, ComputedPadding)
     assert isinstance(quantised, torch.fx.GraphModule)

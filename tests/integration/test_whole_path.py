@@ -154,7 +154,8 @@ def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
         load_network(root)
 
 
-@pytest.mark.parametrize("criterion", ["bn_gradient", pytest.param("lamp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
 def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
     trunk = set((root / "warmup").iterdir())
     schedule = {"name": "geometric", "steps": 4, "iterations": 3}
@@ -166,8 +167,11 @@ def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package,
 
 @pytest.mark.parametrize(
     ("policy", "epoch", "curve_length"),
-    [("{name: epoch, epoch: 1}", 1.0, 3), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 6)],
-    ids=["epoch", "initialisation", "trained"],
+    [
+        pytest.param("{name: epoch, epoch: 1}", 1.0, 3, id="epoch", marks=pytest.mark.slow),
+        pytest.param("{name: initialisation}", 0.0, 1, id="initialisation", marks=pytest.mark.slow),
+        pytest.param("{name: trained, finetune: {epochs: 1}}", 4.0, 6, id="trained"),
+    ],
 )
 def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], root: Path, policy: str, epoch: float, curve_length: int) -> None:
     (package,) = compress(TINY, CPU, {"prune.policy": policy, "prune.criterion": "snip", "quantize.qat": "never"}, store=root)
@@ -179,6 +183,7 @@ def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], 
     assert "kept: PTQ. QAT was skipped" in card
 
 
+@pytest.mark.slow
 def test_everything_that_training_can_carry_goes_through_the_path(root: Path) -> None:
     overrides = {
         "training": {"epochs": 4, "batch_size": 64, "lr": 0.01, "optimizer": "adamw", "ema": 0.95, "precision": "bf16", "checks_per_epoch": 3},
@@ -241,7 +246,7 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
     branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
     expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "package": 1}
-    assert grown.items() >= expected.items()
+    assert all(grown[stage] >= count for stage, count in expected.items())
     assert branches > 1 or grown == expected
 
 

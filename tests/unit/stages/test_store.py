@@ -64,6 +64,8 @@ def test_an_artifact_is_named_by_what_it_was_made_from(store: Store) -> None:
     manifest = json.loads((made.folder / MANIFEST).read_text())
     assert list(manifest["files"]) == ["number.txt"]
     assert [a.artifact.split("/")[0] for a in trace_lineage(made).ancestors] == ["double", "write_number"]
+    other = store.run(write_number, config=Config(value=7))
+    assert [a.artifact for a in trace_lineage(made, other).ancestors][:2] == [a.artifact for a in trace_lineage(made).ancestors]
 
 
 def test_the_digest_depends_on_content_and_not_on_the_place(tmp_path: Path) -> None:
