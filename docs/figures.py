@@ -59,7 +59,7 @@ def widths(run: Any) -> Figure:
     axis.bar_label(bars, [f" {k} of {d}" for k, d in zip(kept, dense, strict=True)], padding=2)
     axis.invert_yaxis()
     axis.set(xlabel="channels", xlim=(0, max(dense) * 1.08))
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="upper right", frameon=False)  # beside the narrowest groups
     return figure
 
 

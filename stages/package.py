@@ -42,7 +42,7 @@ class Package(Artifact):
         return tuple(gate for gate in self.gates if not gate.passed)
 
 
-@stage(version=7)
+@stage(version=8)
 def package(
     out_dir: Path,
     engine: Engine,

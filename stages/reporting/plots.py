@@ -90,9 +90,9 @@ def draw_training(file: Path, trigger: Trigger, history: Sequence[History], cuts
 
     def paint(figure: "Figure") -> None:
         above, below = figure.subplots(2, 1, sharex=True)
+        _learning(below, trigger, history, cuts)  # first: it reaches further, and the first to set the shared limits sets them for both
         _epi(above, trigger)
         above.set(xlabel="")
-        _learning(below, trigger, history, cuts)
 
     file.write_text(draw(paint, 5.0), encoding="utf-8")
 

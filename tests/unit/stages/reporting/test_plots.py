@@ -19,6 +19,11 @@ def test_the_cards_figure_holds_the_trigger_the_threshold_and_every_phase_and_is
     assert svg == (tmp_path / "b.svg").read_text()
 
 
+def test_the_cards_figure_reaches_to_the_last_epoch(tmp_path: Path) -> None:
+    draw_training(tmp_path / "a.svg", TRIGGER, [line.model_copy(update={"epoch": 10 * line.epoch}) for line in HISTORY], (2.0,))
+    assert "50" in words((tmp_path / "a.svg").read_text())  # a mark of the axis
+
+
 def test_a_trigger_without_a_curve_is_drawn_too(tmp_path: Path) -> None:
     trigger = Trigger(policy="initialisation", check=1, epoch=0.0, stable=True, tau=0.983, epochs=(0.0,), curve=(None,))
     draw_training(tmp_path / "a.svg", trigger, (), (0.0,))
