@@ -14,7 +14,7 @@ from pipeline.plan import ORDER
 from stages.manifest import MANIFEST
 
 CONFIGS = Path(__file__).parent / "configs"
-QUICK = {"timing": "{runs: 200, calibrating: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}"}
+QUICK = {"timing": "{runs: 200, calibrating: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
 SETTINGS = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
 COMMAND = [sys.executable, "-m", "pipeline.cli", "run", str(CONFIGS / "tiny.yaml"), "--profile", str(CONFIGS / "tiny-cpu.yaml"), "--json", *SETTINGS]
 

@@ -165,13 +165,11 @@ def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package,
     assert package.decisions.fit.widths != {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "epoch", "curve_length"),
-    [
-        pytest.param("{name: epoch, epoch: 1}", 1.0, 3, id="epoch", marks=pytest.mark.slow),
-        pytest.param("{name: initialisation}", 0.0, 1, id="initialisation", marks=pytest.mark.slow),
-        pytest.param("{name: trained, finetune: {epochs: 1}}", 4.0, 6, id="trained"),
-    ],
+    [("{name: epoch, epoch: 1}", 1.0, 3), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 6)],
+    ids=["epoch", "initialisation", "trained"],
 )
 def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], root: Path, policy: str, epoch: float, curve_length: int) -> None:
     (package,) = compress(TINY, CPU, {"prune.policy": policy, "prune.criterion": "snip", "quantize.qat": "never"}, store=root)
@@ -224,6 +222,7 @@ def ancestor(root: Path, stage: str) -> dict[str, dict[str, object]]:
     return dict(json.loads((root / folder_of(root, stage) / MANIFEST).read_text()))
 
 
+@pytest.mark.slow
 def test_the_removal_chooses_again_and_still_fits(packages: tuple[Package, ...], root: Path) -> None:
     (package,) = compress(TINY, CPU, {"prune.schedule": {"name": "linear", "steps": 3, "iterations": 4}, "prune.criterion": "activation"}, store=root)
     assert ancestor(root, "prune")["inputs"]["schedule"]["name"] == "linear"

@@ -96,7 +96,7 @@ def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(kind: dict[str, obj
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_training_state_round_trips(kind: dict[str, object], small_model: ModelConfig, digits: Dataset) -> None:
-    config = CONFIG.model_copy(update=kind)
+    config = CONFIG.model_copy(update={**kind, "batch_size": 32})
     state = fresh(small_model, digits, config)
     train_steps(state, Batches(digits, config), start=0, stop=2, label="t", rate=lambda _: 0.01)
     tensors = state.tensors()
