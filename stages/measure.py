@@ -1,6 +1,5 @@
 """Stage `measure`: accuracy and latency of the finished engines beside the dense network; which one is shipped, and the verdict."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from profiles.schema import HardwareProfile, Precision, Target
+from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
 from stages.backends.kernel_profile import profile_kernels
 from stages.backends.onnxruntime_engine import open_graph
@@ -19,10 +18,11 @@ from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clo
 from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
-from stages.measurements import Accuracy, DeviceTimes, Gate, KernelShare, Measurement, Row
+from stages.measurements import Accuracy, DeviceTimes, KernelShare, Measurement, Row
 from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
+from stages.verdicts import choose_precision, judge
 
 DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"
@@ -89,66 +89,6 @@ def measure(
         test_images=len(labels),
         contention=busy,
     )
-
-
-def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
-    """Return the precision to ship, and why.
-
-    Measured: the fastest whose gates but the latency's are met. Estimated: the profile's own, since an estimate proves no precision faster.
-
-    Args:
-        rows: By precision.
-        gates: By precision; the first is the latency's.
-        profile: Names the precision that the widths were chosen for.
-    """
-    own, percentile = profile.target.precision, profile.budget.percentile
-    times = {precision: latency.at(percentile) for precision in gates if (latency := rows[precision].latency) is not None}
-    if rows[own].latency.source == "estimated":  # type: ignore[union-attr]  # every candidate has one
-        unproven = " or ".join(precision for precision in profile.target.precisions if precision != own)
-        return own, f"{own}, the profile's own; nothing was measured here, so it is not proven faster than {unproven or 'another one'}"
-    accurate = [precision for precision in gates if all(gate.passed for gate in gates[precision][1:])]
-    if not accurate:
-        return own, f"{own}, the profile's own; no precision meets the gates beside the latency's"
-    fastest = min(accurate, key=lambda precision: times[precision])
-    others = "; ".join(
-        f"{precision} takes {times[precision] / times[fastest]:.2f} times as long" + ("" if precision in accurate else " and misses a gate")
-        for precision in times
-        if precision != fastest
-    )
-    return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
-
-
-def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile, meant_float: int = 0) -> tuple[Gate, ...]:
-    """Return every limit of the profile with what was found; of the accuracy's drop the upper end of its interval.
-
-    Args:
-        dense: The dense network's row.
-        candidate: The engine's.
-        drop: Of top-1, with its interval.
-        engine: What was built.
-        profile: The limits.
-        meant_float: Convolutions that are in float on purpose.
-    """
-    assert dense.latency is not None and candidate.latency is not None
-    note = "" if candidate.latency.source == "measured" else "estimated"
-    percentile = profile.budget.percentile
-    found, limit, unit = candidate.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
-    if profile.budget.latency is not None:
-        found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense {dense.precision.upper()} p{percentile}"
-    most = profile.gates.max_accuracy_drop
-    gates = [
-        Gate(name="latency", limit=limit, found=found, unit=unit, passed=found <= limit, note=note),
-        Gate(name="accuracy drop", limit=most, found=drop[2], unit="top-1 at most (95 %)", passed=drop[2] <= most, note=f"{drop[0]:+.4f} on the test images"),
-    ]
-    if profile.gates.max_size_mb is not None:
-        size = candidate.size_bytes / 1e6
-        gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", passed=size <= profile.gates.max_size_mb))
-    if engine.precision == "int8" and "float_convolutions" in engine.coverage:
-        floats = engine.coverage["float_convolutions"]
-        limit = max(meant_float, 1)
-        note = f"{meant_float} are left in float on purpose, no fewer" if meant_float else "the first may stay float"
-        gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", passed=meant_float <= floats <= limit, note=note))
-    return tuple(gates)
 
 
 def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path) -> DeviceTimes:

@@ -7,6 +7,10 @@ from profiles.source import Record
 from stages.artifacts import Artifact, Latency, Quantised
 from stages.quantization.summary import NAMES
 
+Verdict = Literal["met", "missed", "undecided"]
+VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "UNDECIDED"}
+"""What tables and sentences call a verdict."""
+
 
 class Lane(Record):
     """One candidate of a race.
@@ -77,20 +81,29 @@ class Row(Record):
 
 
 class Gate(Record):
-    """A limit and what was found."""
+    """A limit and what was found.
+
+    Attributes:
+        found: The figure that is judged.
+        verdict: ``undecided`` where the interval of the figure holds the limit.
+    """
 
     name: str
     limit: float
     found: float
     unit: str
-    passed: bool
+    verdict: Verdict
     note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit is met without a doubt."""
+        return self.verdict == "met"
 
     @property
     def sentence(self) -> str:
         """What was found against the limit, in a few words."""
-        verdict = "met" if self.passed else "MISSED"
-        return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {verdict}" + (f" ({self.note})" if self.note else "")
+        return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
 
 
 class KernelShare(Record):

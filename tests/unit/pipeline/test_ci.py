@@ -13,8 +13,8 @@ from stages.artifacts import Latency
 from stages.errors import BuildError
 from stages.measurements import Accuracy, Gate, Row
 
-MET = Gate(name="latency", limit=0.5, found=0.4, unit="of dense FP32 p50", passed=True, note="estimated")
-MISSED = Gate(name="size", limit=1, found=2, unit="MB", passed=False)
+MET = Gate(name="latency", limit=0.5, found=0.4, unit="of dense FP32 p50", verdict="met", note="estimated")
+MISSED = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
 ENGINE = Row(
     network="pruned",
     precision="int8",

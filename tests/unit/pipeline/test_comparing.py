@@ -45,7 +45,7 @@ def test_what_is_shared_counts_for_every_profile_and_what_is_its_own_for_one(kep
 
 
 def test_errors_come_before_missed_gates_and_none_is_no_error() -> None:
-    missed = Gate(name="size", limit=1, found=2, unit="MB", passed=False)
+    missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
     good, bad, failed = Outcome(profile="a", exit_code=0), Outcome(profile="b", exit_code=3, package="r--b", gates=(missed,)), _failed()
     require_all(Comparison(recipe="r", outcomes=(good,), cost=COST))
     with pytest.raises(GateMissed, match=r"r--b: size: 2 MB, limit 1: MISSED"):

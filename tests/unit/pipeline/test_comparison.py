@@ -43,7 +43,7 @@ def row(network: str, precision: str, p50: float | None, *, shipped: bool = Fals
 
 
 def package(**changes: object) -> Outcome:
-    met = Gate(name="latency", limit=0.5, found=0.25, unit="of dense FP32 p50", passed=True)
+    met = Gate(name="latency", limit=0.5, found=0.25, unit="of dense FP32 p50", verdict="met")
     rows = (row("dense", "fp32", 4.0), row("pruned", "int8", 1.0, shipped=True))
     facts = {"profile": "a", "exit_code": 0, "package": "r--a", "rows": rows, "gates": (met,), "speedup_fp32": 4.0}
     return Outcome.model_validate({**facts, **changes})
@@ -86,7 +86,7 @@ def test_the_table_shows_how_many_times_as_fast_and_calls_estimates_so() -> None
 
 
 def test_the_table_names_missed_gates_and_codes_of_errors() -> None:
-    missed = Gate(name="size", limit=1, found=2, unit="MB", passed=False)
+    missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
     assert show_cells(package(gates=(missed,)))[-1] == "size MISSED"
     assert show_cells(failure(5))[-1] == "FAILED, code 5"
 

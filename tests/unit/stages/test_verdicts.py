@@ -7,8 +7,8 @@ import pytest
 from profiles.loader import load_profile
 from profiles.schema import Precision
 from stages.artifacts import Latency
-from stages.measure import choose_precision
 from stages.measurements import Accuracy, Gate, Row
+from stages.verdicts import choose_precision, verdict_of
 
 
 def row(precision: Precision, ms: float, *, source: str = "measured") -> Row:
@@ -19,8 +19,8 @@ def row(precision: Precision, ms: float, *, source: str = "measured") -> Row:
 
 def gates(*, latency: bool = True, accuracy: bool = True) -> tuple[Gate, ...]:
     return (
-        Gate(name="latency", limit=1, found=1, unit="ms", passed=latency),
-        Gate(name="accuracy drop", limit=1, found=1, unit="top-1", passed=accuracy),
+        Gate(name="latency", limit=1, found=1, unit="ms", verdict=verdict_of(latency)),
+        Gate(name="accuracy drop", limit=1, found=1, unit="top-1", verdict=verdict_of(accuracy)),
     )
 
 
