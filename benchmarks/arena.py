@@ -34,14 +34,15 @@ from stages.manifest import host_facts
 from stages.models.counting import count_macs
 from stages.prepare import prepare
 from stages.prune import prune
-from stages.pruning.epi import EpiConfig, epi_curve, settled, threshold
-from stages.pruning.groups import Group, WidthPlan
+from stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
+from stages.pruning.groups import Group, Kept, WidthPlan
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import Criterion, Normalisation
+from stages.pruning.scores import Criterion, Normalisation, normalise
 from stages.recover import recover
 from stages.selection.reselection import Reselection
+from stages.selection.subnetwork import Ranking
 from stages.store import Store
 from stages.training.batches import load_split
 from stages.training.config import DistillConfig
@@ -127,24 +128,30 @@ class Trunk:
 
     def segment(self, epoch: float) -> Checkpoint:
         """Return the trunk as it is after so many epochs, at a check."""
-        checks = self.recipe.training.checks_per_epoch
+        cycle = self.recipe.training.epochs
+        return self._at(round(epoch / cycle / EpiConfig().every))
+
+    def _at(self, check: int) -> Checkpoint:
+        """Return the trunk at a check, from 1; 0 is before any training."""
+        total, every = self.recipe.training.epochs * self.per_epoch, EpiConfig().every
         found: Checkpoint | None = None
-        for check in range(0 if epoch == 0 else 1, round(epoch * checks) + 1):
-            found = self.store.run(warmup, **self._inputs, previous=found, stop=round(check * self.per_epoch / checks))
+        for earlier in range(min(check, 1), check + 1):
+            found = self.store.run(warmup, **self._inputs, previous=found, stop=round(total * every * earlier))
         assert found is not None
         return found
 
     def epi(self, device: Reselection, criterion: Criterion) -> tuple[float, bool, list[float | None]]:
-        """Return the epoch at which EPI fires, whether it fired before half of the cycle, and its curve up to there."""
-        config, checks, seen = EpiConfig(), self.recipe.training.checks_per_epoch, []
-        latest = round(config.latest * self.recipe.training.epochs * checks)
+        """Return the epoch at which EPI fires, whether it fired before the latest check, and its curve up to there."""
+        config, seen = EpiConfig(), list[Kept]()
+        ranking, epochs = Ranking(device.latency, device.options, device.limit_ms), self.recipe.training.epochs * config.every
         curve: list[float | None] = []
-        for check in range(1, latest + 1):
-            seen.append(device.choose(load_scores(self.segment(check / checks), criterion), self.groups))
-            curve = epi_curve(seen, config.window)
+        for check in range(1, config.checks + 1):
+            scores = normalise(load_scores(self._at(check), criterion), self.groups, device.normalisation)
+            seen.append(ranking.keep(scores))
+            curve = over_window(similarity, seen, config.window)
             if settled(curve, config, threshold(config, criterion)):
-                return check / checks, True, curve
-        return latest / checks, False, curve
+                return check * epochs, True, curve
+        return config.checks * epochs, False, curve
 
 
 def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder: Path) -> Outcome:
@@ -155,7 +162,7 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
     training, cycle = trunk.recipe.training, trunk.recipe.training.epochs
     model = Device.model_validate_json(DEVICE.read_text())
     selection = model.within(setting.budget, setting.normalisation)
-    dense_macs = count_macs(load_network(trunk.segment(1 / training.checks_per_epoch)), trunk.dataset.image_shape)
+    dense_macs = count_macs(load_network(trunk.segment(1)), trunk.dataset.image_shape)
     fired, epoch, widths, final, after_cut = None, setting.epoch, trunk.dense_widths, None, None
     if setting.budget == 1:
         epoch, final = float(cycle), trunk.segment(cycle)

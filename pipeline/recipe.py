@@ -50,10 +50,7 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _checks_fit(self) -> "Recipe":
-        epi, training = self.prune.epi, self.training
-        latest = int(epi.latest * training.epochs * training.checks_per_epoch)
-        if latest < 1:
-            raise ValueError("prune.epi.latest leaves no check before it: raise it, training.epochs or training.checks_per_epoch")
+        training = self.training
         if (self.prune.policy.epoch or 0) > training.epochs:
             raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
         if self.prune.schedule.soft and self.prune.criterion == "bn_gradient" and training.precision == "fp16":

@@ -15,10 +15,10 @@ from stages.backends.registry import backend_of, check_target
 from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
 from stages.models.registry import build_network, require_logits, require_own_weights
-from stages.pruning.groups import Group, Widths
+from stages.pruning.groups import Group, Kept, Widths
 from stages.pruning.limits import prunable, shares, width_options
 from stages.pruning.regularisers import make_regulariser
-from stages.pruning.scores import normalise, require_scores
+from stages.pruning.scores import Scores, normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.bound import smallest_latency
@@ -27,7 +27,7 @@ from stages.selection.loop import Fit, fit_widths
 from stages.selection.operators import Operator, list_operators
 from stages.selection.problem import Values, require_reachable
 from stages.selection.reselection import Reselection
-from stages.selection.search import select_widths
+from stages.selection.subnetwork import Ranking
 from stages.selection.terms import Options
 from stages.selection.values import values_of
 from stages.store import Step
@@ -132,9 +132,9 @@ class ReadyTarget:
         """Width of the quantised weights: the recipe's, or what the device needs."""
         return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
 
-    def choose(self, segment: Checkpoint) -> Widths:
-        """Return the widths that pruning would keep now; nothing is timed."""
-        return select_widths(self._values(segment), self.options, self.latency, self._aim_ms).widths
+    def keep(self, segment: Checkpoint) -> Kept:
+        """Return the channels that the budget would keep now, for EPI; nothing is timed."""
+        return self._ranking.keep(self._scores(segment))
 
     def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here.
@@ -177,17 +177,21 @@ class ReadyTarget:
         self._heats += 1
         return self._testbed.time(widths, heat=self._heats)
 
-    @property
-    def _aim_ms(self) -> float:
-        return self.limit_ms * (1 - self._recipe.prune.margin)
+    @cached_property
+    def _ranking(self) -> Ranking:
+        return Ranking(self.latency, self.options, self.limit_ms * (1 - self._recipe.prune.margin))
 
     @property
     def _shape(self) -> dict[str, object]:
         return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
 
-    def _values(self, segment: Checkpoint) -> Values:
+    def _scores(self, segment: Checkpoint) -> Scores:
         scores = normalise(load_scores(segment, self._recipe.prune.criterion), self._network.groups, self._recipe.prune.normalisation)
-        by_channel = {group: scores[group].tolist() for group in self.options}
+        return {group: scores[group] for group in self.options}
+
+    def _values(self, segment: Checkpoint) -> Values:
+        scores = self._scores(segment)
+        by_channel = {group: vector.tolist() for group, vector in scores.items()}
         return values_of(self._recipe.prune.value, by_channel, self.options, self._network.operators)
 
     def time_untrained(self, widths: Widths) -> float:

@@ -9,8 +9,8 @@ from pipeline.targets import ReadyTarget
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
 from stages.pruning.config import PruneConfig
-from stages.pruning.epi import Trigger, epi_curve, threshold
-from stages.pruning.groups import Group, Widths
+from stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
+from stages.pruning.groups import Group, Kept
 from stages.pruning.policy import fires
 from stages.store import Step
 from stages.training.progress import say
@@ -26,7 +26,7 @@ class Watch:
         self.segment: Checkpoint | None = None
         self._config = config
         self._tau = threshold(config.epi, config.criterion)
-        self._seen: list[Widths] = []
+        self._seen: list[Kept] = []
         self._curve: list[float | None] = []
         self._epochs: list[float] = []
 
@@ -35,11 +35,14 @@ class Watch:
         if self.trigger is not None:
             return
         config, name = self._config, self.target.profile.name
-        self._seen.append(self.target.choose(segment))
+        self._seen.append(self.target.keep(segment))
         self._epochs.append(epoch)
-        self._curve = epi_curve(self._seen, config.epi.window)
-        shown = "-" if self._curve[-1] is None else f"{self._curve[-1]:.3f}"
-        say(f"{name}: check {len(self._curve)}  EPI {shown} (fires at {self._tau:g})")
+        self._curve = over_window(similarity, self._seen, config.epi.window)
+        value = self._curve[-1]
+        if config.policy.name == "epi":
+            left = config.epi.window + 1 - len(self._seen)
+            shown = f"EPI {value:.3f} (fires at {self._tau:g})" if value is not None else f"EPI needs {left} more before it has a value"
+            say(f"{name}: check {len(self._curve)}  {shown}")
         fired = fires(config.policy, config.epi, tau=self._tau, curve=self._curve, epoch=epoch)
         if fired or (latest and config.policy.name == "epi"):
             self.branch(segment, epoch=epoch, stable=fired)
@@ -54,6 +57,7 @@ class Watch:
             tau=self._tau,
             epochs=tuple(self._epochs),
             curve=tuple(self._curve),
+            overlap=tuple(over_window(jaccard, self._seen, self._config.epi.window)),
         )
         self.segment = segment
         say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
@@ -65,22 +69,23 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     They depend on the recipe alone, so that every target, now or next week, meets the same segments.
 
     Raises:
-        ConfigError: No step lies before the latest check.
+        ConfigError: The training is so short that EPI would never have values enough to fire.
     """
     per_epoch = steps_per_epoch(recipe, images)
-    total, checks = recipe.training.epochs * per_epoch, recipe.training.epochs * recipe.training.checks_per_epoch
-    policy, per_check = recipe.prune.policy, recipe.training.checks_per_epoch
-    latest = max(int(recipe.prune.epi.latest * checks), min(ceil((policy.epoch or 0) * per_check), checks))
-    stops = sorted({round(total * check / checks) for check in range(1, latest + 1)} - {0})
-    if not stops:
+    policy, epi, total = recipe.prune.policy, recipe.prune.epi, recipe.training.epochs * per_epoch
+    stops = sorted({round(total * epi.every * check) for check in range(1, epi.checks + 1)} - {0})
+    if policy.name == "epi" and len(stops) < epi.first_check:
         raise ConfigError(
             describe(
-                "the training is too short for a single check",
-                given=f"{total} optimizer steps, the latest check at {recipe.prune.epi.latest:.0%} of them",
-                allowed="at least one step before the latest check",
-                fix="raise training.epochs or prune.epi.latest, or lower training.batch_size",
+                "the training is too short for EPI to fire",
+                given=f"{total} optimizer steps, the latest check at {epi.latest:.0%} of them: {len(stops)} checks, at most one a step",
+                allowed=f"at least {epi.first_check} checks, with prune.epi.window {epi.window} and prune.epi.monotone {epi.monotone}",
+                fix="raise training.epochs or prune.epi.latest, lower training.batch_size, or choose another prune.policy",
             )
         )
+    if policy.name == "epoch":
+        stops = sorted({*stops, min(ceil((policy.epoch or 0) * per_epoch - 1e-9), total)})
+    stops = stops or [total]
     branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
     removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - branches.get(policy.name, stops[-1])
     if removal > room and not policy.finetune:

@@ -1,10 +1,13 @@
 """Stage `warmup`: one segment of the trunk, the dense network's training."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset
 from stages.checkpoints import PENALTY, STATISTICS, build, load_tensors, load_training, save_scores, save_tensors, save_training
 from stages.models.config import ModelConfig
+from stages.models.registry import build_network
+from stages.pruning.groups import Group
 from stages.pruning.regularisers import RegulariserConfig, make_regulariser
 from stages.pruning.scores import weight_scores
 from stages.pruning.statistics import BatchStatistics
@@ -44,8 +47,7 @@ def warmup(
     phase = Phase("trunk", dataset, training, out_dir / RESUME)
     with reproducible(training):
         state = load_training(previous, training) if previous else TrainState(build(model, shape, classes), training)
-        groups = find_groups(state.network.cpu(), shape)
-        state.network.to(training.device)
+        groups = _dense_groups(model.identity(), model.model_dump_json(), shape, classes)
         statistics = BatchStatistics(state.network, groups, training.score_window)
         penalty = make_regulariser(regulariser, state.network, tuple(g for g in groups if g.name in regularised))
         if previous:
@@ -62,3 +64,9 @@ def warmup(
         save_tensors(out_dir / PENALTY, penalty.state())
     save_scores(out_dir, weight_scores(state.network.cpu(), groups) | statistics.scores())
     return Checkpoint(folder=out_dir, model=model, image_shape=shape, num_classes=classes, step=stop, history=history)
+
+
+@lru_cache(maxsize=1)
+def _dense_groups(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[Group, ...]:
+    """Return the dense network's groups; kept, since every segment of a trunk trains the same network."""
+    return find_groups(build_network(ModelConfig.model_validate_json(model), image_shape, num_classes), image_shape)

@@ -21,7 +21,7 @@ TINY: Mapping[str, Any] = {
     "data.options": {"size": 16},
     "training.epochs": 2,
     "training.threads": 1,
-    "training.checks_per_epoch": 1,
+    "prune.epi": {"every": 0.08, "window": 1, "monotone": 1},
     "prune.rounds": 2,
     "quantize.epochs": 2,
     "export.min_agreement": 0.8,

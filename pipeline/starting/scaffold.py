@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.recipe import load_recipe
-from pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
+from pipeline.starting.text import MODEL, PRUNE, Choices, device_text, recipe_text
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe
@@ -137,7 +137,6 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         epochs = changes.epochs or _epochs(steps, seconds)
-        checks = 1 if epochs >= 20 else 2
         choices = Choices(
             file=file.name,
             name=_slug(file.stem),
@@ -154,9 +153,8 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             epochs=epochs,
             lr=round(0.05 * (batch / BATCHES[0]) ** 0.5, 3),
             warmup_epochs=max(1.0, round(epochs / 20, 1)),
-            checks_per_epoch=checks,
             qat_epochs=max(2, epochs // 10),
-            prune=changes.prune or prune_lines(max(1, min(5, (checks * epochs // 2 - 1) // 2))),
+            prune=changes.prune or PRUNE,
             notes=changes.notes,
         )
         drop, why = choose_drop(sizes["test"])

@@ -36,7 +36,6 @@ class Choices(NamedTuple):
     epochs: int
     lr: float
     warmup_epochs: float
-    checks_per_epoch: int
     qat_epochs: int
     prune: Sequence[str]
     notes: Sequence[str]
@@ -70,7 +69,6 @@ def recipe_text(choices: Choices) -> str:
         _row(f"  warmup_epochs: {c.warmup_epochs:g}", "in which the learning rate rises to it"),
         "  weight_decay: 5e-4",
         _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "at most: degrees, shares of the side, change of scale; nothing is mirrored"),
-        _row(f"  checks_per_epoch: {c.checks_per_epoch}", "how often EPI asks whether the structure is stable, so that pruning can begin"),
         _row("  threads: 2", "CPU threads; the result depends on their number"),
         _row("  device: cpu", "or cuda"),
         "prune:",
@@ -89,17 +87,12 @@ def _row(text: str, comment: str) -> str:
     return f"{text:{COLUMN}}  # {comment}"
 
 
-def prune_lines(window: int) -> list[str]:
-    """Return the section `prune` that `init` chooses.
-
-    Args:
-        window: Of EPI: checks that are compared, and that it must not fall in.
-    """
-    return [
-        _row(f"epi: {{window: {window}, monotone: {window}, latest: 0.5}}", "checks that must agree; at half of the cycle pruning begins anyway"),
-        _row("criterion: magnitude_l2", "which channels matter: `criterion` in docs/pruning.md"),
-        _row("floor: 0.1", "least share of every layer's channels that stays"),
-    ]
+PRUNE = (
+    _row("epi: {every: 0.01, latest: 0.25}", "EPI checks every 1 % of the cycle if the widths are stable; at 25 % pruning begins anyway"),
+    _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
+    _row("floor: 0.1", "least share of every layer's channels that stays"),
+)
+"""The section `prune` that `init` chooses."""
 
 
 def device_text(name: str, extends: str, *, budget: float | None, parent: Budget, drop: float, why: str) -> str:

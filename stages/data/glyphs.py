@@ -108,11 +108,11 @@ _fonts: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
 
 def _font(face: str, pixels: int) -> ImageFont.FreeTypeFont:
     if (face, pixels) not in _fonts:
-        _fonts[face, pixels] = ImageFont.truetype(_fonts_folder() / f"{face}.ttf", pixels, layout_engine=ImageFont.Layout.BASIC)
+        _fonts[face, pixels] = ImageFont.truetype(fonts_folder() / f"{face}.ttf", pixels, layout_engine=ImageFont.Layout.BASIC)
     return _fonts[face, pixels]
 
 
-def _fonts_folder() -> Path:
+def fonts_folder() -> Path:
     """Return where matplotlib's faces lie; it is not imported, because that writes to the user's home."""
     spec = find_spec("matplotlib")
     assert spec is not None and spec.origin is not None

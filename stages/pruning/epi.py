@@ -1,17 +1,18 @@
 """When to prune: the Early Pruning Indicator.
 
 Shen, Molchanov, Yin, Alvarez, "When to Prune? A Policy towards Early Structural Pruning", CVPR 2022
-(arXiv 2110.12007). At every check the sub-network that pruning *would* keep is compared with the last
-ones; once it stops changing, the structure is stable and pruning can begin.
+(arXiv 2110.12007). At every check the sub-network that pruning *would* keep is compared with those of the last
+checks; once it stops changing, the structure is stable and pruning can begin. The sub-network is that of
+`stages/selection/subnetwork.py`: single channels, ranked by the scores of this moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from profiles.source import Record
-from stages.pruning.groups import Widths
+from stages.pruning.groups import Kept
 from stages.pruning.scores import WEIGHT_CRITERIA, Criterion
 
 PAPER_TAU = {"weights": 0.983, "batches": 0.944}
@@ -20,17 +21,40 @@ PAPER_TAU = {"weights": 0.983, "batches": 0.944}
 class EpiConfig(Record):
     """Settings of the trigger.
 
+    The paper checks once an epoch of 90: `every` 0.01 is that share of the cycle. EPI can fire at check number `first_check`, 5 with the defaults.
+
     Attributes:
         tau: Threshold of EPI; null for the paper's: 0.983 for criteria of weights, 0.944 for those of gradients and activations.
+        every: Share of the learning-rate cycle, 0-1, between two checks.
         window: `r`, number of earlier sub-networks that the newest is compared with.
         monotone: `k`, number of last EPI values that the newest must not fall below.
         latest: Share of the learning-rate cycle, 0-1, at which pruning happens even if EPI never settled.
     """
 
     tau: Annotated[float, Field(ge=0, le=1)] | None = None
-    window: Annotated[int, Field(ge=1)] = 5
-    monotone: Annotated[int, Field(ge=0)] = 5
-    latest: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    window: Annotated[int, Field(ge=1)] = 3
+    monotone: Annotated[int, Field(ge=0)] = 1
+    latest: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+    @property
+    def first_check(self) -> int:
+        """Number of the first check at which EPI has values enough to fire, from 1."""
+        return self.window + self.monotone + 1
+
+    @property
+    def checks(self) -> int:
+        """Number of checks up to the latest."""
+        return int(self.latest / self.every + 1e-9)
+
+    @model_validator(mode="after")
+    def _can_fire(self) -> "EpiConfig":
+        if self.checks < self.first_check:
+            raise ValueError(
+                f"EPI compares {self.window + 1} sub-networks and {self.monotone + 1} of its own values, and can fire at check {self.first_check} at the "
+                f"earliest; up to `latest` there are {self.checks}: lower `every`, `window` or `monotone`, or raise `latest`"
+            )
+        return self
 
 
 class Trigger(Record):
@@ -44,6 +68,7 @@ class Trigger(Record):
         tau: Threshold of EPI.
         epochs: Epochs trained at each check.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
+        overlap: Mean Jaccard index of the channels that are kept now and were kept at the `window` checks before; None as in `curve`.
     """
 
     policy: str
@@ -53,27 +78,43 @@ class Trigger(Record):
     tau: float
     epochs: tuple[float, ...]
     curve: tuple[float | None, ...]
+    overlap: tuple[float | None, ...]
 
     @property
     def sentence(self) -> str:
         """When the branch left, and why, in a few words."""
-        late = "" if self.stable else "; this was the latest check allowed: EPI had NOT settled"
-        return f"at epoch {self.epoch:.4g} (check {self.check}, policy {self.policy}{late})"
+        return f"at epoch {self.epoch:.4g} (check {self.check}, policy {self.policy}{self._late})"
+
+    @property
+    def _late(self) -> str:
+        if self.stable:
+            return ""
+        last = self.curve[-1] if self.curve else None
+        if last is None:
+            return "; the latest check came before EPI had a value"
+        why = f"below the {self.tau:g} at which it fires" if last < self.tau else "and was still falling"
+        return f"; this was the latest check, and EPI had NOT settled: it was {last:.3f}, {why}"
 
 
-def similarity(first: Widths, second: Widths) -> float:
+def similarity(first: Kept, second: Kept) -> float:
     """Return Psi, the similarity of two sub-networks in [0, 1]; 1 means equal widths.
 
     Psi = 1 - (1/L) * sum_l |n_l(N1) - n_l(N2)| / (n_l(N1) + n_l(N2)), over the L groups.
     """
-    distances = [abs(first[g] - second[g]) / max(first[g] + second[g], 1) for g in first]
+    distances = [abs(len(first[g]) - len(second[g])) / max(len(first[g]) + len(second[g]), 1) for g in first]
     return 1 - sum(distances) / len(distances)
 
 
-def epi_curve(subnetworks: Sequence[Widths], window: int) -> list[float | None]:
-    """Return EPI_t = (1/r) * sum_{j=1..r} Psi(N_t, N_{t-j}) for every check t."""
+def jaccard(first: Kept, second: Kept) -> float:
+    """Return the mean over the groups of the Jaccard index of the channels that two sub-networks keep: 1 means the same channels."""
+    shares = [len(set(first[g]) & set(second[g])) / max(len(set(first[g]) | set(second[g])), 1) for g in first]
+    return sum(shares) / len(shares)
+
+
+def over_window(measure: Callable[[Kept, Kept], float], subnetworks: Sequence[Kept], window: int) -> list[float | None]:
+    """Return (1/r) * sum_{j=1..r} measure(N_t, N_{t-j}) for every check t, None for the first r; of `similarity` this is EPI."""
     return [
-        sum(similarity(subnetworks[t], subnetworks[t - j]) for j in range(1, window + 1)) / window if t >= window else None for t in range(len(subnetworks))
+        sum(measure(subnetworks[t], subnetworks[t - j]) for j in range(1, window + 1)) / window if t >= window else None for t in range(len(subnetworks))
     ]
 
 

@@ -38,20 +38,21 @@ def widths_part(evidence: Evidence, slug: str) -> Part:
 def trigger_part(evidence: Evidence, slug: str) -> Part:
     """Return when the branch left the trunk, and why then."""
     trigger, title = evidence.decisions.trigger, "When it was pruned: EPI"
-    text = (
-        f"Pruned {trigger.sentence}. EPI compares the widths that pruning would keep now with those of the last checks; 1 means that they are the same. "
-        f"It fires from {trigger.tau:g} on, once it no longer falls."
+    explained = (
+        f"EPI compares how many channels of every layer the budget would keep now with how many at the checks before: 1 means the same widths, and "
+        f"pruning begins once EPI is at least {trigger.tau:g} and no longer falls. The second curve compares which channels these are; it is lower, because "
+        "channels of nearly the same score trade places long after the widths have settled."
     )
-    checks = zip(trigger.epochs, trigger.curve, strict=True)
+    checks = zip(trigger.epochs, trigger.curve, trigger.overlap, strict=True)
     return Part(
         title=title,
-        texts=(text,),
+        texts=(f"Pruned {trigger.sentence}.", explained),
         figures=(Figure(title=title, svg=inline(draw_epi(trigger), f"{slug}-epi", "EPI by epoch", f"Pruned {trigger.sentence}; fires at {trigger.tau:g}.")),),
         tables=(
             Table(
                 caption="EPI at every check",
-                headers=("check", "epoch", "EPI"),
-                rows=tuple((str(n), f"{epoch:.4g}", "-" if value is None else f"{value:.4f}") for n, (epoch, value) in enumerate(checks, 1)),
+                headers=("check", "epoch", "EPI", "same channels"),
+                rows=tuple((str(n), f"{epoch:.4g}", *("-" if value is None else f"{value:.4f}" for value in values)) for n, (epoch, *values) in enumerate(checks, 1)),
                 folded=True,
             ),
         ),

@@ -140,13 +140,15 @@ def _name_rows(figure: "Figure", axis: "Axes", names: Sequence[str]) -> None:
 
 
 def _epi(axis: "Axes", trigger: Trigger) -> None:
-    points = [(epoch, value) for epoch, value in zip(trigger.epochs, trigger.curve, strict=True) if value is not None]
-    if points:
-        axis.plot(*zip(*points, strict=True), marker="o", color=PALETTE["dense"], label="EPI")
+    lowest = trigger.tau
+    for values, colour, label, style in ((trigger.curve, "dense", "EPI (same widths)", "-"), (trigger.overlap, "pruned", "same channels", ":")):
+        points = [(epoch, value) for epoch, value in zip(trigger.epochs, values, strict=True) if value is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker="o", ms=4, ls=style, color=PALETTE[colour], label=label)
+            lowest = min(lowest, *(value for _, value in points))
     axis.axhline(trigger.tau, ls=":", color=PALETTE["quiet"], label=f"fires at {trigger.tau:g}")
     axis.axvline(trigger.epoch, ls="--", color=PALETTE["limit"], label="trigger")
-    lowest = min([trigger.tau, *(value for _, value in points)])
-    axis.set(xlabel="epoch", ylabel="EPI", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01))
+    axis.set(xlabel="epoch", ylabel="similarity to the last checks", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01))
     axis.legend(fontsize=9)
 
 

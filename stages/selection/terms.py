@@ -41,6 +41,11 @@ class SumTerm(NamedTuple):
         columns = np.arange(self.table.shape[1]) if self.output == group else choice[self.output]
         return np.asarray(self.table[rows, columns])
 
+    def between(self, at: Array) -> Array:
+        """Return the milliseconds at (n, groups) positions between the options, interpolated."""
+        rows = np.sum([np.interp(at[:, group], np.arange(len(part)), part) for group, part in self.parts.items()], axis=0)
+        return _bilinear(self.table, rows, np.zeros(len(at)) if self.output is None else at[:, self.output])
+
     def lower_bound(self) -> tuple[tuple[int, ...], Array]:
         """Return a table over one input and the output that is nowhere above the term."""
         group = max(self.parts, key=lambda g: int(self.parts[g].max() - self.parts[g].min()))
@@ -109,6 +114,39 @@ class Terms:
         found += sum(float(table[choice[i], choice[j]]) for (i, j), table in self.pairs.items())
         return found + sum(term.total(choice) for term in self.sums)
 
+    def between(self, widths: Array) -> Array:
+        """Return the figure at widths between the options, interpolated.
+
+        Args:
+            widths: (n, groups) channels; outside the options the nearest one counts.
+        """
+        at = np.stack([np.interp(widths[:, group], options, np.arange(len(options))) for group, options in enumerate(self.widths)], 1)
+        alone, first, second, together = self._stacked
+        low, high = at.astype(int), np.minimum(at.astype(int) + 1, [len(options) - 1 for options in self.widths])
+        share, every = at - low, np.arange(len(self.groups))
+        found = self.constant + (alone[every, low] * (1 - share) + alone[every, high] * share).sum(1)
+        if len(together):
+            pair, down, along = np.arange(len(together)), share[:, first], share[:, second]
+            upper = together[pair, low[:, first], low[:, second]] * (1 - along) + together[pair, low[:, first], high[:, second]] * along
+            lower = together[pair, high[:, first], low[:, second]] * (1 - along) + together[pair, high[:, first], high[:, second]] * along
+            found += (upper * (1 - down) + lower * down).sum(1)
+        for term in self.sums:
+            found += term.between(at)
+        return np.asarray(found)
+
+    @cached_property
+    def _stacked(self) -> tuple[Array, Array, Array, Array]:
+        """The unary tables as rows of one array; the groups of the pairs and their tables as one array; shorter ones are filled up with zeros."""
+        most = max(len(options) for options in self.widths)
+        alone = np.zeros((len(self.groups), most))
+        for group, table in enumerate(self.unary):
+            alone[group, : len(table)] = table
+        together = np.zeros((len(self.pairs), most, most))
+        for place, table in enumerate(self.pairs.values()):
+            together[place, : table.shape[0], : table.shape[1]] = table
+        first, second = (np.array([pair[side] for pair in self.pairs], dtype=int) for side in (0, 1))
+        return alone, first, second, together
+
     def along(self, choice: Choice, group: int) -> Array:
         """Return all that depends on a group, for each of its options, the others as they are."""
         found = self.unary[group].copy()
@@ -125,3 +163,13 @@ class Terms:
     def widths_at(self, choice: Choice) -> Widths:
         """Return the widths of a choice."""
         return {group: int(options[index]) for group, options, index in zip(self.groups, self.widths, choice, strict=True)}
+
+
+def _bilinear(table: Array, rows: Array, columns: Array) -> Array:
+    """Return a table's values at (n,) positions between its rows and columns."""
+    top, left = np.minimum(rows.astype(int), len(table) - 1), np.minimum(columns.astype(int), table.shape[1] - 1)
+    bottom, right = np.minimum(top + 1, len(table) - 1), np.minimum(left + 1, table.shape[1] - 1)
+    down, along = rows - top, columns - left
+    upper = table[top, left] * (1 - along) + table[top, right] * along
+    lower = table[bottom, left] * (1 - along) + table[bottom, right] * along
+    return np.asarray(upper * (1 - down) + lower * down)

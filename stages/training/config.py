@@ -37,7 +37,6 @@ class TrainConfig(Record):
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
         seed: Of data order and augmentation.
-        checks_per_epoch: Segments of the trunk per epoch, each ended by a check of EPI.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
         device: Where the training runs: ``cpu`` or ``cuda``, whose convolutions of FP32 are TF32, torch's default.
@@ -56,7 +55,6 @@ class TrainConfig(Record):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
     seed: int = 0
-    checks_per_epoch: Annotated[int, Field(ge=1)] = 2
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"

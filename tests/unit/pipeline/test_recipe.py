@@ -40,22 +40,22 @@ def test_the_initial_weights_depend_on_the_seed_alone() -> None:
     assert not (one["conv1.weight"] == other["conv1.weight"]).all()
 
 
-def test_the_trunk_is_cut_into_checks_up_to_the_latest_and_then_runs_to_its_end() -> None:
-    recipe = load_recipe("resnet-edge", {"training.epochs": 4, "training.checks_per_epoch": 2, "prune.epi.latest": 0.5})
-    stops, total = segment_stops(recipe, images=640)
-    assert (stops, total) == ([5, 10, 15, 20], 40)
+def test_the_trunk_is_cut_into_checks_at_shares_of_the_cycle() -> None:
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 10}), images=640)
+    assert (stops, total) == (list(range(1, 26)), 100)
+    assert segment_stops(load_recipe("resnet-edge", {"training.epochs": 100}), images=640)[0] == list(range(10, 251, 10))
 
 
 def test_more_checks_than_steps_leave_no_empty_segment() -> None:
-    recipe = load_recipe("resnet-edge", {"training.epochs": 2, "training.checks_per_epoch": 8, "prune.epi.latest": 0.75, "training.batch_size": 64})
-    stops, total = segment_stops(recipe, images=128)
-    assert stops == [1, 2, 3]
-    assert total == 4
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=320)
+    assert stops == [1, 2, 3, 4, 5]
+    assert total == 20
 
 
-def test_a_latest_check_before_the_first_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"prune\.epi\.latest leaves no check"):
-        load_recipe("resnet-edge", {"training.epochs": 1, "training.checks_per_epoch": 1, "prune.epi.latest": 0.5})
+def test_a_training_too_short_for_epi_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"16 optimizer steps, the latest check at 25% of them: 4 checks"):
+        segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=256)
+    assert segment_stops(load_recipe("resnet-edge", {"training.epochs": 4, "prune.policy": "{name: initialisation}"}), images=256)[0][0] == 0
 
 
 def test_qat_must_thaw_before_it_freezes() -> None:

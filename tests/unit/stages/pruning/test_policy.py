@@ -43,13 +43,13 @@ def test_a_policy_without_what_it_needs_is_refused(overrides: dict[str, object],
 
 def test_the_checks_reach_as_far_as_the_policy_needs() -> None:
     def stops(policy: str) -> list[int]:
-        recipe = load_recipe("resnet-edge", {"training.epochs": 4, "training.checks_per_epoch": 1, "prune.epi.latest": 0.5, "prune.policy": policy})
+        recipe = load_recipe("resnet-edge", {"training.epochs": 4, "prune.epi": {"every": 0.1, "latest": 0.5}, "prune.policy": policy})
         return segment_stops(recipe, images=640)[0]
 
-    assert stops("{name: epi}") == [10, 20]
-    assert stops("{name: epoch, epoch: 1}") == [10, 20]
-    assert stops("{name: epoch, epoch: 3}") == [10, 20, 30]
-    assert stops("{name: initialisation}") == [0, 10, 20]
+    assert stops("{name: epi}") == [4, 8, 12, 16, 20]
+    assert stops("{name: epoch, epoch: 1}") == [4, 8, 10, 12, 16, 20]
+    assert stops("{name: epoch, epoch: 3.01}") == [4, 8, 12, 16, 20, 31]
+    assert stops("{name: initialisation}") == [0, 4, 8, 12, 16, 20]
 
 
 def test_a_branch_ends_with_the_cycle_or_with_a_fine_tuning_of_its_own() -> None:
@@ -71,7 +71,7 @@ def test_what_needs_a_trunk_is_refused_at_initialisation(overrides: dict[str, ob
         load_recipe("resnet-edge", {"prune.policy": {"name": "initialisation"}, **overrides})
 
 
-@pytest.mark.parametrize(("policy", "longest"), [({"name": "initialisation"}, 360), ({"name": "epoch", "epoch": 5}, 270), ({"name": "epi"}, 180)])
+@pytest.mark.parametrize(("policy", "longest"), [({"name": "initialisation"}, 360), ({"name": "epoch", "epoch": 5}, 270), ({"name": "epi"}, 270)])
 def test_a_removal_may_last_from_its_branch_to_the_end_of_the_cycle(policy: dict[str, object], longest: int) -> None:
     def recipe(iterations: int) -> Recipe:
         return load_recipe("resnet-edge", {"prune.policy": policy, "prune.schedule": {"name": "linear", "steps": 2, "iterations": iterations}})

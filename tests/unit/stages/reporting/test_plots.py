@@ -25,7 +25,7 @@ def test_the_cards_figure_reaches_to_the_last_epoch(tmp_path: Path) -> None:
 
 
 def test_a_trigger_without_a_curve_is_drawn_too(tmp_path: Path) -> None:
-    trigger = Trigger(policy="initialisation", check=1, epoch=0.0, stable=True, tau=0.983, epochs=(0.0,), curve=(None,))
+    trigger = Trigger(policy="initialisation", check=1, epoch=0.0, stable=True, tau=0.983, epochs=(0.0,), curve=(None,), overlap=(None,))
     draw_training(tmp_path / "a.svg", trigger, (), (0.0,))
     assert "policy initialisation" in (tmp_path / "a.svg").read_text()
 
