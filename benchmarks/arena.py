@@ -36,6 +36,7 @@ from stages.prepare import prepare
 from stages.prune import prune
 from stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
 from stages.pruning.groups import Group, Kept, WidthPlan
+from stages.pruning.limits import least_channels
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
@@ -143,7 +144,8 @@ class Trunk:
     def epi(self, device: Reselection, criterion: Criterion) -> tuple[float, bool, list[float | None]]:
         """Return the epoch at which EPI fires, whether it fired before the latest check, and its curve up to there."""
         config, seen = EpiConfig(), list[Kept]()
-        ranking, epochs = Ranking(device.latency, device.options, device.limit_ms), self.recipe.training.epochs * config.every
+        least = {group.name: least_channels(group, self.recipe.prune.floor) for group in self.groups}
+        ranking, epochs = Ranking(device.latency, device.options, device.limit_ms, least), self.recipe.training.epochs * config.every
         curve: list[float | None] = []
         for check in range(1, config.checks + 1):
             scores = normalise(load_scores(self._at(check), criterion), self.groups, device.normalisation)

@@ -16,7 +16,7 @@ from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
 from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.groups import Group, Kept, Widths
-from stages.pruning.limits import prunable, shares, width_options
+from stages.pruning.limits import least_channels, prunable, shares, width_options
 from stages.pruning.regularisers import make_regulariser
 from stages.pruning.scores import Scores, normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
@@ -179,7 +179,10 @@ class ReadyTarget:
 
     @cached_property
     def _ranking(self) -> Ranking:
-        return Ranking(self.latency, self.options, self.limit_ms * (1 - self._recipe.prune.margin))
+        config, groups = self._recipe.prune, self._network.groups
+        floors = shares(groups, config.floors, config.floor, "prune.floors")
+        least = {group.name: least_channels(group, floors[group.name]) for group in groups}
+        return Ranking(self.latency, self.options, self.limit_ms * (1 - config.margin), least)
 
     @property
     def _shape(self) -> dict[str, object]:

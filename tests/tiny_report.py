@@ -17,7 +17,9 @@ from stages.selection.latency import Forecast, OperatorForecast
 from stages.selection.loop import Fit, Round
 
 DENSE, KEPT = {"stem": 32, "body.conv1": 64}, {"stem": 16, "body.conv1": 48}
-TRIGGER = Trigger(policy="epi", check=4, epoch=2.0, stable=True, tau=0.944, epochs=(0.5, 1.0, 1.5, 2.0), curve=(None, 0.9, 0.95, 0.99), overlap=(None, 0.6, 0.7, 0.8))
+TRIGGER = Trigger(
+    policy="epi", check=4, epoch=2.0, stable=True, tau=0.944, epochs=(0.5, 1.0, 1.5, 2.0), curve=(None, 0.9, 0.95, 0.99), overlap=(None, 0.6, 0.7, 0.8)
+)
 PHASES = ("trunk", "trunk", "branch", "branch", "qat")
 HISTORY = tuple(History(step=i, epoch=i + 1, phase=phase, loss=1 / (i + 1), validation_top1=0.9 + i / 100) for i, phase in enumerate(PHASES))
 

@@ -113,9 +113,7 @@ def jaccard(first: Kept, second: Kept) -> float:
 
 def over_window(measure: Callable[[Kept, Kept], float], subnetworks: Sequence[Kept], window: int) -> list[float | None]:
     """Return (1/r) * sum_{j=1..r} measure(N_t, N_{t-j}) for every check t, None for the first r; of `similarity` this is EPI."""
-    return [
-        sum(measure(subnetworks[t], subnetworks[t - j]) for j in range(1, window + 1)) / window if t >= window else None for t in range(len(subnetworks))
-    ]
+    return [sum(measure(subnetworks[t], subnetworks[t - j]) for j in range(1, window + 1)) / window if t >= window else None for t in range(len(subnetworks))]
 
 
 def threshold(config: EpiConfig, criterion: Criterion) -> float:

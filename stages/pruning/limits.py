@@ -27,6 +27,11 @@ def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module)
     return tuple(group for group in groups if group.name not in whole)
 
 
+def least_channels(group: Group, floor: float) -> int:
+    """Return the fewest channels of a group that a floor, a share 0-1 of its dense width, leaves."""
+    return max(1, ceil(floor * group.width))
+
+
 def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> tuple[int, ...]:
     """Return the widths that a group may keep, ascending.
 
@@ -36,7 +41,7 @@ def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> t
     Raises:
         ConfigError: There is none.
     """
-    least = max(step, ceil(floor * group.width))
+    least = max(step, least_channels(group, floor))
     options = [w for w in range(step, group.width, step) if least <= w <= cap * group.width]
     options += [group.width] if cap == 1 else []
     if not options:

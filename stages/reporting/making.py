@@ -52,7 +52,9 @@ def trigger_part(evidence: Evidence, slug: str) -> Part:
             Table(
                 caption="EPI at every check",
                 headers=("check", "epoch", "EPI", "same channels"),
-                rows=tuple((str(n), f"{epoch:.4g}", *("-" if value is None else f"{value:.4f}" for value in values)) for n, (epoch, *values) in enumerate(checks, 1)),
+                rows=tuple(
+                    (str(n), f"{epoch:.4g}", *("-" if value is None else f"{value:.4f}" for value in values)) for n, (epoch, *values) in enumerate(checks, 1)
+                ),
                 folded=True,
             ),
         ),

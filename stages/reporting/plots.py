@@ -148,7 +148,9 @@ def _epi(axis: "Axes", trigger: Trigger) -> None:
             lowest = min(lowest, *(value for _, value in points))
     axis.axhline(trigger.tau, ls=":", color=PALETTE["quiet"], label=f"fires at {trigger.tau:g}")
     axis.axvline(trigger.epoch, ls="--", color=PALETTE["limit"], label="trigger")
-    axis.set(xlabel="epoch", ylabel="similarity to the last checks", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01))
+    axis.set(
+        xlabel="epoch", ylabel="similarity to the last checks", title=f"pruned {trigger.sentence}", xlim=(0, None), ylim=(lowest - 0.1 * (1.02 - lowest), 1.01)
+    )
     axis.legend(fontsize=9)
 
 

@@ -43,8 +43,10 @@ class SumTerm(NamedTuple):
 
     def between(self, at: Array) -> Array:
         """Return the milliseconds at (n, groups) positions between the options, interpolated."""
-        rows = np.sum([np.interp(at[:, group], np.arange(len(part)), part) for group, part in self.parts.items()], axis=0)
-        return _bilinear(self.table, rows, np.zeros(len(at)) if self.output is None else at[:, self.output])
+        rows = np.sum([_along(part[None].astype(float), np.zeros(len(at), dtype=int), at[:, group]) for group, part in self.parts.items()], axis=0)
+        columns = np.zeros(len(at)) if self.output is None else at[:, self.output]
+        top, bottom, down = _between(rows, len(self.table))
+        return np.asarray(_along(self.table, top, columns) * (1 - down) + _along(self.table, bottom, columns) * down)
 
     def lower_bound(self) -> tuple[tuple[int, ...], Array]:
         """Return a table over one input and the output that is nowhere above the term."""
@@ -115,15 +117,15 @@ class Terms:
         return found + sum(term.total(choice) for term in self.sums)
 
     def between(self, widths: Array) -> Array:
-        """Return the figure at widths between the options, interpolated.
+        """Return the figure at widths between the options, interpolated; outside them the nearest two go on as a line.
 
         Args:
-            widths: (n, groups) channels; outside the options the nearest one counts.
+            widths: (n, groups) channels.
         """
-        at = np.stack([np.interp(widths[:, group], options, np.arange(len(options))) for group, options in enumerate(self.widths)], 1)
+        at = np.stack([_position(options, widths[:, group]) for group, options in enumerate(self.widths)], 1)
         alone, first, second, together = self._stacked
-        low, high = at.astype(int), np.minimum(at.astype(int) + 1, [len(options) - 1 for options in self.widths])
-        share, every = at - low, np.arange(len(self.groups))
+        low, high, share = _between(at, np.array([len(options) for options in self.widths]))
+        every = np.arange(len(self.groups))
         found = self.constant + (alone[every, low] * (1 - share) + alone[every, high] * share).sum(1)
         if len(together):
             pair, down, along = np.arange(len(together)), share[:, first], share[:, second]
@@ -142,8 +144,8 @@ class Terms:
         for group, table in enumerate(self.unary):
             alone[group, : len(table)] = table
         together = np.zeros((len(self.pairs), most, most))
-        for place, table in enumerate(self.pairs.values()):
-            together[place, : table.shape[0], : table.shape[1]] = table
+        for place, ((i, j), table) in enumerate(self.pairs.items()):
+            together[place, : len(self.widths[i]), : len(self.widths[j])] = table
         first, second = (np.array([pair[side] for pair in self.pairs], dtype=int) for side in (0, 1))
         return alone, first, second, together
 
@@ -165,11 +167,21 @@ class Terms:
         return {group: int(options[index]) for group, options, index in zip(self.groups, self.widths, choice, strict=True)}
 
 
-def _bilinear(table: Array, rows: Array, columns: Array) -> Array:
-    """Return a table's values at (n,) positions between its rows and columns."""
-    top, left = np.minimum(rows.astype(int), len(table) - 1), np.minimum(columns.astype(int), table.shape[1] - 1)
-    bottom, right = np.minimum(top + 1, len(table) - 1), np.minimum(left + 1, table.shape[1] - 1)
-    down, along = rows - top, columns - left
-    upper = table[top, left] * (1 - along) + table[top, right] * along
-    lower = table[bottom, left] * (1 - along) + table[bottom, right] * along
-    return np.asarray(upper * (1 - down) + lower * down)
+def _position(options: Array, widths: Array) -> Array:
+    """Return where (n,) widths lie among a group's options, counted in options; outside them by the step of the nearest two."""
+    if len(options) == 1:
+        return np.zeros(len(widths))
+    after = np.clip(np.searchsorted(options, widths, side="right"), 1, len(options) - 1)
+    return np.asarray(after - 1 + (widths - options[after - 1]) / (options[after] - options[after - 1]))
+
+
+def _between(at: Array, length: int | Array) -> tuple[Array, Array, Array]:
+    """Return the entries on both sides of positions in a table of a length, and the share of the right one, which may lie outside 0-1."""
+    low = np.clip(np.floor(at).astype(int), 0, np.maximum(np.asarray(length) - 2, 0))
+    return low, np.minimum(low + 1, np.asarray(length) - 1), at - low
+
+
+def _along(table: Array, rows: Array, columns: Array) -> Array:
+    """Return a table's values in (n,) rows at positions between its columns."""
+    left, right, share = _between(columns, table.shape[1])
+    return np.asarray(table[rows, left] * (1 - share) + table[rows, right] * share)

@@ -11,6 +11,7 @@ from stages.selection.subnetwork import Ranking
 from stages.selection.terms import Options, SumTerm, Terms
 
 OPTIONS: Options = {"a": (16, 32, 48, 64), "b": (16, 32, 48, 64)}
+FLOORS = {"a": 16, "b": 16}
 
 
 class Products:
@@ -37,21 +38,27 @@ def scores(seed: int) -> dict[str, torch.Tensor]:
 def test_the_kept_channels_cost_no_more_than_the_budget_and_one_more_would(seed: int, both: float, share: float) -> None:
     latency = Products(both=both)
     limit = share * latency({"a": 64, "b": 64})
-    kept = Ranking(latency, OPTIONS, limit).keep(scores(seed))
+    kept = Ranking(latency, OPTIONS, limit, FLOORS).keep(scores(seed))
     found = latency({group: len(channels) for group, channels in kept.items()})
     assert found <= limit * (1 + 1e-9) or all(len(channels) == 16 for channels in kept.values())
     assert found + max(latency.a, latency.b) + 64 * both + 1e-9 > limit
 
 
 def test_widths_are_not_rounded_to_the_step() -> None:
-    kept = Ranking(Products(), OPTIONS, 77).keep(scores(0))
+    kept = Ranking(Products(), OPTIONS, 77, FLOORS).keep(scores(0))
     assert sum(map(len, kept.values())) == 77
     assert any(len(channels) % 16 for channels in kept.values())
 
 
+def test_a_floor_below_the_step_lets_fewer_channels_stay() -> None:
+    dear = {"a": torch.linspace(1, 2, 64), "b": torch.linspace(100, 200, 64)}
+    kept = Ranking(Products(), OPTIONS, 60, {"a": 4, "b": 4}).keep(dear)
+    assert (len(kept["a"]), len(kept["b"])) == (4, 56)
+
+
 def test_each_group_keeps_its_best_channels() -> None:
     given_scores = scores(3)
-    kept = Ranking(Products(), OPTIONS, 90).keep(given_scores)
+    kept = Ranking(Products(), OPTIONS, 90, FLOORS).keep(given_scores)
     for group, channels in kept.items():
         left_out = sorted(set(range(64)) - set(channels))
         assert given_scores[group][list(channels)].min() >= given_scores[group][left_out].max()
@@ -59,24 +66,23 @@ def test_each_group_keeps_its_best_channels() -> None:
 
 def test_a_dear_group_keeps_fewer_channels_of_the_same_scores() -> None:
     same = {"a": torch.linspace(1, 2, 64), "b": torch.linspace(1, 2, 64)}
-    kept = Ranking(Products(a=4.0, b=1.0), OPTIONS, 150).keep(same)
-    assert len(kept["a"]) == 16
-    assert len(kept["b"]) == 64
+    kept = Ranking(Products(a=4.0, b=1.0), OPTIONS, 150, FLOORS).keep(same)
+    assert (len(kept["a"]), len(kept["b"])) == (21, 64)
 
 
 def test_a_group_with_one_option_keeps_it() -> None:
-    kept = Ranking(Products(), {"a": (48,), "b": (16, 32, 64)}, 80).keep(scores(1))
+    kept = Ranking(Products(), {"a": (48,), "b": (16, 32, 64)}, 80, FLOORS).keep(scores(1))
     assert len(kept["a"]) == 48
     assert len(kept["b"]) == 32
 
 
 def test_equal_scores_keep_the_first_channels() -> None:
-    kept = Ranking(Products(), OPTIONS, 40).keep({"a": torch.ones(64), "b": torch.ones(64)})
-    assert kept == {"a": tuple(range(16)), "b": tuple(range(16))}
+    kept = Ranking(Products(), OPTIONS, 40, FLOORS).keep({"a": torch.ones(64), "b": torch.ones(64)})
+    assert kept == {"a": tuple(range(24)), "b": tuple(range(16))}
 
 
 def test_a_small_change_of_one_score_changes_the_sub_network_by_one_channel_at_most() -> None:
-    before, ranking = scores(5), Ranking(Products(), OPTIONS, 90)
+    before, ranking = scores(5), Ranking(Products(), OPTIONS, 90, FLOORS)
     after = {group: vector.clone() for group, vector in before.items()}
     after["a"][int(after["a"].argmin())] += 0.8
     first, second = ranking.keep(before), ranking.keep(after)
@@ -84,7 +90,7 @@ def test_a_small_change_of_one_score_changes_the_sub_network_by_one_channel_at_m
 
 
 def test_shuffled_scores_lower_epi_and_the_overlap() -> None:
-    ranking = Ranking(Products(), OPTIONS, 80)
+    ranking = Ranking(Products(), OPTIONS, 80, FLOORS)
     steady = [{group: vector * (1 + 0.01 * check) for group, vector in scores(7).items()} for check in range(6)]
     shuffled = [{"a": step["a"], "b": step["b"] * (1 + check % 2)} for check, step in enumerate(steady)]
     calm, wild = ([ranking.keep(step) for step in steps] for steps in (steady, shuffled))
@@ -102,3 +108,11 @@ def test_at_an_option_the_interpolated_latency_is_the_latency(widths: list[int])
     terms = Terms(options, constant=0.5, unary={"a": rng.random(4)}, pairs={("b", "c"): rng.random((4, 4))}, sums=[joined])
     choice = terms.choice(dict(zip("abc", widths, strict=True)))
     assert terms.between(np.array([widths], dtype=float))[0] == pytest.approx(terms.total(choice))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1, 64), min_size=2, max_size=2))
+def test_of_a_bilinear_latency_every_width_is_found_exactly_below_the_options_too(widths: list[float]) -> None:
+    latency = Products(a=1.5, b=0.5, both=0.1)
+    found = latency.terms(OPTIONS).between(np.array([widths]))[0]
+    assert found == pytest.approx(latency({"a": widths[0], "b": widths[1]}))  # type: ignore[dict-item]
