@@ -16,6 +16,7 @@ from stages.graph.audit import audit_graph, require_dialect, require_folded, req
 from stages.graph.names import INPUT, OUTPUT
 from stages.graph.program import export_program
 from stages.graph.shielding import shield_float_layers
+from stages.graph.simplifying import simplify
 from stages.graph.untraceable import Untraceable
 from stages.training.progress import say
 
@@ -152,16 +153,12 @@ def simplify_onnx(source: Path, file: Path, batch: int | None) -> Written:
     Raises:
         BuildError: The checker refuses the file, or a BatchNorm is left in it.
     """
-    import onnxsim  # costs a second, and only an export pays it
-
     model = onnx.load(source)
     if batch is not None:
         fix_batch(model, batch)
     before, problem = audit_graph(model), ""
-    simplified, same_outputs = onnxsim.simplify(model)
     try:
-        if not same_outputs:
-            raise BuildError("the simplification changed the outputs")
+        simplified = simplify(model, file.parent)
         require_same(before, audit_graph(simplified))
     except BuildError as error:
         simplified, problem = model, str(error)
