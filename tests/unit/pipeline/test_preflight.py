@@ -111,7 +111,7 @@ def test_numbers_that_overflow_untrained_are_told_and_prove_nothing(recipe: Reci
 
 
 def test_what_is_no_fault_of_the_network_is_raised_as_it_is(recipe: Recipe) -> None:
-    with pytest.raises(DeviceUnavailable, match="^no kernel"):
+    with pytest.raises(DeviceUnavailable, match=r"^no kernel"):
         preflight(recipe, profile_of("local-cpu"), NETWORK, FailingStep({"fp32": "compile"}, error=DeviceUnavailable))
 
 
