@@ -140,6 +140,7 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
             table.add_row(group.name, str(group.width), " ".join(map(str, group.options)))
         console.print(table)
         finished = ", ".join(f"{stage} {count}" for stage, count in target.cached.items()) or "nothing"
+        console.print(f"before training: {target.preflight}", markup=False)
         console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.cautions import warn_of_chance, warn_of_few
 from pipeline.conduct import AllOrNothing, Conduct
 from pipeline.precisions import Field, harvest, prepare_field
+from pipeline.preflight import Cleared, preflight
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.targets import inspect_network
@@ -173,7 +174,15 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
-    found = {p.name: conduct.attempt(p.name, partial(prepare_field, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
+    cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
+
+    def ready(name: str, found: Cleared | BonsaiError) -> Field | BonsaiError:
+        if isinstance(found, BonsaiError):
+            return found
+        field = conduct.attempt(name, lambda: prepare_field(recipe, found.profile, network, conduct.step_of(name)))
+        return field.having(found.refused, found.evidence) if isinstance(field, Field) else field
+
+    found = {name: ready(name, clear) for name, clear in cleared.items()}
     fields = {name: field for name, field in found.items() if isinstance(field, Field)}
     failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}
     if not fields:

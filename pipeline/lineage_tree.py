@@ -191,6 +191,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "recover": _trained,
     "quantize": _quantised,
     "sketch": lambda record: f"untrained, {record['parameters'] / 1e3:.0f} k parameters",
+    "try_open": lambda record: "overflows untrained" if record["difference"] is None else f"differs from torch by {record['difference']:.2g} of the spread",
     "export": lambda record: f"{record['dialect']} {record['float_type']}, {record['parameters'] / 1e3:.0f} k parameters, {record['macs'] / 1e6:.1f} M MACs",
     "compile": lambda record: f"{record['runtime']} {record['precision']}, {record['parameters'] / 1e3:.0f} k parameters",
     "race": lambda record: f"{len(record['lanes'])} timed against {record['reference']['p50']:.3f} ms",

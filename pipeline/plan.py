@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pipeline.cautions import warn_of_few
 from pipeline.conduct import AllOrNothing
 from pipeline.flow import grow
+from pipeline.preflight import what_is_tried
 from pipeline.recipe import Recipe
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
@@ -21,7 +22,7 @@ from stages.prepare import prepare
 from stages.store import Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-ORDER = ("prepare", "characterize", "sketch", "compile", "race", "warmup", "prune", "recover", "quantize", "export", "measure", "package")
+ORDER = ("prepare", "sketch", "try_open", "compile", "characterize", "race", "warmup", "prune", "recover", "quantize", "export", "measure", "package")
 
 
 class GroupPlan(Record):
@@ -37,6 +38,7 @@ class TargetPlan(Record):
 
     Attributes:
         device: The device, and whether it is in this machine.
+        preflight: What is tried before anything is trained, and what cannot be.
         cached: Number of finished artifacts by stage.
         next_stage: First stage that would run; None if all is finished.
     """
@@ -45,6 +47,7 @@ class TargetPlan(Record):
     device: str
     budget: str
     gates: str
+    preflight: str
     groups: tuple[GroupPlan, ...]
     cached: dict[str, int]
     next_stage: str | None
@@ -90,6 +93,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
                 device=f"{info.device}, {info.runtime} {info.runtime_version}, {profile.target.precision}" + ("" if info.present else " (not in this machine)"),
                 budget=str(profile.budget),
                 gates=profile.gates.model_dump_json(exclude_none=True),
+                preflight=what_is_tried(profile, info),
                 groups=tuple(GroupPlan(name=g.name, width=g.width, options=tuple(options[g.name])) for g in network.groups),
                 cached=cached,
                 next_stage=next_stage,

@@ -18,10 +18,15 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
 class Field(NamedTuple):
-    """A profile's targets, one per precision, and the precisions that cannot meet its budget."""
+    """A profile's targets, one per precision, the precisions that were left out before training, and what was made to find those out."""
 
     targets: tuple[ReadyTarget, ...]
     refused: tuple[Tried, ...]
+    evidence: tuple[Artifact, ...] = ()
+
+    def having(self, refused: Sequence[Tried], evidence: Sequence[Artifact]) -> "Field":
+        """Return the field with more precisions that were left out, and with what else was made."""
+        return self._replace(refused=(*self.refused, *refused), evidence=(*self.evidence, *evidence))
 
 
 def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Field:
@@ -45,7 +50,7 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
 
 def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step) -> Package:
     """Grow a profile's branches, and package the one whose engine meets the gates with the best validation accuracy."""
-    considered: list[Artifact] = []
+    considered: list[Artifact] = [*field.evidence]
 
     def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         artifact = step(stage, **inputs)

@@ -8,7 +8,7 @@ from pipeline.recipe import Recipe
 from profiles.errors import ConfigError, describe
 from profiles.latency import LatencyTable
 from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, DeviceInfo, Engine
+from stages.artifacts import Artifact, DeviceInfo, Engine, OnnxGraph
 from stages.backends.registry import backend_of, graph_form
 from stages.compile import compile as compile_engine
 from stages.measurements import Lane, Race
@@ -101,13 +101,19 @@ class Testbed:
 
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
+        graph = self.export_dense(target)
+        if widths:
+            graph = self._step(sketch, **self._export(target), plan=WidthPlan(widths=widths), pattern=graph)
+        return self._step(compile_engine, graph=graph, target=target, info=self._info)
+
+    def export_dense(self, target: Target) -> OnnxGraph:
+        """Return the untrained dense network in the form that the target needs."""
+        return self._step(sketch, **self._export(target), plan=WidthPlan(), pattern=None)
+
+    def _export(self, target: Target) -> dict[str, object]:
         form = graph_form(target)
         keep_float = self._recipe.quantize.keep_float if form.dialect != "float" else ()
-        shape = {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
-        graph = self._step(sketch, **shape, plan=WidthPlan(), pattern=None)
-        if widths:
-            graph = self._step(sketch, **shape, plan=WidthPlan(widths=widths), pattern=graph)
-        return self._step(compile_engine, graph=graph, target=target, info=self._info)
+        return {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
 
     def _race(self, networks: Sequence[Widths], **protocol: object) -> Race:
         target = self._profile.target

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from profiles.schema import Target
 from stages.artifacts import DeviceInfo, Engine, OnnxGraph, sha256_file
+from stages.backends.apart import build_engine, try_engine
 from stages.backends.registry import backend_of, graph_form
 from stages.backends.tensorrt_build import TIMING_CACHE
 from stages.errors import BuildError
 from stages.graph.exporting import MODEL
+from stages.graph.probes import PROBES
 from stages.store import stage
 
 
 @stage(version=3)
 def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -> Engine:  # the stage's name in DESIGN.md
-    """Build the engine.
+    """Build the engine, in a process of its own; that of an untrained network is run there too, and compared with torch.
 
     Args:
         out_dir: Receives the engine file and a copy of the ONNX file.
@@ -23,7 +25,7 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         info: The machine that builds; part of the key, since an engine is made for one machine and version.
 
     Raises:
-        BuildError: The graph was exported for another runtime or precision, or the builder refuses it.
+        BuildError: The graph was exported for another runtime or precision, the builder refuses it or ends its process, or the engine computes something else.
     """
     backend, form = backend_of(target), graph_form(target)
     if (graph.dialect, graph.float_type) != form:
@@ -32,7 +34,10 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
             f"{form.dialect!r} with {form.float_type}: export it again for this target"
         )
     shutil.copyfile(graph.folder / MODEL, out_dir / MODEL)
-    coverage = backend.build(out_dir / MODEL, out_dir / backend.engine_file, target, graph.image_shape)
+    engine = out_dir / backend.engine_file
+    coverage = build_engine(out_dir / MODEL, engine, target, graph.image_shape)
+    if info.present and target.device.kind == "cpu" and (graph.folder / PROBES).exists():  # of an untrained network, which nothing has run yet
+        try_engine(engine, target, graph.folder, graph.image_shape)
     return Engine(
         folder=out_dir,
         file=backend.engine_file,

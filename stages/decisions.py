@@ -48,7 +48,7 @@ class Decisions(Record):
         criterion: By what channels were ranked.
         fit: Which widths fit the budget, chosen at the trigger.
         attempts: The branches that were trained, the last correcting the first.
-        tried: The precisions among which the engine's was chosen; empty where the profile names one.
+        tried: The precisions among which the engine's was chosen, and those left out before training; empty where there is only one.
         kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.

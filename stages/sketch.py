@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import nn
 
 from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
 from stages.backends.onnxruntime_engine import require_runs
@@ -17,18 +17,23 @@ from stages.checkpoints import build
 from stages.errors import BuildError
 from stages.graph.exporting import MODEL, write_graph
 from stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
+from stages.graph.probes import COUNT, probe_images, save_logits
 from stages.models.config import ModelConfig
-from stages.models.registry import build_network
+from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Group, WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
+from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators
 from stages.store import stage
 
+IMAGES = 16
+"""Random images that BatchNorms and quantisers of an untrained network see."""
 
-@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+
+@stage(version=4, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,
@@ -45,7 +50,7 @@ def sketch(
     """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
 
     Args:
-        out_dir: Receives ``model.onnx``.
+        out_dir: Receives ``model.onnx``, and ``probes.safetensors`` with torch's logits where the network was exported.
         model: The network.
         image_shape: (channels, height, width).
         num_classes: Number of logits.
@@ -105,23 +110,43 @@ def _export(
     opset: int,
     batch: int | None,
 ) -> dict[str, int]:
-    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths), quantizers=quantizers)
-    _vary(network)
-    if quantizers is None:
-        return write_graph(network, image_shape, file, opset=opset, batch=batch, dialect="float", float_type=float_type).audit
-    assert isinstance(network, fx.GraphModule)
-    calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
-    exported = to_export_form(network, quantizers.dialect, float_type)
-    written = write_graph(
-        exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, kept_float=len(quantizers.kept_float)
-    )
+    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths))
+    images = torch.from_numpy(probe_images(image_shape, IMAGES))
+    _vary(network, images)
+    exported: nn.Module = network
+    if quantizers is not None:
+        network = insert_quantizers(network, image_shape, quantizers)
+        to_channels_last(network)
+        calibrate(network, [images.clone()])
+        exported = to_export_form(network, quantizers.dialect, float_type)
+    dialect, kept_float = (quantizers.dialect, len(quantizers.kept_float)) if quantizers is not None else ("float", 0)
+    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, kept_float=kept_float)
+    with torch.no_grad():
+        save_logits(file.parent, network.eval()(images[:COUNT].clone()).numpy())
     return written.audit
 
 
-def _vary(network: nn.Module) -> None:
-    """Give every BatchNorm values of its own: those of a new network are alike, and the exporter merges what is alike."""
+@torch.no_grad()
+def _vary(network: nn.Module, images: torch.Tensor) -> None:
+    """Make a new network one whose layers differ, in place, and whose BatchNorms have seen images.
+
+    What is constant in a new network, such as all biases, hides a wrong export, and the exporter merges what is alike. With statistics of
+    other images its values would grow from layer to layer until FP16 overflows, and its logits would hardly tell images apart.
+    """
     generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine and module.running_mean is not None and module.running_var is not None:
-            for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
-                values.uniform_(0.5, 1.5, generator=generator)
+    for parameter in network.parameters():
+        value = float(parameter.flatten()[0]) if parameter.numel() > 1 else 0.0
+        if parameter.numel() > 1 and bool((parameter == value).all()):
+            factors = torch.empty_like(parameter).uniform_(0.5, 1.5, generator=generator)
+            parameter.copy_(value * factors if value else (factors - 1) / 5)
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, training = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of this one batch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network.train()(images.clone())
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in training.items():
+        module.training = mode

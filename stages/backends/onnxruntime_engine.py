@@ -12,6 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from profiles.schema import Target
 from stages.artifacts import DeviceInfo, FloatType
 from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from stages.backends.machine import read_cpu
 from stages.backends.onnxruntime_profile import SessionProfile
 from stages.backends.running import Run, in_batches
 from stages.errors import BuildError
@@ -20,6 +21,9 @@ from stages.graph.names import INPUT
 PROVIDERS = ["CPUExecutionProvider"]
 BIAS_QUANTIZATION = "WeightBiasQuantization"
 """ONNX Runtime's optimiser that rounds biases to the scale of input times weight: as an FP16 number that is 0, and so are small biases then."""
+HALF_INITIALIZERS = "FuseFp16InitializerToFp32NodeTransformer"
+"""ONNX Runtime's optimiser of the highest level that makes FP16 constants FP32: on some graphs, torch's attention among them, it ends the process
+(microsoft/onnxruntime#32405)."""
 ORT_ERRORS = (
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -42,6 +46,7 @@ class OnnxRuntimeBackend:
     measures_operators = True
     profiles_kernels = True
     dissects = False
+    builds_apart = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""
@@ -123,10 +128,24 @@ def write_ort_format(engine: Path, file: Path) -> None:
 
 
 def open_graph(graph: Path, threads: int = 1) -> Run:
-    """Run any ONNX file on this machine's CPU, for its accuracy alone."""
+    """Run any ONNX file on this machine's CPU, for its accuracy alone.
+
+    Where ONNX Runtime's optimisers make of it what no kernel runs, as some do in FP16, it is run with the basic ones.
+    """
     halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in onnx.load(graph).graph.initializer)
-    disabled = [BIAS_QUANTIZATION] if halves else None
-    return runner(ort.InferenceSession(str(graph), engine_options(threads), providers=PROVIDERS, disabled_optimizers=disabled))
+    disabled = [BIAS_QUANTIZATION, HALF_INITIALIZERS] if halves else None
+    options = engine_options(threads)
+    try:
+        session = ort.InferenceSession(str(graph), options, providers=PROVIDERS, disabled_optimizers=disabled)
+    except ORT_ERRORS:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        session = ort.InferenceSession(str(graph), options, providers=PROVIDERS, disabled_optimizers=disabled)
+    return runner(session)
+
+
+def runtime_here() -> str:
+    """Return what a file that is opened here depends on: ONNX Runtime's version and the CPU."""
+    return f"{ort.__version__}, {read_cpu()[0]}"
 
 
 def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:

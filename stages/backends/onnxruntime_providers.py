@@ -50,6 +50,7 @@ class ProviderBackend:
     ahead_of_time = False
     profiles_kernels = False  # the profiler sees what was compiled as one kernel
     dissects = False
+    builds_apart = False
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class OpenVinoBackend:
     measures_operators = True
     profiles_kernels = True
     dissects = False
+    builds_apart = False
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the CPU of this machine, or that of the profile."""

@@ -48,6 +48,7 @@ class Backend(Protocol):
         measures_operators: Whether single operators can be timed on it.
         profiles_kernels: Whether its profile of a whole engine tells the kernels apart.
         dissects: Whether it tells copies from computation on the device, and describes an engine's layers.
+        builds_apart: Whether its `build` starts a process of its own; any other is called in one (`stages/backends/apart.py`).
         float_beside_int8: Number format that it runs the layers of an INT8 graph in that stay in float.
     """
 
@@ -59,6 +60,7 @@ class Backend(Protocol):
     measures_operators: bool
     profiles_kernels: bool
     dissects: bool
+    builds_apart: bool
 
     def describe(self, target: Target) -> DeviceInfo:
         """Return the device and library that engines for `target` will be timed with here."""

@@ -52,6 +52,7 @@ class TensorRTBackend:
     measures_operators = False
     profiles_kernels = False
     dissects = True
+    builds_apart = True
 
     def __init__(self, *, library: str, package: str, ahead_of_time: bool) -> None:
         self.library = library

@@ -15,7 +15,9 @@ from stages.errors import BuildError
 from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
 from stages.graph.names import INPUT, OUTPUT
 from stages.graph.program import export_program
+from stages.graph.refusals import explain_refusal
 from stages.graph.shielding import shield_float_layers
+from stages.graph.simplifying import simplify
 from stages.graph.untraceable import Untraceable
 from stages.training.progress import say
 
@@ -71,7 +73,7 @@ def write_graph(
     model = onnx.load(file)
     if dialect == "ort" and shield_float_layers(model):
         onnx.save(model, file)
-        onnx.checker.check_model(str(file), full_check=True)
+        require_valid(file)
     require_dialect(model, dialect, kept_float)
     return written._replace(audit=audit_graph(model))
 
@@ -108,13 +110,15 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # channels-last pooling exports as a gather
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
+    traced = None
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            traced = export_program(network.eval(), image_shape)
             program = torch.onnx.export(
-                export_program(network.eval(), image_shape),
+                traced,
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
@@ -122,8 +126,10 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-    except (Untraceable, torch.onnx.OnnxExporterError) as error:
+    except Untraceable as error:
         raise BuildError(f"torch.onnx cannot export {type(network).__name__}: {error}") from error
+    except Exception as error:  # what the exporter raises on the way through a network's own operators shares no base
+        raise BuildError(f"torch.onnx cannot export {type(network).__name__}: {explain_refusal(error, traced)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -152,16 +158,12 @@ def simplify_onnx(source: Path, file: Path, batch: int | None) -> Written:
     Raises:
         BuildError: The checker refuses the file, or a BatchNorm is left in it.
     """
-    import onnxsim  # costs a second, and only an export pays it
-
     model = onnx.load(source)
     if batch is not None:
         fix_batch(model, batch)
     before, problem = audit_graph(model), ""
-    simplified, same_outputs = onnxsim.simplify(model)
     try:
-        if not same_outputs:
-            raise BuildError("the simplification changed the outputs")
+        simplified = simplify(model, file.parent)
         require_same(before, audit_graph(simplified))
     except BuildError as error:
         simplified, problem = model, str(error)
@@ -169,11 +171,20 @@ def simplify_onnx(source: Path, file: Path, batch: int | None) -> Written:
     require_folded(simplified)
     del simplified.metadata_props[:]
     onnx.save(simplified, file)
+    require_valid(file)
+    return Written(audit_graph(simplified), problem)
+
+
+def require_valid(file: Path) -> None:
+    """Check a file by its path, types and shapes included.
+
+    Raises:
+        BuildError: The ONNX checker refuses it.
+    """
     try:
         onnx.checker.check_model(str(file), full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(f"the ONNX checker refuses the exported graph: {error}") from error
-    return Written(audit_graph(simplified), problem)
 
 
 def fix_batch(model: onnx.ModelProto, batch: int) -> None:

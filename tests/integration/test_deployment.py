@@ -120,6 +120,7 @@ def test_every_stage_is_a_task_of_its_name(served: Served, completed: Watched) -
         "prepare",
         "characterize",
         "sketch",
+        "try_open",
         "compile",
         "race",
         "warmup",

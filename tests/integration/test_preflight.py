@@ -1,0 +1,33 @@
+"""What cannot be shipped is told before anything is trained."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from pipeline import compress
+from pipeline.comparing import compare
+from stages.errors import BuildError
+
+CONFIGS = Path(__file__).parent / "configs"
+TINY, WIDE, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-wide", "tiny-rtx"))
+SMALL = {"model.options": {"width": 16}}
+
+
+def test_an_operator_that_onnx_lacks_is_told_before_training(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="profile tiny-wide, fp32: the untrained network cannot be exported") as raised:
+        compress(TINY, WIDE, {"model.name": "unexportable:Median", **SMALL}, store=tmp_path)
+    assert "ONNX has no operator for aten.median (hard_networks.py, line" in str(raised.value)
+    assert raised.value.exit_code == 4
+    assert sorted(folder.name for folder in tmp_path.iterdir() if not folder.name.startswith(".")) == ["packages", "prepare"]
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install 'bonsai-compress[rtx]'")
+def test_a_precision_of_an_absent_device_is_told_before_training_and_other_profiles_go_on(tmp_path: Path) -> None:
+    settings = {"model.name": "unexportable:Ramp", "training.epochs": 1, **SMALL}
+    with pytest.raises(BuildError, match="profile tiny-rtx, fp16: the untrained network cannot be exported") as raised:
+        compress(TINY, RTX, settings, store=tmp_path)
+    assert "ship fp32, which passed" in str(raised.value)
+    assert not (tmp_path / "warmup").exists()
+    found = compare(TINY, [RTX, WIDE], {**settings, "prune.epi.latest": 1.0}, store=tmp_path)
+    assert [outcome.exit_code for outcome in found.outcomes] == [4, 0]

@@ -1,0 +1,44 @@
+"""What a library's native code may do to its process, for calls of `stages.worker`."""
+
+import os
+import signal
+import sys
+import time
+
+from stages.errors import BuildError, DeviceUnavailable
+
+
+def double(number: int) -> int:
+    print("a library prints")
+    return 2 * number
+
+
+def process() -> int:
+    return os.getpid()
+
+
+def end_by(name: str) -> None:
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+def leave(code: int) -> None:
+    print("out of luck", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def refuse(kind: str) -> None:
+    raise {"BuildError": BuildError, "DeviceUnavailable": DeviceUnavailable, "KeyError": KeyError}[kind]("no such kernel")
+
+
+def _build_engine(graph: str, engine: str, target: str, image_shape: list[int]) -> None:
+    """Stand for a backend whose library crashes while it builds."""
+    end_by("SIGSEGV")
+
+
+def _try_graph(graph: str, precision: str, image_shape: list[int]) -> None:
+    """Stand for a file that ONNX Runtime never finishes to open."""
+    hang()
