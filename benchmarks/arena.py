@@ -37,7 +37,7 @@ from stages.prune import prune
 from stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
 from stages.pruning.groups import Group, Kept, WidthPlan
 from stages.pruning.limits import least_channels
-from stages.pruning.policy import FinetuneConfig
+from stages.pruning.policy import FinetuneConfig, RecoverConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import Criterion, Normalisation, normalise
@@ -186,7 +186,9 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
             batchnorm_batches=18,
         )
         teacher = trunk.segment(cycle) if setting.distill else None
-        final = trunk.store.run(recover, pruned=cut, dataset=trunk.dataset, training=training, finetune=finetune, distill=setting.distill, teacher=teacher)
+        final = trunk.store.run(
+            recover, pruned=cut, dataset=trunk.dataset, training=training, length=RecoverConfig(), finetune=finetune, distill=setting.distill, teacher=teacher
+        )
         widths, after_cut = {name: len(channels) for name, channels in cut.kept.items()}, cut.metrics["validation_top1_after_cut"]
     network = load_network(final).to(device)
     images, labels = (tensor.to(device) for tensor in load_split(trunk.dataset, "test"))

@@ -175,7 +175,8 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
     cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
-    pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, finetune=recipe.prune.policy.finetune, distill=distill, teacher=teacher)
+    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune}
+    pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
     quantised = None
     if target.profile.target.precision == "int8":
         dialect = backend_of(target.profile.target).dialect

@@ -88,7 +88,7 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     stops = stops or [total]
     branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
     removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - branches.get(policy.name, stops[-1])
-    if removal > room and not policy.finetune:
+    if (removal > room or (removal == room and recipe.prune.recover.epochs)) and not policy.finetune:
         raise ConfigError(
             describe(
                 "prune.schedule does not end before the training does",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset
 from stages.checkpoints import WEIGHTS, load_network, load_training, save_tensors
-from stages.pruning.policy import FinetuneConfig
+from stages.pruning.policy import FinetuneConfig, RecoverConfig
 from stages.store import RESUME, stage
 from stages.training.config import DistillConfig, TrainConfig
 from stages.training.distillation import Teacher
@@ -13,12 +13,13 @@ from stages.training.rates import Rate, half_cosine, learning_rate
 from stages.training.state import reproducible
 
 
-@stage(version=1, tools=("torch", "torch-pruning"))
+@stage(version=2, tools=("torch", "torch-pruning"))
 def recover(
     out_dir: Path,
     pruned: Checkpoint,
     dataset: Dataset,
     training: TrainConfig,
+    length: RecoverConfig,
     finetune: FinetuneConfig | None,
     distill: DistillConfig | None,
     teacher: Checkpoint | None,
@@ -30,12 +31,13 @@ def recover(
         pruned: As the last cut left it.
         dataset: What to train on.
         training: The cycle, which goes on where the cut stood.
+        length: How long the cycle goes on.
         finetune: Training after a cut at the cycle's end; None where the cycle goes on.
         distill: How the teacher is imitated.
         teacher: The trunk's dense network; None trains on the labels alone.
     """
     phase = Phase("branch", dataset, training, out_dir / RESUME)
-    stop, rate = branch_end(pruned.step, phase.batches.per_epoch, training, finetune)
+    stop, rate = branch_end(pruned.step, phase.batches.per_epoch, training, length, finetune)
     with reproducible(training):
         state = load_training(pruned, training)
         imitated = Teacher(load_network(teacher).to(training.device), distill) if teacher and distill else None
@@ -44,9 +46,11 @@ def recover(
     return pruned.successor(out_dir, step=stop, history=history)
 
 
-def branch_end(step: int, per_epoch: int, training: TrainConfig, finetune: FinetuneConfig | None) -> tuple[int, Rate]:
+def branch_end(step: int, per_epoch: int, training: TrainConfig, length: RecoverConfig, finetune: FinetuneConfig | None) -> tuple[int, Rate]:
     """Return the step at which a branch whose last cut was at `step` ends, and its learning rate by step."""
-    if finetune is None:
-        return training.epochs * per_epoch, lambda at: learning_rate(at, training, per_epoch)
-    steps = finetune.epochs * per_epoch
-    return step + steps, lambda at: half_cosine(finetune.lr, at - step, steps)
+    if finetune is not None:
+        steps = finetune.epochs * per_epoch
+        return step + steps, lambda at: half_cosine(finetune.lr, at - step, steps)
+    left = training.epochs * per_epoch - step
+    steps = length.epochs * per_epoch if length.epochs else left
+    return step + steps, lambda at: learning_rate(step + (at - step) * left / steps, training, per_epoch)

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
-from stages.pruning.policy import PolicyConfig
+from stages.pruning.policy import PolicyConfig, RecoverConfig
 from stages.pruning.regularisers import RegulariserConfig
 from stages.pruning.schedule import ScheduleConfig
 from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Normalisation
@@ -22,6 +22,7 @@ class PruneConfig(Record):
         policy: When a branch leaves the trunk.
         epi: Settings of the policy ``epi``.
         schedule: How the removal is spread over training steps.
+        recover: How long the training goes on after the last cut; the policy ``trained`` has a length of its own.
         criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
         value: What selection maximises (`stages/selection/values.py`).
         normalisation: How the scores of different groups are made comparable.
@@ -40,6 +41,7 @@ class PruneConfig(Record):
     policy: PolicyConfig = PolicyConfig()
     epi: EpiConfig = EpiConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    recover: RecoverConfig = RecoverConfig()
     criterion: Criterion = "magnitude_l2"
     value: Literal["reciprocal", "sum"] = "reciprocal"
     normalisation: Normalisation = "none"
@@ -59,6 +61,8 @@ class PruneConfig(Record):
         living = (*WEIGHT_CRITERIA, "bn_gradient", "activation")
         if self.schedule.soft and self.criterion not in living:
             raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
+        if self.policy.finetune and self.recover.epochs:
+            raise ValueError("`recover.epochs` is the length of a branch within the cycle: with the policy `trained` it is `policy.finetune.epochs`")
         if self.policy.name == "initialisation":
             if self.regulariser.name != "none":
                 raise ValueError("`regulariser` acts in the trunk, before the branch leaves: with the policy `initialisation` it has no time to")

@@ -21,6 +21,17 @@ class FinetuneConfig(Record):
     lr: Annotated[float, Field(gt=0)] = 0.01
 
 
+class RecoverConfig(Record):
+    """Training after the last cut.
+
+    Attributes:
+        epochs: Length; what is left of the learning-rate cycle is stretched to it. Null leaves the cycle as it is, so that the branch ends where the
+            dense network does. A pruned step costs less than a dense one, so a branch can afford a longer way.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+
+
 class PolicyConfig(Record):
     """When to prune.
 

@@ -8,8 +8,8 @@ from stages.training.config import TrainConfig
 Rate = Callable[[int], float]
 
 
-def learning_rate(step: int, config: TrainConfig, per_epoch: int) -> float:
-    """Return the learning rate of a step: linear warm-up, then half a cosine down to zero at the cycle's end."""
+def learning_rate(step: float, config: TrainConfig, per_epoch: int) -> float:
+    """Return the learning rate of a step, or between two: linear warm-up, then half a cosine down to zero at the cycle's end."""
     warmup, total = config.warmup_epochs * per_epoch, config.epochs * per_epoch
     if step < warmup:
         return config.lr * (step + 1) / warmup

@@ -4,7 +4,7 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError
 from stages.pruning.epi import EpiConfig
-from stages.pruning.policy import FinetuneConfig, PolicyConfig, fires
+from stages.pruning.policy import FinetuneConfig, PolicyConfig, RecoverConfig, fires
 from stages.recover import branch_end
 from stages.training.config import TrainConfig
 
@@ -54,12 +54,26 @@ def test_the_checks_reach_as_far_as_the_policy_needs() -> None:
 
 def test_a_branch_ends_with_the_cycle_or_with_a_fine_tuning_of_its_own() -> None:
     training = TrainConfig(epochs=10, lr=1.0, warmup_epochs=0)
-    stop, rate = branch_end(50, 10, training, None)
+    stop, rate = branch_end(50, 10, training, RecoverConfig(), None)
     assert stop == 100
     assert rate(50) == pytest.approx(0.5)
-    stop, rate = branch_end(100, 10, training, FinetuneConfig(epochs=2, lr=0.2))
+    stop, rate = branch_end(100, 10, training, RecoverConfig(), FinetuneConfig(epochs=2, lr=0.2))
     assert stop == 120
     assert [rate(step) for step in (100, 110, 120)] == pytest.approx([0.2, 0.1, 0])
+
+
+def test_a_longer_recovery_stretches_what_is_left_of_the_cycle() -> None:
+    training = TrainConfig(epochs=10, lr=1.0, warmup_epochs=0)
+    stop, rate = branch_end(20, 10, training, RecoverConfig(epochs=16), None)
+    _, plain = branch_end(20, 10, training, RecoverConfig(), None)
+    assert stop == 20 + 160
+    assert [rate(20 + 2 * step) for step in range(0, 80, 20)] == pytest.approx([plain(20 + step) for step in range(0, 80, 20)])
+    assert rate(stop) == pytest.approx(0)
+
+
+def test_a_length_of_recovery_has_no_place_after_the_cycle() -> None:
+    with pytest.raises(ConfigError, match=r"with the policy `trained` it is `policy\.finetune\.epochs`"):
+        load_recipe("resnet-edge", {"prune.policy": {"name": "trained", "finetune": {}}, "prune.recover.epochs": 3})
 
 
 @pytest.mark.parametrize(
