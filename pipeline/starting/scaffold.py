@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.recipe import load_recipe
-from pipeline.starting.text import MODEL, PRUNE, Choices, device_text, recipe_text
+from pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe
@@ -45,7 +45,9 @@ MACS_PER_SECOND = 20e9
 PASS_MACS = 3
 """Forward and backward pass over the forward pass alone."""
 PASSES = 2.0
-"""Cycles that trunk and branch, or trunk and two branches from its middle, come to."""
+"""Dense cycles that the trunk and two branches come to, each 1.5 cycles of a network of a third of the work."""
+RECOVERY = 1.5
+"""Length of the branch after its cut, in cycles: as many training images as train-prune-finetune sees (`benchmarks/moments.py`)."""
 BUDGET = 0.4
 """Fraction of the dense network's latency asked of this machine's CPU: a start that most convolutional networks reach."""
 ALIKE = 0.05
@@ -154,7 +156,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             lr=round(0.05 * (batch / BATCHES[0]) ** 0.5, 3),
             warmup_epochs=max(1.0, round(epochs / 20, 1)),
             qat_epochs=max(2, epochs // 10),
-            prune=changes.prune or PRUNE,
+            prune=changes.prune or prune_lines(ceil(RECOVERY * epochs)),
             notes=changes.notes,
         )
         drop, why = choose_drop(sizes["test"])

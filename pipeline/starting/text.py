@@ -87,12 +87,18 @@ def _row(text: str, comment: str) -> str:
     return f"{text:{COLUMN}}  # {comment}"
 
 
-PRUNE = (
-    _row("epi: {every: 0.01, latest: 0.25}", "EPI checks every 1 % of the cycle if the widths are stable; at 25 % pruning begins anyway"),
-    _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
-    _row("floor: 0.1", "least share of every layer's channels that stays"),
-)
-"""The section `prune` that `init` chooses."""
+def prune_lines(recovery: int) -> list[str]:
+    """Return the section `prune` that `init` chooses.
+
+    Args:
+        recovery: Epochs after the cut.
+    """
+    return [
+        _row("epi: {every: 0.01, latest: 0.25}", "EPI checks every 1 % of the cycle if the widths are stable; at 25 % pruning begins anyway"),
+        _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
+        _row(f"recover: {{epochs: {recovery}}}", "after the cut; the pruned network trains faster than the dense one, and gains by it"),
+        _row("floor: 0.1", "least share of every layer's channels that stays"),
+    ]
 
 
 def device_text(name: str, extends: str, *, budget: float | None, parent: Budget, drop: float, why: str) -> str:

@@ -42,7 +42,7 @@ class PruneConfig(Record):
     epi: EpiConfig = EpiConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     recover: RecoverConfig = RecoverConfig()
-    criterion: Criterion = "magnitude_l2"
+    criterion: Criterion = "bn_gradient"
     value: Literal["reciprocal", "sum"] = "reciprocal"
     normalisation: Normalisation = "none"
     regulariser: RegulariserConfig = RegulariserConfig()
