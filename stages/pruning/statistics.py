@@ -109,7 +109,7 @@ class BatchStatistics:
             batch = {
                 "taylor": linear.abs(),
                 "bn_gradient": (gate if self._norms[group] else linear).abs() + masked.get(group, 0),
-                "hessian": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
+                "taylor_squared": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
                 "snip": _total(linear, [(rows, product.abs().sum(1)) for rows, product in products]),
                 "movement": -linear,
             }

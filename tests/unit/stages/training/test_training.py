@@ -16,7 +16,7 @@ from stages.training.evaluation import reestimate_batchnorm, top1
 from stages.training.loop import train_steps
 from stages.training.phase import Phase
 from stages.training.rates import learning_rate
-from stages.training.state import TrainState, reproducible, require_device
+from stages.training.state import TrainState, as_moment, reproducible, require_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
 KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "ema": 0.9}]
@@ -64,6 +64,37 @@ def test_vectors_are_not_decayed(small_model: ModelConfig, digits: Dataset) -> N
     assert all(p.ndim > 1 for p in matrices["params"])
     assert matrices["weight_decay"] == CONFIG.weight_decay
     assert vectors["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(("name", "device"), [("exp_avg", "meta"), ("momentum_buffer", "meta"), ("step", "cpu")])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_moment_is_restored_where_its_optimizer_expects_it(name: str, device: str, shape: tuple[int, ...]) -> None:
+    scale = nn.Parameter(torch.empty(shape, device="meta"))  # "meta" stands for a GPU
+    assert as_moment(name, torch.ones(() if name == "step" else shape), scale).device.type == device
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_moments_of_scales_without_a_dimension_survive_a_kill(optimizer: str) -> None:
+    config = CONFIG.model_copy(update={"optimizer": optimizer})
+
+    def stepped(state: TrainState) -> torch.Tensor:
+        state.backward((state.network.scale * 3).square())
+        state.step(0.1)
+        return state.network.scale.detach().clone()
+
+    one = TrainState(Scaled(), config)
+    stepped(one)
+    other = TrainState(Scaled(), config, one.tensors())
+    other.network.load_state_dict(one.network.state_dict())
+    assert torch.equal(stepped(one), stepped(other))
+
+
+class Scaled(nn.Module):
+    """One scale without a dimension, as quantisers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
 
 
 class Stopped(Exception):
