@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from profiles.errors import describe
 from stages.errors import DeviceUnavailable
+from stages.models.calling import copy_network
 from stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."
@@ -113,7 +114,7 @@ def as_moment(name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tenso
 
 
 def _averaged(network: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return AveragedModel(copy_network(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
