@@ -41,7 +41,8 @@ def place_of(error: BaseException, *, named: tuple[Place, ...] = ()) -> Place | 
     frames = [place for place in (*frames, *named) if place.file.is_file() and not any(place.file.is_relative_to(room) for room in BONSAI)]
     own = [place for place in frames if not _package(place.file) and not any(place.file.is_relative_to(folder) for folder in STANDARD)]
     others = [place for place in frames if _package(place.file) not in {"", *MACHINERY}]
-    return (own or others or [None])[-1]
+    found = own or others
+    return found[-1] if found else None
 
 
 def say_what(error: BaseException) -> str:
@@ -67,7 +68,9 @@ def user_code(problem: str, *, allowed: str, fix: str, given: str = "", passing:
     """
     try:
         yield
-    except (BonsaiError, *passing):
+    except BonsaiError:
+        raise
+    except passing:
         raise
     except FAILURES as error:
         raise ConfigError(describe(problem, given=f"{say_what(error)}{f', {given}' if given else ''}", allowed=allowed, fix=fix)) from error

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.calling import evaluating, training
+from stages.models.calling import training
 from stages.models.seeding import seeded
 from stages.pruning.layers import Layer, channel_axis
 
@@ -34,7 +34,7 @@ def wake(network: nn.Module, images: torch.Tensor) -> None:
             parameter.normal_(std=0.1, generator=generator)
     awake: set[nn.Module] = set()
 
-    def balance(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    def balance(layer: Layer, inputs: tuple[Any, ...], output: Any) -> Any:
         if layer in awake or not isinstance(output, torch.Tensor) or type(layer).forward not in PLAIN_FORWARDS:
             return None
         awake.add(layer)
@@ -42,9 +42,9 @@ def wake(network: nn.Module, images: torch.Tensor) -> None:
         mean, deviation = output.mean(others), output.var(others, correction=0).mean().sqrt()
         if not deviation > FADED * output.abs().max():
             return None
-        layer.weight.div_(deviation)
+        layer.weight.data.div_(deviation)
         if layer.bias is not None:
-            layer.bias.sub_(mean).div_(deviation)
+            layer.bias.data.sub_(mean).div_(deviation)
         return layer.forward(*inputs)
 
     hooks = [module.register_forward_hook(balance, prepend=True) for module in network.modules() if isinstance(module, Layer)]
@@ -73,16 +73,3 @@ def settle(network: nn.Module, images: torch.Tensor) -> None:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-@torch.no_grad()
-def outputs(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return what a network makes of a copy of the images, in evaluation."""
-    with evaluating(network), seeded(0):
-        found: torch.Tensor = network(images.clone())
-    return found
-
-
-def variation(logits: torch.Tensor) -> float:
-    """Return how much outputs (n, classes) vary between images: the largest difference from their mean."""
-    return float((logits - logits.mean(0)).abs().max())

@@ -3,8 +3,7 @@
 Torch-Pruning is given explicit channel indices, never ratios; selection and rounding are Bonsai's own.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,22 +11,15 @@ import torch_pruning as tp
 from torch import nn
 
 from profiles.errors import ConfigError, describe
-from stages.models.calling import copy_network, evaluating, unfrozen
+from stages.models.calling import computed_tensors, copy_network, evaluating, unfrozen
 from stages.models.inspection import random_images
 from stages.pruning.groups import Group, Kept, Member
-from stages.pruning.layers import Layer, channel_axis, num_outputs
-from stages.pruning.settling import outputs, settle, variation, wake
-from stages.user_code import FAILURES, say_what
+from stages.pruning.layers import Layer, num_outputs
+from stages.pruning.settling import settle, wake
+from stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
+from stages.user_code import FAILURES, place_of, say_what
 
-TOLERANCE = 1e-3
-"""Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""
-VARIES = 0.02
-"""Outputs that vary by less, relative to the largest of them, show nothing of a cut; so does a difference of TOLERANCE of that."""
 TRIAL_IMAGES = 4
-
-
-class Uncuttable(ConfigError):
-    """A cut is not possible, or is not what it should be."""
 
 
 def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
@@ -77,7 +69,7 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
 
     As its `get_all_groups`, which would end with the first group that it cannot follow.
     """
-    visited = set()
+    visited: set[nn.Module] = set()
     for root in [module for module in graph.module2node if isinstance(module, Layer)]:
         if root in visited:
             continue
@@ -120,7 +112,7 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
             try:
                 graph.get_pruning_group(root, prune, removed).prune()
             except FAILURES as error:
-                raise Uncuttable(f"channels of {name} cannot be removed: {say_what(error)}") from error
+                raise Uncuttable(f"the network does not run without some channels of {name}: {say_what(error)}") from error
     for name, parameter in network.named_parameters():
         if name not in trainable:
             raise Uncuttable(f"cannot cut {name}: other layers share it")
@@ -138,9 +130,9 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
         Uncuttable: The difference exceeds `TOLERANCE`: the network's coupling was not understood.
     """
     images = random_images(TRIAL_IMAGES, image_shape)
-    with _zeroed(zeroing := copy_network(dense), groups, kept):
+    with zeroed(zeroing := copy_network(dense), groups, kept):
         expected = outputs(zeroing, images)
-    return _require_equal(expected, outputs(pruned, images))
+    return require_equal(expected, outputs(pruned, images))
 
 
 def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
@@ -188,7 +180,7 @@ class _Trial:
         wake(self._dense, self._images)
         settle(self._dense, self._images)
         logits = outputs(self._dense, self._images)
-        if not _varies(logits):
+        if not varies(logits):
             raise ConfigError(
                 describe(
                     "the outputs of this network hardly depend on the image, whatever its weights",
@@ -222,65 +214,19 @@ class _Trial:
         kept = {group.name: tuple(range(1, group.width // 2 + 1)) or (0,) for group in groups}
         network = copy_network(self._dense)
         try:
-            with _zeroed(network, self._groups, kept):
+            with zeroed(network, self._groups, kept):
                 settle(network, self._images)
                 expected = outputs(network, self._images)
             cut(network, self._groups, kept, self._image_shape)
             found = outputs(network, self._images)
-            if not _varies(expected):
+            if not varies(expected):
                 return "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
-            _require_equal(expected, found)
+            require_equal(expected, found)
         except Uncuttable as error:
             return str(error)
         except FAILURES as error:  # shapes that no longer fit, weights that cannot be replaced, and whatever else Torch-Pruning has broken
             return f"the network does not run without some of its channels: {say_what(error)}"
         return ""
-
-
-def _varies(logits: torch.Tensor) -> bool:
-    return variation(logits) > VARIES * float(logits.abs().max())
-
-
-def _require_equal(expected: torch.Tensor, found: torch.Tensor) -> float:
-    """Return the largest difference relative to how much the expected outputs vary; where they hardly do, to the least that would show."""
-    if expected.shape != found.shape:
-        raise Uncuttable(f"the network does not run without some of its channels: outputs {tuple(found.shape)} instead of {tuple(expected.shape)}")
-    scale = max(variation(expected), VARIES * float(expected.abs().max()), 1e-12)
-    error = float((expected - found).abs().max()) / scale
-    if not error <= TOLERANCE:  # NaN is refused too
-        raise Uncuttable(
-            f"removing channels is not the same as zeroing them: the network reshapes, groups or mixes channels "
-            f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
-        )
-    return error
-
-
-@contextmanager
-def _zeroed(network: nn.Module, groups: tuple[Group, ...], kept: Kept) -> Iterator[None]:
-    """Let every layer give zeros for the channels that are not kept, meanwhile."""
-    hooks = []
-    for group in groups:
-        removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
-        for member in (m for m in group.members if m.side == "out"):
-            positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
-            if positions:
-                hooks.append(network.get_submodule(member.module).register_forward_hook(_zeroing(positions)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
-    """Return a forward hook that zeroes output channels."""
-
-    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise Uncuttable(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
-        return output.index_fill(channel_axis(module), torch.tensor(positions), 0)
-
-    return hook
 
 
 def _layer(network: nn.Module, name: str) -> Layer:
@@ -295,20 +241,22 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
     Raises:
         ConfigError: Torch-Pruning, or the network's own code, fails.
     """
+    images = torch.zeros(2, *image_shape)
     try:
         with evaluating(network), unfrozen(network), torch.enable_grad():  # it traces through autograd
-            return tp.DependencyGraph().build_dependency(
-                network, (torch.zeros(2, *image_shape),), forward_fn=lambda traced, inputs: traced(*inputs), verbose=False
-            )
+            graph = tp.DependencyGraph().build_dependency(network, (images,), forward_fn=lambda traced, inputs: traced(inputs[0].clone()), verbose=False)
+        if computed_tensors(network):  # what its forward has kept for later would not be copied
+            outputs(network, images)
     except FAILURES as error:
         raise ConfigError(
             describe(
                 "the couplings of the network's channels cannot be found",
-                given=say_what(error),
+                given=say_what(error) + ("" if place_of(error) else ", in Torch-Pruning"),
                 allowed="a forward that autograd can follow from the parameters to the logits, over layers of torch",
                 fix="mend the line named above, move torch.no_grad() and weights that are mixed from others out of forward(), or choose another model",
             )
         ) from error
+    return graph
 
 
 def _first_producer(network: nn.Module, members: tuple[Member, ...], width: int) -> str | None:

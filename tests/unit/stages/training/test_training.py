@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hard_networks import FusedNorm, InPlaceInput, Plain
 from torch import nn
 
+from profiles.errors import ConfigError
 from stages.artifacts import Dataset
 from stages.checkpoints import build
 from stages.errors import DeviceUnavailable, TrainingDiverged
@@ -16,6 +18,7 @@ from stages.training.evaluation import reestimate_batchnorm, top1
 from stages.training.loop import train_steps
 from stages.training.phase import Phase
 from stages.training.rates import learning_rate
+from stages.training.resume import load_progress
 from stages.training.state import TrainState, as_moment, reproducible, require_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
@@ -87,6 +90,50 @@ def test_moments_of_scales_without_a_dimension_survive_a_kill(optimizer: str) ->
     other = TrainState(Scaled(), config, one.tensors())
     other.network.load_state_dict(one.network.state_dict())
     assert torch.equal(stepped(one), stepped(other))
+
+
+class GivesUp(Plain):
+    """Fails at the fifth batch that it is trained on."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches = getattr(self, "batches", 0) + self.training
+        return [x, x, x, x][self.batches - 1] if self.training else x
+
+
+def test_an_error_of_the_network_during_training_is_told_and_what_is_trained_is_kept(digits: Dataset, tmp_path: Path) -> None:
+    phase = Phase("trunk", digits, CONFIG, tmp_path)
+    assert 2 * phase.batches.per_epoch > 4 >= phase.batches.per_epoch
+    state = TrainState(GivesUp(in_channels=1), CONFIG)
+    with pytest.raises(ConfigError, match=r"given:   IndexError: list index out of range \(test_training\.py, line \d+\)"):
+        phase.train(state, (), start=0, stop=2 * phase.batches.per_epoch)
+    progress = load_progress(tmp_path)
+    assert progress is not None
+    assert progress[1]["step"] == phase.batches.per_epoch
+
+
+def test_student_teacher_and_validation_see_the_images_as_they_are(digits: Dataset) -> None:
+    network = InPlaceInput(in_channels=1)
+    images, labels = Batches(digits, CONFIG).batch(0)
+    before = images.clone()
+    first, again = (top1(network, images, labels) for _ in range(2))
+    assert first == again
+    with torch.no_grad():
+        Teacher(network, DistillConfig()).loss(images, torch.zeros(len(images), 10), torch.zeros(()))
+    assert torch.equal(images, before)
+
+
+def test_a_batchnorm_of_somebodys_own_gets_its_statistics_too(digits: Dataset) -> None:
+    network, plain = FusedNorm(in_channels=1), Plain(in_channels=1)
+    batches = Batches(digits, CONFIG)
+    momentum = network.norm.momentum
+    reestimate_batchnorm(network, batches, start=0, count=2)
+    assert network.norm.momentum == momentum
+    assert network.norm.running_var.min() < 1
+    norm = plain.bn1
+    with torch.no_grad():
+        expected = torch.stack([plain.conv1(batches.batch(step)[0]).mean((0, 2, 3)) for step in range(2)]).mean(0)
+    reestimate_batchnorm(plain, batches, start=0, count=2)
+    torch.testing.assert_close(norm.running_mean, expected)
 
 
 class Scaled(nn.Module):
