@@ -54,7 +54,17 @@ OVERRIDES: dict[str, Any] = {"training.epochs": 10, "data.options": {"size": 16,
 EPOCH = 3.0
 KEEP: Criterion = "magnitude_l2"
 EVERYWHERE = ("reciprocal", "uniform", "global", "knapsack", "magnitude_l2")
-AT_LEAST = ("reciprocal widths", "bn_gradient", "parameters", "taylor", "hessian", "activation", "sensitivity", "sensitivity, pairs", "bn_gradient, in steps")
+AT_LEAST = (
+    "reciprocal widths",
+    "bn_gradient",
+    "parameters",
+    "taylor",
+    "taylor_squared",
+    "activation",
+    "sensitivity",
+    "sensitivity, pairs",
+    "bn_gradient, in steps",
+)
 BUDGETS = {0.2: (*EVERYWHERE, *AT_LEAST), 0.3: EVERYWHERE, 0.5: ("reciprocal", "uniform", "global", "magnitude_l2")}
 STEPS = ScheduleConfig(name="linear", steps=8, iterations=24)
 DESCRIPTIONS = {
@@ -67,7 +77,7 @@ DESCRIPTIONS = {
     "bn_gradient": "sum of the kept channels' BN-gate loss changes, averaged over the trunk",
     "parameters": "number of weights kept",
     "taylor": "sum of the kept channels' Taylor loss changes, averaged over the trunk",
-    "hessian": "sum of the kept channels' diagonal Fisher terms (second order)",
+    "taylor_squared": "sum of the kept channels' squared first-order terms",
     "activation": "sum of the kept channels' mean activations",
     "sensitivity": "rise of the loss after BatchNorm's re-estimation, by group and width",
     "sensitivity, pairs": "the same with a correction for every pair of groups",

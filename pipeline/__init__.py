@@ -9,6 +9,8 @@ network = load_network("artifacts/recover/3f2a...")  # a plain nn.Module
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import stages  # noqa: F401  # its import hook, which data workers need that know nothing else of Bonsai
+
 if TYPE_CHECKING:
     from pipeline.comparing import compare
     from pipeline.flow import compress

@@ -14,6 +14,7 @@ from stages.artifacts import Artifact, Checkpoint, Latency
 from stages.backends.registry import backend_of, check_target
 from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
+from stages.models.inspection import require_whole_state
 from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.groups import Group, Kept, Widths
 from stages.pruning.limits import least_channels, prunable, shares, width_options
@@ -53,12 +54,13 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     """Build the recipe's network and find what can be pruned in it.
 
     Raises:
-        ConfigError: The network does not exist, does not run, cannot be traced, shares weights between layers, lacks what the
-            criterion or the regulariser needs, a layer that the recipe names, or has nothing to prune.
+        ConfigError: The network does not exist, does not run, is more than its state, cannot be traced, shares weights between layers, lacks
+            what the criterion or the regulariser needs, a layer that the recipe names, or has nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
+    require_whole_state(recipe.model, network, image_shape, num_classes)
     layers_to_keep(network, recipe.quantize.keep_float)  # refuses what the network has not
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)

@@ -12,7 +12,21 @@ from profiles.source import Record
 from stages.artifacts import sha256_file
 
 MANIFEST = "manifest.json"
-TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "onnxsim", "onnxscript", "openvino", "tensorrt", "tensorrt-rtx", "prefect", "numpy", "scikit-learn")
+TOOLS = (
+    "bonsai-compress",
+    "torch",
+    "torch-pruning",
+    "onnx",
+    "onnxruntime",
+    "onnxsim",
+    "onnxscript",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "prefect",
+    "numpy",
+    "scikit-learn",
+)
 
 
 class Manifest(Record):

@@ -19,6 +19,7 @@ from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
 from stages.measurements import Accuracy, DeviceTimes, KernelShare, Measurement, Row
+from stages.models.calling import logits_of
 from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
@@ -139,7 +140,7 @@ def _accuracy(hits: np.ndarray, measured_by: str) -> Accuracy:
 def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]  # torch leaves it untyped
+        return logits_of(network, torch.from_numpy(batch)).numpy()
 
     network.eval()
     assert quantised.quantization is not None

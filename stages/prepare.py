@@ -13,6 +13,7 @@ from stages.data.config import DataConfig
 from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
 from stages.registry import resolve
 from stages.store import stage
+from stages.user_code import user_code
 
 TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
@@ -49,14 +50,14 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
 def load_images(data: DataConfig) -> LoadedImages:
     """Call the dataset's loader with the recipe's options."""
     loader = resolve(data.name, LOADERS, "dataset")
-    try:
+    with user_code(
+        f"data.options do not fit dataset {data.name!r}",
+        given=f"data.options {data.options}",
+        allowed="a loader that takes what data.options names",
+        fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
+        passing=(OSError,),
+    ):
         loaded: LoadedImages = loader(**data.options)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            describe(f"data.options do not fit dataset {data.name!r}", given=data.options, allowed=str(error), fix="see `bonsai list datasets`")
-        ) from error
     return loaded
 
 

@@ -20,7 +20,7 @@ from stages.training.progress import report
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=6, tools=("torch", "torch-pruning"))
+@stage(version=7, tools=("torch", "torch-pruning"))
 def prune(
     out_dir: Path,
     dense: Checkpoint,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ConfigError, describe, suggestion
+from stages.user_code import FAILURES, place_of
 
 CODE_PATH = "BONSAI_CODE_PATH"
 """Environment variable that tells child processes where the user's code lies; unlike PYTHONPATH it hides nothing that is installed."""
@@ -80,26 +81,21 @@ def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
     module_name, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the module is the user's: whatever its code raises is told with its line
+    except FAILURES as error:  # the module is the user's: whatever its code raises is told with its line
         raise ConfigError(
             describe(
                 f"{what} {name!r} cannot be imported",
-                given=f"{target} ({type(error).__name__}: {error}{_place(error, module_name)})",
+                given=f"{target} ({type(error).__name__}: {error}{_place(error)})",
                 allowed="package.module:attribute of an installed package, or of a file in the recipe's folder or the working directory",
                 fix="check the spelling, and that `python -c 'import " + module_name + "'` works there",
             )
         ) from error
 
 
-def _place(error: BaseException, module_name: str) -> str:
-    """Return the last line of the module's own file that an error went through."""
-    spec = None if isinstance(error, ModuleNotFoundError) and error.name == module_name else _spec(module_name)
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if spec is not None and trace.tb_frame.f_code.co_filename == spec.origin:
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f", {spec.origin}:{lines[-1]}" if spec is not None and lines else ""
+def _place(error: BaseException) -> str:
+    """Return the last line of the user's code that an error went through."""
+    place = place_of(error)
+    return f", {place.file}:{place.line}" if place else ""
 
 
 def _spec(module_name: str) -> ModuleSpec | None:

@@ -18,7 +18,7 @@ from stages.training.phase import Phase
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=4, tools=("torch", "torch-pruning"))
+@stage(version=5, tools=("torch", "torch-pruning"))
 def warmup(
     out_dir: Path,
     dataset: Dataset,

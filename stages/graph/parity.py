@@ -8,6 +8,7 @@ from torch import nn
 
 from stages.errors import BuildError
 from stages.graph.config import ExportConfig
+from stages.models.calling import logits_of
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def compare(network: nn.Module, run: Callable[[np.ndarray], np.ndarray], images:
         ``agreement`` of top-1 (0-1), ``mean_difference`` and ``max_difference`` of logits, and
         ``logit_spread``, their standard deviation.
     """
-    expected = network.eval()(images.contiguous(memory_format=torch.channels_last)).numpy()
+    expected = logits_of(network.eval(), images).numpy()
     found = run(images.contiguous().numpy())
     difference = np.abs(found - expected)
     return {

@@ -4,8 +4,11 @@ import torch
 from torch import nn
 
 from profiles.errors import ConfigError, describe
+from stages.models.calling import evaluating, logits_of
 from stages.models.config import ModelConfig
+from stages.models.seeding import seeded
 from stages.registry import resolve
+from stages.user_code import user_code
 
 FACTORIES = {
     "resnet20": "stages.models.cifar_resnet:resnet20",
@@ -21,32 +24,28 @@ FACTORIES = {
 }
 
 
-def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:
     """Build the dense network with the initial weights of its seed.
 
     Args:
         config: Which network.
         image_shape: (channels, height, width).
         num_classes: Number of logits.
+        seed: Of all random numbers that its code draws, where it is not to be the config's.
 
     Raises:
-        ConfigError: The network does not exist or refuses its options.
+        ConfigError: The network does not exist, refuses its options, or its code raises something.
     """
-    factory = resolve(config.name, FACTORIES, "model")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        try:
+    given = f"in_channels={image_shape[0]}, num_classes={num_classes}" + "".join(f", {key}={value!r}" for key, value in config.options.items())
+    with seeded(config.seed if seed is None else seed):
+        factory = resolve(config.name, FACTORIES, "model")
+        with user_code(
+            f"model.options do not fit model {config.name!r}",
+            given=given,
+            allowed="a factory that takes in_channels, num_classes and what model.options names",
+            fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments; or mend the line named above",
+        ):
             network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **config.options)
-        except (TypeError, ValueError, RuntimeError) as error:
-            given = f"in_channels={image_shape[0]}, num_classes={num_classes}" + "".join(f", {key}={value!r}" for key, value in config.options.items())
-            raise ConfigError(
-                describe(
-                    f"model.options do not fit model {config.name!r}",
-                    given=given,
-                    allowed=str(error),
-                    fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments",
-                )
-            ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             describe(
@@ -63,20 +62,25 @@ def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_cl
     Raises:
         ConfigError: It fails, or gives anything but logits (2, num_classes).
     """
-    training = network.training
-    try:
-        logits = network.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, ValueError, TypeError) as error:
-        problem = "the network does not run on the dataset's images"
-        raise ConfigError(
-            describe(problem, given=f"images {image_shape}: {error}", allowed="a network for images of this shape", fix="change model.options or data.options")
-        ) from error
-    network.train(training)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    with evaluating(network):
+        logits = logits_of(network, torch.zeros(2, *image_shape))
+    require_shape(logits, num_classes)
+
+
+def require_shape(logits: object, num_classes: int, *, mode: str = "evaluation") -> None:
+    """Check what a network returned for two images.
+
+    Raises:
+        ConfigError: It is no floating-point tensor (2, num_classes).
+    """
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes) or not logits.is_floating_point():
+        found = f"{tuple(logits.shape)} {logits.dtype}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ConfigError(
             describe(
-                "the network gives no logits", given=f"{found} for two images", allowed=f"(2, {num_classes})", fix="let forward() return (images, classes)"
+                "the network gives no logits",
+                given=f"{found} for two images, in {mode}",
+                allowed=f"(2, {num_classes}) of floating point",
+                fix="let forward() return (images, classes)",
             )
         )
 

@@ -1,14 +1,11 @@
 """torchvision's classifiers, for images of any number of channels."""
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
-
-SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from torchvision import models
 
 
 def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn.Module:
@@ -20,24 +17,12 @@ def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn
         num_classes: Number of logits.
         **options: Passed to the network's own constructor.
     """
-    network: nn.Module = _models().get_model(name, weights=None, num_classes=num_classes, **options)
+    network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     if in_channels != 3:
         where, first = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
         shape = {"kernel_size": first.kernel_size, "stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
         network.set_submodule(where, nn.Conv2d(in_channels, first.out_channels, **shape))  # type: ignore[arg-type]
     return network
-
-
-def _models() -> Any:
-    """Import torchvision's models; on a CPU build of torch its compiled operators cannot be loaded, and are declared instead."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    for schema in SCHEMAS:
-        if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
-            with contextlib.suppress(RuntimeError):
-                library.define(schema)  # type: ignore[no-untyped-call]
-    from torchvision import models
-
-    return models
 
 
 resnet18: Callable[..., nn.Module] = partial(make, "resnet18")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from profiles.source import Record
 from stages.pruning.epi import EpiConfig
@@ -55,6 +55,13 @@ class PruneConfig(Record):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.012
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18
+
+    @field_validator("criterion", mode="before")
+    @classmethod
+    def _renamed(cls, value: object) -> object:
+        if value == "hessian":
+            raise ValueError("`hessian` is called `taylor_squared` now: it squares the gradient of a batch, not of every image")
+        return value
 
     @model_validator(mode="after")
     def _returns(self) -> "PruneConfig":

@@ -8,6 +8,7 @@ from torch import nn
 from profiles.errors import ConfigError, describe
 from stages.models.layer_names import matching
 from stages.pruning.groups import Group
+from stages.training.progress import say
 
 
 def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module) -> tuple[Group, ...]:
@@ -23,7 +24,12 @@ def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module)
         ConfigError: A glob matches no layer.
     """
     layers = [name for name, module in network.named_modules() if name and any(True for _ in module.parameters(recurse=False))]
-    whole = {group.name for pattern in keep for group in _matching(pattern, groups, layers, "prune.keep")}
+    whole = set()
+    for pattern in keep:
+        matched = {group.name for group in _matching(pattern, groups, layers, "prune.keep")}
+        if not matched:
+            say(f"warning: prune.keep {pattern!r} changes nothing: no channels of what it names could be pruned")
+        whole |= matched
     return tuple(group for group in groups if group.name not in whole)
 
 

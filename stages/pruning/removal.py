@@ -1,6 +1,5 @@
 """Cutting a network in steps while it trains: re-scored and re-selected before every cut, the training's state carried through."""
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stages.models.calling import copy_network
 from stages.models.registry import to_channels_last
 from stages.pruning.groups import Group, Kept, Widths, best_channels
 from stages.pruning.schedule import ScheduleConfig, widths_after
@@ -37,7 +37,7 @@ class Removal:
     Attributes:
         state: The training's present state.
         kept: Channels of the dense network that are left, by group.
-        difference: Largest relative difference between zeroing and removing, over all cuts.
+        difference: Largest difference between zeroing and removing, relative to how much outputs vary between images, over all cuts.
         returned: Channels that were masked and came back.
     """
 
@@ -121,15 +121,15 @@ class Removal:
         does to a parameter, it does to its moments.
         """
         tensors, network = self.state.tensors(), self.state.network.cpu()
-        before = copy.deepcopy(network)
+        before = copy_network(network)
         carried = {name: value for name, value in tensors.items() if value.ndim == 0}
         for moment in {name.partition(".")[0] for name, value in tensors.items() if value.ndim and not name.startswith(AVERAGE)}:
-            twin = copy.deepcopy(network)
+            twin = copy_network(network)
             twin.load_state_dict({name: tensors[f"{moment}.{name}"] for name, _ in twin.named_parameters() if f"{moment}.{name}" in tensors}, strict=False)
             cut(twin, groups, chosen, self._image_shape)
             carried |= {f"{moment}.{name}": value.detach() for name, value in twin.named_parameters() if f"{moment}.{name}" in tensors}
         if self.state.average:
-            twin = copy.deepcopy(network)
+            twin = copy_network(network)
             twin.load_state_dict({name.removeprefix(MODULE): value for name, value in tensors.items() if name.startswith(MODULE)})
             cut(twin, groups, chosen, self._image_shape)
             carried |= {MODULE + name: value.detach() for name, value in twin.state_dict().items()}
@@ -160,6 +160,6 @@ class Removal:
 
     def _score(self, groups: tuple[Group, ...], statistics: BatchStatistics) -> Scores:
         if self._criterion in WEIGHT_CRITERIA:
-            network = copy.deepcopy(self.state.network).cpu()
+            network = copy_network(self.state.network).cpu()
             return weight_scores(network, groups)[self._criterion]
         return statistics.scores()[self._criterion]

@@ -13,10 +13,13 @@ weights that produce channel c, over its coupled layers.
 | random | uniform, fixed by the group's name | |
 | taylor | mean over batches of \|sum w * dL/dw\| | Molchanov et al., arXiv 1906.10771, by channel |
 | bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\| | Shen et al., arXiv 2110.12007 |
-| hessian | mean over batches of sum (w * dL/dw)^2: the diagonal Fisher | LeCun et al. 1989; Theis et al., arXiv 1801.05787 |
+| taylor_squared | mean over batches of sum (w * dL/dw)^2, by the batch's mean gradient | Molchanov et al., arXiv 1906.10771, eq. 8, by weight |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
 | movement | - sum w * dL/dw, averaged: weights that move away from zero | Sanh et al., arXiv 2005.07683, by channel |
 | activation | mean of max(y, 0), y the output of BatchNorm, or of the layer without one; 16 images of every 8th batch | Molchanov et al., arXiv 1611.06440 |
+
+`taylor_squared` was called `hessian` once. It is not the diagonal Fisher, which squares the gradient of every single image: squaring the mean
+gradient of a batch lets the images' gradients cancel first.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +36,9 @@ from stages.pruning.layers import Layer, by_output
 
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
-Criterion = Literal["magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "hessian", "snip", "movement", "activation"]
+Criterion = Literal[
+    "magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "taylor_squared", "snip", "movement", "activation"
+]
 Normalisation = Literal["none", "local", "global", "isomorphic"]
 
 
@@ -129,7 +134,7 @@ WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group, torch.Tensor], torch.T
     "lamp": _lamp,
     "random": _random,
 }
-BATCH_CRITERIA = ("taylor", "bn_gradient", "hessian", "snip", "movement", "activation")
+BATCH_CRITERIA = ("taylor", "bn_gradient", "taylor_squared", "snip", "movement", "activation")
 
 
 def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how: Normalisation) -> Scores:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stages.models.calling import logits_of
 from stages.pruning.groups import Group, Kept
 from stages.pruning.layers import Layer, by_output, channel_axis
 from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
@@ -109,7 +110,7 @@ class BatchStatistics:
             batch = {
                 "taylor": linear.abs(),
                 "bn_gradient": (gate if self._norms[group] else linear).abs() + masked.get(group, 0),
-                "hessian": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
+                "taylor_squared": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
                 "snip": _total(linear, [(rows, product.abs().sum(1)) for rows, product in products]),
                 "movement": -linear,
             }
@@ -128,7 +129,7 @@ class BatchStatistics:
             for step in range(batches_seen):
                 images, labels = batches.batch(step)
                 self._network.zero_grad(set_to_none=True)
-                functional.cross_entropy(self._network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                functional.cross_entropy(logits_of(self._network, images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 self.observe()
         self._network.zero_grad(set_to_none=True)
         for name, value in self._network.named_buffers():

@@ -3,19 +3,23 @@
 Torch-Pruning is given explicit channel indices, never ratios; selection and rounding are Bonsai's own.
 """
 
-import copy
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
+from profiles.errors import ConfigError, describe
+from stages.models.calling import computed_tensors, copy_network, evaluating, unfrozen
+from stages.models.inspection import random_images
 from stages.pruning.groups import Group, Kept, Member
-from stages.pruning.layers import Layer, channel_axis, num_outputs
+from stages.pruning.layers import Layer, num_outputs
+from stages.pruning.settling import settle, wake
+from stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
+from stages.user_code import FAILURES, place_of, say_what
 
-TOLERANCE = 1e-4
-"""Largest difference between zeroing and removing channels, relative to the largest output (fp32)."""
+TRIAL_IMAGES = 4
 
 
 def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
@@ -25,10 +29,19 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
         network: A dense or pruned network; it is left as it was.
         image_shape: (channels, height, width).
     """
+    return _search(network, image_shape)[0]
+
+
+def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """Return the groups, and by the names of layers why their channels make up none."""
     graph = _dependency_graph(network, image_shape)
     names = {module: name for name, module in network.named_modules()}
-    groups = []
-    for found in graph.get_all_groups(root_module_types=list(get_args(Layer))):
+    groups: dict[str, Group] = {}
+    failed: dict[str, str] = {}
+    for root, found in _full_groups(graph):
+        if isinstance(found, BaseException):
+            failed[names[root]] = f"its channels cannot be followed: {say_what(found)}"
+            continue
         if any(graph.is_out_channel_pruning_fn(dep.handler) and not dep.target.outputs for dep, _ in found):
             continue
         members = tuple(
@@ -42,9 +55,32 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
             if item.dep.target.module in names
         )
         width = len(found[0].idxs)
-        groups.append(Group(name=_first_producer(network, members, width), width=width, members=tuple(dict.fromkeys(members))))
+        name = _first_producer(network, members, width)
+        if name is None or name in groups:
+            failed[names[root]] = "no layer produces all of these channels, in their order: the network splits, concatenates or mixes them"
+        else:
+            groups[name] = Group(name=name, width=width, members=tuple(dict.fromkeys(members)))
     order = {name: position for position, name in enumerate(names.values())}
-    return tuple(sorted(groups, key=lambda group: order[group.name]))
+    return tuple(sorted(groups.values(), key=lambda group: order[group.name])), failed
+
+
+def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
+    """Yield the layers that groups begin at, each with the group of all its channels or with what Torch-Pruning raised of it.
+
+    As its `get_all_groups`, which would end with the first group that it cannot follow.
+    """
+    visited: set[nn.Module] = set()
+    for root in [module for module in graph.module2node if isinstance(module, Layer)]:
+        if root in visited:
+            continue
+        try:
+            pruner = graph.get_pruner_of_module(root)
+            found = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root))))
+        except FAILURES as error:
+            yield root, error
+            continue
+        visited.update(dep.target.module for dep, _ in found if graph.is_out_channel_pruning_fn(dep.handler))
+        yield root, found
 
 
 def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> None:
@@ -57,8 +93,8 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
         image_shape: (channels, height, width).
 
     Raises:
-        ValueError: A group does not exist, would be emptied, or a channel does not exist; layers share a weight; or the widths
-            that were cut are not those that were asked for.
+        ValueError: A group does not exist, would be emptied, or a channel does not exist.
+        Uncuttable: Torch-Pruning fails, layers share a weight, or the widths that were cut are not those that were asked for.
     """
     by_name = {group.name: group for group in groups}
     for name, channels in kept.items():
@@ -73,92 +109,124 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
         if removed:
             root = _layer(network, name)
             prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else tp.prune_conv_out_channels
-            graph.get_pruning_group(root, prune, removed).prune()
+            try:
+                graph.get_pruning_group(root, prune, removed).prune()
+            except FAILURES as error:
+                raise Uncuttable(f"the network does not run without some channels of {name}: {say_what(error)}") from error
     for name, parameter in network.named_parameters():
         if name not in trainable:
-            raise ValueError(f"cannot cut {name}: other layers share it")
+            raise Uncuttable(f"cannot cut {name}: other layers share it")
         parameter.requires_grad_(trainable[name])
     for name, group in by_name.items():
         requested, achieved = len(kept.get(name, range(group.width))), num_outputs(_layer(network, name))
         if requested != achieved:
-            raise ValueError(f"group {name!r} was to keep {requested} channels and has {achieved}: the network couples channels within it")
+            raise Uncuttable(f"group {name!r} was to keep {requested} channels and has {achieved}: the network couples channels within it")
 
 
 def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> float:
-    """Return how far removing channels differs from zeroing them, relative to the largest output.
+    """Return how far removing channels differs from zeroing them, relative to how much outputs vary between images.
 
     Raises:
-        ValueError: The difference exceeds `TOLERANCE`: the network's coupling was not understood.
+        Uncuttable: The difference exceeds `TOLERANCE`: the network's coupling was not understood.
     """
-    zeroed = copy.deepcopy(dense).eval()
-    with torch.no_grad():
-        for group in groups:
-            removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
-            for member in (m for m in group.members if m.side == "out"):
-                positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
-                if positions:
-                    zeroed.get_submodule(member.module).register_forward_hook(_zeroing(positions))
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(4, *image_shape, generator=generator)
-        training = pruned.training
-        expected, found = zeroed(images), pruned.eval()(images)
-        pruned.train(training)
-    error = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not error <= TOLERANCE:  # NaN is refused too
-        raise ValueError(
-            f"removing channels is not the same as zeroing them: the network reshapes, groups or mixes channels "
-            f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
-        )
-    return error
+    images = random_images(TRIAL_IMAGES, image_shape)
+    with zeroed(zeroing := copy_network(dense), groups, kept):
+        expected = outputs(zeroing, images)
+    return require_equal(expected, outputs(pruned, images))
 
 
 def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
-    """Return the groups that cannot be cut safely, each with the reason: every group is cut on trial, alone.
+    """Return the groups and layers that cannot be cut safely, each with the reason: every group is cut on trial.
 
     Torch-Pruning cuts the wrong channels behind a channel shuffle or in a grouped convolution without a word, and other
-    reshapes fail. The trial keeps a run of channels that no block of equal size starts or ends with: a regular choice fits a
-    grouped convolution by luck.
+    reshapes fail. Many groups are tried at once, and where that fails half of them: first every second one, so that neighbours are
+    apart, then the others, then all that are left together.
+
+    Raises:
+        ConfigError: The outputs hardly depend on the image, so that no trial shows anything.
     """
-    refused = {}
-    dense = _without_zeros(network)
+    refused = _search(network, image_shape)[1]
+    whole = []
     for group in groups:
         partial = [m.module for m in group.members if len(set(m.channels)) < group.width]
         if partial:  # choosing among all channels could empty it, and its width would not be the group's
             refused[group.name] = f"{partial[0]} sees only some of its channels: the network splits or concatenates them"
-            continue
-        kept = {group.name: tuple(range(1, group.width // 2 + 1)) or (0,)}
-        trial = copy.deepcopy(dense)
-        try:
-            cut(trial, groups, kept, image_shape)
-            check_cut(dense, trial, groups, kept, image_shape)
-        except ValueError as error:
-            refused[group.name] = str(error)
-        except (RuntimeError, LookupError) as error:  # torch's words for shapes that no longer fit and weights that cannot be replaced
-            refused[group.name] = f"the network does not run without some of its channels: {error}"
-    return refused
+        else:
+            whole.append(group)
+    trial = _Trial(network, groups, image_shape)
+    apart = (tuple(whole[0::2]), tuple(whole[1::2]))
+    passed = [group for half in apart for group in trial.sift(half, refused)]
+    trial.sift(tuple(group for group in whole if group in passed), refused)
+    order = {name: position for position, (name, _) in enumerate(network.named_modules())}
+    return dict(sorted(refused.items(), key=lambda item: order[item[0]]))
 
 
-def _without_zeros(network: nn.Module) -> nn.Module:
-    """Return a copy with small random values where a parameter is all zeros, as a last gamma or a classifier may be at first.
+class _Trial:
+    """Cuts copies of a network whose outputs vary.
 
-    Zeros hide whatever lies before them.
+    Args:
+        network: Copied.
+        groups: All groups that were found in it.
+        image_shape: (channels, height, width).
+
+    Raises:
+        ConfigError: The outputs hardly depend on the image, whatever the weights.
     """
-    copied, generator = copy.deepcopy(network), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in (p for p in copied.parameters() if not p.any()):
-            parameter.normal_(std=0.1, generator=generator)
-    return copied
 
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> None:
+        self._groups, self._image_shape = groups, image_shape
+        self._images = random_images(TRIAL_IMAGES, image_shape)
+        self._dense = copy_network(network)
+        wake(self._dense, self._images)
+        settle(self._dense, self._images)
+        logits = outputs(self._dense, self._images)
+        if not varies(logits):
+            raise ConfigError(
+                describe(
+                    "the outputs of this network hardly depend on the image, whatever its weights",
+                    given=f"logits up to {float(logits.abs().max()):.2g} that differ by {variation(logits):.2g} between images",
+                    allowed=f"a difference of at least {VARIES:.0%} of the largest logit",
+                    fix="look for what makes all images alike in forward(), such as a constant or a saturated layer in front of the logits",
+                )
+            )
 
-def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
-    """Return a forward hook that zeroes output channels."""
+    def sift(self, groups: tuple[Group, ...], refused: dict[str, str]) -> tuple[Group, ...]:
+        """Return those of the groups that can be cut together, and add the reasons for the others to `refused`."""
+        passed: tuple[Group, ...] = ()
+        waiting = [groups] if groups else []
+        while waiting:
+            some = waiting.pop()
+            reason = self._refusal((*passed, *some))
+            if not reason:
+                passed += some
+            elif len(some) == 1:
+                refused[some[0].name] = reason
+            else:
+                half = len(some) // 2
+                waiting += [some[half:], some[:half]]
+        return passed
 
-    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise ValueError(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
-        return output.index_fill(channel_axis(module), torch.tensor(positions), 0)
+    def _refusal(self, groups: tuple[Group, ...]) -> str:
+        """Return why these groups cannot be cut together, or nothing.
 
-    return hook
+        A run of channels is kept that no block of equal size starts or ends with: a regular choice fits a grouped convolution by luck.
+        """
+        kept = {group.name: tuple(range(1, group.width // 2 + 1)) or (0,) for group in groups}
+        network = copy_network(self._dense)
+        try:
+            with zeroed(network, self._groups, kept):
+                settle(network, self._images)
+                expected = outputs(network, self._images)
+            cut(network, self._groups, kept, self._image_shape)
+            found = outputs(network, self._images)
+            if not varies(expected):
+                return "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
+            require_equal(expected, found)
+        except Uncuttable as error:
+            return str(error)
+        except FAILURES as error:  # shapes that no longer fit, weights that cannot be replaced, and whatever else Torch-Pruning has broken
+            return f"the network does not run without some of its channels: {say_what(error)}"
+        return ""
 
 
 def _layer(network: nn.Module, name: str) -> Layer:
@@ -168,22 +236,32 @@ def _layer(network: nn.Module, name: str) -> Layer:
 
 
 def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
-    """Trace the network's couplings; Torch-Pruning does not see frozen parameters, so none is frozen meanwhile."""
-    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
-    modes = {module: module.training for module in network.modules()}
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    with torch.enable_grad():  # it traces through autograd
-        graph = tp.DependencyGraph().build_dependency(network.eval(), (torch.zeros(2, *image_shape),))
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    for module, training in modes.items():
-        module.training = training
+    """Trace the network's couplings; Torch-Pruning does not see frozen parameters, so none is frozen meanwhile.
+
+    Raises:
+        ConfigError: Torch-Pruning, or the network's own code, fails.
+    """
+    images = torch.zeros(2, *image_shape)
+    try:
+        with evaluating(network), unfrozen(network), torch.enable_grad():  # it traces through autograd
+            graph = tp.DependencyGraph().build_dependency(network, (images,), forward_fn=lambda traced, inputs: traced(inputs[0].clone()), verbose=False)
+        if computed_tensors(network):  # what its forward has kept for later would not be copied
+            outputs(network, images)
+    except FAILURES as error:
+        raise ConfigError(
+            describe(
+                "the couplings of the network's channels cannot be found",
+                given=say_what(error) + ("" if place_of(error) else ", in Torch-Pruning"),
+                allowed="a forward that autograd can follow from the parameters to the logits, over layers of torch",
+                fix="mend the line named above, move torch.no_grad() and weights that are mixed from others out of forward(), or choose another model",
+            )
+        ) from error
     return graph
 
 
-def _first_producer(network: nn.Module, members: tuple[Member, ...], width: int) -> str:
-    """Return the first layer, in the network's order, whose outputs are the group's channels, all of them and in their order."""
+def _first_producer(network: nn.Module, members: tuple[Member, ...], width: int) -> str | None:
+    """Return the first layer, in the network's order, whose outputs are the group's channels, all of them and in their order; None without one."""
     channels = tuple(range(width))
     whole = {m.module for m in members if m.side == "out" and m.indices == m.channels == channels}
-    return next(str(name) for name, module in network.named_modules() if name in whole and isinstance(module, Layer) and num_outputs(module) == width)
+    found = (str(name) for name, module in network.named_modules() if name in whole and isinstance(module, Layer) and num_outputs(module) == width)
+    return next(found, None)

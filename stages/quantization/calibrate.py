@@ -6,6 +6,7 @@ import torch
 from torch import fx, nn
 
 from stages.graph.trace import module_of
+from stages.models.calling import evaluating, logits_of
 from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.quantizers import ActivationQuantizer
 
@@ -23,11 +24,9 @@ def calibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
         quantizer.samples = []
     for layer in layers_of(network):
         layer.calibrate()
-    training = network.training
-    network.eval()
-    for images in batches:
-        network(images)
-    network.train(training)
+    with evaluating(network):
+        for images in batches:
+            logits_of(network, images)
     for quantizer in quantizers:
         quantizer.calibrate()
 
@@ -49,17 +48,16 @@ def settle_batchnorm(network: fx.GraphModule, batches: Iterable[torch.Tensor]) -
     """
     norms = [module for node in network.graph.nodes if isinstance(module := module_of(network, node), nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    training = network.training
-    network.eval()  # those within quantised layers stay
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
-        norm.train()
-    for images in batches:
-        network(images)
+    with evaluating(network):  # those within quantised layers stay
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        for done, images in enumerate(batches):
+            for norm in norms:
+                norm.momentum = 1 / (done + 1)  # an average of all
+            logits_of(network, images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    network.train(training)
 
 
 def layers_of(network: nn.Module) -> list[QuantConv2d | QuantLinear]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from stages.artifacts import Sensitivity
+from stages.models.calling import logits_of
 from stages.training.progress import report
 
 Layers = tuple[str, ...]
@@ -43,6 +44,5 @@ def scan_layers(names: Layers, in_float: Callable[[Layers], nn.Module], referenc
 def _centred_logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return logits (n, classes) less their mean per image, which no softmax sees."""
     network.eval()
-    parts = (images[i : i + BATCH].contiguous(memory_format=torch.channels_last) for i in range(0, len(images), BATCH))
-    logits = torch.cat([network(part) for part in parts])
+    logits = torch.cat([logits_of(network, images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
     return logits - logits.mean(1, keepdim=True)

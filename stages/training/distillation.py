@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.models.calling import logits_of
 from stages.training.config import SoftTargets
 
 
@@ -29,6 +30,6 @@ class Teacher:
         """
         weight, temperature = self._config.weight, self._config.temperature
         with torch.no_grad():
-            target = functional.log_softmax(self._network(images) / temperature, 1)
+            target = functional.log_softmax(logits_of(self._network, images) / temperature, 1)
         soft = functional.kl_div(functional.log_softmax(logits / temperature, 1), target, reduction="batchmean", log_target=True)
         return (1 - weight) * hard + weight * temperature**2 * soft

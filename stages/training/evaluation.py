@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from stages.models.calling import evaluating, logits_of, training
 from stages.training.batches import Batches
 
 
@@ -10,13 +11,8 @@ from stages.training.batches import Batches
 def top1(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the share of images, 0-1, whose highest logit is the label's; small batches stay in a CPU's cache."""
     size = 64 if images.device.type == "cpu" else 1024
-    training = network.training
-    network.eval()
-    hits = sum(
-        (network(images[i : i + size].contiguous(memory_format=torch.channels_last)).argmax(1) == labels[i : i + size]).sum()
-        for i in range(0, len(labels), size)
-    )
-    network.train(training)
+    with evaluating(network):
+        hits = sum((logits_of(network, images[i : i + size]).argmax(1) == labels[i : i + size]).sum() for i in range(0, len(labels), size))
     return int(hits) / len(labels)
 
 
@@ -27,11 +23,12 @@ def reestimate_batchnorm(network: nn.Module, batches: Batches, *, start: int, co
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
-    training = network.training
-    network.train()
-    for step in range(start, start + count):
-        network(batches.batch(step)[0])
-    network.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        with training(network):
+            for done in range(count):
+                for norm in norms:
+                    norm.momentum = 1 / (done + 1)  # an average of all; None, torch's word for it, is unknown to many a BatchNorm of somebody's own
+                logits_of(network, batches.batch(start + done)[0])
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

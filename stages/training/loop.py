@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from stages.errors import TrainingDiverged
+from stages.models.calling import logits_of, running
 from stages.training.batches import Batches
 from stages.training.distillation import Teacher
 from stages.training.progress import report
@@ -81,6 +82,7 @@ def train_steps(
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
+        ConfigError: The network's own code raises something.
     """
     network, config = state.network, state.config
     network.train()
@@ -91,11 +93,12 @@ def train_steps(
         for step in range(start, stop):
             images, labels = batches.batch(step)
             with state.mixed_precision():
-                logits = network(images)
+                logits = logits_of(network, images)
                 loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
                 if teacher:
                     loss = teacher.loss(images, logits, loss)
-            finite = state.backward(loss)
+            with running():
+                finite = state.backward(loss)
             if observer and finite:
                 observer.observe()
             if penalty:

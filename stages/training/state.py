@@ -10,9 +10,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from profiles.errors import describe
 from stages.errors import DeviceUnavailable
+from stages.models.calling import copy_network
 from stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."
+STEP = "step"
+"""What AdamW counts by; it stays on the CPU, unless AdamW were told to be fused or captured."""
 MODULE = f"{AVERAGE}module."
 """Before the names of averaged weights; `average.n_averaged` counts the steps."""
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,8 +91,7 @@ class TrainState:
         for key, value in tensors.items():
             moment, _, name = key.partition(".")
             if name in parameters and not key.startswith((AVERAGE, SCALER)):
-                like = parameters[name]
-                self.optimizer.state[like][moment] = torch.empty_like(like).copy_(value) if value.ndim else value.clone()  # AdamW's step count stays on the CPU
+                self.optimizer.state[parameters[name]][moment] = as_moment(moment, value, parameters[name])
         if self.average:
             self.average.load_state_dict({key.removeprefix(AVERAGE): value for key, value in tensors.items() if key.startswith(AVERAGE)})
         if self._scaler.is_enabled():
@@ -106,8 +108,13 @@ class TrainState:
             assert all(value.shape == parameter.shape for value in moments), "a moment has another shape than its weight"
 
 
+def as_moment(name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a stored moment where its optimizer expects it: beside its parameter, whose scale may have no dimension, but a step count on the CPU."""
+    return value.clone() if name == STEP else torch.empty_like(like).copy_(value)
+
+
 def _averaged(network: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return AveragedModel(copy_network(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

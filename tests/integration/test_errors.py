@@ -60,6 +60,35 @@ def test_bad_input_ends_in_one_message(case: str, tmp_path: Path, monkeypatch: p
     assert not (store / "warmup").exists()
 
 
+@pytest.mark.parametrize(
+    ("factory", "options", "fragments"),
+    [
+        ("HiddenMask", "{}", ["the network is more than its state_dict", "given:   mask, order"]),
+        *(
+            ("Raises", f"{{error: {error}}}", ["the network does not run", "hard_networks.py, line"])
+            for error in ("assert", "index", "key", "attribute", "zero")
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_ends_in_one_message(
+    factory: str, options: str, fragments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = "model: {name: resnet8, options: {width: 32}}"
+    text = Path(TINY).read_text()
+    assert plain in text
+    (tmp_path / "own.yaml").write_text(text.replace(plain, f"model: {{name: 'tests.hard_networks:{factory}', options: {options}}}"))
+    store = tmp_path / "store"
+    monkeypatch.setattr(sys, "argv", ["bonsai", "run", str(tmp_path / "own.yaml"), "--store", str(store)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr().err
+    assert end.value.code == 2, told
+    assert "Traceback" not in told
+    for fragment in fragments:
+        assert fragment in told
+    assert not (store / "warmup").exists()
+
+
 def test_a_missing_recipe_lists_the_shipped_ones() -> None:
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", "run", "resnet-egde"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -71,3 +71,8 @@ def test_distillation_without_qat_is_refused() -> None:
 @pytest.mark.parametrize(("qat", "epochs"), [("never", 0), ("when_needed", 4), ("always", 4)])
 def test_the_epochs_of_a_plan_count_qat_where_it_may_run(qat: str, epochs: int) -> None:
     assert load_recipe("resnet-edge", {"quantize.qat": qat}).quantize.most_epochs == epochs
+
+
+def test_the_old_name_of_a_criterion_is_refused_with_the_new_one() -> None:
+    with pytest.raises(ConfigError, match="`hessian` is called `taylor_squared` now"):
+        load_recipe("resnet-edge", {"prune.criterion": "hessian"})

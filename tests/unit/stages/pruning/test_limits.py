@@ -52,8 +52,11 @@ def test_keeping_everything_is_refused() -> None:
         network_of({"prune.keep": ["*"]})
 
 
-def test_the_classifier_may_be_named() -> None:
-    assert network_of({"prune.keep": ["fc"]}).dense_widths == network_of({}).dense_widths
+def test_a_pattern_that_keeps_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert network_of({"prune.keep": ["fc", "layer1.0.conv1"]}).dense_widths.keys() == network_of({}).dense_widths.keys() - {"layer1.0.conv1"}
+    assert [line for line in caplog.messages if "prune.keep" in line] == [
+        "warning: prune.keep 'fc' changes nothing: no channels of what it names could be pruned"
+    ]
 
 
 def test_floors_and_caps_bound_their_groups_alone() -> None:

@@ -67,7 +67,7 @@ def test_gradient_criteria_by_hand(network: nn.Module, groups: tuple[Group, ...]
     torch.testing.assert_close(scores["taylor"][name], products.sum(1).abs().detach())
     torch.testing.assert_close(scores["movement"][name], -products.sum(1).detach())
     torch.testing.assert_close(scores["snip"][name], products.abs().sum(1).detach())
-    torch.testing.assert_close(scores["hessian"][name], products.square().sum(1).detach())
+    torch.testing.assert_close(scores["taylor_squared"][name], products.square().sum(1).detach())
     torch.testing.assert_close(scores["bn_gradient"][name], (bn.weight * bn.weight.grad + bn.bias * bn.bias.grad).abs().detach())
 
 

@@ -1,10 +1,14 @@
 import copy
 
+import hard_networks
 import pytest
 import torch
+import torch_pruning as tp
+import torchvision
 from torch import nn
 
-from stages.models.cifar_resnet import resnet8
+from profiles.errors import ConfigError
+from stages.models.cifar_resnet import CifarResNet, resnet8
 from stages.pruning.groups import best_channels
 from stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 
@@ -121,3 +125,123 @@ def test_an_impossible_cut_names_the_group(kept: dict[str, tuple[int, ...]], mes
 
 def test_best_channels_keeps_the_first_of_equal_scores() -> None:
     assert best_channels({"a": torch.tensor([1.0, 3.0, 1.0, 2.0])}, {"a": 3}) == {"a": (0, 1, 3)}
+
+
+@pytest.mark.parametrize("depth", [1, 8, 16])
+def test_a_channel_shuffle_before_many_untrained_layers_is_caught(depth: int) -> None:
+    network = hard_networks.Shuffled(depth=depth)
+    groups = find_groups(network, (3, 16, 16))
+    refused = refused_groups(network, groups, (3, 16, 16))
+    assert len(groups) == depth + 1
+    assert list(refused) == ["stem.0"]
+    assert "not the same as zeroing" in refused["stem.0"]
+
+
+class FadingBranch(nn.Module):
+    """A shuffle within a branch that is scaled by 1e-6, as ConvNeXt's are at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shuffled, self.branch = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((1, 8), (8, 8), (8, 8)))
+        self.scale, self.head = nn.Parameter(torch.full((8, 1, 1), 1e-6)), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.shuffled(x).unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return self.head((x + self.scale * self.branch(y)).mean((2, 3)))
+
+
+def test_a_wrong_cut_in_a_branch_that_hardly_counts_yet_is_caught() -> None:
+    network = FadingBranch()
+    refused = refused_groups(network, find_groups(network, SHAPE), SHAPE)
+    assert "not the same as zeroing" in refused["shuffled"]
+
+
+class Blind(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.sign(self.second(self.first(x))).square().mean((2, 3)))
+
+
+def test_a_network_whose_outputs_hardly_depend_on_the_image_is_refused() -> None:
+    network = Blind()
+    with pytest.raises(ConfigError, match="the outputs of this network hardly depend on the image, whatever its weights"):
+        refused_groups(network, find_groups(network, SHAPE), SHAPE)
+
+
+class Fails(CifarResNet):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if self.training else {}["head"]
+
+
+def test_parameters_stay_frozen_and_modes_as_they_were_when_tracing_raises() -> None:
+    network = Fails(in_channels=1, num_classes=10, depth=1, width=16)
+    network.conv1.weight.requires_grad_(False)
+    network.bn1.eval()
+    with pytest.raises(
+        ConfigError, match=r"(?s)couplings of the network's channels cannot be found\n  given:   KeyError: 'head' \(test_surgery\.py, line \d+\)"
+    ):
+        find_groups(network, SHAPE)
+    assert not network.conv1.weight.requires_grad
+    assert (network.training, network.bn1.training, network.layer1.training) == (True, False, True)
+
+
+class ChunkedGate(nn.Module):
+    """Channels that no layer produces in their order: Torch-Pruning finds them, and no group can be named after a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.both, self.second, self.head = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 32, 1), nn.Conv2d(16, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.both(self.first(x)).chunk(2, 1)
+        return self.head(self.second(left * torch.sigmoid(right)).mean((2, 3)))
+
+
+class Mixed(nn.Module):
+    """Weights that are mixed from two layers', as searches for architectures do it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.mix = nn.Conv2d(1, 16, 3), nn.Conv2d(1, 16, 3), nn.Parameter(torch.tensor(0.3))
+        self.last, self.head = nn.Conv2d(16, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.conv2d(x, self.mix * self.one.weight + (1 - self.mix) * self.two.weight)
+        return self.head(self.last(torch.relu(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [ChunkedGate(), Mixed()], ids=lambda network: type(network).__name__)
+def test_what_cannot_be_grouped_is_refused_and_the_rest_is_cut_rightly(network: nn.Module) -> None:
+    groups = find_groups(network, SHAPE)
+    refused = refused_groups(network, groups, SHAPE)
+    left = {g.name: tuple(range(1, g.width, 2)) for g in groups if g.name not in refused}
+    assert left
+    dense = copy.deepcopy(network)
+    cut(network, groups, left, SHAPE)
+    check_cut(dense, network, groups, left, SHAPE)
+
+
+def test_what_torch_pruning_raises_of_one_group_refuses_that_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = resnet8(in_channels=1, num_classes=10)
+    real = tp.DependencyGraph.get_pruning_group
+
+    def failing(graph: tp.DependencyGraph, module: nn.Module, *arguments: object) -> object:
+        if module in (network.layer2[0].conv1,):
+            raise ZeroDivisionError("integer division or modulo by zero")
+        return real(graph, module, *arguments)
+
+    monkeypatch.setattr(tp.DependencyGraph, "get_pruning_group", failing)
+    groups = find_groups(network, SHAPE)
+    assert "layer2.0.conv1" not in {g.name for g in groups}
+    (reason,) = refused_groups(network, groups, SHAPE).values()
+    assert reason.startswith("its channels cannot be followed: ZeroDivisionError: integer division or modulo by zero (test_surgery.py, line ")
+
+
+def test_what_torch_pruning_raises_of_a_whole_network_is_one_error() -> None:
+    network = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=10)
+    with pytest.raises(ConfigError, match=r"given:   ZeroDivisionError: .*, in Torch-Pruning"):
+        find_groups(network, (3, 32, 32))

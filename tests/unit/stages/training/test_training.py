@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hard_networks import FusedNorm, InPlaceInput, Plain
 from torch import nn
 
+from profiles.errors import ConfigError
 from stages.artifacts import Dataset
 from stages.checkpoints import build
 from stages.errors import DeviceUnavailable, TrainingDiverged
@@ -16,7 +18,8 @@ from stages.training.evaluation import reestimate_batchnorm, top1
 from stages.training.loop import train_steps
 from stages.training.phase import Phase
 from stages.training.rates import learning_rate
-from stages.training.state import TrainState, reproducible, require_device
+from stages.training.resume import load_progress
+from stages.training.state import TrainState, as_moment, reproducible, require_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
 KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "ema": 0.9}]
@@ -64,6 +67,81 @@ def test_vectors_are_not_decayed(small_model: ModelConfig, digits: Dataset) -> N
     assert all(p.ndim > 1 for p in matrices["params"])
     assert matrices["weight_decay"] == CONFIG.weight_decay
     assert vectors["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(("name", "device"), [("exp_avg", "meta"), ("momentum_buffer", "meta"), ("step", "cpu")])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_moment_is_restored_where_its_optimizer_expects_it(name: str, device: str, shape: tuple[int, ...]) -> None:
+    scale = nn.Parameter(torch.empty(shape, device="meta"))  # "meta" stands for a GPU
+    assert as_moment(name, torch.ones(() if name == "step" else shape), scale).device.type == device
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_moments_of_scales_without_a_dimension_survive_a_kill(optimizer: str) -> None:
+    config = CONFIG.model_copy(update={"optimizer": optimizer})
+
+    def stepped(state: TrainState) -> torch.Tensor:
+        state.backward((state.network.scale * 3).square())
+        state.step(0.1)
+        return state.network.scale.detach().clone()
+
+    one = TrainState(Scaled(), config)
+    stepped(one)
+    other = TrainState(Scaled(), config, one.tensors())
+    other.network.load_state_dict(one.network.state_dict())
+    assert torch.equal(stepped(one), stepped(other))
+
+
+class GivesUp(Plain):
+    """Fails at the fifth batch that it is trained on."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches = getattr(self, "batches", 0) + self.training
+        return [x, x, x, x][self.batches - 1] if self.training else x
+
+
+def test_an_error_of_the_network_during_training_is_told_and_what_is_trained_is_kept(digits: Dataset, tmp_path: Path) -> None:
+    phase = Phase("trunk", digits, CONFIG, tmp_path)
+    assert 2 * phase.batches.per_epoch > 4 >= phase.batches.per_epoch
+    state = TrainState(GivesUp(in_channels=1), CONFIG)
+    with pytest.raises(ConfigError, match=r"given:   IndexError: list index out of range \(test_training\.py, line \d+\)"):
+        phase.train(state, (), start=0, stop=2 * phase.batches.per_epoch)
+    progress = load_progress(tmp_path)
+    assert progress is not None
+    assert progress[1]["step"] == phase.batches.per_epoch
+
+
+def test_student_teacher_and_validation_see_the_images_as_they_are(digits: Dataset) -> None:
+    network = InPlaceInput(in_channels=1)
+    images, labels = Batches(digits, CONFIG).batch(0)
+    before = images.clone()
+    first, again = (top1(network, images, labels) for _ in range(2))
+    assert first == again
+    with torch.no_grad():
+        Teacher(network, DistillConfig()).loss(images, torch.zeros(len(images), 10), torch.zeros(()))
+    assert torch.equal(images, before)
+
+
+def test_a_batchnorm_of_somebodys_own_gets_its_statistics_too(digits: Dataset) -> None:
+    network, plain = FusedNorm(in_channels=1), Plain(in_channels=1)
+    batches = Batches(digits, CONFIG)
+    momentum = network.norm.momentum
+    reestimate_batchnorm(network, batches, start=0, count=2)
+    assert network.norm.momentum == momentum
+    assert network.norm.running_var.min() < 1
+    norm = plain.bn1
+    with torch.no_grad():
+        expected = torch.stack([plain.conv1(batches.batch(step)[0]).mean((0, 2, 3)) for step in range(2)]).mean(0)
+    reestimate_batchnorm(plain, batches, start=0, count=2)
+    torch.testing.assert_close(norm.running_mean, expected)
+
+
+class Scaled(nn.Module):
+    """One scale without a dimension, as quantisers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
 
 
 class Stopped(Exception):

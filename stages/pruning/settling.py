@@ -1,0 +1,75 @@
+"""A network's copy made fit for a trial cut: its outputs depend on the image, as they do once it is trained.
+
+An untrained network may hide a wrong cut: a last gamma or a classifier of zeros, branches scaled by 1e-6, statistics of BatchNorm that are not
+those of its inputs, signals that fade from layer to layer. None of these is left in a settled copy.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stages.models.calling import training
+from stages.models.seeding import seeded
+from stages.pruning.layers import Layer, channel_axis
+
+SMALL = 0.01
+"""A parameter none of whose values is larger hides what lies before it."""
+FADED = 1e-4
+"""A layer whose outputs vary by less of their largest value is left alone: what would be blown up is rounding."""
+
+
+@torch.no_grad()
+def wake(network: nn.Module, images: torch.Tensor) -> None:
+    """Give small parameters random values and every layer outputs of mean 0 (where it has a bias) and variance 1, in place.
+
+    Args:
+        network: A copy, to try something on.
+        images: (n, c, h, w), different from one another.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.is_floating_point() and parameter.numel() and parameter.abs().max() <= SMALL:
+            parameter.normal_(std=0.1, generator=generator)
+    awake: set[nn.Module] = set()
+
+    def balance(layer: Layer, inputs: tuple[Any, ...], output: Any) -> Any:
+        if layer in awake or not isinstance(output, torch.Tensor) or type(layer).forward not in PLAIN_FORWARDS:
+            return None
+        awake.add(layer)
+        others = [axis for axis in range(output.ndim) if axis != channel_axis(layer) % output.ndim]
+        mean, deviation = output.mean(others), output.var(others, correction=0).mean().sqrt()
+        if not deviation > FADED * output.abs().max():
+            return None
+        layer.weight.data.div_(deviation)
+        if layer.bias is not None:
+            layer.bias.data.sub_(mean).div_(deviation)
+        return layer.forward(*inputs)
+
+    hooks = [module.register_forward_hook(balance, prepend=True) for module in network.modules() if isinstance(module, Layer)]
+    try:
+        settle(network, images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+PLAIN_FORWARDS = {layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)}
+"""Of layers whose outputs are proportional to their weights; others, such as those that standardise them, are left alone."""
+
+
+@torch.no_grad()
+def settle(network: nn.Module, images: torch.Tensor) -> None:
+    """Replace BatchNorm's running statistics, in place, by those of these images."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1  # the last batch alone
+    try:
+        with training(network), seeded(0):
+            network(images.clone())
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

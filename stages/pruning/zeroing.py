@@ -1,0 +1,87 @@
+"""Whether removing channels is the same as zeroing them, measured by what a network makes of images."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from profiles.errors import ConfigError
+from stages.models.calling import evaluating
+from stages.models.seeding import seeded
+from stages.pruning.groups import Group, Kept
+from stages.pruning.layers import channel_axis
+
+TOLERANCE = 1e-3
+"""Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""
+VARIES = 0.02
+"""Outputs that vary by less, relative to the largest of them, show nothing of a cut; so does a difference of TOLERANCE of that."""
+
+
+class Uncuttable(ConfigError):
+    """A cut is not possible, or is not what it should be."""
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return what a network makes of a copy of the images, in evaluation."""
+    with evaluating(network), seeded(0):
+        found: torch.Tensor = network(images.clone())
+    return found
+
+
+def variation(logits: torch.Tensor) -> float:
+    """Return how much outputs (n, classes) vary between images: the largest difference from their mean."""
+    return float((logits - logits.mean(0)).abs().max())
+
+
+def varies(logits: torch.Tensor) -> bool:
+    """Whether outputs depend on the image enough to show what a cut changes."""
+    return variation(logits) > VARIES * float(logits.abs().max())
+
+
+def require_equal(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """Return the largest difference relative to how much the expected outputs vary; where they hardly do, to the least that would show.
+
+    Raises:
+        Uncuttable: It exceeds `TOLERANCE`.
+    """
+    if expected.shape != found.shape:
+        raise Uncuttable(f"the network does not run without some of its channels: outputs {tuple(found.shape)} instead of {tuple(expected.shape)}")
+    scale = max(variation(expected), VARIES * float(expected.abs().max()), 1e-12)
+    error = float((expected - found).abs().max()) / scale
+    if not error <= TOLERANCE:  # NaN is refused too
+        raise Uncuttable(
+            f"removing channels is not the same as zeroing them: the network reshapes, groups or mixes channels "
+            f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
+        )
+    return error
+
+
+@contextmanager
+def zeroed(network: nn.Module, groups: tuple[Group, ...], kept: Kept) -> Iterator[None]:
+    """Let every layer give zeros for the channels that are not kept, meanwhile."""
+    hooks = []
+    for group in groups:
+        removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
+        for member in (m for m in group.members if m.side == "out"):
+            positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
+            if positions:
+                hooks.append(network.get_submodule(member.module).register_forward_hook(_zeroing(positions)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
+    """Return a forward hook that zeroes output channels."""
+
+    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
+        if not isinstance(output, torch.Tensor):
+            raise Uncuttable(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
+        return output.index_fill(channel_axis(module), torch.tensor(positions), 0)
+
+    return hook
