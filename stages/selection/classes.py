@@ -104,7 +104,7 @@ def light_class(traced: fx.GraphModule, node: fx.Node, channels: int) -> Operato
     height, width = (1, 1) if op == "global_pool" else _size(node, channels)
     kernel, stride = (1, 1), (1, 1)
     if op in {"max_pool", "avg_pool"}:
-        stride = max(read[0] // height, 1), max(read[1] // width, 1)
+        stride = max(round(read[0] / height), 1), max(round(read[1] / width), 1)
         kernel = _window(traced, node) or stride
     behind = only_user(node)
     epilogue: Epilogue = "relu" if op == "add" and behind is not None and rectified_to(traced, behind) is not None else "none"
