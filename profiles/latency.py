@@ -20,11 +20,10 @@ from profiles.operator_class import OperatorClass
 from profiles.schema import Precision
 from profiles.source import Record
 
-__all__ = ["Calibration", "Entry", "LatencyTable", "OperatorClass", "TableMeta"]
-
 SCHEMA = 2
-"""Of the file. In 1 a kernel and a stride were one number, groups were taken for narrow dense convolutions, and only convolutions and linear layers had rows."""
+"""Of the file. In 1 kernels were squares, groups were taken for narrow dense convolutions, and only convolutions and linear layers had rows."""
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
+
 
 class Entry(Record):
     """One measured or estimated point: an operator class at given channels, times in microseconds."""

@@ -75,6 +75,11 @@ class OperatorClass(Record):
         return self.depthwise or self.is_light
 
     @property
+    def taps(self) -> int:
+        """Places that a kernel covers."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
     def reads(self) -> tuple[int, int]:
         """Input height and width."""
         if self.input_size is not None:
@@ -87,7 +92,7 @@ class OperatorClass(Record):
         """Return how many multipliers one place needs: the weights, or the second operand of a product."""
         if self.is_light:
             return 0
-        return (co if self.depthwise else ci * co // self.groups) * self.kernel[0] * self.kernel[1]
+        return (co if self.depthwise else ci * co // self.groups) * self.taps
 
     def macs(self, ci: int, co: int) -> int:
         """Return the multiply-accumulates for one image: every weight meets every output, of a transposed convolution every input."""

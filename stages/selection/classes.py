@@ -1,6 +1,6 @@
 """The operator class of what a node of a traced network computes."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import fx
 
@@ -8,7 +8,7 @@ from profiles.operator_class import Light, OperatorClass, Product
 from stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
 from stages.graph.products import BATCH
 from stages.graph.products import Product as Recorded
-from stages.graph.trace import only_user, shape_of
+from stages.graph.trace import argument, module_of, only_user, shape_of
 from stages.selection.flows import averages_all, size_of
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
@@ -151,8 +151,8 @@ def _light(traced: fx.GraphModule, node: fx.Node) -> Light | None:
 
 def _window(traced: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
     """Return the kernel of a pooling, or None for an adaptive one."""
-    module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
-    kernel = getattr(module, "kernel_size", None) if module is not None else (node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size"))
+    module = module_of(traced, node)
+    kernel: Any = argument(node, 1, "kernel_size", None) if module is None else getattr(module, "kernel_size", None)
     if operation(traced, node).startswith("adaptive") or kernel is None:
         return None
     return (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))

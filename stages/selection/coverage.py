@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Iterable
 
+from profiles.errors import ConfigError, describe
 from profiles.schema import Precision
 from stages.selection.operators import Operator, Unseen
 
 LEAST_SEEN = 0.9
 """Share of a network's multiply-accumulates that its operators must cover, or their sum says nothing of its milliseconds."""
+MOST_NAMED = 4
+"""Operators that a message names."""
 
 
 def seen_share(operators: Iterable[Operator], unseen: Iterable[Unseen]) -> float:
@@ -48,3 +51,33 @@ def at_precision(operators: Iterable[Operator], precision: Precision, in_float: 
         return operator.model_copy(update={"operator": changed}) if operator.module in in_float else operator
 
     return tuple(at(operator) for operator in operators) if precision == "int8" else tuple(operators)
+
+
+def require_seen(operators: Collection[Operator], unseen: Collection[Unseen], *, what: str, timed: bool) -> str | None:
+    """Refuse milliseconds that rest on a part of the network alone; return the warning where whole networks are timed, None where all is well.
+
+    Args:
+        operators: Of the dense network.
+        unseen: What they do not cover.
+        what: Whose milliseconds they are, for the message.
+        timed: Whether whole networks are timed, here or for the table that was brought.
+
+    Raises:
+        ConfigError: They are not, and the operators cover less than `LEAST_SEEN`.
+    """
+    share = seen_share(operators, unseen)
+    if share >= LEAST_SEEN:
+        return None
+    total = sum(each.macs for each in unseen) / (1 - share)
+    largest = sorted(unseen, key=lambda each: -each.macs)[:MOST_NAMED]
+    named = ", ".join(f"{each.name} {each.macs / total:.0%}" for each in largest) + (", ..." if len(unseen) > MOST_NAMED else "")
+    if timed:
+        return f"warning: {what}: the latency table sees {share:.0%} of the multiply-accumulates, so its predictions may be far off; unseen: {named}"
+    raise ConfigError(
+        describe(
+            f"{what}: no milliseconds can be promised, since the latency table sees too little of the network",
+            given=f"{share:.0%} of the multiply-accumulates; unseen: {named}",
+            allowed=f"at least {LEAST_SEEN:.0%}, where no whole network is timed",
+            fix="run `bonsai characterize` on the device and bring its tables, run there, or write these layers as convolutions, linear layers or products",
+        )
+    )

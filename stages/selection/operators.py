@@ -15,6 +15,7 @@ from stages.pruning.groups import Group, Widths
 from stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
 from stages.selection.flows import Flow, passed_on, size_of
 
+
 class Operator(Record):
     """One convolution, matrix product, or other operator that costs time.
 
@@ -71,9 +72,7 @@ def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
     return read_operators(network, groups, image_shape)[0]
 
 
-def read_operators(
-    network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]
-) -> tuple[tuple[Operator, ...], tuple[Unseen, ...]]:
+def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[tuple[Operator, ...], tuple[Unseen, ...]]:
     """Return the operators of a dense network, in order of execution, and what else multiplies matrices in it.
 
     What does not depend on the image is left out: an export computes it once.

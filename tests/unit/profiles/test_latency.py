@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ConfigError
-from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass, TableMeta
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from profiles.operator_class import OperatorClass
 from profiles.roofline import LAUNCH_US, estimate_us
 from profiles.schema import Peak
 

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from profiles.latency import OperatorClass
 from profiles.loader import load_profile
+from profiles.operator_class import OperatorClass
 from stages.backends.operator_timing import measure_operator
 from stages.graph.single_operator import single_operator_graph
 
