@@ -3,7 +3,10 @@
 import math
 import statistics
 import time
+from functools import lru_cache
 from pathlib import Path
+
+from torch import nn
 
 from profiles.latency import Entry, LatencyTable, TableMeta
 from profiles.operator_class import OperatorClass
@@ -77,8 +80,7 @@ def characterize(
     Raises:
         ConfigError: The table brought was measured under other conditions, or lacks an operator.
     """
-    network = build_network(model, image_shape, num_classes)
-    operators = list_operators(network, find_groups(network, image_shape), image_shape)
+    network, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     in_float = left_in_float(operators, layers_to_keep(network, keep_float))
     operators = at_precision(operators, target.precision, in_float, backend_of(target).float_beside_int8)
     if brought is not None:
@@ -113,6 +115,13 @@ def characterize(
     )
     LatencyTable(meta, entries).save(out_dir / TABLE)
     return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=contention)
+
+
+@lru_cache(maxsize=1)
+def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
+    """Return the dense network and its operators; kept, since a target has a table per precision."""
+    network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
+    return network, list_operators(network, find_groups(network, image_shape), image_shape)
 
 
 def conditions(target: Target) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Size and work of a network."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -38,13 +38,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 @contextmanager
 def products_in_sight(network: nn.Module) -> Iterator[None]:
     """Compute attention and recurrent layers by the products that they consist of: torch's fused kernels show none, and would count as nothing."""
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fused, recurrent = torch.backends.mha.get_fastpath_enabled(), any(isinstance(module, nn.RNNBase) for module in network.modules())
+    library = torch.backends.mkldnn.set_flags(_enabled=False) if recurrent else None  # type: ignore[no-untyped-call]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with ExitStack() as stack:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if any(isinstance(module, nn.RNNBase) for module in network.modules()):
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        if library is not None:
+            torch.backends.mkldnn.set_flags(_enabled=library[0])  # type: ignore[no-untyped-call]

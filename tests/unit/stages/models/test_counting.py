@@ -22,6 +22,21 @@ def test_attention_counts_its_projections_and_both_products() -> None:
     assert count_macs(Attention(), SHAPE) == 4 * 12 * 16 * 16 + 2 * 12 * 12 * 16
 
 
+class Recurrent(nn.Module):
+    """An LSTM over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(24, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x.transpose(1, 2).flatten(2))[0]
+
+
+def test_a_recurrent_layer_counts_every_step() -> None:
+    assert count_macs(Recurrent(), SHAPE) == 8 * 4 * 16 * (24 + 16)
+
+
 def test_fused_attention_is_as_it_was_after_counting() -> None:
     count_macs(Attention(), SHAPE)
     assert torch.backends.mha.get_fastpath_enabled()
