@@ -21,7 +21,7 @@ from stages.prepare import prepare
 from stages.store import Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-ORDER = ("prepare", "characterize", "sketch", "compile", "race", "warmup", "prune", "recover", "quantize", "export", "measure", "package")
+ORDER = ("prepare", "characterize", "sketch", "compile", "race", "warmup", "prune", "recover", "quantize", "export", "measure", "assess", "package")
 
 
 class GroupPlan(Record):

@@ -7,6 +7,7 @@ from profiles.schema import HardwareProfile
 from stages.artifacts import Artifact, Checkpoint, Dataset, Engine, sha256_file
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of
+from stages.classifying import RESULTS
 from stages.decisions import Decisions
 from stages.delivery.compatibility import compatibility_of
 from stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
@@ -27,22 +28,24 @@ class Package(Artifact):
 
     Attributes:
         notes: Why this precision, and how the accuracy and the latency of the rows were found.
+        warnings: What takes the meaning from the verdict, a sentence each.
     """
 
     name: str
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     notes: tuple[str, str, str]
+    warnings: tuple[str, ...] = ()
     engine_sha256: str
     decisions: Decisions
 
     @property
     def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met."""
+        """The gates that are not met: missed or undecided."""
         return tuple(gate for gate in self.gates if not gate.passed)
 
 
-@stage(version=8)
+@stage(version=9)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -58,7 +61,7 @@ def package(
     Args:
         out_dir: Receives the folder ``package``.
         engine: What is shipped.
-        measurement: Its figures and gates.
+        measurement: Its figures and gates, of the test part.
         final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
         profile: What was asked.
@@ -73,6 +76,7 @@ def package(
     backend = backend_of(profile.target)
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
+    (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target)
     compatibility = compatibility_of(engine, profile.target, backend.package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
@@ -99,6 +103,8 @@ def package(
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metrics=measurement.rows,
         gates=measurement.gates,
+        warnings=measurement.warnings,
+        test_digest=measurement.test_digest,
         notes=notes,
         kernels=measurement.kernels,
         dense_kernels=measurement.dense_kernels,
@@ -114,6 +120,7 @@ def package(
         rows=measurement.rows,
         gates=measurement.gates,
         notes=notes,
+        warnings=measurement.warnings,
         engine_sha256=sha256_file(folder / engine.file),
         decisions=decisions,
     )
