@@ -15,7 +15,7 @@ from stages.decisions import Attempt, Decisions, Tried
 from stages.export import export
 from stages.lineage import trace_lineage
 from stages.measure import measure
-from stages.measurements import Measurement
+from stages.measurements import Challenge, Measurement
 from stages.package import Package, package
 from stages.prune import prune
 from stages.pruning.epi import Trigger
@@ -130,6 +130,7 @@ def pack(
     dense: Checkpoint,
     kept: Branch,
     assessed: Measurement,
+    challenged: Challenge | None,
     attempts: tuple[Attempt, ...],
     tried: tuple[Tried, ...],
     considered: Sequence[Artifact],
@@ -159,11 +160,12 @@ def pack(
         package,
         engine=kept.engine,
         measurement=assessed,
+        challenge=challenged,
         final=kept.final,
         dataset=dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(assessed, *considered),
+        lineage=trace_lineage(assessed, *([challenged] if challenged else []), *considered),
     )
 
 

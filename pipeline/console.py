@@ -89,6 +89,8 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
         for warning in package.warnings:
             console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         console.print("\n".join(package.notes), markup=False, soft_wrap=True)
+        if package.against is not None:
+            console.print(package.against.sentence, markup=False, soft_wrap=True)
         console.print(f"{folder / package.name}", markup=False, soft_wrap=True)
         console.print(f"report: {folder / package.name / REPORTS[0]}\n", markup=False, soft_wrap=True)
 
@@ -104,6 +106,7 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
         "gates": [gate.model_dump(mode="json") for gate in package.gates],
         "warnings": package.warnings,
         "notes": package.notes,
+        "against": package.against.model_dump(mode="json") if package.against else None,
         "rows": [row.model_dump(mode="json") for row in package.rows],
     }
 

@@ -11,7 +11,9 @@ from profiles.errors import BudgetError
 from profiles.schema import HardwareProfile
 from stages.artifacts import Artifact, Checkpoint, Dataset
 from stages.assess import assess
+from stages.challenge import challenge
 from stages.decisions import Tried
+from stages.delivery.release import Release
 from stages.package import Package
 from stages.store import Step
 
@@ -44,8 +46,13 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
     return Field(tuple(targets), tuple(refused))
 
 
-def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step) -> Package:
-    """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it."""
+def harvest(
+    recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step, release: Release | None = None
+) -> Package:
+    """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it.
+
+    Where an earlier package is given, the engine is compared with its engine too.
+    """
     considered: list[Artifact] = []
 
     def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
@@ -57,6 +64,8 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
     considered += [artifact for target in field.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
     assessed = step(assess, measurement=best.measurement, dense=best.dense, engine=best.engine, dataset=dataset, profile=best.target.profile)
+    facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
+    challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
         Tried(
             precision=branch.target.profile.target.precision,
@@ -68,7 +77,7 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, dense, best, assessed, attempts, (*tried, *field.refused) if searched else (), considered, step)
+    return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, (*tried, *field.refused) if searched else (), considered, step)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:

@@ -217,6 +217,19 @@ class Gates(Record):
         return {OLDER_GATES.get(key, key): value for key, value in given.items()}
 
 
+class ReleaseGates(Record):
+    """Limits against an earlier package, which `bonsai run --against PACKAGE` names.
+
+    Attributes:
+        max_drop: Top-1 of the earlier engine minus top-1 of the new one on the same test images, as a ratio 0-1. Met where the upper end of the
+            paired 95 % interval is no higher, missed where the lower end is higher, else undecided.
+        max_slowdown: Latency of the new engine over the earlier one's, minus 1, at the budget's percentile; judged in the same way.
+    """
+
+    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
+    max_slowdown: Annotated[float, Field(ge=0)] = 0.05
+
+
 class ChannelMultiple(Record):
     """Widths are multiples of this step, by precision: between two steps a kernel costs as much as at the next one.
 
@@ -247,6 +260,7 @@ class HardwareProfile(Record):
     channel_multiple: ChannelMultiple
     budget: Budget
     gates: Gates = Gates()
+    against: ReleaseGates = ReleaseGates()
     tables: tuple[str, ...] = ()
     search_precision: bool = False
 

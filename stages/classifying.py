@@ -32,12 +32,12 @@ class Results(NamedTuple):
     @property
     def dense_hits(self) -> np.ndarray:
         """Whether the dense engine was right, (n,) bool."""
-        return np.equal(self.dense, self.labels)
+        return np.asarray(self.dense == self.labels)
 
     @property
     def shipped_hits(self) -> np.ndarray:
         """Whether the shipped engine was right, (n,) bool."""
-        return np.equal(self.shipped, self.labels)
+        return np.asarray(self.shipped == self.labels)
 
 
 def open_for_accuracy(engine: Engine, profile: HardwareProfile) -> Run:

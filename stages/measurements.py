@@ -191,3 +191,50 @@ class Measurement(Artifact):
     def shipped_row(self) -> Row:
         """The line of the engine that is shipped."""
         return next(row for row in self.rows if row.shipped)
+
+
+class Against(Record):
+    """The engine that ships beside an earlier package's.
+
+    Attributes:
+        name: Of the earlier package.
+        engine_sha256: Of its engine.
+        accuracy: Of the earlier engine on the new test part.
+        drop: Of top-1 from the earlier engine to the new one on the same test images, with both ends of its interval.
+        new: Latency of the new engine, timed in turns with the earlier one; None where they were not timed.
+        earlier: The same of the earlier engine.
+        not_timed: Why not.
+    """
+
+    name: str
+    engine_sha256: str
+    accuracy: Accuracy
+    drop: tuple[float, float, float]
+    new: Latency | None
+    earlier: Latency | None
+    not_timed: str
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        drop, low, high = self.drop
+        accuracy = (
+            f"Against {self.name}: top-1 {self.accuracy.top1:.2%} on the same {self.accuracy.n} test images, {self.accuracy.measured_by}; "
+            f"drop {drop:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        )
+        if self.new is None or self.earlier is None:
+            return f"{accuracy}. Not timed: {self.not_timed}."
+        return f"{accuracy}; p50 {self.new.p50:.3f} ms against {self.earlier.p50:.3f} ms, timed in turns."
+
+
+class Challenge(Artifact):
+    """What came of the comparison with an earlier package.
+
+    Files: ``samples.safetensors``, raw nanoseconds, where both engines were timed.
+
+    Attributes:
+        gates: Limits of the profile's `against`.
+    """
+
+    against: Against
+    gates: tuple[Gate, ...]

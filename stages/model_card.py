@@ -7,7 +7,7 @@ from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.licences import licence_notes
-from stages.measurements import Gate, Measurement, Row, unmet
+from stages.measurements import Challenge, Gate, Measurement, Row, unmet
 from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
 
@@ -18,6 +18,7 @@ def write_model_card(
     name: str,
     engine: Engine,
     measurement: Measurement,
+    challenge: Challenge | None,
     final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
@@ -25,8 +26,9 @@ def write_model_card(
     compatibility: Compatibility,
 ) -> str:
     """Return what someone who receives the package must know."""
-    estimated = any(gate.note == "estimated" for gate in measurement.gates)
-    failing = unmet(measurement.gates)
+    gates = (*measurement.gates, *(challenge.gates if challenge else ()))
+    estimated = any(gate.note == "estimated" for gate in gates)
+    failing = unmet(gates)
     verdict = f"**{failing}.**" if failing else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
@@ -35,13 +37,13 @@ def write_model_card(
 
 {verdict}{_warnings(measurement)} Budget: {profile.budget}.
 
-{gate_lines(measurement.gates)}
+{gate_lines(gates)}
 
 | {" | ".join(HEADER)} |
 |{"---|" * len(HEADER)}
 {rows}
 
-{chr(10).join(figure_notes(measurement, engine, profile.target))}
+{chr(10).join((*figure_notes(measurement, engine, profile.target), *([challenge.against.sentence] if challenge else [])))}
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).

@@ -17,7 +17,7 @@ from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_s
 from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
-from stages.measurements import Gate, KernelShare, Row
+from stages.measurements import Against, Gate, KernelShare, Row
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
@@ -63,6 +63,7 @@ class PackageManifest(Record):
         warnings: What takes the meaning from the verdict, a sentence each.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
         notes: Why this precision, and how the accuracy and the latency of the table were found.
+        against: The engine beside an earlier package's; None where none was named.
         kernels: What the engine's kernels take, by kind; empty where they could not be profiled.
         dense_kernels: The same of the dense engine.
         quantisation: What became of it, in words.
@@ -86,6 +87,7 @@ class PackageManifest(Record):
     warnings: tuple[str, ...] = ()
     test_digest: str = ""
     notes: tuple[str, str, str]
+    against: Against | None = None
     kernels: tuple[KernelShare, ...]
     dense_kernels: tuple[KernelShare, ...]
     quantisation: str

@@ -28,7 +28,7 @@ def compare(network: nn.Module, run: Callable[[np.ndarray], np.ndarray], images:
         ``logit_spread``, their standard deviation.
     """
     network.eval()
-    parts = images.split(BATCH)
+    parts = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
     expected = np.concatenate([network(part.contiguous(memory_format=torch.channels_last)).numpy() for part in parts])
     found = np.concatenate([run(part.contiguous().numpy()) for part in parts])
     difference = np.abs(found - expected)

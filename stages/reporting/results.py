@@ -28,6 +28,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
         title=title,
         texts=(
             *evidence.manifest.notes,
+            *([evidence.manifest.against.sentence] if evidence.manifest.against else []),
             f"The figure shows validation accuracy, by which was chosen. On its Pareto front, where nothing is both as accurate and faster: {front}.",
         ),
         figures=(Figure(title=title, svg=inline(drawing, f"{slug}-tradeoff", title, f"{shown}. The budget is {limit:.3f} ms.")),),
