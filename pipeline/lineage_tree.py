@@ -197,5 +197,6 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "race": lambda record: f"{len(record['lanes'])} timed against {record['reference']['p50']:.3f} ms",
     "measure": _measured,
     "assess": _measured,
+    "challenge": lambda record: f"against {record['against']['name']}, drop {record['against']['drop'][0]:+.4f}",
     "package": lambda record: str(record["name"]),
 }

@@ -106,8 +106,8 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     """Return why this precision, and how accuracy and latency were found, a sentence each."""
     shown = measurement.shipped_row.accuracy
     accuracy = (
-        f"Accuracy: {shown.n} test images that no training step and no choice saw, measured by {shown.measured_by}, of the dense and the shipped engine alone; "
-        "all else by the validation images."
+        f"Accuracy: the dense and the shipped engine on {shown.n} test images, which no training step and no choice saw, measured by {shown.measured_by}; "
+        "every other row on the validation images."
     )
     precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
