@@ -15,7 +15,7 @@ from stages.decisions import Attempt, Decisions, Tried
 from stages.export import export
 from stages.lineage import trace_lineage
 from stages.measure import measure
-from stages.measurements import Measurement
+from stages.measurements import Challenge, Measurement
 from stages.package import Package, package
 from stages.prune import prune
 from stages.pruning.epi import Trigger
@@ -34,7 +34,7 @@ WASTE = 0.05
 
 @dataclass(frozen=True)
 class Branch:
-    """The finished engines of one target, one per precision, with all that they came from."""
+    """The finished engines of one target, one per precision, and the dense one, with all that they came from; nothing of it has seen the test part."""
 
     target: ReadyTarget
     trigger: Trigger
@@ -42,6 +42,7 @@ class Branch:
     cut: Checkpoint
     pruned: Checkpoint
     quantised: Checkpoint | None
+    dense: Engine
     engines: tuple[Engine, ...]
     measurement: Measurement
 
@@ -68,13 +69,12 @@ class Branch:
 
     @property
     def validation_top1(self) -> float:
-        """Accuracy of the network that was exported, on the split that decides."""
-        quantised = self.final.quantization
-        return self.final.metrics[f"validation_top1_{quantised.kept}"] if quantised else self.final.history[-1].validation_top1
+        """Accuracy of the engine that would be shipped, on the part that decides."""
+        return self.measurement.shipped_row.accuracy.top1
 
     @property
     def passed(self) -> bool:
-        """Whether all gates are met."""
+        """Whether all gates are met, as far as the validation part tells."""
         return all(gate.passed for gate in self.measurement.gates)
 
     @property
@@ -87,7 +87,7 @@ def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
     """Return what the branch to keep has least of.
 
     Args:
-        passed: Whether all gates are met.
+        passed: Whether all gates are met on the validation part.
         used: Latency over the budget: up to 1 the more the better, above it the less.
     """
     return not passed, used > 1, used if used > 1 else -used
@@ -129,12 +129,17 @@ def pack(
     network: Network,
     dense: Checkpoint,
     kept: Branch,
+    assessed: Measurement,
+    challenged: Challenge | None,
     attempts: tuple[Attempt, ...],
     tried: tuple[Tried, ...],
     considered: Sequence[Artifact],
     step: Step,
 ) -> Package:
-    """Write a branch's package, with what else was tried in its report; its lineage is also of `considered`, on which the choice rests."""
+    """Write a branch's package with the verdict of the test part, and with what else was tried in its report.
+
+    Its lineage is also of `considered`, on which the choice rests.
+    """
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
@@ -154,12 +159,13 @@ def pack(
     return step(
         package,
         engine=kept.engine,
-        measurement=kept.measurement,
+        measurement=assessed,
+        challenge=challenged,
         final=kept.final,
         dataset=dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(kept.measurement, *considered),
+        lineage=trace_lineage(assessed, *([challenged] if challenged else []), *considered),
     )
 
 
@@ -189,10 +195,11 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
+    reference = build(dense, target.profile.target.reference)
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
-        dense=build(dense, target.profile.target.reference),
+        dense=reference,
         candidates=engines,
         quantised=quantised,
         dataset=dataset,
@@ -200,7 +207,7 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )
-    return Branch(target, trigger, fit, cut, pruned, quantised, engines, measurement)
+    return Branch(target, trigger, fit, cut, pruned, quantised, reference, engines, measurement)
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:

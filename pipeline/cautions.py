@@ -4,29 +4,26 @@ from collections.abc import Sequence
 
 from profiles.schema import HardwareProfile
 from stages.artifacts import Checkpoint, Dataset
-from stages.intervals import images_to_prove, least_provable_drop
+from stages.intervals import images_to_prove, least_provable_drop, wilson_of_share
 from stages.training.batches import load_split
 from stages.training.progress import say
-
-LEARNT = 0.25
-"""Share of the way from the largest class's share to 1 that the dense network's accuracy must come, or it is told."""
+from stages.verdicts import doubt_about
 
 
 def warn_of_few(test_images: int, profiles: Sequence[HardwareProfile]) -> None:
-    """Say which accuracy gates so few test images cannot prove, unless the engine is better than the dense network."""
-    least = least_provable_drop(test_images)
+    """Say which accuracy gates so few test images cannot prove: a drop, unless the engine is better than the dense network; a top-1, whatever it is."""
+    least, most = least_provable_drop(test_images), wilson_of_share(1, test_images)[0]
     for profile in profiles:
-        asked = profile.gates.max_accuracy_drop
+        asked, top1 = profile.gates.max_drop, profile.gates.min_metric
         if asked < least:
             needed = f"{images_to_prove(asked)} are needed" if asked else "no number does"
             say(f"warning: {profile.name}: {test_images} test images prove no accuracy drop below {least:.3f}, asked is {asked:g}: {needed}")
+        if top1 is not None and top1 > most:
+            say(f"warning: {profile.name}: {test_images} test images prove no top-1 above {most:.3f}, asked is {top1:g}")
 
 
 def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
-    """Say where the dense network has learnt next to nothing: its engine then meets any accuracy gate."""
-    labels = load_split(dataset, "validation")[1]
-    largest = int(labels.bincount().max()) / len(labels)
-    top1 = dense.history[-1].validation_top1
-    if top1 < largest + LEARNT * (1 - largest):
-        known = f"always naming the largest class gives {largest:.2%}"
-        say(f"warning: the dense network's validation top-1 is {top1:.2%}, and {known}: train longer, or check the data")
+    """Say where the dense network has learnt next to nothing: no accuracy gate is then decided."""
+    doubt = doubt_about(dense.history[-1].validation_top1, load_split(dataset, "validation")[1].numpy(), "validation")
+    if doubt:
+        say(f"warning: {doubt}")

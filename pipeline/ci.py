@@ -114,26 +114,33 @@ def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:
         if outcome.error:
             lines += [f"**{_name(title, outcome)} failed, code {outcome.exit_code}**", "", "~~~", outcome.error, "~~~", ""]
         else:
-            lines += [f"**{_name(title, outcome)}**", "", *(f"- {gate.sentence}" for gate in outcome.gates), ""]
+            lines += [
+                f"**{_name(title, outcome)}**",
+                "",
+                *(f"- {gate.sentence}" for gate in outcome.gates),
+                *(f"- **warning: {text}**" for text in outcome.warnings),
+                "",
+            ]
     return "\n".join([*lines, *([note, ""] if note else [])]) + "\n"
 
 
 def annotations(title: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return a GitHub workflow command per missed gate and per error."""
+    """Return a GitHub workflow command per gate that is not met, per warning, and per error."""
     found = []
     for outcome in outcomes:
         name = _name(title, outcome)
-        found += [_command(f"{name}: gate {gate.name} missed", gate.sentence) for gate in outcome.missed]
+        found += [_command(f"{name}: gate {gate.name} {gate.verdict}", gate.sentence) for gate in outcome.missed]
+        found += [_command(f"{name}: no plain verdict", text, level="warning") for text in outcome.warnings]
         if outcome.error:
             found.append(_command(f"{name}: failed, code {outcome.exit_code}", outcome.error))
     return found
 
 
-def _command(title: str, message: str) -> str:
-    """Return `::error::`, escaped as the runner undoes it (actions/toolkit, `command.ts`)."""
+def _command(title: str, message: str, level: str = "error") -> str:
+    """Return `::error::` or `::warning::`, escaped as the runner undoes it (actions/toolkit, `command.ts`)."""
     data = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     value = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
-    return f"::error title={value}::{data}"
+    return f"::{level} title={value}::{data}"
 
 
 def _name(title: str, outcome: Outcome) -> str:
@@ -142,7 +149,7 @@ def _name(title: str, outcome: Outcome) -> str:
 
 def _properties(outcome: Outcome) -> dict[str, str]:
     row = outcome.shipped
-    found = {"exit_code": str(outcome.exit_code)}
+    found = {"exit_code": str(outcome.exit_code)} | {f"warning_{number}": text for number, text in enumerate(outcome.warnings, 1)}
     if row is not None and row.latency is not None:
         found |= {"latency_source": row.latency.source, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}", "top1": f"{row.accuracy.top1:.6g}"}
         found |= {"device": outcome.device, "runtime": outcome.runtime, "engine_sha256": outcome.engine_sha256}

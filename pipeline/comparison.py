@@ -11,7 +11,7 @@ from profiles.source import Record
 from stages.artifacts import Artifact
 from stages.errors import GateMissed
 from stages.manifest import MANIFEST, Manifest
-from stages.measurements import Gate, Row
+from stages.measurements import Gate, Row, unmet
 from stages.model_card import row_cells
 from stages.package import Package
 
@@ -30,7 +30,7 @@ class Outcome(Record):
 
     Attributes:
         device: As the profile names it.
-        exit_code: 0, 3 where a gate is missed, or the error's.
+        exit_code: 0, 3 where a gate is missed or undecided, or the error's.
         error: The message; empty where there is a package.
         package: Its name; empty where there is none. So are the fields that follow.
         folder: Where it stands.
@@ -49,6 +49,7 @@ class Outcome(Record):
     rows: tuple[Row, ...] = ()
     gates: tuple[Gate, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     speedup_fp32: float | None = None
     speedup_fp16: float | None = None
 
@@ -59,7 +60,7 @@ class Outcome(Record):
 
     @property
     def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met."""
+        """The gates that are not met: missed or undecided."""
         return tuple(gate for gate in self.gates if not gate.passed)
 
     @property
@@ -134,6 +135,7 @@ def outcome_of(profile: HardwareProfile, result: Package | BonsaiError, packages
         rows=result.rows,
         gates=result.gates,
         notes=result.notes,
+        warnings=result.warnings,
         speedup_fp32=_speedup(result.rows, "fp32"),
         speedup_fp16=_speedup(result.rows, "fp16"),
     )
@@ -169,7 +171,7 @@ def show_cells(outcome: Outcome) -> list[str]:
         return [outcome.profile, *["-"] * (len(HEADER) - 2), f"FAILED, code {outcome.exit_code}"]
     speedups = [f"{times:.2f}" if times is not None else "-" for times in (outcome.speedup_fp32, outcome.speedup_fp16)]
     _, top1, p50, p99, size, *_ = row_cells(row)
-    verdict = f"{', '.join(gate.name for gate in outcome.missed)} MISSED" if outcome.missed else f"{len(outcome.gates)} met"
+    verdict = unmet(outcome.gates) or f"{len(outcome.gates)} met{', with a warning' if outcome.warnings else ''}"
     return [outcome.profile, row.precision, top1, p50, p99, *speedups, size, row.latency.source, verdict]
 
 

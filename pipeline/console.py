@@ -65,8 +65,8 @@ def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> N
         table.add_row(*show_cells(outcome))
     console.print(table)
     for outcome in comparison.outcomes:
-        for gate in outcome.missed:
-            console.print(f"{outcome.profile}: {gate.sentence}", markup=False, soft_wrap=True)
+        for sentence in (*(gate.sentence for gate in outcome.missed), *(f"warning: {warning}" for warning in outcome.warnings)):
+            console.print(f"{outcome.profile}: {sentence}", markup=False, soft_wrap=True)
         if outcome.error:
             console.print(f"{outcome.profile}: {outcome.error}", markup=False, soft_wrap=True)
     console.print(f"{comparison.cost.sentence}\n{folder}", markup=False, soft_wrap=True)
@@ -77,7 +77,7 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
     if as_json:
         print(json.dumps([package_facts(package, folder) for package in packages], indent=2))
         return
-    console = Console(highlight=False, width=max(Console().width, 104))  # a row that is shipped and estimated needs so many columns
+    console = Console(highlight=False, width=max(Console().width, 116))  # a row that is shipped and estimated needs so many columns
     for package in packages:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=package.name, title_justify="left")
         for index, header in enumerate(HEADER):
@@ -86,7 +86,11 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
             table.add_row(*row_cells(row))
         console.print(table)
         console.print(gate_lines(package.gates), markup=False)
+        for warning in package.warnings:
+            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         console.print("\n".join(package.notes), markup=False, soft_wrap=True)
+        if package.against is not None:
+            console.print(package.against.sentence, markup=False, soft_wrap=True)
         console.print(f"{folder / package.name}", markup=False, soft_wrap=True)
         console.print(f"report: {folder / package.name / REPORTS[0]}\n", markup=False, soft_wrap=True)
 
@@ -100,7 +104,9 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
         "engine_sha256": package.engine_sha256,
         "passed": all(gate.passed for gate in package.gates),
         "gates": [gate.model_dump(mode="json") for gate in package.gates],
+        "warnings": package.warnings,
         "notes": package.notes,
+        "against": package.against.model_dump(mode="json") if package.against else None,
         "rows": [row.model_dump(mode="json") for row in package.rows],
     }
 

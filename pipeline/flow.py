@@ -18,6 +18,7 @@ from pipeline.precisions import Field, harvest, prepare_field
 from pipeline.preflight import Cleared, preflight
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.releases import read_releases, require_releases
 from pipeline.targets import inspect_network
 from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import BonsaiError, ConfigError, describe
@@ -25,6 +26,7 @@ from profiles.loader import load_profile
 from profiles.schema import HardwareProfile
 from stages.backends.registry import check_target, graph_form
 from stages.data.registry import source_digest
+from stages.delivery.release import Release
 from stages.package import Package
 from stages.prepare import prepare
 from stages.store import Step, Store, require_writable_folder
@@ -44,6 +46,7 @@ def compress(
     out: Path | None = None,
     step: Step | None = None,
     tracker: str | None = None,
+    against: Path | Sequence[Path] = (),
 ) -> tuple[Package, ...]:
     """Compress a recipe's network for one or more targets, sharing one trunk.
 
@@ -56,6 +59,7 @@ def compress(
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; a plain call by default.
         tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
+        against: Folder of an earlier package that the engine is compared with; for several profiles one of each, told apart by its profile's name.
 
     Returns:
         A package per profile. Whether the gates are met stands in its `gates`.
@@ -65,12 +69,21 @@ def compress(
     """
     run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
-    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker)
+    releases = read_releases([against] if isinstance(against, Path) else against, profiles)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, releases=releases)
     return tuple(package for package in grown.values() if isinstance(package, Package))
 
 
 def deliver(
-    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, store: Path, out: Path | None, tracker: str | None = None
+    recipe: Recipe,
+    profiles: Sequence[HardwareProfile],
+    step: Step,
+    conduct: Conduct,
+    *,
+    store: Path,
+    out: Path | None,
+    tracker: str | None = None,
+    releases: Mapping[str, Release] = {},
 ) -> dict[str, Package | BonsaiError]:
     """Grow every profile and publish its package, from the first check to the last file.
 
@@ -82,6 +95,7 @@ def deliver(
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         tracker: Where figures are sent too, as for `compress`.
+        releases: By profile, the earlier package that its engine is compared with.
 
     Returns:
         By profile, in the order given: its package, or the error that `conduct` let pass.
@@ -91,7 +105,7 @@ def deliver(
     require_writable_folder(out or store / "packages", "--out")
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
-        grown = grow(recipe, fit, step, conduct)
+        grown = grow(recipe, fit, step, conduct, releases)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
@@ -113,7 +127,8 @@ def check_profile(profile: HardwareProfile) -> None:
 def _track_results(finished: Package) -> None:
     """Track the rows of a package; they are of no step."""
     for row in finished.rows:
-        results = {"top1": row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
+        name = "top1" if row.accuracy.part == "test" else "validation_top1"
+        results = {name: row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
         if row.latency is not None:
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
         with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
@@ -163,15 +178,25 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
             )
 
 
-def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct) -> dict[str, Package | BonsaiError]:
+def grow(
+    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, releases: Mapping[str, Release] = {}
+) -> dict[str, Package | BonsaiError]:
     """Run all stages for all targets: the trunk once, then a branch per target.
 
     Without a profile that can be grown nothing is trained.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        step: Runs a stage that all profiles share.
+        conduct: Runs what is of one profile alone, and decides what its failure means.
+        releases: By profile, the earlier package that its engine is compared with.
     """
     if not profiles:
         return {}
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    require_releases(releases.values(), dataset)
     warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
@@ -191,7 +216,7 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
     warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
-        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name)))
+        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name), releases.get(name)))
 
     grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
     return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

@@ -58,7 +58,7 @@ def read_family(what: str, store: Path) -> Family:
     folder = Path(what) if (Path(what) / MANIFEST).is_file() else _by_key(what, store)
     facts = _read(folder)
     if "lineage" in facts:  # a package: what it was made of lies in its manifest, whether the store is at hand or not
-        passed = sum(gate["passed"] for gate in facts["gates"])
+        passed = sum(gate["verdict"] == "met" for gate in facts["gates"])
         top = Node(address=facts["name"], seconds=0, figures=f"{passed} of {len(facts['gates'])} gates met", made_of=_roots(facts["lineage"]))
         return Family(nodes=(top, *(_ancestor(ancestor, store) for ancestor in facts["lineage"])))
     root, waiting, nodes = folder.resolve().parent.parent, [f"{folder.resolve().parent.name}/{folder.resolve().name}"], dict[str, Node]()
@@ -180,7 +180,8 @@ def _quantised(record: Mapping[str, Any]) -> str:
 
 def _measured(record: Mapping[str, Any]) -> str:
     row = next(row for row in record["rows"] if row["shipped"])
-    return f"{row['precision']} shipped, top-1 {row['accuracy']['top1']:.2%}, p50 {row['latency']['p50']:.3f} ms {row['latency']['source']}"
+    part, top1 = row["accuracy"]["part"], row["accuracy"]["top1"]
+    return f"{row['precision']} shipped, {part} top-1 {top1:.2%}, p50 {row['latency']['p50']:.3f} ms {row['latency']['source']}"
 
 
 FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -196,5 +197,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "compile": lambda record: f"{record['runtime']} {record['precision']}, {record['parameters'] / 1e3:.0f} k parameters",
     "race": lambda record: f"{len(record['lanes'])} timed against {record['reference']['p50']:.3f} ms",
     "measure": _measured,
+    "assess": _measured,
+    "challenge": lambda record: f"against {record['against']['name']}, drop {record['against']['drop'][0]:+.4f}",
     "package": lambda record: str(record["name"]),
 }

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from pipeline.flow import grow
 from pipeline.preflight import what_is_tried
 from pipeline.prospects import Prospect, foresee
 from pipeline.recipe import Recipe
+from pipeline.releases import read_releases, require_releases
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.schema import HardwareProfile
@@ -19,11 +20,28 @@ from profiles.source import Record
 from stages.artifacts import Artifact
 from stages.backends.registry import check_target
 from stages.data.registry import source_digest
+from stages.delivery.release import Release
 from stages.prepare import prepare
 from stages.store import Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-ORDER = ("prepare", "sketch", "try_open", "compile", "characterize", "race", "warmup", "prune", "recover", "quantize", "export", "measure", "package")
+ORDER = (
+    "prepare",
+    "sketch",
+    "try_open",
+    "compile",
+    "characterize",
+    "race",
+    "warmup",
+    "prune",
+    "recover",
+    "quantize",
+    "export",
+    "measure",
+    "assess",
+    "challenge",
+    "package",
+)
 
 
 class GroupPlan(Record):
@@ -74,26 +92,34 @@ class _NotCachedError(Exception):
     """The first stage without a finished artifact."""
 
 
-def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) -> Plan:
+def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, against: Sequence[Path] = ()) -> Plan:
     """Validate a run and look up what is finished already.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        store: Where finished artifacts are looked up.
+        against: Folders of earlier packages, as for `compress`.
 
     Raises:
         BonsaiError: What the run itself would end with before training.
     """
+    releases = read_releases(against, profiles)
     with tempfile.TemporaryDirectory() as folder:
-        return _plan(recipe, profiles, store, Store(Path(folder)))
+        return _plan(recipe, profiles, store, Store(Path(folder)), releases)
 
 
-def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store) -> Plan:
+def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
     inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
+    require_releases(releases.values(), dataset)
     warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     targets = []
     for profile in profiles:
         info = check_target(profile.target)
         options = width_choices(recipe, profile, network)
-        cached, next_stage = _look_up(recipe, profile, store)
+        cached, next_stage = _look_up(recipe, profile, store, releases)
         targets.append(
             TargetPlan(
                 profile=profile.name,
@@ -117,7 +143,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     )
 
 
-def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store) -> tuple[dict[str, int], str | None]:
+def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Mapping[str, Release]) -> tuple[dict[str, int], str | None]:
     """Follow the flow through finished artifacts; return their number by stage and the first stage that has none."""
     found: dict[str, set[str]] = {}
 
@@ -132,7 +158,7 @@ def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store) -> tuple[di
     level = logger.level
     logger.setLevel(logging.ERROR)  # the checks of a finished trunk are no news
     try:
-        grow(recipe, [profile], step, AllOrNothing(step))
+        grow(recipe, [profile], step, AllOrNothing(step), {name: release for name, release in releases.items() if name == profile.name})
         missing = None
     except _NotCachedError as absent:
         missing = str(absent)

@@ -1,4 +1,4 @@
-"""One profile at one precision, or at each of several among which accuracy decides."""
+"""One profile at one precision, or at each of several among which validation accuracy decides; the test part is run once, by what ships."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -10,7 +10,10 @@ from pipeline.trunk import Watch
 from profiles.errors import BudgetError
 from profiles.schema import HardwareProfile
 from stages.artifacts import Artifact, Checkpoint, Dataset
+from stages.assess import assess
+from stages.challenge import challenge
 from stages.decisions import Tried
+from stages.delivery.release import Release
 from stages.package import Package
 from stages.store import Step
 
@@ -48,8 +51,13 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
     return Field(tuple(targets), tuple(refused))
 
 
-def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step) -> Package:
-    """Grow a profile's branches, and package the one whose engine meets the gates with the best validation accuracy."""
+def harvest(
+    recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step, release: Release | None = None
+) -> Package:
+    """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it.
+
+    Where an earlier package is given, the engine is compared with its engine too.
+    """
     considered: list[Artifact] = [*field.evidence]
 
     def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
@@ -60,20 +68,24 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
     grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
     considered += [artifact for target in field.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
+    assessed = step(assess, measurement=best.measurement, dense=best.dense, engine=best.engine, dataset=dataset, profile=best.target.profile)
+    facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
+    challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
         Tried(
             precision=branch.target.profile.target.precision,
             validation_top1=branch.validation_top1,
-            test_top1=branch.measurement.shipped_row.accuracy.top1,
+            test_top1=assessed.shipped_row.accuracy.top1 if branch is best else None,
             latency=branch.used,
             outcome=_outcome(branch, best),
         )
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), considered, step)
+    return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, (*tried, *field.refused) if searched else (), considered, step)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:
-    verdict = "shipped" if branch is best else "meets the gates" if branch.passed else "misses a gate"
+    on_validation = f"{'meets the gates' if branch.passed else 'misses a gate'} on the validation part"
+    verdict = "shipped" if branch is best else on_validation
     return verdict if branch.target.info.present else f"{verdict}, latency estimated"

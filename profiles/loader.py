@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ConfigError, describe, suggestion
-from profiles.schema import HardwareProfile
+from profiles.schema import OLDER_GATES, HardwareProfile
 from profiles.source import Source, from_overrides, read_yaml, validate
 
 SHIPPED = Path(__file__).parent
+OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
 def list_profiles() -> list[str]:
@@ -30,7 +31,7 @@ def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) 
     """
     source = _with_parents(find_yaml(name_or_path, "profile", SHIPPED), seen=())
     if overrides:
-        source = source.merged(from_overrides(overrides, "--set profile."))
+        source = source.merged(_with_new_names(from_overrides(overrides, "--set profile.")))
     return validate(HardwareProfile, source)
 
 
@@ -60,7 +61,7 @@ def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
 
 
 def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
-    source = read_yaml(file)
+    source = _with_new_names(read_yaml(file))
     if isinstance(source.data.get("tables"), list):
         source.data["tables"] = [str(file.parent / str(table)) for table in source.data["tables"]]
     target = source.data.get("target")
@@ -73,3 +74,10 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     if parent_file in (*seen, file):
         raise ConfigError(describe(f"{file}: profiles extend each other in a circle", given=parent, allowed="a chain that ends", fix="remove one `extends`"))
     return _with_parents(parent_file, (*seen, file)).merged(source)
+
+
+def _with_new_names(source: Source) -> Source:
+    """Return a source whose keys have today's names, so that what is laid over a parent replaces it whichever name either uses."""
+    for path, name in OLDER_NAMES.items():
+        source = source.renamed(path, name)
+    return source

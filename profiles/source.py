@@ -58,6 +58,31 @@ class Source:
             path = path[:-1]
         return self.name
 
+    def renamed(self, path: KeyPath, name: str) -> "Source":
+        """Return this source with the key at `path`, an older name, called `name`, so that it can be merged with sources of either name.
+
+        Raises:
+            ConfigError: Both names are set.
+        """
+        *parents, old = path
+        table: Any = self.data
+        for parent in parents:
+            table = table.get(parent) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or old not in table:
+            return self
+        new = (*parents, name)
+        if name in table:
+            raise ConfigError(
+                describe(
+                    f"{self.origin(path)}: {'.'.join(path)!r} is the older name of {'.'.join(new)!r}, and both are set",
+                    given=f"{table[old]!r}, and {table[name]!r} at {self.origin(new)}",
+                    allowed="one of the two",
+                    fix=f"delete {old!r}",
+                )
+            )
+        origins = {new if place == path else place: origin for place, origin in self.origins.items()}
+        return Source(_rename(self.data, path, name), origins, self.name)
+
     def merged(self, other: "Source") -> "Source":
         """Return this source with the values of `other` laid over it, key by key."""
         parents = {path[:depth]: place for path, place in other.origins.items() for depth in range(1, len(path))}
@@ -159,6 +184,12 @@ def _construct(node: yaml.Node | None, path: KeyPath, file: Path, origins: dict[
     if node is None:
         return {}
     return yaml.safe_load(yaml.serialize(node))
+
+
+def _rename(data: dict[str, Any], path: KeyPath, name: str) -> dict[str, Any]:
+    if len(path) == 1:
+        return {name if key == path[0] else key: value for key, value in data.items()}
+    return {**data, path[0]: _rename(data[path[0]], path[1:], name)}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

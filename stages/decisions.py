@@ -26,7 +26,8 @@ class Tried(Record):
     """One precision that was tried.
 
     Attributes:
-        validation_top1: By which the precision is chosen among those that meet the gates; None where none was trained.
+        validation_top1: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
+        test_top1: Of the engine that is shipped; no other sees the test part.
         latency: Of the engine over the budget.
         outcome: What became of it, in a few words.
     """

@@ -1,5 +1,6 @@
 """Stage `export`: from a checkpoint to a checked ONNX file."""
 
+import json
 from pathlib import Path
 
 from torch import fx, nn
@@ -16,7 +17,7 @@ from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
 
-@stage(version=2, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:
@@ -57,7 +58,7 @@ def export(
         out_dir / MODEL,
         {
             "bonsai.checkpoint": checkpoint.digest,
-            "bonsai.classes": ",".join(dataset.classes),
+            "bonsai.classes": json.dumps(dataset.classes, ensure_ascii=False),
             "bonsai.dialect": dialect,
             "bonsai.float_type": float_type,
             "bonsai.preprocessing": f"pixels / 255, minus {MEAN}, over {STD}; NCHW float32",

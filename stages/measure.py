@@ -1,4 +1,4 @@
-"""Stage `measure`: accuracy and latency of the finished engines beside the dense network; which one is shipped, and the verdict."""
+"""Stage `measure`: validation accuracy and latency of the finished engines beside the dense network, and which one is shipped."""
 
 from pathlib import Path
 from typing import cast
@@ -11,25 +11,22 @@ from torch import nn
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
 from stages.backends.kernel_profile import profile_kernels
-from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import DissectingBackend, backend_of
-from stages.backends.running import Run
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
 from stages.checkpoints import WEIGHTS, load_quantised, weights_of
-from stages.graph.exporting import MODEL
-from stages.intervals import paired_drop, wilson
-from stages.measurements import Accuracy, DeviceTimes, KernelShare, Measurement, Row
+from stages.classifying import accuracy_of, classify, measured_by, open_for_accuracy
+from stages.measurements import DeviceTimes, KernelShare, Measurement, Row
 from stages.models.calling import logits_of
 from stages.quantization.keeping import count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
-from stages.verdicts import choose_precision, judge
+from stages.verdicts import Shown, choose_precision, judge
 
 DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"
 
 
-@stage(version=5, timed=True)
+@stage(version=6, timed=True)
 def measure(
     out_dir: Path,
     dense: Engine,
@@ -40,23 +37,25 @@ def measure(
     timing: TimingConfig,
     estimates: tuple[Latency, ...] | None,
 ) -> Measurement:
-    """Measure top-1 on the whole test split and latency in turns, choose the precision to ship, and judge the gates.
+    """Measure top-1 on the whole validation part and latency in turns, and choose the precision to ship.
+
+    The test part is not looked at: the stage `assess` runs it, by the engine that ships.
 
     Args:
         out_dir: Receives the raw samples.
         dense: Engine of the dense network at the end of the cycle, at the target's reference precision.
         candidates: Engines of the pruned network, one per precision, the profile's own among them.
         quantised: The fake-quantised network that the INT8 engine was exported from; None where there is none.
-        dataset: Source of the test split.
+        dataset: Source of the validation part.
         profile: Budget and gates.
         timing: The protocol.
         estimates: Latency of the dense and of each candidate where the device is not here; such an engine's accuracy is
             measured by ONNX Runtime on the same ONNX file, and labelled so.
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
-    images, labels = load_split(dataset, "test")
-    runs = {name: _open(engine, profile) for name, engine in engines.items()}
-    hits = {name: _hits(run, images, labels) for name, run in runs.items()}
+    images, labels = load_split(dataset, "validation")
+    runs = {name: open_for_accuracy(engine, profile) for name, engine in engines.items()}
+    hits = {name: classify(run, images) == labels.numpy() for name, run in runs.items()}
     busy = None
     if estimates is None:
         batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
@@ -73,7 +72,8 @@ def measure(
         networks = load_quantised(quantised)
         simulated = [_simulated_row(how, network, quantised, engines["int8"], images, labels) for how, network in networks.items()]
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
-    gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
+    shown = {e.precision: Shown.on_validation(hits[DENSE], hits[e.precision], dataset.sizes["test"]) for e in candidates}
+    gates = {e.precision: judge(rows[DENSE], rows[e.precision], shown[e.precision], e, profile, meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None
@@ -87,7 +87,6 @@ def measure(
         kernels=_kernels(engine, profile, out_dir),
         dense_kernels=_kernels(dense, profile, out_dir),
         device=device,
-        test_images=len(labels),
         contention=busy,
     )
 
@@ -102,12 +101,6 @@ def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path)
     return DeviceTimes(copy_in_ms=copy_in, compute_ms=compute, copy_out_ms=copy_out, n=len(parts))
 
 
-def _open(engine: Engine, profile: HardwareProfile) -> Run:
-    if engine.runnable:
-        return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
-    return open_graph(engine.folder / MODEL)
-
-
 def _kernels(engine: Engine, profile: HardwareProfile, scratch: Path) -> tuple[KernelShare, ...]:
     """Return what an engine's kernels take, or nothing where they cannot be profiled."""
     if not engine.runnable or not backend_of(profile.target).profiles_kernels:
@@ -119,22 +112,12 @@ def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:
     return Row(
         network="dense" if name == DENSE else "pruned",
         precision=engine.precision,
-        accuracy=_accuracy(hits, "engine" if engine.runnable else "onnxruntime on the same ONNX file"),
+        accuracy=accuracy_of(hits, measured_by(engine), "validation"),
         latency=latency,
         size_bytes=(engine.folder / engine.file).stat().st_size,
         parameters=engine.parameters,
         macs=engine.macs,
     )
-
-
-def _hits(run: Run, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """Return whether each image is classified rightly, (n,) bool."""
-    return np.concatenate([run(images[i : i + 1].numpy()).argmax(1) == labels[i : i + 1].numpy() for i in range(len(labels))])
-
-
-def _accuracy(hits: np.ndarray, measured_by: str) -> Accuracy:
-    low, high = wilson(hits)
-    return Accuracy(top1=float(hits.mean()), low=low, high=high, n=len(hits), measured_by=measured_by)
 
 
 def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
@@ -145,6 +128,6 @@ def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, en
     network.eval()
     assert quantised.quantization is not None
     size = (quantised.folder / (WEIGHTS if how == quantised.quantization.kept else weights_of(how))).stat().st_size
-    accuracy = _accuracy(_hits(run, images, labels), "torch")
+    accuracy = accuracy_of(classify(run, images) == labels.numpy(), "torch", "validation")
     counts = {"parameters": engine.parameters, "macs": engine.macs}
     return Row(network="simulated", precision="int8", quantised=how, accuracy=accuracy, latency=None, size_bytes=size, **counts)

@@ -1,5 +1,6 @@
 """What was measured, and on what."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from profiles.schema import Precision
@@ -7,6 +8,8 @@ from profiles.source import Record
 from stages.artifacts import Artifact, Latency, Quantised
 from stages.quantization.summary import NAMES
 
+Part = Literal["validation", "test"]
+"""Of the data: by the one engines are chosen, by the other the one that ships is judged."""
 Verdict = Literal["met", "missed", "undecided"]
 VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "UNDECIDED"}
 """What tables and sentences call a verdict."""
@@ -39,10 +42,11 @@ class Race(Artifact):
 
 
 class Accuracy(Record):
-    """Top-1 on a whole split with its Wilson 95 % interval; ratios 0-1.
+    """Top-1 on a whole part of the data with its Wilson 95 % interval; ratios 0-1.
 
     Attributes:
         measured_by: What ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
+        part: On which images.
     """
 
     top1: float
@@ -50,6 +54,7 @@ class Accuracy(Record):
     high: float
     n: int
     measured_by: str
+    part: Part = "test"
 
 
 class Row(Record):
@@ -59,6 +64,8 @@ class Row(Record):
         network: ``simulated`` is the pruned network with fake quantisers, run by torch.
         quantised: How the simulated network was: calibrated, fine-tuned, or with more layers in float.
         shipped: Whether it is the engine in the package.
+        accuracy: On the test part of the shipped and of the dense engine, which alone see it; on the validation part of all others.
+        validation: On the validation part, where `accuracy` is on the test part.
         latency: None where the network was not run as an engine.
         size_bytes: Of the file that holds the network at this point.
     """
@@ -68,6 +75,7 @@ class Row(Record):
     quantised: Quantised | None = None
     shipped: bool = False
     accuracy: Accuracy
+    validation: Accuracy | None = None
     latency: Latency | None
     size_bytes: int
     parameters: int
@@ -104,6 +112,12 @@ class Gate(Record):
     def sentence(self) -> str:
         """What was found against the limit, in a few words."""
         return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+
+
+def unmet(gates: Sequence[Gate]) -> str:
+    """Return which gates are not met, and whether they are missed or undecided; an empty text where all are met."""
+    named: dict[Verdict, list[str]] = {verdict: [gate.name for gate in gates if gate.verdict == verdict] for verdict in VERDICTS if verdict != "met"}
+    return "; ".join(f"{', '.join(names)} {VERDICTS[verdict]}" for verdict, names in named.items() if names)
 
 
 class KernelShare(Record):
@@ -147,16 +161,19 @@ class DeviceTimes(Record):
 class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
-    Files: ``samples.safetensors`` where engines were timed; ``parts.safetensors``, milliseconds of `device` run by run, and ``layers.json``, what the
-    runtime tells of the shipped engine's layers, where the runtime tells them.
+    Files of `measure`: ``samples.safetensors`` where engines were timed; ``parts.safetensors``, milliseconds of `device` run by run, and
+    ``layers.json``, what the runtime tells of the shipped engine's layers, where the runtime tells them. Of `assess`: ``test_results.safetensors``,
+    what the dense and the shipped engine took every test image for.
 
     Attributes:
-        gates: Of the engine that is shipped; the first is the latency's.
+        gates: Of the engine that is shipped; the first is the latency's. From `measure` those of accuracy are expected from the validation part.
         shipped: Its precision.
         reason: Why that one.
         kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
         dense_kernels: The same of the dense engine.
         device: Parts of the shipped engine's inference, where the runtime tells them apart.
+        warnings: What takes the meaning from a verdict, a sentence each.
+        test_digest: sha256 of the test part; empty before `assess`.
     """
 
     rows: tuple[Row, ...]
@@ -166,10 +183,58 @@ class Measurement(Artifact):
     kernels: tuple[KernelShare, ...]
     dense_kernels: tuple[KernelShare, ...]
     device: DeviceTimes | None = None
-    test_images: int
     contention: float | None
+    warnings: tuple[str, ...] = ()
+    test_digest: str = ""
 
     @property
     def shipped_row(self) -> Row:
         """The line of the engine that is shipped."""
         return next(row for row in self.rows if row.shipped)
+
+
+class Against(Record):
+    """The engine that ships beside an earlier package's.
+
+    Attributes:
+        name: Of the earlier package.
+        engine_sha256: Of its engine.
+        accuracy: Of the earlier engine on the new test part.
+        drop: Of top-1 from the earlier engine to the new one on the same test images, with both ends of its interval.
+        new: Latency of the new engine, timed in turns with the earlier one; None where they were not timed.
+        earlier: The same of the earlier engine.
+        not_timed: Why not.
+    """
+
+    name: str
+    engine_sha256: str
+    accuracy: Accuracy
+    drop: tuple[float, float, float]
+    new: Latency | None
+    earlier: Latency | None
+    not_timed: str
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        drop, low, high = self.drop
+        accuracy = (
+            f"Against {self.name}: top-1 {self.accuracy.top1:.2%} on the same {self.accuracy.n} test images, {self.accuracy.measured_by}; "
+            f"drop {drop:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        )
+        if self.new is None or self.earlier is None:
+            return f"{accuracy}. Not timed: {self.not_timed}."
+        return f"{accuracy}; p50 {self.new.p50:.3f} ms against {self.earlier.p50:.3f} ms, timed in turns."
+
+
+class Challenge(Artifact):
+    """What came of the comparison with an earlier package.
+
+    Files: ``samples.safetensors``, raw nanoseconds, where both engines were timed.
+
+    Attributes:
+        gates: Limits of the profile's `against`.
+    """
+
+    against: Against
+    gates: tuple[Gate, ...]

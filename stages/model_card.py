@@ -7,17 +7,18 @@ from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.licences import licence_notes
-from stages.measurements import Gate, Measurement, Row
+from stages.measurements import Challenge, Gate, Measurement, Row, unmet
 from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
 
-HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M")
+HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M", "top-1 is of")
 
 
 def write_model_card(
     name: str,
     engine: Engine,
     measurement: Measurement,
+    challenge: Challenge | None,
     final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
@@ -25,23 +26,24 @@ def write_model_card(
     compatibility: Compatibility,
 ) -> str:
     """Return what someone who receives the package must know."""
-    passed = all(gate.passed for gate in measurement.gates)
-    estimated = any(gate.note == "estimated" for gate in measurement.gates)
-    verdict = "**A gate is missed.**" if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
+    gates = (*measurement.gates, *(challenge.gates if challenge else ()))
+    estimated = any(gate.note == "estimated" for gate in gates)
+    failing = unmet(gates)
+    verdict = f"**{failing}.**" if failing else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
     return f"""# {name}
 
-{verdict} Budget: {profile.budget}.
+{verdict}{_warnings(measurement)} Budget: {profile.budget}.
 
-{gate_lines(measurement.gates)}
+{gate_lines(gates)}
 
 | {" | ".join(HEADER)} |
 |{"---|" * len(HEADER)}
 {rows}
 
-{chr(10).join(figure_notes(measurement, engine, profile.target))}
+{chr(10).join((*figure_notes(measurement, engine, profile.target), *([challenge.against.sentence] if challenge else [])))}
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
@@ -61,6 +63,10 @@ of every group, the networks that were timed to fit the budget, the precisions t
 ## Licences
 {licence_notes(dataset, final.model, engine.runtime)}
 """
+
+
+def _warnings(measurement: Measurement) -> str:
+    return "".join(f" **Warning: {warning}.**" for warning in measurement.warnings)
 
 
 def _regulariser(decisions: Decisions) -> str:
@@ -87,17 +93,22 @@ def row_cells(row: Row) -> list[str]:
         f"{row.size_bytes / 1e6:.2f}",
         f"{row.parameters / 1e3:.0f}",
         f"{row.macs / 1e6:.1f}",
+        a.part,
     ]
 
 
 def gate_lines(gates: tuple[Gate, ...]) -> str:
-    """Return a list of the gates, met or missed."""
+    """Return a list of the gates with their verdicts."""
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
 def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str, str]:
     """Return why this precision, and how accuracy and latency were found, a sentence each."""
-    accuracy = f"Accuracy: {measurement.test_images} test images that no training step saw, measured by {measurement.shipped_row.accuracy.measured_by}."
+    shown = measurement.shipped_row.accuracy
+    accuracy = (
+        f"Accuracy: the dense and the shipped engine on {shown.n} test images, which no training step and no choice saw, measured by {shown.measured_by}; "
+        "every other row on the validation images."
+    )
     precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
     shipped = measurement.shipped_row.latency

@@ -7,6 +7,7 @@ from profiles.schema import HardwareProfile
 from stages.artifacts import Artifact, Checkpoint, Dataset, Engine, sha256_file
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of
+from stages.classifying import RESULTS
 from stages.decisions import Decisions
 from stages.delivery.compatibility import compatibility_of
 from stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
@@ -14,7 +15,7 @@ from stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import tool_versions
-from stages.measurements import Gate, Measurement, Row
+from stages.measurements import Against, Challenge, Gate, Measurement, Row
 from stages.model_card import describe_quantisation, figure_notes, write_model_card
 from stages.reporting.plots import draw_training, learning_curve
 from stages.reporting.writing import write_reports
@@ -27,26 +28,31 @@ class Package(Artifact):
 
     Attributes:
         notes: Why this precision, and how the accuracy and the latency of the rows were found.
+        warnings: What takes the meaning from the verdict, a sentence each.
+        against: The engine beside an earlier package's; None where none was named.
     """
 
     name: str
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     notes: tuple[str, str, str]
+    warnings: tuple[str, ...] = ()
+    against: Against | None = None
     engine_sha256: str
     decisions: Decisions
 
     @property
     def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met."""
+        """The gates that are not met: missed or undecided."""
         return tuple(gate for gate in self.gates if not gate.passed)
 
 
-@stage(version=8)
+@stage(version=9)
 def package(
     out_dir: Path,
     engine: Engine,
     measurement: Measurement,
+    challenge: Challenge | None,
     final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
@@ -58,13 +64,16 @@ def package(
     Args:
         out_dir: Receives the folder ``package``.
         engine: What is shipped.
-        measurement: Its figures and gates.
+        measurement: Its figures and gates, of the test part.
+        challenge: Its figures and gates against an earlier package.
         final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
         profile: What was asked.
         decisions: What was decided.
         lineage: What everything was made from.
     """
+    gates = (*measurement.gates, *(challenge.gates if challenge else ()))
+    against = challenge.against if challenge else None
     folder = out_dir / FOLDER
     folder.mkdir()
     name = f"{decisions.recipe_name}--{profile.name}"
@@ -73,10 +82,11 @@ def package(
     backend = backend_of(profile.target)
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
+    (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target)
     compatibility = compatibility_of(engine, profile.target, backend.package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
-    (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions, compatibility), encoding="utf-8")
+    (folder / CARD).write_text(write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility), encoding="utf-8")
     manifest = PackageManifest(
         name=name,
         engine=PackagedEngine(
@@ -98,8 +108,11 @@ def package(
         classes=dataset.classes,
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metrics=measurement.rows,
-        gates=measurement.gates,
+        gates=gates,
+        warnings=measurement.warnings,
+        test_digest=measurement.test_digest,
         notes=notes,
+        against=against,
         kernels=measurement.kernels,
         dense_kernels=measurement.dense_kernels,
         quantisation=describe_quantisation(final),
@@ -112,8 +125,10 @@ def package(
         folder=out_dir,
         name=name,
         rows=measurement.rows,
-        gates=measurement.gates,
+        gates=gates,
         notes=notes,
+        warnings=measurement.warnings,
+        against=against,
         engine_sha256=sha256_file(folder / engine.file),
         decisions=decisions,
     )

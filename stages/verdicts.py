@@ -1,10 +1,53 @@
 """Which precision is shipped, and whether the engine meets its gates."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from profiles.schema import HardwareProfile, Precision
+import numpy as np
+
+from profiles.schema import Gates, HardwareProfile, Precision
 from stages.artifacts import Engine
-from stages.measurements import Gate, Row, Verdict
+from stages.intervals import expected_drop, paired_drop, wilson, wilson_of_share
+from stages.measurements import Gate, Part, Row, Verdict
+
+LEARNT = 0.25
+"""A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""
+DROP, METRIC = ACCURACY_GATES = ("accuracy drop", "accuracy")
+"""Names of the gates that the test part decides."""
+
+
+class Shown(NamedTuple):
+    """What images show of an engine's accuracy.
+
+    Attributes:
+        drop: Of top-1 from the dense engine to this one on the same images, with both ends of its interval.
+        top1: Of the engine, with both ends.
+        where: On which images, in a few words.
+        doubt: Why the dense engine is no reference; empty where it is one.
+    """
+
+    drop: tuple[float, float, float]
+    top1: tuple[float, float, float]
+    where: str
+    doubt: str = ""
+
+    @classmethod
+    def on_test(cls, dense: np.ndarray, engine: np.ndarray, doubt: str) -> "Shown":
+        """Return what the hits on the test images show, (n,) bool each."""
+        return cls(paired_drop(dense, engine), (float(engine.mean()), *wilson(engine)), "on the test images", doubt)
+
+    @classmethod
+    def on_validation(cls, dense: np.ndarray, engine: np.ndarray, test_images: int) -> "Shown":
+        """Return what the test part would show if it came out as the validation part did: by that an engine is chosen.
+
+        Args:
+            dense: Hits, (n,) bool.
+            engine: The same of the engine.
+            test_images: Number of images of the test part.
+        """
+        top1 = float(engine.mean())
+        where = f"on the validation images; expected of {test_images} test images"
+        return cls(expected_drop(dense, engine, test_images), (top1, *wilson_of_share(top1, test_images)), where)
 
 
 def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
@@ -14,7 +57,7 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
 
     Args:
         rows: By precision.
-        gates: By precision; the first is the latency's.
+        gates: By precision, from the validation part; the first is the latency's.
         profile: Names the precision that the widths were chosen for.
     """
     own, percentile = profile.target.precision, profile.budget.percentile
@@ -34,13 +77,13 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
     return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
 
 
-def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile, meant_float: int = 0) -> tuple[Gate, ...]:
-    """Return every limit of the profile with what was found; of the accuracy's drop the upper end of its interval.
+def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, meant_float: int = 0) -> tuple[Gate, ...]:
+    """Return every limit of the profile with what was found.
 
     Args:
         dense: The dense network's row.
         candidate: The engine's.
-        drop: Of top-1, with its interval.
+        shown: Of its accuracy.
         engine: What was built.
         profile: The limits.
         meant_float: Convolutions that are in float on purpose.
@@ -51,17 +94,9 @@ def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: 
     found, limit, unit = candidate.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
     if profile.budget.latency is not None:
         found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense {dense.precision.upper()} p{percentile}"
-    most = profile.gates.max_accuracy_drop
     gates = [
         Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
-        Gate(
-            name="accuracy drop",
-            limit=most,
-            found=drop[2],
-            unit="top-1 at most (95 %)",
-            verdict=verdict_of(drop[2] <= most),
-            note=f"{drop[0]:+.4f} on the test images",
-        ),
+        *accuracy_gates(shown, profile.gates),
     ]
     if profile.gates.max_size_mb is not None:
         size = candidate.size_bytes / 1e6
@@ -72,6 +107,41 @@ def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: 
         note = f"{meant_float} are left in float on purpose, no fewer" if meant_float else "the first may stay float"
         gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(meant_float <= floats <= limit), note=note))
     return tuple(gates)
+
+
+def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
+    """Return the gates on accuracy: of the drop the upper end of its interval is judged, of the engine's own top-1 the lower end.
+
+    A drop from a reference that learnt next to nothing is no drop: its gate is undecided, unless `max_drop` 1 asks for nothing.
+    """
+    drop, _, most = shown.drop
+    verdict = verdict_of(most <= limits.max_drop)
+    note = f"{drop:+.4f} {shown.where}"
+    if shown.doubt:
+        verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
+        note = f"{note}; {shown.doubt}"
+    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
+    if limits.min_metric is not None:
+        top1, least, _ = shown.top1
+        verdict = verdict_of(least >= limits.min_metric)
+        note = f"{top1:.4f} {shown.where}"
+        gates.append(Gate(name=METRIC, limit=limits.min_metric, found=least, unit="top-1 at least (95 %)", verdict=verdict, note=note))
+    return tuple(gates)
+
+
+def doubt_about(top1: float, labels: np.ndarray, part: Part) -> str:
+    """Return why a dense network is no reference: it learnt next to nothing; an empty text where it is one.
+
+    Args:
+        top1: Its accuracy, 0-1, on a part of the data.
+        labels: (n,) int64, the classes of that part.
+        part: Which part it is.
+    """
+    largest = int(np.bincount(labels).max()) / len(labels)
+    if top1 >= largest + LEARNT * (1 - largest):
+        return ""
+    known = f"always naming the largest class gives {largest:.2%}"
+    return f"the dense network's {part} top-1 is {top1:.2%}, and {known}: train longer, or check the data"
 
 
 def verdict_of(passed: bool) -> Verdict:

@@ -35,6 +35,10 @@ def run(
         Layout | None, typer.Option("--layout", help="Lay each package out too, in a folder of this name beside them.", metavar="triton|ort")
     ] = None,
     tracker: TrackerOption = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", help="Compare with an earlier package, by the profile's `against`; repeat it for several profiles.", metavar="PACKAGE"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
     ci: CiOption = False,
     ci_dir: CiDirOption = None,
@@ -47,6 +51,7 @@ def run(
 
     Example: bonsai run resnet-edge
              bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
+             bonsai run resnet-edge --against releases/resnet-edge--local-cpu --ci
     """
     from pipeline.ci import ci_job
     from pipeline.comparison import outcome_of
@@ -68,9 +73,9 @@ def run(
             for target in targets:
                 LAYOUTS[layout.value].require(target.target)
         if dry_run:
-            show_plan(plan_run(loaded, targets, Store(store)), as_json=as_json)
+            show_plan(plan_run(loaded, targets, Store(store), against or ()), as_json=as_json)
             return
-        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker)
+        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker, against=against or ())
         models = [lay_out(layout.value, finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
         show_packages(packages, finished, as_json=as_json)
         for model in [] if as_json else models:

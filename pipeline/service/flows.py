@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from pipeline import flow as plain
 from pipeline.comparing import compare as compare_targets
@@ -59,7 +59,7 @@ def compress(
         layout: Lay each package out too, for Triton or for a minimal build of ONNX Runtime, in a folder of this name beside the packages.
 
     Returns:
-        A dict per package: name, folder, gates, rows. A Failed state where a gate is missed or an error of Bonsai ends the run.
+        A dict per package: name, folder, gates, warnings, rows. A Failed state where a gate is missed or undecided, or an error of Bonsai ends the run.
     """
     with _work() as store:
         try:
@@ -76,7 +76,9 @@ def compress(
         except BonsaiError as error:
             logger.error("%s", error)  # the state's message is shown on one line
             return Failed(message=str(error))
-        return [package_facts(package, folder) for package in packages]
+        facts = [package_facts(package, folder) for package in packages]
+        warnings = [f"{package.name}: {text}" for package in packages for text in package.warnings]
+        return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
 
 
 @flow(name=COMPARE, flow_run_name=run_name, validate_parameters=True, persist_result=False)
@@ -95,7 +97,7 @@ def compare(
         overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
 
     Returns:
-        The comparison. A Failed state where a profile failed or misses a gate, or an error of Bonsai ends the run.
+        The comparison. A Failed state where a profile failed, a gate is missed or undecided, or an error of Bonsai ends the run.
     """
     with _work() as store:
         try:
@@ -105,7 +107,9 @@ def compare(
         except BonsaiError as error:
             logger.error("%s", error)
             return Failed(message=str(error))
-        return comparison.model_dump(mode="json")
+        facts = comparison.model_dump(mode="json")
+        warnings = [f"{outcome.profile}: {text}" for outcome in comparison.outcomes for text in outcome.warnings]
+        return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
 
 
 @contextmanager

@@ -187,8 +187,8 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
 
 def choose_drop(test_images: int) -> tuple[float, str]:
     """Return an accuracy gate that so many test images can prove, and why, in comment lines."""
-    drop = max(LEAST_DROP, ceil(100 * least_provable_drop(test_images, ALIKE)) / 100)
     least = least_provable_drop(test_images)
+    drop = max(LEAST_DROP, ceil(100 * least_provable_drop(test_images, ALIKE)) / 100)
     why = (
         f"Top-1 of the dense network less that of the engine, at most: the upper end of its 95 % interval on the {test_images} test images.\n"
         f"So many prove no drop below {least:.3f}, even where every image keeps its class; to prove {LEAST_DROP}, {images_to_prove(LEAST_DROP)} are needed."

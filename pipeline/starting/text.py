@@ -124,7 +124,8 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         own,
         "gates:",
         *(f"  # {line}" for line in why.split("\n")),
-        f"  max_accuracy_drop: {drop:g}",
+        f"  max_drop: {drop:g}",
+        _row("  # min_metric: 0.9", "least top-1 of the engine, whatever the dense network has: the lower end of its 95 % interval"),
         _row("  # max_size_mb: 1.0", "of the engine file"),
     ]
     return "\n".join(lines) + "\n"

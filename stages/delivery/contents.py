@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from profiles.errors import describe
+from profiles.errors import ConfigError, describe
 from profiles.schema import HardwareProfile, Precision
 from profiles.source import Record
 from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
@@ -17,7 +17,7 @@ from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_s
 from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
-from stages.measurements import Gate, KernelShare, Row
+from stages.measurements import Against, Gate, KernelShare, Row
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
@@ -26,7 +26,7 @@ REPORTS = ("report.html", "report.md")
 LABELS = "labels.txt"
 """Of a layout: the classes, in the order of the logits."""
 
-SCHEMA: Literal[3] = 3
+SCHEMA: Literal[4] = 4
 PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of names that become those of files: no path leads out of a folder by them."""
 
@@ -60,14 +60,17 @@ class PackageManifest(Record):
         device: The machine that built the engine.
         tools: Versions that it was built with.
         metrics: The result table.
+        warnings: What takes the meaning from the verdict, a sentence each.
+        test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
         notes: Why this precision, and how the accuracy and the latency of the table were found.
+        against: The engine beside an earlier package's; None where none was named.
         kernels: What the engine's kernels take, by kind; empty where they could not be profiled.
         dense_kernels: The same of the dense engine.
         quantisation: What became of it, in words.
         history: The learning curve, from the trunk to the end.
     """
 
-    schema_version: Literal[3] = SCHEMA
+    schema_version: Literal[4] = SCHEMA
     name: Annotated[str, Field(pattern=PLAIN)]
     engine: PackagedEngine
     compatibility: Compatibility
@@ -81,7 +84,10 @@ class PackageManifest(Record):
     decisions: dict[str, Any]
     metrics: tuple[Row, ...]
     gates: tuple[Gate, ...]
+    warnings: tuple[str, ...] = ()
+    test_digest: str = ""
     notes: tuple[str, str, str]
+    against: Against | None = None
     kernels: tuple[KernelShare, ...]
     dense_kernels: tuple[KernelShare, ...]
     quantisation: str
@@ -95,7 +101,15 @@ def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
 
 
 def write_labels(folder: Path, manifest: PackageManifest) -> None:
-    """Write the classes, a line each."""
+    """Write the classes, a line each.
+
+    Raises:
+        ConfigError: A name has a line break, after which every label would stand a line too low.
+    """
+    broken = [name for name in manifest.classes if "\n" in name or "\r" in name]
+    if broken:
+        fix = "rename the class; manifest.json and the metadata of model.onnx hold any name"
+        raise ConfigError(describe(f"{LABELS}: a class has a line break in its name", given=repr(broken[0]), allowed="names of one line", fix=fix))
     (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
 
 

@@ -6,13 +6,19 @@ from typing import Literal
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from profiles.errors import describe
 from stages.backends.running import Run
+from stages.errors import BuildError
 
 GOLDEN = "golden.safetensors"
 IMAGES, LOGITS = "input", "logits"
 GOLDEN_IMAGES = 3
 TOLERANCE = 0.02
-"""Largest difference of a golden logit, relative to the largest one: kernels of other CPUs round otherwise."""
+"""Largest difference of a golden logit, relative to the largest one: kernels of other CPUs, and of other batches, round otherwise."""
+REPEATED = 1e-3
+"""The same where the same engine runs the same images again."""
+RANDOM = "take what draws random numbers out of the network's evaluation: dropout or noise that does not ask `self.training`"
+BATCHED = "take what computes over the batch out of the network's evaluation: statistics or a reshape that mix images"
 GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
 """What gave the golden logits: the engine itself, or, where it cannot be run, the graph that it was built from."""
 
@@ -20,13 +26,31 @@ GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
 def write_golden(folder: Path, images: np.ndarray, run: Run) -> None:
     """Run images one by one and keep them with their logits.
 
+    They are run again, alone and all at once: an engine that draws random numbers, or computes on the whole batch, has no golden logits.
+
     Args:
         folder: The package.
         images: (n, c, h, w) float32.
         run: The engine, or what stands for it.
+
+    Raises:
+        BuildError: The engine gives other logits the second time, or in a batch.
     """
-    logits = np.concatenate([run(image[None]) for image in images])
+    logits = _one_by_one(images, run)
+    _require_same(_one_by_one(images, run), logits, REPEATED, "run again on the same images", RANDOM)
+    _require_same(run(images), logits, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     save_file({IMAGES: images, LOGITS: logits}, folder / GOLDEN)
+
+
+def _one_by_one(images: np.ndarray, run: Run) -> np.ndarray:
+    return np.concatenate([run(image[None]) for image in images])
+
+
+def _require_same(found: np.ndarray, expected: np.ndarray, limit: float, when: str, fix: str) -> None:
+    difference = largest_difference(found, expected) if found.shape == expected.shape else float("nan")
+    if not difference <= limit:  # so that NaN is refused too
+        given = f"a difference of {difference:.2%} of the largest logit" if np.isfinite(difference) else f"logits {found.shape}, or logits that are no numbers"
+        raise BuildError(describe(f"the engine gives other logits when it is {when}", given=given, allowed=f"at most {limit:.1%}", fix=fix))
 
 
 def read_golden(folder: Path) -> tuple[np.ndarray, np.ndarray]:

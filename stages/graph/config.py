@@ -14,7 +14,8 @@ class ExportConfig(Record):
     Attributes:
         opset: Version of the default operator set.
         dynamic_batch: Whether the file takes any number of images; if not, it takes those of the profile's `target.batch`.
-        min_agreement: Share of real images, 0-1, on which top-1 must agree with torch; images between two classes fall to either side.
+        min_agreement: Share of the validation images, 0-1, on which top-1 must agree with torch; images between two classes fall to either
+            side. Below 1, one image may always differ, however few there are.
         max_mean_difference: Largest mean difference of logits, relative to their standard deviation.
     """
 

@@ -1,6 +1,6 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
-from stages.measurements import Gate
+from stages.measurements import VERDICTS, Gate, unmet
 from stages.reporting.content import Chapter, Fact, Table
 from stages.reporting.evidence import Evidence, interval, latency_of, percent
 from stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
@@ -19,6 +19,7 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
         name=evidence.manifest.name,
         outcome=evidence.outcome,
         headline=_headline(evidence),
+        warnings=evidence.manifest.warnings,
         basis=_basis(evidence),
         facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence)),
         gates=_gates(evidence.manifest.gates),
@@ -36,11 +37,14 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
 
 
 def _headline(evidence: Evidence) -> str:
-    missed = [gate.name for gate in evidence.manifest.gates if not gate.passed]
+    gates = evidence.manifest.gates
+    missed = ", ".join(gate.name for gate in gates if gate.verdict == "missed")
+    undecided = unmet([gate for gate in gates if gate.verdict == "undecided"])
     verdict = {
         "met": "Meets its budget and every gate",
         "estimated": "Meets its budget by estimate, and every other gate",
-        "missed": f"MISSES {', '.join(missed)}",
+        "undecided": undecided or "Meets its budget and every gate, which means little: see the warning",
+        "missed": f"MISSES {missed}" + (f"; {undecided}" if undecided else ""),
     }
     about = "about " if evidence.is_estimated else ""
     return (
@@ -99,7 +103,7 @@ def _size(evidence: Evidence) -> Fact:
 def _gates(gates: tuple[Gate, ...]) -> Table:
     return Table(
         caption="Gates: limits that the finished engine must meet",
-        headers=("gate", "verdict", "found", "at most", "unit", "note"),
-        rows=tuple((gate.name, "met" if gate.passed else "MISSED", f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates),
+        headers=("gate", "verdict", "found", "limit", "unit", "note"),
+        rows=tuple((gate.name, VERDICTS[gate.verdict], f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates),
         strong=tuple(place for place, gate in enumerate(gates) if not gate.passed),
     )

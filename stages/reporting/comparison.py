@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from stages.delivery.contents import PackageManifest
+from stages.measurements import unmet
 from stages.reporting.chapter import write_chapter
 from stages.reporting.content import Figure, Part, Report, Table
 from stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, percent
@@ -12,7 +13,6 @@ from stages.reporting.svg import inline
 
 TRUNK = "warmup/"
 """Where the addresses of the trunk's artifacts begin."""
-VERDICTS = {"met": "all gates met", "estimated": "met, latency by estimate", "missed": "MISSED"}
 
 
 def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapping[str, str], note: str) -> Report:
@@ -36,11 +36,13 @@ def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapp
 def _tally(found: Sequence[Evidence], failures: Mapping[str, str]) -> str:
     """Return how many profiles got what they asked for."""
     outcomes = [evidence.outcome for evidence in found]
-    parts = [f"{len(found) - outcomes.count('missed')} of {len(found) + len(failures)} profiles meet their budget and gates"]
+    parts = [f"{len(found) - outcomes.count('missed') - outcomes.count('undecided')} of {len(found) + len(failures)} profiles meet their budget and gates"]
     if outcomes.count("estimated"):
         parts.append(f"{outcomes.count('estimated')} of them by an ESTIMATED latency")
     if outcomes.count("missed"):
         parts.append(f"{outcomes.count('missed')} MISSED a gate")
+    if outcomes.count("undecided"):
+        parts.append(f"{outcomes.count('undecided')} UNDECIDED")
     if failures:
         parts.append(f"{len(failures)} FAILED")
     return ", ".join(parts) + "."
@@ -77,7 +79,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "latency is",
                 ),
                 rows=tuple(_row(evidence) for evidence in found),
-                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome == "missed"),
+                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome in ("missed", "undecided")),
             ),
         ),
     )
@@ -87,11 +89,17 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
     """Return the shipped engines, and each dense reference that differs in accuracy, against the dense latency in per cent."""
     points: list[Point] = []
     for evidence in found:
-        dense = point_of(evidence, evidence.dense, evidence.dense.label, 100.0)
+        dense = point_of(evidence, evidence.dense, evidence.dense.label, 100.0, evidence.dense.accuracy)
         if all((point.top1, point.label) != (dense.top1, dense.label) for point in points):
             points.append(dense)
         points.append(
-            point_of(evidence, evidence.shipped, evidence.profile, 100 * evidence.milliseconds(evidence.shipped) / evidence.milliseconds(evidence.dense))
+            point_of(
+                evidence,
+                evidence.shipped,
+                evidence.profile,
+                100 * evidence.milliseconds(evidence.shipped) / evidence.milliseconds(evidence.dense),
+                evidence.shipped.accuracy,
+            )
         )
     return mark_front(points)
 
@@ -99,10 +107,9 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
 def _row(evidence: Evidence) -> tuple[str, ...]:
     shipped = evidence.shipped
     latency = latency_of(shipped)
-    missed = ", ".join(gate.name for gate in evidence.manifest.gates if not gate.passed)
     return (
         evidence.profile,
-        VERDICTS[evidence.outcome] + (f": {missed}" if missed else ""),
+        _verdict(evidence),
         percent(shipped.accuracy.top1),
         interval(shipped),
         f"{latency.p50:.3f}",
@@ -112,6 +119,13 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
         shipped.precision,
         latency.source,
     )
+
+
+def _verdict(evidence: Evidence) -> str:
+    failing = unmet(evidence.manifest.gates)
+    if evidence.outcome == "undecided":
+        return failing or "met, with a warning"
+    return failing or {"met": "all gates met", "estimated": "met, latency by estimate"}[evidence.outcome]
 
 
 def _shown(speed_up: SpeedUp | None) -> str:

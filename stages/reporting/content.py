@@ -5,8 +5,8 @@ from typing import Literal
 
 from profiles.source import Record
 
-Outcome = Literal["met", "estimated", "missed"]
-"""All gates are met; all are, but the latency is an estimate; one is missed."""
+Outcome = Literal["met", "estimated", "undecided", "missed"]
+"""All gates are met; all are, but the latency is an estimate; one is undecided, or all are met and a warning takes the meaning from that; one is missed."""
 
 NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( to [\d.]+)?(x| %)?( \(est\.\)| unstable)?")
 """A cell that holds a number, an interval, or a ratio."""
@@ -78,12 +78,14 @@ class Chapter(Record):
     Attributes:
         name: Of the package.
         headline: The verdict in a sentence.
+        warnings: What takes the meaning from it.
         basis: What the engine is, and how its figures were found.
     """
 
     name: str
     outcome: Outcome
     headline: str
+    warnings: tuple[str, ...]
     basis: str
     facts: tuple[Fact, ...]
     gates: Table

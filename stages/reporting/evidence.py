@@ -48,8 +48,10 @@ class Evidence:
     @property
     def outcome(self) -> Outcome:
         """The verdict."""
-        if not all(gate.passed for gate in self.manifest.gates):
+        if any(gate.verdict == "missed" for gate in self.manifest.gates):
             return "missed"
+        if self.manifest.warnings or not all(gate.passed for gate in self.manifest.gates):
+            return "undecided"
         return "estimated" if self.is_estimated else "met"
 
     def milliseconds(self, row: Row) -> float:

@@ -129,6 +129,7 @@ def test_every_stage_is_a_task_of_its_name(served: Served, completed: Watched) -
         "quantize",
         "export",
         "measure",
+        "assess",
         "package",
     }
 

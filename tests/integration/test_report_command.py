@@ -41,7 +41,7 @@ def test_a_changed_package_ends_with_code_6(package: Path, tmp_path: Path) -> No
 def test_a_package_of_an_older_schema_is_refused(package: Path, tmp_path: Path) -> None:
     manifest = package / "manifest.json"
     reseal(package)
-    manifest.write_text(manifest.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+    manifest.write_text(manifest.read_text().replace('"schema_version": 4', '"schema_version": 2'))
     done = report(str(package), "--out", str(tmp_path / "out"))
     assert done.returncode == 6
     assert "given:   schema 2" in done.stderr

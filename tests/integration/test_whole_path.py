@@ -75,7 +75,8 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
     manifest = manifest_of(root, "tiny--tiny-cpu")
-    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "MODEL_CARD.md", "training.svg", "report.html", "report.md"}
+    written = {"MODEL_CARD.md", "training.svg", "report.html", "report.md"}
+    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "test_results.safetensors"} | written
     needed = manifest["compatibility"]
     assert (needed["runtime"], needed["built_with"]) == ("onnxruntime", manifest["tools"]["onnxruntime"])
     assert (needed["system"], needed["isa"], needed["batch"]) == (platform.system(), manifest["device"]["isa"], [1, 1])
@@ -244,9 +245,33 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
     grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
     branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
-    expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "package": 1}
+    expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "package": 1}
     assert all(grown[stage] >= count for stage, count in expected.items())
     assert branches > 1 or grown == expected
+
+
+def test_only_the_shipped_and_the_dense_engine_see_the_test_part_which_is_kept(packages: tuple[Package, ...], root: Path) -> None:
+    parts = {row.label: (row.accuracy.part, row.accuracy.n) for row in packages[0].rows}
+    assert {label for label, found in parts.items() if found == ("test", 450)} == {"dense fp32", "pruned int8 (shipped)"}
+    assert {part for label, (part, _) in parts.items() if label not in {"dense fp32", "pruned int8 (shipped)"}} == {"validation"}
+    results = load_file(root / "packages" / "tiny--tiny-cpu" / "test_results.safetensors")
+    assert (results["engine"] == results["labels"]).mean() == packages[0].rows[-1].accuracy.top1
+    assert (results["dense"] == results["labels"]).mean() == packages[0].rows[0].accuracy.top1
+
+
+def test_an_engine_is_compared_with_that_of_an_earlier_package(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    shutil.copytree(root / "packages" / "tiny--tiny-cpu", release)
+    run = ("run", TINY, "--profile", CPU, "--store", str(root), "--out", str(tmp_path / "out"), "--against", str(release))
+    ran = bonsai(*run, "--set", "profile.against.max_slowdown=1", "--json")
+    (package,) = json.loads(ran.stdout)
+    gates = {gate["name"]: gate["verdict"] for gate in package["gates"]}
+    assert (ran.returncode, gates["drop against tiny--tiny-cpu"], gates["slowdown against tiny--tiny-cpu"]) == (0, "met", "met")
+    assert package["against"]["drop"][0] == 0
+    assert read_intact(tmp_path / "out" / "tiny--tiny-cpu").against is not None
+    (release / "engine.onnx").write_bytes(b"changed")
+    broken = bonsai(*run)
+    assert (broken.returncode, "the file was changed" in broken.stderr) == (6, True)
 
 
 def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:

@@ -147,3 +147,18 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     with ci_job(None, "net") as report:
         report([PACKAGE], "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_stands_where_ci_looks() -> None:
+    text = "the dense network learnt nothing: 10.90%"
+    undecided = Gate(name="accuracy drop", limit=0.02, found=0.01, unit="top-1", verdict="undecided")
+    warned = PACKAGE.model_copy(update={"gates": (MET, undecided), "warnings": (text,)})
+    root = check_junit(junit_xml("net", [warned]))
+    assert root.get("failures") == "1"
+    assert {p.get("name"): p.get("value") for p in root.iter("property")}["warning_1"] == text
+    summary = markdown_summary("net", [warned], "")
+    assert f"- **warning: {text}**" in summary
+    assert "accuracy drop UNDECIDED |" in summary
+    gate, warning = annotations("net", [warned])
+    assert gate.startswith("::error title=net--t4%3A gate accuracy drop undecided::")
+    assert warning == "::warning title=net--t4%3A no plain verdict::the dense network learnt nothing: 10.90%25"

@@ -4,7 +4,7 @@ import pytest
 
 from profiles.errors import ConfigError
 from profiles.loader import SHIPPED, list_profiles, load_profile
-from profiles.schema import Budget
+from profiles.schema import Budget, Gates
 
 
 @pytest.mark.parametrize("name", list_profiles())
@@ -41,6 +41,26 @@ def test_profiles_that_extend_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_overrides_reach_the_profile() -> None:
     assert load_profile("local-cpu", {"budget.latency": "0.3"}).budget.latency == 0.3
+
+
+@pytest.mark.parametrize("parents", ["max_drop", "max_accuracy_drop"])
+@pytest.mark.parametrize("childs", ["max_drop", "max_accuracy_drop"])
+@pytest.mark.parametrize("given", ["max_drop", "max_accuracy_drop"])
+def test_an_older_name_of_a_gate_still_works_over_either(parents: str, childs: str, given: str, tmp_path: Path) -> None:
+    (tmp_path / "parent.yaml").write_text(f"extends: local-cpu\nname: parent\ngates: {{{parents}: 0.5, max_size_mb: 3}}\n")
+    (tmp_path / "child.yaml").write_text(f"extends: parent.yaml\nname: child\ngates:\n  {childs}: 0.4\n")
+    assert load_profile(str(tmp_path / "child.yaml")).gates == Gates(max_drop=0.4, max_size_mb=3)
+    assert load_profile(str(tmp_path / "child.yaml"), {f"gates.{given}": "0.3"}).gates.max_drop == 0.3
+    assert Gates.model_validate({given: 0.2}).max_drop == 0.2
+
+
+def test_a_fault_under_an_older_name_is_told_at_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: local-cpu\nname: mine\ngates:\n  max_accuracy_drop: 2\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:4: 'gates.max_drop' is not usable\n +given: +2"):
+        load_profile(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("extends: local-cpu\nname: mine\ngates: {max_accuracy_drop: 0.1, max_drop: 0.2}\n")
+    with pytest.raises(ConfigError, match=r"'gates\.max_accuracy_drop' is the older name of 'gates\.max_drop', and both are set"):
+        load_profile(str(tmp_path / "mine.yaml"))
 
 
 def test_a_budget_is_either_relative_or_absolute() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.cautions import warn_of_chance, warn_of_few
 from pipeline.recipe import load_recipe
 from pipeline.starting.foreign import read_pruning_config
-from pipeline.starting.scaffold import Ask, Written, choose_drop, scaffold
+from pipeline.starting.scaffold import ALIKE, LEAST_DROP, Ask, Written, choose_drop, scaffold
 from pipeline.starting.text import MODEL
 from profiles.errors import ConfigError
 from profiles.loader import load_profile
@@ -65,9 +65,9 @@ def test_recipe_target_and_network_fit_together(images: Path, tmp_path: Path) ->
     assert (recipe.data.options["size"], recipe.data.options["channels"]) == (32, 3)
     assert recipe.training.epochs * (48 // recipe.training.batch_size) >= 100
     assert (profile.name, profile.target.device.name) == ("my-device", "host")
-    assert profile.gates.max_accuracy_drop >= least_provable_drop(20)
+    assert profile.gates.max_drop >= least_provable_drop(20, ALIKE)
     assert "80 images: cat 40, dog 40; 48 for train, 12 for validation, 20 for test" in text(written)
-    assert "warning: the accuracy gate is 0.13, since 20 test images hardly prove less" in text(written)
+    assert "warning: the accuracy gate is 0.2, since 20 test images hardly prove less" in text(written)
 
 
 def test_the_recipe_can_be_run_from_anywhere(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +166,17 @@ def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> Non
     assert "1 files that are no images are passed over, such as list.csv" in told
 
 
-@pytest.mark.parametrize(("images", "drop"), [(20, 0.13), (75, 0.06), (450, 0.03), (5000, 0.02)])
+@pytest.mark.parametrize(("images", "drop"), [(20, 0.2), (75, 0.07), (450, 0.03), (5000, 0.02)])
 def test_the_accuracy_gate_is_one_that_the_test_images_can_prove(images: int, drop: float) -> None:
     assert choose_drop(images)[0] == drop
+
+
+def test_no_gate_is_written_that_the_test_images_cannot_meet() -> None:
+    for images in (*range(1, 130), 188, 189, 360, 381, 550, 1000, 20000):
+        drop = choose_drop(images)[0]
+        assert LEAST_DROP <= drop <= 1
+        assert least_provable_drop(images) <= drop
+        assert least_provable_drop(images, ALIKE) <= drop
 
 
 CONFIG = {
@@ -246,12 +254,15 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: py
     told: list[str] = []
     monkeypatch.setattr("pipeline.cautions.say", told.append)
     profile = load_profile("local-cpu")
-    warn_of_few(95, [profile])
-    warn_of_few(96, [profile])
-    warn_of_few(95, [load_profile("local-cpu", {"gates.max_accuracy_drop": 0})])
+    warn_of_few(188, [profile])
+    warn_of_few(189, [profile])
+    warn_of_few(188, [load_profile("local-cpu", {"gates.max_accuracy_drop": 0})])
+    warn_of_few(188, [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
+    warn_of_few(381, [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
     assert told == [
-        "warning: local-cpu: 95 test images prove no accuracy drop below 0.020, asked is 0.02: 96 are needed",
-        "warning: local-cpu: 95 test images prove no accuracy drop below 0.020, asked is 0: no number does",
+        "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0.02: 189 are needed",
+        "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0: no number does",
+        "warning: local-cpu: 188 test images prove no top-1 above 0.980, asked is 0.99",
     ]
 
 

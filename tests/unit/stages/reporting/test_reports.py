@@ -109,6 +109,36 @@ def test_a_missed_gate_is_the_verdict(several: tuple[str, str]) -> None:
     assert "| **latency** | **MISSED** | **0.75** |" in markdown
 
 
+WARNING = "the dense network's test top-1 is 10.90%, and always naming the largest class gives 10.00%: train longer, or check the data"
+
+
+def test_a_verdict_over_a_reference_that_learnt_nothing_is_not_green(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    latency, drop = manifest.gates
+    undecided = manifest.model_copy(update={"gates": (latency, drop.model_copy(update={"verdict": "undecided"})), "warnings": (WARNING,)})
+    html, markdown = written(tmp_path, undecided)
+    for text in (html, markdown):
+        assert 'class="verdict met"' not in text
+        assert "Meets its budget" not in text
+        assert "accuracy drop UNDECIDED: 4.00 times as fast" in text
+        assert re.search("Warning: the dense network.*s test top-1 is 10.90%", text)
+    warned = manifest.model_copy(update={"warnings": (WARNING,)})
+    html, markdown = written(tmp_path, warned, manifest)
+    assert 'class="verdict undecided"' in html
+    assert "Meets its budget and every gate, which means little: see the warning" in markdown
+    assert "1 of 2 profiles meet their budget and gates, 1 UNDECIDED." in markdown
+    assert "| **local-cpu** | **met, with a warning** |" in markdown
+
+
+def test_every_row_tells_which_part_its_accuracy_is_of(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    dense, shipped = manifest.metrics
+    other = shipped.model_copy(update={"shipped": False, "precision": "fp32", "accuracy": shipped.accuracy.model_copy(update={"part": "validation"})})
+    _, markdown = written(tmp_path, manifest.model_copy(update={"metrics": (dense, other, shipped)}))
+    lines = [line for line in markdown.splitlines() if line.startswith(("| dense fp32", "| pruned fp32", "| **pruned int8"))]
+    assert [line.rstrip("| ").rpartition("| ")[2].strip("*") for line in lines[:3]] == ["test", "validation", "test"]
+
+
 def test_several_packages_are_compared_before_each_is_told(several: tuple[str, str]) -> None:
     html, markdown = several
     page = Page(html)

@@ -1,0 +1,106 @@
+"""An earlier package that a new engine is compared with: read once, checked, and told whether its engine runs here."""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from profiles.errors import BonsaiError, ConfigError, describe
+from profiles.source import Record
+from stages.artifacts import sha256_file
+from stages.backends.registry import backend_of
+from stages.backends.running import Run
+from stages.classifying import RESULTS, read_results
+from stages.delivery.contents import PackageManifest, read_intact
+from stages.delivery.sums import SUMS
+from stages.delivery.verification import verify_package
+from stages.errors import DeviceUnavailable, VerificationError
+
+
+class Release(Record):
+    """An earlier package, found intact.
+
+    Attributes:
+        folder: Where it lies; it may lie elsewhere the next time.
+        seal: sha256 of its ``SHA256SUMS``, and so of all of it.
+        absence: Why its engine does not run here; empty where it does.
+    """
+
+    name: str
+    folder: Path = Field(exclude=True)
+    manifest: PackageManifest = Field(exclude=True)
+    seal: str
+    absence: str
+
+    @property
+    def engine_sha256(self) -> str:
+        """Of the engine."""
+        return self.manifest.files[self.manifest.engine.file]
+
+    def stored_hits(self, test_digest: str) -> np.ndarray | None:
+        """Return whether its engine took each test image for what it is, (n,) bool, as the package tells; None where it tells of other images."""
+        if test_digest != self.manifest.test_digest or RESULTS not in self.manifest.files:
+            return None
+        return read_results(self.folder / RESULTS).shipped_hits
+
+    def open_engine(self) -> Run:
+        """Load its engine."""
+        target = self.manifest.profile.target.at(self.manifest.engine.precision)
+        return backend_of(target).open_engine(self.folder / self.manifest.engine.file, target)
+
+
+def read_release(folder: Path) -> Release:
+    """Read a package, check that it is intact, and try its engine on its golden images in a process of its own.
+
+    Raises:
+        VerificationError: A file is not as it was sealed, or the folder is no package of this schema.
+    """
+    manifest = read_intact(folder)
+    try:
+        verify_package(folder, require_run=True)
+        absence = ""
+    except (VerificationError, DeviceUnavailable) as error:
+        absence = _in_one_line(error)
+    return Release(name=manifest.name, folder=folder.resolve(), manifest=manifest, seal=sha256_file(folder / SUMS), absence=absence)
+
+
+def require_comparable(release: Release, *, classes: tuple[str, ...], image_shape: tuple[int, int, int], test_digest: str) -> None:
+    """Check that a release and a new engine can be compared image by image, before anything is trained.
+
+    Args:
+        release: The earlier package.
+        classes: Of the new data.
+        image_shape: (channels, height, width) of the new images.
+        test_digest: sha256 of the new test part.
+
+    Raises:
+        ConfigError: It tells classes or images of another kind.
+        DeviceUnavailable: Its stored results are of other test images, and its engine does not run here.
+    """
+    problem = f"--against {release.name}: it cannot be compared with the new engine"
+    if release.manifest.classes != classes:
+        given = f"{len(release.manifest.classes)} classes, {', '.join(release.manifest.classes[:6])}"
+        allowed = f"the {len(classes)} classes of the recipe's data, {', '.join(classes[:6])}"
+        raise ConfigError(describe(f"{problem}: its classes are others", given=given, allowed=allowed, fix="name a package of the same classes"))
+    if release.stored_hits(test_digest) is not None:
+        return
+    if release.manifest.engine.image_shape != image_shape:
+        given, allowed = (f"images of {'x'.join(map(str, shape))}" for shape in (release.manifest.engine.image_shape, image_shape))
+        raise ConfigError(
+            describe(f"{problem}: its test images are others, and its engine takes another size", given=given, allowed=allowed, fix="name another package")
+        )
+    if release.absence:
+        raise DeviceUnavailable(
+            describe(
+                f"{problem}: its stored results are of other test images, and its engine does not run here",
+                given=release.absence,
+                allowed="the same test images, or the device and the runtime of that engine",
+                fix="run this on that device, keep the test images, or leave --against out",
+            )
+        )
+
+
+def _in_one_line(error: BonsaiError) -> str:
+    problem, *details = str(error).splitlines()
+    given = next((line.partition(":")[2].strip() for line in details if line.strip().startswith("given:")), "")
+    return f"{problem} ({given})" if given else problem
