@@ -5,6 +5,7 @@ from typing import Literal
 from profiles.schema import Precision
 from profiles.source import Record
 from stages.artifacts import Artifact, Latency, Quantised
+from stages.process_interval import Interval
 from stages.quantization.summary import NAMES
 
 Verdict = Literal["met", "missed", "undecided"]
@@ -16,7 +17,7 @@ class Lane(Record):
     """One candidate of a race.
 
     Attributes:
-        error: Relative standard error of the ratio of its median to the reference's.
+        error: Relative standard error of the ratio of its percentile, which the budget names, to the reference's.
     """
 
     latency: Latency
@@ -36,6 +37,58 @@ class Race(Artifact):
     reference: Latency
     lanes: tuple[Lane, ...]
     contention: float
+
+
+class ProcessFigures(Record):
+    """What one process found.
+
+    The figure is the ratio to the dense engine where the budget is a fraction of it, else milliseconds.
+
+    Attributes:
+        figure: Of the budget's percentile.
+        error: Its relative standard error within the process.
+        milliseconds: The engine's.
+        reference_ms: The dense engine's; None where it was not timed.
+    """
+
+    figure: float
+    error: float
+    milliseconds: float
+    reference_ms: float | None = None
+
+
+class Fresh(Record):
+    """An engine timed in processes of their own, which nobody chose it by.
+
+    Attributes:
+        percentile: That is judged.
+        engine: Over the runs of all processes.
+        reference: Of the dense engine, timed in turns; None where only the engine's milliseconds are asked for.
+        processes: In order.
+        interval: Of the figure.
+        contention: Wall time over CPU time; 1 on a quiet machine.
+    """
+
+    percentile: int
+    engine: Latency
+    reference: Latency | None
+    processes: tuple[ProcessFigures, ...]
+    interval: Interval
+    contention: float
+
+
+class FreshTiming(Artifact):
+    """The finished engine timed again, after it was chosen.
+
+    Files: ``samples-1.safetensors`` and so on, raw nanoseconds of each process.
+
+    Attributes:
+        fresh: The figures.
+        round: 1 for the first timing of this engine, one more each time that it is measured again.
+    """
+
+    fresh: Fresh
+    round: int
 
 
 class Accuracy(Record):
@@ -86,6 +139,8 @@ class Gate(Record):
     Attributes:
         found: The figure that is judged.
         verdict: ``undecided`` where the interval of the figure holds the limit.
+        low: Lower end of its 95 % interval; None where it has none.
+        high: Upper end.
     """
 
     name: str
@@ -94,6 +149,8 @@ class Gate(Record):
     unit: str
     verdict: Verdict
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -103,7 +160,13 @@ class Gate(Record):
     @property
     def sentence(self) -> str:
         """What was found against the limit, in a few words."""
-        return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+        found = f"{self.found:.4g}" + (f" ({self.interval})" if self.interval else "")
+        return f"{self.name}: {found} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval, in a few characters; empty where there is none."""
+        return "" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
 
 
 class KernelShare(Record):
