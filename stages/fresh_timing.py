@@ -1,21 +1,41 @@
 """Times an engine in several processes, each a fresh sample, until its budget is decided or enough have been timed."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from profiles.schema import Target
+from stages.backends.calm import CALM, Samples, calm_turns, pace_of, turns_of
 from stages.backends.process_timing import Request, time_in_process
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentiles_of_parts, summarise
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, summarise, turn_count
 from stages.measurements import Fresh, ProcessFigures
-from stages.process_interval import interval_between, looks_of, movement_of
+from stages.process_interval import Interval, interval_between, looks_of, movement_of
 from stages.timing_lock import inheritable
 from stages.training.progress import report
 from stages.verdicts import verdict_within
 
 ENGINE, REFERENCE = "engine", "reference"
-Samples = dict[str, np.ndarray]
+
+
+class Question(NamedTuple):
+    """What is asked of the samples.
+
+    Attributes:
+        percentile: 50, 90 or 95; a median is taken over the calm turns, a tail over all: it is what the machine does to the engine.
+        clock: By which.
+        turns: In a process.
+        relative: Whether the figure is the ratio to the dense engine, not milliseconds.
+        known_ms: The dense engine's median as an earlier timing found it; None where there is none.
+    """
+
+    percentile: int
+    clock: str
+    turns: int
+    relative: bool
+    known_ms: float | None = None
 
 
 def time_afresh(
@@ -29,6 +49,7 @@ def time_afresh(
     percentile: int,
     relative: bool,
     limit: float | None,
+    known_ms: float | None = None,
 ) -> Fresh:
     """Time an engine in processes of their own; the caller holds the machine's lock for timing.
 
@@ -42,48 +63,74 @@ def time_afresh(
         percentile: 50, 90 or 95.
         relative: Whether the figure is the ratio to the dense engine, not milliseconds.
         limit: Of the figure; None where nothing is to be decided, and the fewest processes do.
+        known_ms: The dense engine's median as an earlier timing found it: a machine that is slower now is not trusted as much.
 
     Raises:
         TimingFailed: A process crashed, was ended, or could not open an engine.
     """
-    clock, verdict = gating_clock(target, percentile), timing.verdict
-    looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
+    config, verdict = timing.in_process(), timing.verdict
+    question = Question(percentile, gating_clock(target, percentile), turn_count(config), relative, known_ms)
     files = {ENGINE: engine.resolve()} | ({REFERENCE: reference.resolve()} if reference is not None else {})
+    looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
     samples: list[Samples] = []
-    figures: list[ProcessFigures] = []
     for look in looks:
         while len(samples) < look:
             place = folder.resolve() / SAMPLES.replace(".", f"-{len(samples) + 1}.")
-            request = Request(engines=files, target=target, image_shape=image_shape, timing=timing.in_process(), samples=place)
-            samples.append(time_in_process(request, inheritable()))
-            figures.append(figures_of(samples[-1], clock, percentile, relative=relative))
-            report("timing the finished engine", done=len(samples), total=look, unit="process", figure=figures[-1].figure)
-        movement = movement_of([figure.reference_ms for figure in figures if figure.reference_ms is not None]) if relative else 0.0
-        interval = interval_between([figure.figure for figure in figures], [figure.error for figure in figures], looks=len(looks), movement=movement)
-        if limit is not None and verdict_within(interval, limit) != "undecided":
+            samples.append(time_in_process(Request(engines=files, target=target, image_shape=image_shape, timing=config, samples=place), inheritable()))
+            report("timing the finished engine", done=len(samples), total=look, unit="process")
+        figures = figures_of(samples, question)
+        interval = interval_of(figures, question, looks=len(looks))
+        if limit is not None and verdict_within(interval, limit) != "undecided" and interval.processes >= verdict.processes:
             break
+    if interval.processes < verdict.processes:  # the machine was not calm for long enough: all turns of all processes count
+        figures = [_figure(process, question, pace=None) for process in samples]
+        interval = interval_of(figures, question, looks=len(looks))
+    pooled = {name: np.concatenate([process[name] for process in samples], axis=1) for name in files}
     return Fresh(
         percentile=percentile,
-        engine=summarise(_pooled(samples, ENGINE), clock),
-        reference=summarise(_pooled(samples, REFERENCE), clock) if reference is not None else None,
+        engine=summarise(pooled[ENGINE], question.clock),
+        reference=summarise(pooled[REFERENCE], question.clock) if reference is not None else None,
         processes=tuple(figures),
         interval=interval,
-        contention=contention({name: _pooled(samples, name) for name in files}),
+        contention=contention(pooled),
     )
 
 
-def figures_of(samples: Samples, clock: str, percentile: int, *, relative: bool) -> ProcessFigures:
-    """Return what one process found; engine and dense engine drift together, so the error of a ratio is from ratios, part by part."""
-    whole = {name: summarise(values, clock).at(percentile) for name, values in samples.items()}
-    parts = {name: percentiles_of_parts(values, clock, percentile) for name, values in samples.items()}
-    logs = np.log(parts[ENGINE] / parts[REFERENCE] if relative else parts[ENGINE])
+def figures_of(samples: Sequence[Samples], question: Question) -> list[ProcessFigures]:
+    """Return what each process found, the dense engine's pace being that of all of them."""
+    pace = None
+    if question.percentile == 50 and all(REFERENCE in process for process in samples):
+        pace = pace_of([turns_of(process, question.clock, question.turns)[REFERENCE] for process in samples])
+    return [_figure(process, question, pace) for process in samples]
+
+
+def interval_of(figures: Sequence[ProcessFigures], question: Question, *, looks: int) -> Interval:
+    """Return the interval over the processes that count."""
+    counted = [process for process in figures if process.figure is not None]
+    if len(counted) < 2:
+        return Interval(found=math.nan, low=0, high=math.inf, processes=len(counted), spread=math.inf)
+    dense = [process.reference_ms for process in counted if process.reference_ms is not None]
+    movement = movement_of(dense) if question.relative else 0.0
+    if question.known_ms is not None and dense:
+        slower = math.log(float(np.median(dense)) / question.known_ms)
+        movement = max(movement, slower if slower > CALM else 0.0)
+    return interval_between([process.figure or 0 for process in counted], [process.error for process in counted], looks=looks, movement=movement)
+
+
+def _figure(process: Samples, question: Question, pace: float | None) -> ProcessFigures:
+    """Return what one process found over its calm turns; engine and dense engine drift together, so the error of a ratio is from ratios, turn by turn."""
+    turns = turns_of(process, question.clock, question.turns)
+    count = len(turns[ENGINE])
+    chosen = range(count) if pace is None else calm_turns(turns[REFERENCE], pace)
+    if not chosen:
+        return ProcessFigures(figure=None, error=0, milliseconds=None, reference_ms=None, calm=0)
+    ms = {name: float(np.percentile(np.concatenate([found[turn] for turn in chosen]), question.percentile)) / 1e6 for name, found in turns.items()}
+    by_turn = {name: np.array([np.percentile(found[turn], question.percentile) for turn in chosen]) for name, found in turns.items()}
+    logs = np.log(by_turn[ENGINE] / by_turn[REFERENCE] if question.relative else by_turn[ENGINE])
     return ProcessFigures(
-        figure=whole[ENGINE] / whole[REFERENCE] if relative else whole[ENGINE],
-        error=float(logs.std(ddof=1) / np.sqrt(len(logs))),
-        milliseconds=whole[ENGINE],
-        reference_ms=whole.get(REFERENCE),
+        figure=ms[ENGINE] / ms[REFERENCE] if question.relative else ms[ENGINE],
+        error=float(logs.std(ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else 0.0,
+        milliseconds=ms[ENGINE],
+        reference_ms=ms.get(REFERENCE),
+        calm=len(chosen) / count,
     )
-
-
-def _pooled(samples: Sequence[Samples], name: str) -> np.ndarray:
-    return np.concatenate([process[name] for process in samples], axis=1)

@@ -42,19 +42,22 @@ class Race(Artifact):
 class ProcessFigures(Record):
     """What one process found.
 
-    The figure is the ratio to the dense engine where the budget is a fraction of it, else milliseconds.
+    The figure is the ratio to the dense engine where the budget is a fraction of it, else milliseconds. A process that was set aside, since
+    the machine was calm for too few of its turns, has none.
 
     Attributes:
-        figure: Of the budget's percentile.
+        figure: Of the percentile that is judged.
         error: Its relative standard error within the process.
         milliseconds: The engine's.
         reference_ms: The dense engine's; None where it was not timed.
+        calm: Share of the turns, 0-1, that the figures are from (`stages/backends/calm.py`).
     """
 
-    figure: float
+    figure: float | None
     error: float
-    milliseconds: float
-    reference_ms: float | None = None
+    milliseconds: float | None
+    reference_ms: float | None
+    calm: float
 
 
 class Fresh(Record):
@@ -62,8 +65,8 @@ class Fresh(Record):
 
     Attributes:
         percentile: That is judged.
-        engine: Over the runs of all processes.
-        reference: Of the dense engine, timed in turns; None where only the engine's milliseconds are asked for.
+        engine: Over all runs of all processes.
+        reference: Of the dense engine, timed in turns; None where it is not here.
         processes: In order.
         interval: Of the figure.
         contention: Wall time over CPU time; 1 on a quiet machine.
@@ -75,6 +78,23 @@ class Fresh(Record):
     processes: tuple[ProcessFigures, ...]
     interval: Interval
     contention: float
+
+    @property
+    def sentence(self) -> str:
+        """How it was timed, in one line."""
+        calm = [process for process in self.processes if process.figure is not None]
+        aside = len(self.processes) - len(calm)
+        share = sum(process.calm for process in calm) / max(len(calm), 1)
+        parts = [f"timed again in {len(self.processes)} processes of their own after it was chosen; they found {self._found}"]
+        if share < 1:
+            parts.append(f"{share:.0%} of the turns count, those in which the dense engine ran at its pace")
+        if aside:
+            parts.append(f"{aside} processes are set aside, since the machine was hardly calm")
+        return "; ".join(parts)
+
+    @property
+    def _found(self) -> str:
+        return ", ".join("-" if process.figure is None else f"{process.figure:.4g}" for process in self.processes)
 
 
 class FreshTiming(Artifact):

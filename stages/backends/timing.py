@@ -94,7 +94,7 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
         For every engine (2, its runs) int64 nanoseconds: thread CPU time and wall time.
     """
     runs = {name: _warm_up(run, images, config) for name, run in engines.items()}
-    turns = -(-config.runs // config.block)
+    turns = turn_count(config)
     samples = {name: np.empty((2, count), dtype=np.int64) for name, count in runs.items()}
     for turn in range(turns):
         for name, run in engines.items():
@@ -103,6 +103,11 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
                 run(images)
                 samples[name][:, index] = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
     return samples
+
+
+def turn_count(config: TimingConfig) -> int:
+    """Return how many turns every engine has."""
+    return -(-config.runs // config.block)
 
 
 def time_steadily(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50) -> dict[str, np.ndarray]:
