@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipeline.final_timing import time_finished
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch, steps_per_epoch
@@ -43,6 +44,7 @@ class Branch:
     pruned: Checkpoint
     quantised: Checkpoint | None
     engines: tuple[Engine, ...]
+    reference: Engine
     measurement: Measurement
 
     @property
@@ -133,8 +135,14 @@ def pack(
     tried: tuple[Tried, ...],
     considered: Sequence[Artifact],
     step: Step,
+    *,
+    remeasure: bool = False,
 ) -> Package:
-    """Write a branch's package, with what else was tried in its report; its lineage is also of `considered`, on which the choice rests."""
+    """Time a branch's engine again for the verdict, and write its package, with what else was tried in its report.
+
+    Its lineage is also of `considered`, on which the choice rests. Where `remeasure` is set, an earlier verdict on its latency is not used.
+    """
+    timing = time_finished(recipe, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
@@ -155,11 +163,12 @@ def pack(
         package,
         engine=kept.engine,
         measurement=kept.measurement,
+        timing=timing,
         final=kept.final,
         dataset=dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(kept.measurement, *considered),
+        lineage=trace_lineage(kept.measurement, *([timing] if timing else []), *considered),
     )
 
 
@@ -188,10 +197,11 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
+    reference = build(dense, target.profile.target.reference)
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
-        dense=build(dense, target.profile.target.reference),
+        dense=reference,
         candidates=engines,
         quantised=quantised,
         dataset=dataset,
@@ -199,7 +209,7 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )
-    return Branch(target, trigger, fit, cut, pruned, quantised, engines, measurement)
+    return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:

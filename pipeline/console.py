@@ -57,7 +57,7 @@ def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> N
     if as_json:
         print(comparison.model_dump_json(indent=2))
         return
-    console = Console(highlight=False, width=max(Console().width, 150))  # a row needs so many columns
+    console = Console(highlight=False, width=max(Console().width, 155))  # a row needs so many columns
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=comparison.recipe, title_justify="left")
     for index, header in enumerate(HEADER_COMPARED):
         table.add_column(header, justify="right" if 1 < index < len(HEADER_COMPARED) - 2 else "left", no_wrap=True)
@@ -65,7 +65,7 @@ def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> N
         table.add_row(*show_cells(outcome))
     console.print(table)
     for outcome in comparison.outcomes:
-        for gate in outcome.missed:
+        for gate in outcome.unmet:
             console.print(f"{outcome.profile}: {gate.sentence}", markup=False, soft_wrap=True)
         if outcome.error:
             console.print(f"{outcome.profile}: {outcome.error}", markup=False, soft_wrap=True)
@@ -77,7 +77,7 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
     if as_json:
         print(json.dumps([package_facts(package, folder) for package in packages], indent=2))
         return
-    console = Console(highlight=False, width=max(Console().width, 104))  # a row that is shipped and estimated needs so many columns
+    console = Console(highlight=False, width=max(Console().width, 109))  # a row that is shipped and estimated needs so many columns
     for package in packages:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=package.name, title_justify="left")
         for index, header in enumerate(HEADER):

@@ -43,6 +43,7 @@ def compress(
     out: Path | None = None,
     step: Step | None = None,
     tracker: str | None = None,
+    remeasure: bool = False,
 ) -> tuple[Package, ...]:
     """Compress a recipe's network for one or more targets, sharing one trunk.
 
@@ -55,21 +56,30 @@ def compress(
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; a plain call by default.
         tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
+        remeasure: Whether finished engines are timed again, whatever their verdicts were.
 
     Returns:
-        A package per profile. Whether the gates are met stands in its `gates`.
+        A package per profile. Whether the gates are met, missed or undecided stands in its `gates`.
 
     Raises:
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
     """
     run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
-    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, remeasure=remeasure)
     return tuple(package for package in grown.values() if isinstance(package, Package))
 
 
 def deliver(
-    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, store: Path, out: Path | None, tracker: str | None = None
+    recipe: Recipe,
+    profiles: Sequence[HardwareProfile],
+    step: Step,
+    conduct: Conduct,
+    *,
+    store: Path,
+    out: Path | None,
+    tracker: str | None = None,
+    remeasure: bool = False,
 ) -> dict[str, Package | BonsaiError]:
     """Grow every profile and publish its package, from the first check to the last file.
 
@@ -81,6 +91,7 @@ def deliver(
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         tracker: Where figures are sent too, as for `compress`.
+        remeasure: Whether finished engines are timed again.
 
     Returns:
         By profile, in the order given: its package, or the error that `conduct` let pass.
@@ -90,7 +101,7 @@ def deliver(
     require_writable_folder(out or store / "packages", "--out")
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
-        grown = grow(recipe, fit, step, conduct)
+        grown = grow(recipe, fit, step, conduct, remeasure=remeasure)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
@@ -162,10 +173,10 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
             )
 
 
-def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct) -> dict[str, Package | BonsaiError]:
+def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, *, remeasure: bool = False) -> dict[str, Package | BonsaiError]:
     """Run all stages for all targets: the trunk once, then a branch per target.
 
-    Without a profile that can be grown nothing is trained.
+    Without a profile that can be grown nothing is trained. Where `remeasure` is set, the finished engines are timed again.
     """
     if not profiles:
         return {}
@@ -182,7 +193,7 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
     warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
-        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name)))
+        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name), remeasure=remeasure))
 
     grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
     return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

@@ -43,8 +43,13 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
     return Field(tuple(targets), tuple(refused))
 
 
-def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step) -> Package:
-    """Grow a profile's branches, and package the one whose engine meets the gates with the best validation accuracy."""
+def harvest(
+    recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step, *, remeasure: bool = False
+) -> Package:
+    """Grow a profile's branches, and package the one whose engine meets the gates with the best validation accuracy.
+
+    Where `remeasure` is set, that engine is timed again for its verdict.
+    """
     considered: list[Artifact] = []
 
     def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
@@ -66,7 +71,7 @@ def harvest(recipe: Recipe, dataset: Dataset, network: Network, field: Field, wa
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), considered, step)
+    return pack(recipe, dataset, network, dense, best, attempts, (*tried, *field.refused) if searched else (), considered, step, remeasure=remeasure)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:

@@ -28,7 +28,7 @@ class Question(NamedTuple):
         clock: By which.
         turns: In a process.
         relative: Whether the figure is the ratio to the dense engine, not milliseconds.
-        known_ms: The dense engine's median as an earlier timing found it; None where there is none.
+        known_ms: The dense engine's latency at the percentile as an earlier timing found it; None where there is none.
     """
 
     percentile: int
@@ -63,7 +63,7 @@ def time_afresh(
         percentile: 50, 90 or 95.
         relative: Whether the figure is the ratio to the dense engine, not milliseconds.
         limit: Of the figure; None where nothing is to be decided, and the fewest processes do.
-        known_ms: The dense engine's median as an earlier timing found it: a machine that is slower now is not trusted as much.
+        known_ms: The dense engine's latency at the percentile as an earlier timing found it: a machine that is slower now is not trusted as much.
 
     Raises:
         TimingFailed: A process crashed, was ended, or could not open an engine.
@@ -115,6 +115,12 @@ def interval_of(figures: Sequence[ProcessFigures], question: Question, *, looks:
         slower = math.log(float(np.median(dense)) / question.known_ms)
         movement = max(movement, slower if slower > CALM else 0.0)
     return interval_between([process.figure or 0 for process in counted], [process.error for process in counted], looks=looks, movement=movement)
+
+
+def milliseconds_of(fresh: Fresh) -> Interval:
+    """Return the interval of the engine's milliseconds, also where the figure is a ratio."""
+    counted = [process for process in fresh.processes if process.milliseconds is not None]
+    return interval_between([process.milliseconds or 0 for process in counted], [process.error for process in counted])
 
 
 def _figure(process: Samples, question: Question, pace: float | None) -> ProcessFigures:

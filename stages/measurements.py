@@ -104,11 +104,11 @@ class FreshTiming(Artifact):
 
     Attributes:
         fresh: The figures.
-        round: 1 for the first timing of this engine, one more each time that it is measured again.
+        repetition: 1 for the first timing of this engine, one more each time that it is measured again.
     """
 
     fresh: Fresh
-    round: int
+    repetition: int
 
 
 class Accuracy(Record):

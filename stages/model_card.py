@@ -7,11 +7,11 @@ from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.licences import licence_notes
-from stages.measurements import Gate, Measurement, Row
+from stages.measurements import Fresh, Gate, Measurement, Row
 from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
 
-HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M")
+HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M")
 
 
 def write_model_card(
@@ -23,11 +23,14 @@ def write_model_card(
     profile: HardwareProfile,
     decisions: Decisions,
     compatibility: Compatibility,
+    notes: tuple[str, str, str],
 ) -> str:
     """Return what someone who receives the package must know."""
     passed = all(gate.passed for gate in measurement.gates)
     estimated = any(gate.note == "estimated" for gate in measurement.gates)
-    verdict = "**A gate is missed.**" if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
+    undecided = not any(gate.verdict == "missed" for gate in measurement.gates)
+    unmet = "**A gate is undecided.**" if undecided else "**A gate is missed.**"
+    verdict = unmet if not passed else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     shape = "x".join(str(s) for s in engine.image_shape)
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
@@ -41,7 +44,7 @@ def write_model_card(
 |{"---|" * len(HEADER)}
 {rows}
 
-{chr(10).join(figure_notes(measurement, engine, profile.target))}
+{chr(10).join(notes)}
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
@@ -95,8 +98,8 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
-def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str, str]:
-    """Return why this precision, and how accuracy and latency were found, a sentence each."""
+def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
+    """Return why this precision, and how accuracy and latency were found; `fresh` is what judges the latency, where it was timed."""
     accuracy = f"Accuracy: {measurement.test_images} test images that no training step saw, measured by {measurement.shipped_row.accuracy.measured_by}."
     precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
@@ -108,7 +111,9 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
-    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
+    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 by the wall; CV {spread} (limit 2.5 %)."
+    if fresh is not None:
+        latency += f" The verdict: {fresh.sentence}."
     if measurement.device is not None:
         latency += f" On the device: {measurement.device.sentence}."
     return precision, accuracy, latency

@@ -14,12 +14,13 @@ from stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import tool_versions
-from stages.measurements import Gate, Measurement, Row
+from stages.measurements import FreshTiming, Gate, Measurement, Row
 from stages.model_card import describe_quantisation, figure_notes, write_model_card
 from stages.reporting.plots import draw_training, learning_curve
 from stages.reporting.writing import write_reports
 from stages.store import stage
 from stages.training.batches import load_split
+from stages.verdicts import with_fresh
 
 
 class Package(Artifact):
@@ -36,17 +37,13 @@ class Package(Artifact):
     engine_sha256: str
     decisions: Decisions
 
-    @property
-    def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met."""
-        return tuple(gate for gate in self.gates if not gate.passed)
 
-
-@stage(version=8)
+@stage(version=9)
 def package(
     out_dir: Path,
     engine: Engine,
     measurement: Measurement,
+    timing: FreshTiming | None,
     final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
@@ -59,6 +56,7 @@ def package(
         out_dir: Receives the folder ``package``.
         engine: What is shipped.
         measurement: Its figures and gates.
+        timing: The engine timed again for the verdict on its latency; None where its device is not here.
         final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
         profile: What was asked.
@@ -68,15 +66,16 @@ def package(
     folder = out_dir / FOLDER
     folder.mkdir()
     name = f"{decisions.recipe_name}--{profile.name}"
+    measurement = with_fresh(measurement, timing, profile) if timing else measurement
     for file in {MODEL, engine.file}:
         (folder / file).write_bytes((engine.folder / file).read_bytes())
     backend = backend_of(profile.target)
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
-    notes = figure_notes(measurement, engine, profile.target)
+    notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, backend.package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
-    (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions, compatibility), encoding="utf-8")
+    (folder / CARD).write_text(write_model_card(name, engine, measurement, final, dataset, profile, decisions, compatibility, notes), encoding="utf-8")
     manifest = PackageManifest(
         name=name,
         engine=PackagedEngine(

@@ -16,7 +16,15 @@ from stages.verdicts import limit_of
 
 @stage(version=1, timed=True)
 def time_engine(
-    out_dir: Path, engine: Engine, dense: Engine, target: Target, budget: Budget, timing: TimingConfig, verdict: VerdictConfig, round: int
+    out_dir: Path,
+    engine: Engine,
+    dense: Engine,
+    target: Target,
+    budget: Budget,
+    timing: TimingConfig,
+    verdict: VerdictConfig,
+    known_ms: float | None,
+    repetition: int,
 ) -> FreshTiming:
     """Time an engine in turns with the dense one.
 
@@ -28,7 +36,9 @@ def time_engine(
         budget: Limit and percentile: processes are added while it is undecided.
         timing: The protocol.
         verdict: How many processes.
-        round: Number of the repetition: the same engine is timed afresh in another round.
+        known_ms: The dense engine's latency at the percentile as an earlier timing found it, None where there is none: a machine that is slower now is not
+            trusted as much.
+        repetition: 1, or one more to time the same engine afresh.
     """
     fresh = time_afresh(
         out_dir,
@@ -40,5 +50,6 @@ def time_engine(
         percentile=budget.percentile,
         relative=budget.latency is not None,
         limit=limit_of(budget, target.reference)[0],
+        known_ms=known_ms,
     )
-    return FreshTiming(folder=out_dir, fresh=fresh, round=round)
+    return FreshTiming(folder=out_dir, fresh=fresh, repetition=repetition)

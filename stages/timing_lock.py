@@ -108,6 +108,6 @@ def _own_file(refused: Path, error: OSError) -> Path:
 
 def _is_current(descriptor: int, file: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(file, follow_symlinks=False))
+        return os.path.samestat(os.fstat(descriptor), file.lstat())
     except FileNotFoundError:
         return False

@@ -109,6 +109,11 @@ def verdict_within(interval: Interval, limit: float) -> Verdict:
     return "missed" if interval.low > limit else "undecided"
 
 
+def fails(gate: Gate, allow_undecided: bool) -> bool:
+    """Return whether a gate ends a run with an error."""
+    return gate.verdict == "missed" or (gate.verdict == "undecided" and not allow_undecided)
+
+
 def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
     """Return a measurement whose latency gate, and whose latencies of the shipped and of the dense engine, are those of the fresh timing."""
     fresh = timing.fresh

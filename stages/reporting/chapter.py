@@ -1,6 +1,6 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
-from stages.measurements import Gate
+from stages.measurements import VERDICTS, Gate
 from stages.reporting.content import Chapter, Fact, Table
 from stages.reporting.evidence import Evidence, interval, latency_of, percent
 from stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
@@ -36,10 +36,11 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
 
 
 def _headline(evidence: Evidence) -> str:
-    missed = [gate.name for gate in evidence.manifest.gates if not gate.passed]
+    missed, undecided = ([gate.name for gate in evidence.manifest.gates if gate.verdict == verdict] for verdict in ("missed", "undecided"))
     verdict = {
         "met": "Meets its budget and every gate",
         "estimated": "Meets its budget by estimate, and every other gate",
+        "undecided": f"UNDECIDED whether it meets {', '.join(undecided)}",
         "missed": f"MISSES {', '.join(missed)}",
     }
     about = "about " if evidence.is_estimated else ""
@@ -99,7 +100,9 @@ def _size(evidence: Evidence) -> Fact:
 def _gates(gates: tuple[Gate, ...]) -> Table:
     return Table(
         caption="Gates: limits that the finished engine must meet",
-        headers=("gate", "verdict", "found", "at most", "unit", "note"),
-        rows=tuple((gate.name, "met" if gate.passed else "MISSED", f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates),
+        headers=("gate", "verdict", "found", "95 % interval", "at most", "unit", "note"),
+        rows=tuple(
+            (gate.name, VERDICTS[gate.verdict], f"{gate.found:.4g}", gate.interval or "-", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates
+        ),
         strong=tuple(place for place, gate in enumerate(gates) if not gate.passed),
     )

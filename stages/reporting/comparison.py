@@ -12,7 +12,7 @@ from stages.reporting.svg import inline
 
 TRUNK = "warmup/"
 """Where the addresses of the trunk's artifacts begin."""
-VERDICTS = {"met": "all gates met", "estimated": "met, latency by estimate", "missed": "MISSED"}
+VERDICTS = {"met": "all gates met", "estimated": "met, latency by estimate", "undecided": "UNDECIDED", "missed": "MISSED"}
 
 
 def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapping[str, str], note: str) -> Report:
@@ -36,9 +36,11 @@ def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapp
 def _tally(found: Sequence[Evidence], failures: Mapping[str, str]) -> str:
     """Return how many profiles got what they asked for."""
     outcomes = [evidence.outcome for evidence in found]
-    parts = [f"{len(found) - outcomes.count('missed')} of {len(found) + len(failures)} profiles meet their budget and gates"]
+    parts = [f"{outcomes.count('met') + outcomes.count('estimated')} of {len(found) + len(failures)} profiles meet their budget and gates"]
     if outcomes.count("estimated"):
         parts.append(f"{outcomes.count('estimated')} of them by an ESTIMATED latency")
+    if outcomes.count("undecided"):
+        parts.append(f"{outcomes.count('undecided')} UNDECIDED")
     if outcomes.count("missed"):
         parts.append(f"{outcomes.count('missed')} MISSED a gate")
     if failures:
@@ -69,7 +71,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "top-1",
                     "95 % interval",
                     "p50 ms",
-                    "p99 ms",
+                    "p99 wall ms",
                     "over dense FP32",
                     "over dense FP16",
                     "MB",
@@ -77,7 +79,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "latency is",
                 ),
                 rows=tuple(_row(evidence) for evidence in found),
-                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome == "missed"),
+                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome in {"missed", "undecided"}),
             ),
         ),
     )
@@ -99,10 +101,10 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
 def _row(evidence: Evidence) -> tuple[str, ...]:
     shipped = evidence.shipped
     latency = latency_of(shipped)
-    missed = ", ".join(gate.name for gate in evidence.manifest.gates if not gate.passed)
+    unmet = ", ".join(gate.name for gate in evidence.manifest.gates if not gate.passed)
     return (
         evidence.profile,
-        VERDICTS[evidence.outcome] + (f": {missed}" if missed else ""),
+        VERDICTS[evidence.outcome] + (f": {unmet}" if unmet else ""),
         percent(shipped.accuracy.top1),
         interval(shipped),
         f"{latency.p50:.3f}",

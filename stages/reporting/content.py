@@ -5,8 +5,8 @@ from typing import Literal
 
 from profiles.source import Record
 
-Outcome = Literal["met", "estimated", "missed"]
-"""All gates are met; all are, but the latency is an estimate; one is missed."""
+Outcome = Literal["met", "estimated", "undecided", "missed"]
+"""All gates are met; all are, but the latency is an estimate; one is undecided, and none missed; one is missed."""
 
 NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( to [\d.]+)?(x| %)?( \(est\.\)| unstable)?")
 """A cell that holds a number, an interval, or a ratio."""

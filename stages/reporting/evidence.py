@@ -48,8 +48,11 @@ class Evidence:
     @property
     def outcome(self) -> Outcome:
         """The verdict."""
-        if not all(gate.passed for gate in self.manifest.gates):
+        verdicts = {gate.verdict for gate in self.manifest.gates}
+        if "missed" in verdicts:
             return "missed"
+        if "undecided" in verdicts:
+            return "undecided"
         return "estimated" if self.is_estimated else "met"
 
     def milliseconds(self, row: Row) -> float:

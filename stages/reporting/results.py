@@ -31,7 +31,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
         tables=(
             Table(
                 caption="Every network that was run, on the same test images",
-                headers=("network", "top-1", "95 % interval", "p50 ms", "p99 ms", "of dense", "spread (CV)", "latency is", "MB", "params k", "MACs M"),
+                headers=("network", "top-1", "95 % interval", "p50 ms", "p99 wall ms", "of dense", "spread (CV)", "latency is", "MB", "params k", "MACs M"),
                 rows=tuple(_row(evidence, row) for row in rows),
                 strong=tuple(place for place, row in enumerate(rows) if row.shipped),
             ),
