@@ -1,9 +1,6 @@
-"""What the command line shows: progress lines while it works, tables at the end."""
+"""What the command line shows at its end: tables."""
 
 import json
-import logging
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,37 +16,6 @@ from pipeline.starting.scaffold import Written
 from stages.delivery.contents import REPORTS
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
-
-started = time.monotonic()
-
-
-class ProgressHandler(logging.Handler):
-    """Prints each line of progress with the minutes and seconds since the start, on standard error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one line."""
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
-
-
-def show_progress(*, plain: bool = False) -> None:
-    """Send Bonsai's progress to standard error.
-
-    Args:
-        plain: Whether to leave out colours and all else that moves on a terminal, here and in child processes.
-    """
-    if plain:
-        for forced in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-            os.environ.pop(forced, None)
-        os.environ.update(NO_COLOR="1", TERM="dumb")
-    logger = logging.getLogger("bonsai")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [ProgressHandler()]
-    logger.propagate = False
 
 
 def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:

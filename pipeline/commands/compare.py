@@ -46,7 +46,8 @@ def compare(
     from pipeline.ci import ci_job
     from pipeline.comparing import compare as run_comparison
     from pipeline.comparing import comparison_folder, require_all
-    from pipeline.console import show_comparison, show_progress
+    from pipeline.console import show_comparison
+    from pipeline.progress_lines import show_progress
 
     show_progress(plain=ci)
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:

@@ -23,7 +23,7 @@ def verify(
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time
     """
-    from pipeline.console import show_progress
+    from pipeline.progress_lines import show_progress
     from stages.delivery.packaged_timing import time_package
     from stages.delivery.verification import verify_package
     from stages.errors import GateMissed

@@ -55,9 +55,10 @@ def run(
     from pipeline.ci import ci_job
     from pipeline.comparison import outcome_of
     from pipeline.conduct import require_gates
-    from pipeline.console import show_packages, show_plan, show_progress
+    from pipeline.console import show_packages, show_plan
     from pipeline.flow import compress, load
     from pipeline.plan import plan_run, require_finished
+    from pipeline.progress_lines import show_progress
     from pipeline.publish import LAYOUTS, lay_out
     from stages.store import Store
 

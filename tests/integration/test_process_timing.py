@@ -119,3 +119,9 @@ def test_a_package_for_another_device_is_not_timed(package: Path) -> None:
     done = bonsai("verify", str(package), "--time")
     assert done.returncode == 6
     assert "latency" not in done.stdout
+
+
+def test_timing_a_package_imports_neither_torch_nor_a_runtime() -> None:
+    modules = "stages.delivery.packaged_timing, stages.verdicts, pipeline.progress_lines, pipeline.commands.packages"
+    code = f"import sys, {modules}; print([name for name in ('torch', 'onnx', 'onnxruntime', 'tensorrt') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from stages import timing_lock
+from stages.artifacts import Artifact
 from stages.locks import is_held
 from stages.store import Store, stage
 from stages.timing_lock import hold_timing, inheritable, lock_file
-from stages.artifacts import Artifact
 
 ROOT = Path(__file__).parents[3]
 HOLD = "import sys\nfrom stages.timing_lock import hold_timing\nwith hold_timing(): print(flush=True); sys.stdin.read()"

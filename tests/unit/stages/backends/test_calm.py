@@ -15,7 +15,8 @@ def process(slow: slice, *, ratio_when_slow: float = 0.4, ratio: float = 0.3) ->
     dense[slow] = 1.5e6
     engine = dense * np.where(dense > 1e6, ratio_when_slow, ratio)
     return {
-        name: np.stack([np.repeat(each, 25) * rng.normal(1, 0.005, TURNS * 25)] * 2).astype(np.int64) for name, each in (("engine", engine), ("reference", dense))
+        name: np.stack([np.repeat(each, 25) * rng.normal(1, 0.005, TURNS * 25)] * 2).astype(np.int64)
+        for name, each in (("engine", engine), ("reference", dense))
     }
 
 
