@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipeline.final_timing import time_finished
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
 from pipeline.trunk import Watch, steps_per_epoch
@@ -42,8 +43,8 @@ class Branch:
     cut: Checkpoint
     pruned: Checkpoint
     quantised: Checkpoint | None
-    dense: Engine
     engines: tuple[Engine, ...]
+    reference: Engine
     measurement: Measurement
 
     @property
@@ -135,11 +136,14 @@ def pack(
     tried: tuple[Tried, ...],
     considered: Sequence[Artifact],
     step: Step,
+    *,
+    remeasure: bool = False,
 ) -> Package:
-    """Write a branch's package with the verdict of the test part, and with what else was tried in its report.
+    """Time a branch's engine again for the verdict, and write its package, with the verdict of the test part and what else was tried in its report.
 
-    Its lineage is also of `considered`, on which the choice rests.
+    Its lineage is also of `considered`, on which the choice rests. Where `remeasure` is set, an earlier verdict on its latency is not used.
     """
+    timing = time_finished(recipe, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
@@ -161,11 +165,12 @@ def pack(
         engine=kept.engine,
         measurement=assessed,
         challenge=challenged,
+        timing=timing,
         final=kept.final,
         dataset=dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(assessed, *([challenged] if challenged else []), *considered),
+        lineage=trace_lineage(assessed, *[artifact for artifact in (timing, challenged) if artifact is not None], *considered),
     )
 
 
@@ -207,7 +212,7 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )
-    return Branch(target, trigger, fit, cut, pruned, quantised, reference, engines, measurement)
+    return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:

@@ -19,6 +19,8 @@ from pipeline.comparison import HEADER, Outcome, show_cells
 from stages.store import require_writable_folder
 
 JUNIT, SUMMARY = "junit.xml", "summary.md"
+FAILURES = {"missed": "GateMissed", "undecided": "GateUndecided"}
+"""Type of the failure in JUnit's XML, by the gate's verdict."""
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, such as the colours in a compiler's message."""
 
@@ -77,12 +79,13 @@ def ci_job(folder: Path | None, recipe: str, *, as_json: bool = False) -> Iterat
 def junit_xml(title: str, outcomes: Sequence[Outcome]) -> str:
     """Return a suite per profile with a case per gate; what failed before its gates has one case, an error.
 
-    Cases have no `time`: a gate takes none.
+    A gate that is undecided, and may be, is a skipped case. Cases have no `time`: a gate takes none.
     """
     root = ET.Element("testsuites", name=f"bonsai {title}")
     totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     for outcome in outcomes:
-        counts = {"tests": len(outcome.gates) or 1, "failures": len(outcome.missed), "errors": int(bool(outcome.error)), "skipped": 0}
+        counts = {"tests": len(outcome.gates) or 1, "failures": len(outcome.failing), "errors": int(bool(outcome.error))}
+        counts["skipped"] = len(outcome.unmet) - len(outcome.failing)
         suite = ET.SubElement(root, "testsuite", {"name": _name(title, outcome), **{key: str(count) for key, count in counts.items()}})
         totals = {key: totals[key] + counts[key] for key in totals}
         properties = ET.SubElement(suite, "properties")
@@ -91,8 +94,10 @@ def junit_xml(title: str, outcomes: Sequence[Outcome]) -> str:
         place = f"bonsai.{_name(title, outcome)}"
         for gate in outcome.gates:
             case = ET.SubElement(suite, "testcase", classname=place, name=gate.name)
-            if not gate.passed:
-                ET.SubElement(case, "failure", type="GateMissed", message=_xml(gate.sentence)).text = _xml(gate.sentence)
+            if gate in outcome.failing:
+                ET.SubElement(case, "failure", type=FAILURES[gate.verdict], message=_xml(gate.sentence)).text = _xml(gate.sentence)
+            elif not gate.passed:
+                ET.SubElement(case, "skipped", message=_xml(gate.sentence))
             ET.SubElement(case, "system-out").text = _xml(gate.sentence)
         if outcome.error:
             case = ET.SubElement(suite, "testcase", classname=place, name="run")
@@ -125,19 +130,20 @@ def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:
 
 
 def annotations(title: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return a GitHub workflow command per gate that is not met, per warning, and per error."""
+    """Return a GitHub workflow command per gate that is not met, per warning, and per error; a warning where a gate may be undecided."""
     found = []
     for outcome in outcomes:
         name = _name(title, outcome)
-        found += [_command(f"{name}: gate {gate.name} {gate.verdict}", gate.sentence) for gate in outcome.missed]
+        for gate in outcome.unmet:
+            found.append(_command(f"{name}: gate {gate.name} {gate.verdict}", gate.sentence, level="error" if gate in outcome.failing else "warning"))
         found += [_command(f"{name}: no plain verdict", text, level="warning") for text in outcome.warnings]
         if outcome.error:
             found.append(_command(f"{name}: failed, code {outcome.exit_code}", outcome.error))
     return found
 
 
-def _command(title: str, message: str, level: str = "error") -> str:
-    """Return `::error::` or `::warning::`, escaped as the runner undoes it (actions/toolkit, `command.ts`)."""
+def _command(title: str, message: str, *, level: str = "error") -> str:
+    """Return `::error::` or another level, escaped as the runner undoes it (actions/toolkit, `command.ts`)."""
     data = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     value = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={value}::{data}"

@@ -38,6 +38,7 @@ def compare(
     branch_runner: BranchRunner | None = None,
     at_once: int | None = None,
     tracker: str | None = None,
+    allow_undecided: bool = False,
 ) -> Comparison:
     """Compress a recipe's network for several targets, and set the results side by side.
 
@@ -56,6 +57,7 @@ def compare(
         branch_runner: Runs the branches; it may call them in threads if `step` may be called in threads.
         at_once: Branches that grow side by side; as many as the cores allow if None. Left out where `step` or `branch_runner` is given.
         tracker: Where figures are sent too, as for `compress`.
+        allow_undecided: Whether a profile's gate may be undecided.
 
     Raises:
         BonsaiError: What concerns all profiles: the recipe, the data, a profile that is no valid one, the training of the trunk.
@@ -70,7 +72,7 @@ def compare(
     finished = {name: package for name, package in grown.items() if isinstance(package, Package)}
     comparison = Comparison(
         recipe=loaded.name,
-        outcomes=tuple(outcome_of(target, grown[target.name], out or store / "packages") for target in targets),
+        outcomes=tuple(outcome_of(target, grown[target.name], out or store / "packages", allow_undecided=allow_undecided) for target in targets),
         cost=cost_of({name: kept.used_by(name) for name in finished}),
     )
     save(comparison, store)
@@ -155,14 +157,18 @@ class ProfilesFailed(BonsaiError):
         self.exit_code = exit_code
 
 
-def require_all(comparison: Comparison) -> None:
+def require_all(comparison: Comparison, *, allow_undecided: bool = False) -> None:
     """Check that every profile ended with a package whose gates are met.
+
+    Args:
+        comparison: What was found.
+        allow_undecided: Whether a gate may be undecided.
 
     Raises:
         ProfilesFailed: Some did not end with a package.
-        GateMissed: All did, and a gate is missed.
+        GateMissed: All did, and a gate is missed, or undecided where it may not be.
     """
     failed = [f"{outcome.profile} (code {outcome.exit_code})" for outcome in comparison.outcomes if outcome.error]
     if failed:
         raise ProfilesFailed(f"{len(failed)} of {len(comparison.outcomes)} profiles failed: {', '.join(failed)}", comparison.exit_code)
-    require_gates({outcome.package: outcome.missed for outcome in comparison.outcomes})
+    require_gates({outcome.package: outcome.gates for outcome in comparison.outcomes}, allow_undecided=allow_undecided)

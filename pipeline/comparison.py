@@ -14,14 +14,15 @@ from stages.manifest import MANIFEST, Manifest
 from stages.measurements import Gate, Row, unmet
 from stages.model_card import row_cells
 from stages.package import Package
+from stages.verdicts import fails
 
 COLUMNS = (
     "profile", "exit_code", "error", "device", "runtime", "precision", "top1", "top1_low", "top1_high", "p50_ms", "p99_ms", "latency_source",
-    "speedup_dense_fp32", "speedup_dense_fp16", "size_bytes", "parameters", "macs", "gates_met", "gates_missed", "folder",
+    "speedup_dense_fp32", "speedup_dense_fp16", "size_bytes", "parameters", "macs", "gates_met", "gates_missed", "gates_undecided", "folder",
 )  # fmt: skip
 """Of the CSV file; top-1 are ratios 0-1, a speed-up is the dense engine's p50 over the shipped one's."""
 
-HEADER = ("profile", "shipped", "top-1 (95 % CI)", "p50 ms", "p99 ms", "x dense FP32", "x dense FP16", "size MB", "latency is", "gates")
+HEADER = ("profile", "shipped", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "x dense FP32", "x dense FP16", "size MB", "latency is", "gates")
 """Of the table that people read; "x" are how many times as fast, by p50."""
 
 
@@ -34,6 +35,7 @@ class Outcome(Record):
         error: The message; empty where there is a package.
         package: Its name; empty where there is none. So are the fields that follow.
         folder: Where it stands.
+        allow_undecided: Whether an undecided gate is no failure.
         speedup_fp32: p50 of the dense FP32 engine over that of the shipped one; None where that engine was not built.
         speedup_fp16: The same of the dense FP16 engine.
     """
@@ -48,6 +50,7 @@ class Outcome(Record):
     engine_sha256: str = ""
     rows: tuple[Row, ...] = ()
     gates: tuple[Gate, ...] = ()
+    allow_undecided: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     speedup_fp32: float | None = None
@@ -59,9 +62,14 @@ class Outcome(Record):
         return next((row for row in self.rows if row.shipped), None)
 
     @property
-    def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met: missed or undecided."""
+    def unmet(self) -> tuple[Gate, ...]:
+        """The gates that are missed or undecided."""
         return tuple(gate for gate in self.gates if not gate.passed)
+
+    @property
+    def failing(self) -> tuple[Gate, ...]:
+        """The gates that the exit code is for."""
+        return tuple(gate for gate in self.gates if fails(gate, self.allow_undecided))
 
     @property
     def estimated(self) -> bool:
@@ -111,29 +119,31 @@ class Comparison(Record):
 
     @property
     def exit_code(self) -> int:
-        """That of the first error; else 3 where a gate is missed, else 0."""
+        """That of the first error; else 3 where a gate is missed or undecided, else 0."""
         return next((o.exit_code for o in self.outcomes if o.error), max((o.exit_code for o in self.outcomes), default=0))
 
 
-def outcome_of(profile: HardwareProfile, result: Package | BonsaiError, packages: Path) -> Outcome:
+def outcome_of(profile: HardwareProfile, result: Package | BonsaiError, packages: Path, *, allow_undecided: bool = False) -> Outcome:
     """Return what became of a profile.
 
     Args:
         profile: Which one.
         result: Its package, or its error.
         packages: Folder of the packages.
+        allow_undecided: Whether an undecided gate is no failure.
     """
     about = {"profile": profile.name, "device": profile.target.device.name, "runtime": profile.target.runtime}
     if isinstance(result, BonsaiError):
         return Outcome(**about, exit_code=result.exit_code, error=str(result))
     return Outcome(
         **about,
-        exit_code=0 if all(gate.passed for gate in result.gates) else GateMissed.exit_code,
+        exit_code=GateMissed.exit_code if any(fails(gate, allow_undecided) for gate in result.gates) else 0,
         package=result.name,
         folder=str(packages / result.name),
         engine_sha256=result.engine_sha256,
         rows=result.rows,
         gates=result.gates,
+        allow_undecided=allow_undecided,
         notes=result.notes,
         warnings=result.warnings,
         speedup_fp32=_speedup(result.rows, "fp32"),
@@ -203,7 +213,8 @@ def _line(outcome: Outcome) -> dict[str, object]:
         "size_bytes": row.size_bytes,
         "parameters": row.parameters,
         "macs": row.macs,
-        "gates_met": len(outcome.gates) - len(outcome.missed),
-        "gates_missed": len(outcome.missed),
+        "gates_met": len(outcome.gates) - len(outcome.unmet),
+        "gates_missed": sum(gate.verdict == "missed" for gate in outcome.gates),
+        "gates_undecided": sum(gate.verdict == "undecided" for gate in outcome.gates),
         "folder": outcome.folder,
     }

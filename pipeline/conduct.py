@@ -8,6 +8,8 @@ from stages.errors import GateMissed
 from stages.measurements import Gate
 from stages.package import Package
 from stages.store import Step
+from stages.training.progress import say
+from stages.verdicts import fails
 
 ResultT = TypeVar("ResultT")
 Growth = Callable[[], Package | BonsaiError]
@@ -53,15 +55,19 @@ class AllOrNothing:
         return {name: grow_branch() for name, grow_branch in branches.items()}
 
 
-def require_gates(missed: Mapping[str, Sequence[Gate]]) -> None:
-    """Check that no package misses a gate.
+def require_gates(gates: Mapping[str, Sequence[Gate]], *, allow_undecided: bool = False) -> None:
+    """Check that every package meets its gates.
 
     Args:
-        missed: By package, the gates that it misses.
+        gates: By package.
+        allow_undecided: Whether a gate may be undecided; it is told.
 
     Raises:
-        GateMissed: One does; all are named.
+        GateMissed: A gate is missed, or undecided where it may not be; all of these are named.
     """
-    sentences = [f"{name}: {gate.sentence}" for name, gates in missed.items() for gate in gates]
-    if sentences:
-        raise GateMissed("; ".join(sentences))
+    unmet = [(gate, f"{name}: {gate.sentence}") for name, found in gates.items() for gate in found if not gate.passed]
+    failing = [sentence for gate, sentence in unmet if fails(gate, allow_undecided)]
+    if failing:
+        raise GateMissed("; ".join(failing))
+    for _, sentence in unmet:
+        say(f"allowed to be undecided: {sentence}")

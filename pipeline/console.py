@@ -1,9 +1,6 @@
-"""What the command line shows: progress lines while it works, tables at the end."""
+"""What the command line shows at its end: tables."""
 
 import json
-import logging
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,44 +17,13 @@ from stages.delivery.contents import REPORTS
 from stages.model_card import HEADER, gate_lines, row_cells
 from stages.package import Package
 
-started = time.monotonic()
-
-
-class ProgressHandler(logging.Handler):
-    """Prints each line of progress with the minutes and seconds since the start, on standard error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one line."""
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
-
-
-def show_progress(*, plain: bool = False) -> None:
-    """Send Bonsai's progress to standard error.
-
-    Args:
-        plain: Whether to leave out colours and all else that moves on a terminal, here and in child processes.
-    """
-    if plain:
-        for forced in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-            os.environ.pop(forced, None)
-        os.environ.update(NO_COLOR="1", TERM="dumb")
-    logger = logging.getLogger("bonsai")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [ProgressHandler()]
-    logger.propagate = False
-
 
 def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:
     """Print a line per profile, the messages of those that failed, what was saved, and where the files are."""
     if as_json:
         print(comparison.model_dump_json(indent=2))
         return
-    console = Console(highlight=False, width=max(Console().width, 150))  # a row needs so many columns
+    console = Console(highlight=False, width=max(Console().width, 155))  # a row needs so many columns
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=comparison.recipe, title_justify="left")
     for index, header in enumerate(HEADER_COMPARED):
         table.add_column(header, justify="right" if 1 < index < len(HEADER_COMPARED) - 2 else "left", no_wrap=True)
@@ -65,7 +31,7 @@ def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> N
         table.add_row(*show_cells(outcome))
     console.print(table)
     for outcome in comparison.outcomes:
-        for sentence in (*(gate.sentence for gate in outcome.missed), *(f"warning: {warning}" for warning in outcome.warnings)):
+        for sentence in (*(gate.sentence for gate in outcome.unmet), *(f"warning: {warning}" for warning in outcome.warnings)):
             console.print(f"{outcome.profile}: {sentence}", markup=False, soft_wrap=True)
         if outcome.error:
             console.print(f"{outcome.profile}: {outcome.error}", markup=False, soft_wrap=True)

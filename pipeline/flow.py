@@ -47,6 +47,7 @@ def compress(
     step: Step | None = None,
     tracker: str | None = None,
     against: Path | Sequence[Path] = (),
+    remeasure: bool = False,
 ) -> tuple[Package, ...]:
     """Compress a recipe's network for one or more targets, sharing one trunk.
 
@@ -60,9 +61,10 @@ def compress(
         step: Runs one stage; a plain call by default.
         tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
         against: Folder of an earlier package that the engine is compared with; for several profiles one of each, told apart by its profile's name.
+        remeasure: Whether finished engines are timed again, whatever their verdicts were.
 
     Returns:
-        A package per profile. Whether the gates are met stands in its `gates`.
+        A package per profile. Whether the gates are met, missed or undecided stands in its `gates`.
 
     Raises:
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
@@ -70,7 +72,7 @@ def compress(
     run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
     releases = read_releases([against] if isinstance(against, Path) else against, profiles)
-    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, releases=releases)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, releases=releases, remeasure=remeasure)
     return tuple(package for package in grown.values() if isinstance(package, Package))
 
 
@@ -84,6 +86,7 @@ def deliver(
     out: Path | None,
     tracker: str | None = None,
     releases: Mapping[str, Release] = {},
+    remeasure: bool = False,
 ) -> dict[str, Package | BonsaiError]:
     """Grow every profile and publish its package, from the first check to the last file.
 
@@ -96,6 +99,7 @@ def deliver(
         out: Folder of the packages; ``<store>/packages`` if None.
         tracker: Where figures are sent too, as for `compress`.
         releases: By profile, the earlier package that its engine is compared with.
+        remeasure: Whether finished engines are timed again.
 
     Returns:
         By profile, in the order given: its package, or the error that `conduct` let pass.
@@ -105,7 +109,7 @@ def deliver(
     require_writable_folder(out or store / "packages", "--out")
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
-        grown = grow(recipe, fit, step, conduct, releases)
+        grown = grow(recipe, fit, step, conduct, releases, remeasure=remeasure)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
@@ -179,7 +183,7 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
 
 
 def grow(
-    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, releases: Mapping[str, Release] = {}
+    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, releases: Mapping[str, Release] = {}, *, remeasure: bool = False
 ) -> dict[str, Package | BonsaiError]:
     """Run all stages for all targets: the trunk once, then a branch per target.
 
@@ -191,6 +195,7 @@ def grow(
         step: Runs a stage that all profiles share.
         conduct: Runs what is of one profile alone, and decides what its failure means.
         releases: By profile, the earlier package that its engine is compared with.
+        remeasure: Whether the finished engines are timed again.
     """
     if not profiles:
         return {}
@@ -216,7 +221,8 @@ def grow(
     warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
-        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, conduct.step_of(name), releases.get(name)))
+        own, release = conduct.step_of(name), releases.get(name)
+        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, own, release, remeasure=remeasure))
 
     grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
     return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

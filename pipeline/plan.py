@@ -15,14 +15,17 @@ from pipeline.recipe import Recipe
 from pipeline.releases import read_releases, require_releases
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
+from profiles.errors import ConfigError, describe
 from profiles.schema import HardwareProfile
 from profiles.source import Record
 from stages.artifacts import Artifact
 from stages.backends.registry import check_target
 from stages.data.registry import source_digest
 from stages.delivery.release import Release
+from stages.package import package
 from stages.prepare import prepare
 from stages.store import Store
+from stages.time_engine import time_engine
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ORDER = (
@@ -40,6 +43,7 @@ ORDER = (
     "measure",
     "assess",
     "challenge",
+    "time_engine",
     "package",
 )
 
@@ -141,6 +145,34 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
         trunk_segments=len(stops) + (stops[-1] < total),
         targets=tuple(targets),
     )
+
+
+def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) -> None:
+    """Check that every profile's engine is finished and measured, so that it can be timed again without training.
+
+    Raises:
+        ConfigError: One is not, or its device is not here.
+    """
+    for profile in profiles:
+        if not check_target(profile.target).present:
+            raise ConfigError(
+                describe(
+                    f"--remeasure: profile {profile.name} cannot be timed",
+                    given=f"{profile.target.device.name} is not in this machine: its latency is an estimate",
+                    allowed="profiles whose device is here",
+                    fix="leave this profile out, or run it on the device",
+                )
+            )
+        _, missing = _look_up(recipe, profile, store, {})
+        if missing not in {None, time_engine.__name__, package.__name__}:
+            raise ConfigError(
+                describe(
+                    f"--remeasure: profile {profile.name} has no finished engine",
+                    given=f"stage {missing} has not run with this recipe, profile and version of the tools in {store.root.name}",
+                    allowed="a run that has ended",
+                    fix="run the same command without --remeasure first",
+                )
+            )
 
 
 def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Mapping[str, Release]) -> tuple[dict[str, int], str | None]:

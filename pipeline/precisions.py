@@ -52,11 +52,20 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
 
 
 def harvest(
-    recipe: Recipe, dataset: Dataset, network: Network, field: Field, watches: Sequence[Watch], dense: Checkpoint, step: Step, release: Release | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    network: Network,
+    field: Field,
+    watches: Sequence[Watch],
+    dense: Checkpoint,
+    step: Step,
+    release: Release | None = None,
+    *,
+    remeasure: bool = False,
 ) -> Package:
     """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it.
 
-    Where an earlier package is given, the engine is compared with its engine too.
+    Where an earlier package is given, the engine is compared with its engine too. Where `remeasure` is set, the engine is timed again for its verdict.
     """
     considered: list[Artifact] = [*field.evidence]
 
@@ -68,7 +77,7 @@ def harvest(
     grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
     considered += [artifact for target in field.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
-    assessed = step(assess, measurement=best.measurement, dense=best.dense, engine=best.engine, dataset=dataset, profile=best.target.profile)
+    assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile)
     facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
     challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
@@ -82,7 +91,8 @@ def harvest(
         for branch, _ in grown
     ]
     searched = len(tried) + len(field.refused) > 1
-    return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, (*tried, *field.refused) if searched else (), considered, step)
+    others = (*tried, *field.refused) if searched else ()
+    return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, others, considered, step, remeasure=remeasure)
 
 
 def _outcome(branch: Branch, best: Branch) -> str:

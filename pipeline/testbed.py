@@ -119,7 +119,8 @@ class Testbed:
         target = self._profile.target
         reference = self.build({}, target.at(target.reference))
         candidates = tuple(self.build(widths, target) for widths in networks)
-        found = self._step(race, candidates=candidates, reference=reference, target=target, image_shape=self._image_shape, **protocol)
+        shared = {"reference": reference, "target": target, "image_shape": self._image_shape, "percentile": self._profile.budget.percentile}
+        found = self._step(race, candidates=candidates, **shared, **protocol)
         self.evidence.append(found)
         self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)
         return found

@@ -202,10 +202,11 @@ class Engine(Artifact):
 
 
 class Latency(Record):
-    """Latency of one engine, in milliseconds on the clock named.
+    """Latency of one engine, in milliseconds.
 
     Attributes:
-        clock: ``thread_cpu`` or ``wall``.
+        clock: Of `p50`, `mean` and `cv`: ``thread_cpu`` or ``wall``.
+        p90: By the wall clock, as are the other percentiles above the median: a thread's CPU time leaves out what the thread waits for.
         p99: None below 1,000 samples.
         cv: Standard deviation over mean.
         source: ``measured`` on the engine, or ``estimated``.

@@ -9,7 +9,7 @@ import torch
 from profiles.schema import HardwareProfile
 from stages.artifacts import Dataset, Engine, Latency
 from stages.backends.registry import backend_of
-from stages.backends.timing import CLOCKS, SAMPLES, TimingConfig, gating_clock, median_error, save_samples, summarise, time_steadily
+from stages.backends.timing import CLOCKS, SAMPLES, TimingConfig, gating_clock, percentile_error, save_samples, summarise, time_steadily
 from stages.classifying import RESULTS, accuracy_of, classify, read_results
 from stages.delivery.release import Release
 from stages.intervals import Z, paired_drop
@@ -105,12 +105,13 @@ def _why_not_timed(engine: Engine, profile: HardwareProfile, release: Release) -
 
 
 def _time(engine: Engine, profile: HardwareProfile, timing: TimingConfig, release: Release, images: torch.Tensor, folder: Path) -> Times:
+    percentile = profile.budget.percentile
     runs = {NEW: backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target), EARLIER: release.open_engine()}
-    clocks = {gating_clock(target) for target in (profile.target, release.manifest.profile.target)}
+    clocks = {gating_clock(target, percentile) for target in (profile.target, release.manifest.profile.target)}
     clock = clocks.pop() if len(clocks) == 1 else CLOCKS[-1]
-    samples = time_steadily(runs, images[torch.arange(profile.target.batch) % len(images)].numpy(), timing, clock)
+    samples = time_steadily(runs, images[torch.arange(profile.target.batch) % len(images)].numpy(), timing, clock, percentile)
     save_samples(folder / SAMPLES, samples)
     new, earlier = (summarise(samples[name], clock) for name in (NEW, EARLIER))
-    ratio = new.at(profile.budget.percentile) / earlier.at(profile.budget.percentile)
-    half = Z * ratio * math.hypot(*(median_error(samples[name], clock) for name in (NEW, EARLIER)))
+    ratio = new.at(percentile) / earlier.at(percentile)
+    half = Z * ratio * math.hypot(*(percentile_error(samples[name], clock, percentile) for name in (NEW, EARLIER)))
     return Times(new, earlier, (ratio, ratio - half, ratio + half))

@@ -3,7 +3,8 @@
 BonsaiError                  (profiles.errors)
  ├── ConfigError             2: recipe, profile or option cannot be used
  ├── TrainingDiverged        1: the loss is no longer finite
- ├── GateMissed              3: the finished engine misses a limit
+ ├── TimingFailed            1: a process that times engines ended before its time
+ ├── GateMissed              3: the finished engine misses a limit, or it is undecided whether it does
  ├── BuildError              4: export or engine build failed
  ├── DeviceUnavailable       5: the runtime or the device is not here
  └── VerificationError       6: a package is not what its manifest says
@@ -16,8 +17,12 @@ class TrainingDiverged(BonsaiError):
     """Training cannot go on: the loss is no longer finite."""
 
 
+class TimingFailed(BonsaiError):
+    """A process that times engines crashed, was ended, or could not open them."""
+
+
 class GateMissed(BonsaiError):
-    """The finished engine misses its budget or a gate; the package is still written."""
+    """The finished engine misses its budget or a gate, or its verdict is undecided; the package is still written."""
 
     exit_code = 3
 

@@ -59,8 +59,9 @@ def measure(
     busy = None
     if estimates is None:
         batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
-        clock = gating_clock(profile.target)
-        samples = time_steadily(runs, batch, timing, clock)
+        percentile = profile.budget.percentile
+        clock = gating_clock(profile.target, percentile)
+        samples = time_steadily(runs, batch, timing, clock, percentile)
         save_samples(out_dir / SAMPLES, samples)
         latencies = {name: summarise(values, clock) for name, values in samples.items()}
         busy = contention(samples)

@@ -6,6 +6,7 @@ from typing import Literal
 from profiles.schema import Precision
 from profiles.source import Record
 from stages.artifacts import Artifact, Latency, Quantised
+from stages.process_interval import Interval
 from stages.quantization.summary import NAMES
 
 Part = Literal["validation", "test"]
@@ -19,7 +20,7 @@ class Lane(Record):
     """One candidate of a race.
 
     Attributes:
-        error: Relative standard error of the ratio of its median to the reference's.
+        error: Relative standard error of the ratio of its percentile, which the budget names, to the reference's.
     """
 
     latency: Latency
@@ -39,6 +40,78 @@ class Race(Artifact):
     reference: Latency
     lanes: tuple[Lane, ...]
     contention: float
+
+
+class ProcessFigures(Record):
+    """What one process found.
+
+    The figure is the ratio to the dense engine where the budget is a fraction of it, else milliseconds. A process that was set aside, since
+    the machine was calm for too few of its turns, has none.
+
+    Attributes:
+        figure: Of the percentile that is judged.
+        error: Its relative standard error within the process.
+        milliseconds: The engine's.
+        reference_ms: The dense engine's; None where it was not timed.
+        calm: Share of the turns, 0-1, that the figures are from (`stages/backends/calm.py`).
+    """
+
+    figure: float | None
+    error: float
+    milliseconds: float | None
+    reference_ms: float | None
+    calm: float
+
+
+class Fresh(Record):
+    """An engine timed in processes of their own, which nobody chose it by.
+
+    Attributes:
+        percentile: That is judged.
+        engine: Over all runs of all processes.
+        reference: Of the dense engine, timed in turns; None where it is not here.
+        processes: In order.
+        interval: Of the figure.
+        contention: Wall time over CPU time; 1 on a quiet machine.
+    """
+
+    percentile: int
+    engine: Latency
+    reference: Latency | None
+    processes: tuple[ProcessFigures, ...]
+    interval: Interval
+    contention: float
+
+    @property
+    def sentence(self) -> str:
+        """How it was timed, in one line."""
+        calm = [process for process in self.processes if process.figure is not None]
+        aside = len(self.processes) - len(calm)
+        share = sum(process.calm for process in calm) / max(len(calm), 1)
+        parts = [f"timed again in {len(self.processes)} processes of their own after it was chosen; they found {self._found}"]
+        if share < 1:
+            parts.append(f"{share:.0%} of the turns count, those in which the dense engine ran at its pace")
+        if aside:
+            parts.append(f"{aside} processes are set aside, since the machine was hardly calm")
+        return "; ".join(parts)
+
+    @property
+    def _found(self) -> str:
+        return ", ".join("-" if process.figure is None else f"{process.figure:.4g}" for process in self.processes)
+
+
+class FreshTiming(Artifact):
+    """The finished engine timed again, after it was chosen.
+
+    Files: ``samples-1.safetensors`` and so on, raw nanoseconds of each process.
+
+    Attributes:
+        fresh: The figures.
+        repetition: 1 for the first timing of this engine, one more each time that it is measured again.
+    """
+
+    fresh: Fresh
+    repetition: int
 
 
 class Accuracy(Record):
@@ -94,6 +167,8 @@ class Gate(Record):
     Attributes:
         found: The figure that is judged.
         verdict: ``undecided`` where the interval of the figure holds the limit.
+        low: Lower end of its 95 % interval; None where it has none.
+        high: Upper end.
     """
 
     name: str
@@ -102,6 +177,8 @@ class Gate(Record):
     unit: str
     verdict: Verdict
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -111,7 +188,13 @@ class Gate(Record):
     @property
     def sentence(self) -> str:
         """What was found against the limit, in a few words."""
-        return f"{self.name}: {self.found:.4g} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+        found = f"{self.found:.4g}" + (f" ({self.interval})" if self.interval else "")
+        return f"{self.name}: {found} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval, in a few characters; empty where there is none."""
+        return "" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
 
 
 def unmet(gates: Sequence[Gate]) -> str:

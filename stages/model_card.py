@@ -7,11 +7,11 @@ from stages.artifacts import Checkpoint, Dataset, Engine, Latency
 from stages.decisions import Decisions
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.licences import licence_notes
-from stages.measurements import Challenge, Gate, Measurement, Row, unmet
+from stages.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
 from stages.quantization.summary import summarise
 from stages.training.batches import MEAN, STD
 
-HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 ms", "size MB", "params k", "MACs M", "top-1 is of")
+HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
 
 
 def write_model_card(
@@ -24,6 +24,7 @@ def write_model_card(
     profile: HardwareProfile,
     decisions: Decisions,
     compatibility: Compatibility,
+    notes: tuple[str, str, str],
 ) -> str:
     """Return what someone who receives the package must know."""
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
@@ -43,7 +44,7 @@ def write_model_card(
 |{"---|" * len(HEADER)}
 {rows}
 
-{chr(10).join((*figure_notes(measurement, engine, profile.target), *([challenge.against.sentence] if challenge else [])))}
+{chr(10).join((*notes, *([challenge.against.sentence] if challenge else [])))}
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
@@ -102,8 +103,8 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
-def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tuple[str, str, str]:
-    """Return why this precision, and how accuracy and latency were found, a sentence each."""
+def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
+    """Return why this precision, and how accuracy and latency were found; `fresh` is what judges the latency, where it was timed."""
     shown = measurement.shipped_row.accuracy
     accuracy = (
         f"Accuracy: the dense and the shipped engine on {shown.n} test images, which no training step and no choice saw, measured by {shown.measured_by}; "
@@ -119,7 +120,9 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target) -> tu
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
-    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n} each, {clock}; CV {spread} (limit 2.5 %)."
+    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 by the wall; CV {spread} (limit 2.5 %)."
+    if fresh is not None:
+        latency += f" The verdict: {fresh.sentence}."
     if measurement.device is not None:
         latency += f" On the device: {measurement.device.sentence}."
     return precision, accuracy, latency

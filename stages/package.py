@@ -15,12 +15,13 @@ from stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from stages.graph.exporting import MODEL
 from stages.lineage import Lineage
 from stages.manifest import tool_versions
-from stages.measurements import Against, Challenge, Gate, Measurement, Row
+from stages.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
 from stages.model_card import describe_quantisation, figure_notes, write_model_card
 from stages.reporting.plots import draw_training, learning_curve
 from stages.reporting.writing import write_reports
 from stages.store import stage
 from stages.training.batches import load_split
+from stages.verdicts import with_fresh
 
 
 class Package(Artifact):
@@ -41,11 +42,6 @@ class Package(Artifact):
     engine_sha256: str
     decisions: Decisions
 
-    @property
-    def missed(self) -> tuple[Gate, ...]:
-        """The gates that are not met: missed or undecided."""
-        return tuple(gate for gate in self.gates if not gate.passed)
-
 
 @stage(version=9)
 def package(
@@ -53,6 +49,7 @@ def package(
     engine: Engine,
     measurement: Measurement,
     challenge: Challenge | None,
+    timing: FreshTiming | None,
     final: Checkpoint,
     dataset: Dataset,
     profile: HardwareProfile,
@@ -66,12 +63,14 @@ def package(
         engine: What is shipped.
         measurement: Its figures and gates, of the test part.
         challenge: Its figures and gates against an earlier package.
+        timing: The engine timed again for the verdict on its latency; None where its device is not here.
         final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
         profile: What was asked.
         decisions: What was decided.
         lineage: What everything was made from.
     """
+    measurement = with_fresh(measurement, timing, profile) if timing else measurement
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
     against = challenge.against if challenge else None
     folder = out_dir / FOLDER
@@ -83,10 +82,11 @@ def package(
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
-    notes = figure_notes(measurement, engine, profile.target)
+    notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, backend.package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
-    (folder / CARD).write_text(write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility), encoding="utf-8")
+    card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
+    (folder / CARD).write_text(card, encoding="utf-8")
     manifest = PackageManifest(
         name=name,
         engine=PackagedEngine(

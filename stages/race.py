@@ -8,16 +8,23 @@ import numpy as np
 from profiles.schema import Target
 from stages.artifacts import Engine
 from stages.backends.registry import backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, median_error, save_samples, summarise, time_steadily
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily
 from stages.measurements import Lane, Race
 from stages.store import stage
 
 REFERENCE = "reference"
 
 
-@stage(version=3, timed=True)
+@stage(version=4, timed=True)
 def race(
-    out_dir: Path, candidates: tuple[Engine, ...], reference: Engine, target: Target, image_shape: tuple[int, int, int], timing: TimingConfig, heat: int
+    out_dir: Path,
+    candidates: tuple[Engine, ...],
+    reference: Engine,
+    target: Target,
+    image_shape: tuple[int, int, int],
+    timing: TimingConfig,
+    percentile: int,
+    heat: int,
 ) -> Race:
     """Time candidates against a reference on the device.
 
@@ -28,16 +35,17 @@ def race(
         target: Batch, threads and runtime.
         image_shape: (channels, height, width).
         timing: The protocol.
+        percentile: The budget's: it decides the clock, and is what the errors are of.
         heat: Number of the repetition: the same engines are timed afresh in another heat.
     """
     backend = backend_of(target)
     named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
     engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
     images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
-    clock = gating_clock(target)
-    samples = time_steadily(engines, images, timing, clock)
+    clock = gating_clock(target, percentile)
+    samples = time_steadily(engines, images, timing, clock, percentile)
     save_samples(out_dir / SAMPLES, samples)
-    errors = {name: median_error(values, clock) for name, values in samples.items()}
+    errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
     lanes = tuple(
         Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
     )

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
@@ -24,6 +24,7 @@ from stages.artifacts import Artifact, fingerprint, sha256_text
 from stages.errors import VerificationError
 from stages.locks import hold
 from stages.manifest import MANIFEST, Manifest, collect_files, host_facts
+from stages.timing_lock import hold_timing
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
@@ -47,7 +48,7 @@ def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> 
 
     Args:
         version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
-        timed: Whether the stage measures latency: one such stage runs at a time among the runs of a store.
+        timed: Whether the stage measures latency: one such stage runs at a time on a machine.
         tools: Distributions whose version is part of the key, because the result depends on it.
     """
 
@@ -97,11 +98,8 @@ class Store:
             if (final / MANIFEST).exists():  # another process finished it while this one waited
                 return self._load(function, final)
             work = self._work_folder(f"{function.__name__}-{key}")
-            started = time.time()
-            if is_timed(function):
-                with hold(self.root / LOCKS / "timed", wait=True):
-                    record = function(work, **inputs)
-            else:
+            with hold_timing() if is_timed(function) else nullcontext():
+                started = time.time()
                 record = function(work, **inputs)
             self._publish(function, record, inputs, key=key, work=work, final=final, seconds=time.time() - started)
         return self._load(function, final)

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from profiles.schema import Gates, HardwareProfile, Precision
+from profiles.schema import Budget, Gates, HardwareProfile, Precision
 from stages.artifacts import Engine
 from stages.intervals import expected_drop, paired_drop, wilson, wilson_of_share
-from stages.measurements import Gate, Part, Row, Verdict
+from stages.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
+from stages.process_interval import Interval
 
 LEARNT = 0.25
 """A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""
@@ -90,10 +91,10 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
     """
     assert dense.latency is not None and candidate.latency is not None
     note = "" if candidate.latency.source == "measured" else "estimated"
-    percentile = profile.budget.percentile
-    found, limit, unit = candidate.latency.at(percentile), float(profile.budget.latency_ms or 0), f"ms p{percentile}"
+    found = candidate.latency.at(profile.budget.percentile)
     if profile.budget.latency is not None:
-        found, limit, unit = found / dense.latency.at(percentile), profile.budget.latency, f"of dense {dense.precision.upper()} p{percentile}"
+        found /= dense.latency.at(profile.budget.percentile)
+    limit, unit = limit_of(profile.budget, dense.precision)
     gates = [
         Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
         *accuracy_gates(shown, profile.gates),
@@ -147,3 +148,46 @@ def doubt_about(top1: float, labels: np.ndarray, part: Part) -> str:
 def verdict_of(passed: bool) -> Verdict:
     """Return the verdict on a figure that has no interval of its own."""
     return "met" if passed else "missed"
+
+
+def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
+    """Return the latency's gate by the interval of a fresh timing.
+
+    Args:
+        fresh: With the dense engine timed in turns where the budget is a fraction of it.
+        budget: The limit.
+        reference: Precision of that dense engine.
+    """
+    limit, unit = limit_of(budget, reference)
+    interval = fresh.interval
+    note = f"95 % interval; {interval.processes} processes"
+    verdict = verdict_within(interval, limit)
+    return Gate(name="latency", limit=limit, found=interval.found, unit=unit, verdict=verdict, note=note, low=interval.low, high=interval.high)
+
+
+def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
+    """Return a budget's limit and its unit: milliseconds, or a fraction of the dense engine's."""
+    if budget.latency is None:
+        return float(budget.latency_ms or 0), f"ms p{budget.percentile}"
+    return budget.latency, f"of dense {reference.upper()} p{budget.percentile}"
+
+
+def verdict_within(interval: Interval, limit: float) -> Verdict:
+    """Return *met* or *missed* where the whole interval lies on one side of the limit."""
+    if interval.high <= limit:
+        return "met"
+    return "missed" if interval.low > limit else "undecided"
+
+
+def fails(gate: Gate, allow_undecided: bool) -> bool:
+    """Return whether a gate ends a run with an error."""
+    return gate.verdict == "missed" or (gate.verdict == "undecided" and not allow_undecided)
+
+
+def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
+    """Return a measurement whose latency gate, and whose latencies of the shipped and of the dense engine, are those of the fresh timing."""
+    fresh = timing.fresh
+    found = {row.label: fresh.engine if row.shipped else fresh.reference for row in measurement.rows if row.shipped or row.network == "dense"}
+    rows = tuple(row.model_copy(update={"latency": found[row.label]}) if found.get(row.label) else row for row in measurement.rows)
+    latency = judge_latency(fresh, profile.budget, profile.target.reference)
+    return measurement.model_copy(update={"rows": rows, "gates": (latency, *measurement.gates[1:])})

@@ -32,7 +32,8 @@ def characterize(
              bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
     """
     from pipeline.characterize import characterize_device
-    from pipeline.console import show_progress, show_tables
+    from pipeline.console import show_tables
+    from pipeline.progress_lines import show_progress
 
     show_progress()
     show_tables(characterize_device(recipe, profile, read_settings(settings), store=store, out=out, detect=detect), as_json=as_json)

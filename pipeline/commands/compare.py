@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import (
+    AllowUndecidedOption,
     CiDirOption,
     CiOption,
     JsonOption,
@@ -31,6 +32,7 @@ def compare(
         int | None, typer.Option("--at-once", min=1, help="Branches that grow side by side; default: as many as the cores allow.", metavar="N")
     ] = None,
     tracker: TrackerOption = None,
+    allow_undecided: AllowUndecidedOption = False,
     ci: CiOption = False,
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
@@ -44,11 +46,14 @@ def compare(
     from pipeline.ci import ci_job
     from pipeline.comparing import compare as run_comparison
     from pipeline.comparing import comparison_folder, require_all
-    from pipeline.console import show_comparison, show_progress
+    from pipeline.console import show_comparison
+    from pipeline.progress_lines import show_progress
 
     show_progress(plain=ci)
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
-        comparison = run_comparison(recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once, tracker=tracker)
+        comparison = run_comparison(
+            recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once, tracker=tracker, allow_undecided=allow_undecided
+        )
         show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
         report(comparison.outcomes, comparison.cost.sentence, comparison.recipe)
-    require_all(comparison)
+    require_all(comparison, allow_undecided=allow_undecided)

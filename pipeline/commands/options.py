@@ -26,6 +26,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace a recipe and
 TrackerOption = Annotated[
     str | None, typer.Option("--tracker", help="Send figures there too; default: what BONSAI_TRACKER says.", metavar="tensorboard:DIR|mlflow:URI")
 ]
+AllowUndecidedOption = Annotated[bool, typer.Option("--allow-undecided", help="End with code 0 where the latency is too close to its limit to tell.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 

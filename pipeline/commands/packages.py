@@ -5,23 +5,40 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import Layout
+from pipeline.commands.options import AllowUndecidedOption, Layout, StoreOption
 
 
 def verify(
     package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
     require_run: Annotated[bool, typer.Option("--require-run", help="Fail with code 5 where the engine's device is not here, so that it cannot run.")] = False,
+    time: Annotated[bool, typer.Option("--time", help="Time the engine too, in several processes, and judge its budget.")] = False,
+    store: StoreOption = Path("artifacts"),
+    allow_undecided: AllowUndecidedOption = False,
 ) -> None:
     """Check a package on this machine.
 
-    In this order: files, machine, runtime, and the engine against its golden results.
+    In this order: files, machine, runtime, and the engine against its golden results; with --time its latency. A budget that is a fraction of
+    the dense engine's latency needs that engine, which only the store that the package was made in has.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
+             bonsai verify artifacts/packages/resnet-edge--local-cpu --time
     """
+    from pipeline.progress_lines import show_progress
+    from stages.delivery.packaged_timing import time_package
     from stages.delivery.verification import verify_package
+    from stages.errors import GateMissed
+    from stages.verdicts import fails
 
     for line in verify_package(package, require_run=require_run):
         typer.echo(line)
+    if not time:
+        return
+    show_progress()
+    lines, gate = time_package(package, store)
+    for line in lines:
+        typer.echo(line)
+    if gate is not None and fails(gate, allow_undecided):
+        raise GateMissed(gate.sentence)
 
 
 def lay_out(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands.options import (
+    AllowUndecidedOption,
     CiDirOption,
     CiOption,
     JsonOption,
@@ -40,6 +41,8 @@ def run(
         typer.Option("--against", help="Compare with an earlier package, by the profile's `against`; repeat it for several profiles.", metavar="PACKAGE"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate everything and print the plan.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Time finished engines again, and judge them anew; nothing is trained.")] = False,
+    allow_undecided: AllowUndecidedOption = False,
     ci: CiOption = False,
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
@@ -52,13 +55,15 @@ def run(
     Example: bonsai run resnet-edge
              bonsai run resnet-edge --profile local-cpu --set profile.budget.latency=0.3
              bonsai run resnet-edge --against releases/resnet-edge--local-cpu --ci
+             bonsai run resnet-edge --remeasure
     """
     from pipeline.ci import ci_job
     from pipeline.comparison import outcome_of
     from pipeline.conduct import require_gates
-    from pipeline.console import show_packages, show_plan, show_progress
+    from pipeline.console import show_packages, show_plan
     from pipeline.flow import compress, load
-    from pipeline.plan import plan_run
+    from pipeline.plan import plan_run, require_finished
+    from pipeline.progress_lines import show_progress
     from pipeline.publish import LAYOUTS, lay_out
     from stages.store import Store
 
@@ -75,10 +80,13 @@ def run(
         if dry_run:
             show_plan(plan_run(loaded, targets, Store(store), against or ()), as_json=as_json)
             return
-        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker, against=against or ())
+        if remeasure:
+            require_finished(loaded, targets, Store(store))
+        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker, against=against or (), remeasure=remeasure)
         models = [lay_out(layout.value, finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
         show_packages(packages, finished, as_json=as_json)
         for model in [] if as_json else models:
             typer.echo(model)
-        report([outcome_of(target, package, finished) for target, package in zip(targets, packages, strict=True)], "", loaded.name)
-    require_gates({package.name: package.missed for package in packages})
+        outcomes = [outcome_of(target, package, finished, allow_undecided=allow_undecided) for target, package in zip(targets, packages, strict=True)]
+        report(outcomes, "", loaded.name)
+    require_gates({package.name: package.gates for package in packages}, allow_undecided=allow_undecided)

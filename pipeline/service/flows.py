@@ -72,7 +72,7 @@ def compress(
             laid_out = [lay_out(layout, folder / package.name, folder / layout) for package in packages] if layout != "none" else []
             for number, package in enumerate(packages):
                 show_package(package, [folder / package.name, *laid_out[number : number + 1]])
-            require_gates({package.name: package.missed for package in packages})
+            require_gates({package.name: package.gates for package in packages})
         except BonsaiError as error:
             logger.error("%s", error)  # the state's message is shown on one line
             return Failed(message=str(error))
@@ -97,7 +97,7 @@ def compare(
         overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
 
     Returns:
-        The comparison. A Failed state where a profile failed, a gate is missed or undecided, or an error of Bonsai ends the run.
+        The comparison. A Failed state where a profile failed, misses a gate or leaves one undecided, or an error of Bonsai ends the run.
     """
     with _work() as store:
         try:

@@ -133,7 +133,7 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
     key, name = slug(comparison.recipe), comparison.recipe
     table = [_verdict_first(dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True))) for outcome in comparison.outcomes]
     wrong = [f"## {outcome.profile} failed\n\n```\n{outcome.error}\n```" for outcome in comparison.outcomes if outcome.error]
-    wrong += [f"## {outcome.profile}: a gate is {gate.verdict}\n\n{gate.sentence}" for outcome in comparison.outcomes for gate in outcome.missed]
+    wrong += [f"## {outcome.profile}: gate {gate.name} {gate.verdict}\n\n{gate.sentence}" for outcome in comparison.outcomes for gate in outcome.unmet]
     wrong += [f"## {outcome.profile}: warning\n\n{text}" for outcome in comparison.outcomes for text in outcome.warnings]
     text = "\n\n".join([f"# {name} on {len(table)} profiles", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
     try:

@@ -2,7 +2,8 @@
 
 Engines are timed in one process, in blocks that take turns, so that a drift of the machine meets all of them
 alike. Nothing is clipped. Wall time and the calling thread's CPU time are both kept: on a shared machine wall
-time counts the neighbours too, so a single-threaded engine is judged by its CPU time.
+time counts the neighbours too, so the median of a single-threaded engine is judged by its CPU time. Percentiles above
+the median are wall time: the tail is what a thread waits for, and its CPU clock leaves that out.
 """
 
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.numpy import save_file
 
 from profiles.schema import Target
@@ -24,6 +25,26 @@ SAMPLES = "samples.safetensors"
 
 
 LEAST_RUNS = 60
+PARTS = 20
+"""Consecutive parts of the runs whose percentiles tell the error of the whole's."""
+
+
+class VerdictConfig(Record):
+    """In how many processes the finished engine is timed for the latency gate.
+
+    Attributes:
+        processes: Fewest; so many are added while the gate is undecided.
+        most: Most.
+    """
+
+    processes: Annotated[int, Field(ge=3)] = 3
+    most: Annotated[int, Field(ge=3)] = 9
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "VerdictConfig":
+        if self.most < self.processes:
+            raise ValueError(f"`most` must be at least `processes` ({self.processes})")
+        return self
 
 
 class TimingConfig(Record):
@@ -38,6 +59,7 @@ class TimingConfig(Record):
         tries: Most times that they are timed; the steadiest counts.
         warmup_runs: Runs before anything is timed.
         warmup_seconds: The warm-up lasts at least this long.
+        verdict: In how many processes the finished engine is timed again for the latency gate; `runs` and `seconds` are shared among the fewest.
     """
 
     runs: Annotated[int, Field(ge=20)] = 2000
@@ -48,6 +70,16 @@ class TimingConfig(Record):
     tries: Annotated[int, Field(ge=1)] = 3
     warmup_runs: Annotated[int, Field(ge=1)] = 200
     warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
+    verdict: VerdictConfig = VerdictConfig()
+
+    def identity(self) -> str:
+        """Return the JSON without `verdict`: timing a finished engine in more processes must not train it anew."""
+        return self.model_dump_json(exclude={"verdict"})
+
+    def in_process(self) -> "TimingConfig":
+        """Return the protocol of one process of the verdict."""
+        share = self.verdict.processes
+        return self.model_copy(update={"runs": max(-(-self.runs // share), min(self.runs, LEAST_RUNS)), "seconds": self.seconds / share})
 
 
 def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig) -> dict[str, np.ndarray]:
@@ -62,7 +94,7 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
         For every engine (2, its runs) int64 nanoseconds: thread CPU time and wall time.
     """
     runs = {name: _warm_up(run, images, config) for name, run in engines.items()}
-    turns = -(-config.runs // config.block)
+    turns = turn_count(config)
     samples = {name: np.empty((2, count), dtype=np.int64) for name, count in runs.items()}
     for turn in range(turns):
         for name, run in engines.items():
@@ -73,15 +105,20 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
     return samples
 
 
-def time_steadily(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str) -> dict[str, np.ndarray]:
+def turn_count(config: TimingConfig) -> int:
+    """Return how many turns every engine has."""
+    return -(-config.runs // config.block)
+
+
+def time_steadily(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50) -> dict[str, np.ndarray]:
     """Time engines in turns, again where neighbours on a shared machine disturbed them, and return the steadiest of the rounds.
 
-    A round is steady where the engines' medians have a relative standard error of `config.steady` or less, in the mean.
+    A round is steady where the engines' percentiles have a relative standard error of `config.steady` or less, in the mean.
     """
     rounds: list[tuple[float, dict[str, np.ndarray]]] = []
     while not rounds or (rounds[-1][0] > config.steady and len(rounds) < config.tries):
         samples = time_interleaved(engines, images, config)
-        rounds.append((float(np.mean([median_error(values, clock) for values in samples.values()])), samples))
+        rounds.append((float(np.mean([percentile_error(values, clock, percentile) for values in samples.values()])), samples))
     return min(rounds, key=lambda pair: pair[0])[1]
 
 
@@ -96,19 +133,22 @@ def _warm_up(run: Run, images: np.ndarray, config: TimingConfig) -> int:
     return max(min(config.runs, round(config.seconds / each)), min(config.runs, LEAST_RUNS))
 
 
-def gating_clock(target: Target) -> str:
-    """Return the clock that engines are judged by: the calling thread's own, where that thread does all the work."""
-    return "thread_cpu" if target.device.kind == "cpu" and target.threads == 1 else "wall"
+def gating_clock(target: Target, percentile: int) -> str:
+    """Return the clock that a percentile is judged by.
+
+    A median is judged by the calling thread's CPU time, where that thread does all the work. A tail is wall time on every device.
+    """
+    return "thread_cpu" if target.device.kind == "cpu" and target.threads == 1 and percentile == 50 else "wall"
 
 
 def summarise(samples: np.ndarray, clock: str) -> Latency:
-    """Return percentiles, mean and spread of (2, n) nanoseconds, in milliseconds on `clock`."""
+    """Return median, mean and spread of (2, n) nanoseconds on `clock`, and the percentiles above the median by the wall, in milliseconds."""
     milliseconds = samples[CLOCKS.index(clock)] / 1e6
-    p50, p90, p95, p99 = (float(p) for p in np.percentile(milliseconds, [50, 90, 95, 99]))
+    p90, p95, p99 = (float(p) for p in np.percentile(samples[CLOCKS.index("wall")] / 1e6, [90, 95, 99]))
     return Latency(
         source="measured",
         clock=clock,
-        p50=p50,
+        p50=float(np.median(milliseconds)),
         p90=p90,
         p95=p95,
         p99=p99 if len(milliseconds) >= 1000 else None,
@@ -119,11 +159,15 @@ def summarise(samples: np.ndarray, clock: str) -> Latency:
     )
 
 
-def median_error(samples: np.ndarray, clock: str) -> float:
-    """Return the relative standard error of the median, from the medians of twenty consecutive parts."""
-    parts = np.array_split(samples[CLOCKS.index(clock)], 20)
-    medians = np.array([np.median(part) for part in parts])
-    return float(medians.std(ddof=1) / np.sqrt(len(medians)) / medians.mean())
+def percentile_error(samples: np.ndarray, clock: str, percentile: int = 50) -> float:
+    """Return the relative standard error of a percentile, from those of consecutive parts."""
+    found = percentiles_of_parts(samples, clock, percentile)
+    return float(found.std(ddof=1) / np.sqrt(len(found)) / found.mean())
+
+
+def percentiles_of_parts(samples: np.ndarray, clock: str, percentile: int) -> np.ndarray:
+    """Return a percentile of each of `PARTS` consecutive parts of (2, n) nanoseconds, in nanoseconds."""
+    return np.array([np.percentile(part, percentile) for part in np.array_split(samples[CLOCKS.index(clock)], PARTS)])
 
 
 def contention(samples: Mapping[str, np.ndarray]) -> float:

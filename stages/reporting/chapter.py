@@ -103,7 +103,9 @@ def _size(evidence: Evidence) -> Fact:
 def _gates(gates: tuple[Gate, ...]) -> Table:
     return Table(
         caption="Gates: limits that the finished engine must meet",
-        headers=("gate", "verdict", "found", "limit", "unit", "note"),
-        rows=tuple((gate.name, VERDICTS[gate.verdict], f"{gate.found:.4g}", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates),
+        headers=("gate", "verdict", "found", "95 % interval", "limit", "unit", "note"),
+        rows=tuple(
+            (gate.name, VERDICTS[gate.verdict], f"{gate.found:.4g}", gate.interval or "-", f"{gate.limit:.4g}", gate.unit, gate.note or "-") for gate in gates
+        ),
         strong=tuple(place for place, gate in enumerate(gates) if not gate.passed),
     )

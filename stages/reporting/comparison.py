@@ -36,13 +36,13 @@ def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapp
 def _tally(found: Sequence[Evidence], failures: Mapping[str, str]) -> str:
     """Return how many profiles got what they asked for."""
     outcomes = [evidence.outcome for evidence in found]
-    parts = [f"{len(found) - outcomes.count('missed') - outcomes.count('undecided')} of {len(found) + len(failures)} profiles meet their budget and gates"]
+    parts = [f"{outcomes.count('met') + outcomes.count('estimated')} of {len(found) + len(failures)} profiles meet their budget and gates"]
     if outcomes.count("estimated"):
         parts.append(f"{outcomes.count('estimated')} of them by an ESTIMATED latency")
-    if outcomes.count("missed"):
-        parts.append(f"{outcomes.count('missed')} MISSED a gate")
     if outcomes.count("undecided"):
         parts.append(f"{outcomes.count('undecided')} UNDECIDED")
+    if outcomes.count("missed"):
+        parts.append(f"{outcomes.count('missed')} MISSED a gate")
     if failures:
         parts.append(f"{len(failures)} FAILED")
     return ", ".join(parts) + "."
@@ -71,7 +71,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "top-1",
                     "95 % interval",
                     "p50 ms",
-                    "p99 ms",
+                    "p99 wall ms",
                     "over dense FP32",
                     "over dense FP16",
                     "MB",
@@ -79,7 +79,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "latency is",
                 ),
                 rows=tuple(_row(evidence) for evidence in found),
-                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome in ("missed", "undecided")),
+                strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome in {"missed", "undecided"}),
             ),
         ),
     )

@@ -39,7 +39,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
                     "top-1",
                     "95 % interval",
                     "p50 ms",
-                    "p99 ms",
+                    "p99 wall ms",
                     "of dense",
                     "spread (CV)",
                     "latency is",

@@ -1,0 +1,55 @@
+"""The finished engine timed again for the verdict on its latency, and again when the user asks for it."""
+
+import json
+from typing import Any
+
+from pipeline.recipe import Recipe
+from pipeline.targets import ReadyTarget
+from stages.artifacts import Engine
+from stages.manifest import MANIFEST
+from stages.measurements import FreshTiming, Measurement
+from stages.store import Step, Store
+from stages.time_engine import time_engine
+
+
+def time_finished(
+    recipe: Recipe, target: ReadyTarget, engine: Engine, reference: Engine, measurement: Measurement, step: Step, *, remeasure: bool
+) -> FreshTiming | None:
+    """Return the newest timing of an engine that was made after it was chosen, or make the first.
+
+    Args:
+        recipe: How it is timed.
+        target: For which budget.
+        engine: What is shipped.
+        reference: The dense engine.
+        measurement: That chose the engine: how fast the machine ran the dense one then is compared with how fast it runs it now.
+        step: Runs the stage.
+        remeasure: Whether to make a new one in any case.
+
+    Returns:
+        None where the device is not here: an estimate cannot be timed again.
+    """
+    if not target.info.present:
+        return None
+    dense = measurement.rows[0].latency
+    inputs = {
+        "engine": engine,
+        "dense": reference,
+        "target": target.profile.target,
+        "budget": target.profile.budget,
+        "timing": recipe.timing,
+        "verdict": recipe.timing.verdict,
+        "known_ms": dense.at(target.profile.budget.percentile) if dense is not None else None,
+    }
+    newest = newest_repetition(Store(engine.folder.parent.parent), inputs)
+    return step(time_engine, **inputs, repetition=newest + 1 if remeasure else max(newest, 1))
+
+
+def newest_repetition(store: Store, inputs: dict[str, Any]) -> int:
+    """Return the number of the newest finished timing of these inputs, 0 where there is none: older ones may have been freed."""
+    numbers = [0]
+    for file in (store.root / time_engine.__name__).glob(f"*/{MANIFEST}"):
+        number = json.loads(file.read_text(encoding="utf-8"))["inputs"].get("repetition")
+        if store.key(time_engine, {**inputs, "repetition": number}) == file.parent.name:
+            numbers.append(number)
+    return max(numbers)

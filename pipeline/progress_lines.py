@@ -1,0 +1,38 @@
+"""What the command line shows while it works: lines of progress. Nothing heavy is imported, for `bonsai verify` needs no torch."""
+
+import logging
+import os
+import time
+
+from rich.console import Console
+
+started = time.monotonic()
+
+
+class ProgressHandler(logging.Handler):
+    """Prints each line of progress with the minutes and seconds since the start, on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
+        self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
+
+
+def show_progress(*, plain: bool = False) -> None:
+    """Send Bonsai's progress to standard error.
+
+    Args:
+        plain: Whether to leave out colours and all else that moves on a terminal, here and in child processes.
+    """
+    if plain:
+        for forced in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            os.environ.pop(forced, None)
+        os.environ.update(NO_COLOR="1", TERM="dumb")
+    logger = logging.getLogger("bonsai")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [ProgressHandler()]
+    logger.propagate = False

@@ -1,0 +1,50 @@
+"""The turns of a timing in which the machine was calm, told by the dense engine that was timed in the same turns.
+
+On a shared machine a neighbour slows an engine down for parts of a second to minutes, and a small engine more than a large one or less: the ratio of two
+medians over all runs was 0.28 to 0.43 in 14 processes of one machine under load (a standard deviation of 13 %), and 0.30 to 0.31 (1.2 %) over the turns
+in which the dense engine ran at most `CALM` slower than its pace. On a quiet machine these are all turns. A turn is chosen by the dense engine alone, so
+that the runs of the engine that is judged are not clipped.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stages.backends.timing import CLOCKS
+
+CALM = 0.08
+"""In a calm turn the median of the dense engine is at most this much slower, relatively, than its pace."""
+PACE = 10
+"""Percentile of the dense engine's turns, over all processes, that is its pace."""
+LEAST_TURNS = 5
+"""A process with fewer calm turns is set aside."""
+
+Samples = Mapping[str, np.ndarray]
+"""(2, runs) nanoseconds of each engine of a process."""
+
+
+def turns_of(samples: Samples, clock: str, turns: int) -> dict[str, list[np.ndarray]]:
+    """Return the runs of each engine, in nanoseconds on a clock, by the turn that they were made in.
+
+    Args:
+        samples: Of one process.
+        clock: One of `CLOCKS`.
+        turns: How many turns there were; fewer are returned where an engine was run less often.
+    """
+    count = min(turns, *(values.shape[1] for values in samples.values()))
+    row = CLOCKS.index(clock)
+    return {
+        name: [values[row, turn * values.shape[1] // count : (turn + 1) * values.shape[1] // count] for turn in range(count)]
+        for name, values in samples.items()
+    }
+
+
+def pace_of(references: Sequence[Sequence[np.ndarray]]) -> float:
+    """Return the pace of the dense engine over all processes, in nanoseconds."""
+    return float(np.percentile([np.median(turn) for turns in references for turn in turns], PACE))
+
+
+def calm_turns(reference: Sequence[np.ndarray], pace: float) -> list[int]:
+    """Return the numbers of the turns in which the dense engine ran at its pace; none where they are too few to tell anything."""
+    found = [number for number, turn in enumerate(reference) if np.median(turn) <= pace * (1 + CALM)]
+    return found if len(found) >= min(LEAST_TURNS, len(reference)) else []

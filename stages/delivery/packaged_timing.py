@@ -1,0 +1,99 @@
+"""Times a packaged engine on the machine it is on, and judges its budget where that can be done."""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from stages.artifacts import Engine, sha256_file
+from stages.backends.machine import this_machine
+from stages.backends.timing import TimingConfig
+from stages.delivery.compatibility import find_absence
+from stages.delivery.contents import PackageManifest, read_intact
+from stages.fresh_timing import milliseconds_of, time_afresh
+from stages.manifest import MANIFEST, Manifest
+from stages.measurements import Fresh, Gate
+from stages.timing_lock import hold_timing
+from stages.verdicts import judge_latency, limit_of
+
+STAGE = "time_engine/"
+"""Where the address of the timing that judged the engine begins; the dense engine is among what it was made from."""
+
+
+class PackagedTiming(NamedTuple):
+    """What was found, line by line, and the latency's gate where it could be judged."""
+
+    lines: list[str]
+    gate: Gate | None
+
+
+def time_package(folder: Path, store: Path) -> PackagedTiming:
+    """Time the engine of a package in several processes.
+
+    A budget in milliseconds is judged as it is. One that is a fraction of the dense engine's latency is judged where the store still has that
+    engine; a package has the shipped one alone.
+
+    Args:
+        folder: A package that `verify_package` accepts on this machine.
+        store: Folder of the artifacts, which need not exist.
+
+    Raises:
+        VerificationError: The package is not as it was sealed.
+        TimingFailed: A process crashed, was ended, or could not open an engine.
+    """
+    manifest = read_intact(folder)
+    absence = find_absence(manifest.compatibility, this_machine())
+    if absence is not None:
+        return PackagedTiming([f"not timed: {absence}"], None)
+    target, budget = manifest.profile.target, manifest.profile.budget
+    dense = find_dense(manifest, store)
+    limit, unit = limit_of(budget, target.reference)
+    judged = budget.latency is None or dense is not None
+    with hold_timing(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+        fresh = time_afresh(
+            Path(scratch),
+            folder / manifest.engine.file,
+            dense.folder / dense.file if dense is not None else None,
+            target=target,
+            image_shape=manifest.engine.image_shape,
+            timing=TimingConfig.model_validate(manifest.recipe.get("timing", {})),
+            percentile=budget.percentile,
+            relative=budget.latency is not None and dense is not None,
+            limit=limit if judged else None,
+        )
+    lines = [_describe(fresh, manifest)]
+    if not judged:
+        why = "a package does not hold the dense engine, and this store does not have it"
+        return PackagedTiming([*lines, f"budget not judged: the limit is {limit:g} {unit}; {why} ({store}): name the store it was made in, --store DIR"], None)
+    gate = judge_latency(fresh, budget, target.reference)
+    return PackagedTiming([*lines, gate.sentence], gate)
+
+
+def find_dense(manifest: PackageManifest, store: Path) -> Engine | None:
+    """Return the dense engine that the package's engine was judged against, if the store has it as it was made."""
+    for timing in (ancestor for ancestor in manifest.lineage if ancestor.artifact.startswith(STAGE)):
+        made_by = _manifest_in(store, timing.artifact)
+        address = made_by.inputs["dense"]["artifact"] if made_by is not None and made_by.record["digest"] == timing.digest else None
+        kept = _manifest_in(store, address) if address is not None else None
+        if kept is not None and kept.record["digest"] in {ancestor.digest for ancestor in manifest.lineage}:
+            engine = Engine.model_validate({**kept.record, "folder": store / str(address)})
+            file = engine.folder / engine.file
+            if file.is_file() and sha256_file(file) == kept.files[engine.file]:  # before anything interprets it
+                return engine
+    return None
+
+
+def _manifest_in(store: Path, address: str) -> Manifest | None:
+    file = store / address / MANIFEST
+    return Manifest.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _describe(fresh: Fresh, manifest: PackageManifest) -> str:
+    """Return what was found beside what the package says."""
+    ms, shipped = milliseconds_of(fresh), next(row for row in manifest.metrics if row.shipped)
+    assert shipped.latency is not None
+    said = shipped.latency.at(fresh.percentile)
+    clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
+    return (
+        f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
+        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.latency.source} for {manifest.device.device}"
+    )

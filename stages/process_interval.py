@@ -1,0 +1,75 @@
+"""The interval of a latency figure from several processes, and when enough of them have been timed.
+
+The same engine differs from process to process by more than its runs differ within one: pages and caches fall out otherwise. So a process counts
+as one observation. `PROCESSES` are timed first; while the interval holds the limit, as many again, up to the most that the recipe allows.
+
+Each look at the growing sample could be the one that errs. Bonferroni's inequality shares the 5 % among the looks, so that *all* intervals of a
+sequence hold together with 95 %, whenever it stops: a true figure on the wrong side of the limit is judged wrongly in at most 2.5 % of cases.
+Student's t needs processes whose logarithms are roughly normal and independent. Three close values may be luck, so the spread counts as no less
+than `LEAST_SPREAD`, which the error within the processes is added to.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from profiles.source import Record
+
+CONFIDENCE = 0.95
+LEAST_SPREAD = 0.01
+"""Relative standard deviation between processes that is believed at least: on a quiet machine it is 1 to 3 %."""
+SHARED_MOVEMENT = 0.5
+"""A ratio cancels what moves the machine between processes, but not all of it: so much of the dense engine's own movement is assumed to stay."""
+
+
+class Interval(Record):
+    """A figure with its interval, in the figure's unit.
+
+    Attributes:
+        found: Geometric mean over the processes.
+        low: Lower end of the interval (95 %, over all looks).
+        high: Its upper end.
+        processes: How many were timed.
+        spread: Relative standard deviation between processes that the interval rests on.
+    """
+
+    found: float
+    low: float
+    high: float
+    processes: int
+    spread: float
+
+    @property
+    def sentence(self) -> str:
+        """The interval, in a few words."""
+        return f"95 % interval {self.low:.4g} to {self.high:.4g} from {self.processes} processes"
+
+
+def looks_of(first: int, most: int) -> tuple[int, ...]:
+    """Return after how many processes the interval is looked at: every `first`, and at the end."""
+    return (*range(first, most, first), most)
+
+
+def interval_between(figures: Sequence[float], errors: Sequence[float], *, looks: int = 1, movement: float = 0.0) -> Interval:
+    """Return the interval of a positive figure that each process measured once.
+
+    Args:
+        figures: One per process, at least two.
+        errors: Relative standard error of each, within its process.
+        looks: Intervals of this sequence that may be looked at, this one included.
+        movement: Relative standard deviation between processes of what should not have moved at all, such as the dense engine under a ratio.
+    """
+    logs = np.log(np.asarray(figures, dtype=float))
+    count = len(logs)
+    least = math.sqrt(LEAST_SPREAD**2 + float(np.mean(np.square(errors))))
+    spread = max(float(logs.std(ddof=1)), least, SHARED_MOVEMENT * movement)
+    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / looks / 2)) * spread / math.sqrt(count)
+    middle = float(logs.mean())
+    return Interval(found=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half), processes=count, spread=spread)
+
+
+def movement_of(milliseconds: Sequence[float]) -> float:
+    """Return the relative standard deviation between processes of one engine's latency."""
+    return float(np.log(np.asarray(milliseconds, dtype=float)).std(ddof=1))
