@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -28,6 +27,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "zoo.json"
 STEPS = HERE / "zoo_steps.py"
 Row = dict[str, Any]
+WAIT = 10
+"""Seconds by the clock for a second of CPU time that a network may take, on a machine with other work."""
 
 
 def main() -> None:
@@ -37,14 +38,14 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="MODEL", help="only this network, as MODEL or MODULE/MODEL; may be repeated")
     parser.add_argument("--again", choices=["incomplete", "all"], help="run those too that have a row")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once, a thread each")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds that a network may take")
+    parser.add_argument("--seconds", type=int, default=900, help="CPU time that a network may take; ten times as long by the clock")
     parser.add_argument("--memory", type=float, default=12, help="GB that a network may take")
     parser.add_argument("--write", action="store_true", help="run nothing, write docs/zoo.md from the results")
     options = parser.parse_args()
     rows = read_rows()
     if not options.write:
         asked = [key for key in all_keys() if selected(key, rows, options.module, options.only, options.again)]
-        run_all(asked, rows, jobs=options.jobs, timeout=options.timeout, memory=options.memory)
+        run_all(asked, rows, jobs=options.jobs, seconds=options.seconds, memory=options.memory)
     write_page(rows, host_facts() if not RESULTS.exists() else json.loads(RESULTS.read_text()))
 
 
@@ -68,11 +69,11 @@ def selected(key: str, rows: dict[str, Row], modules: list[str] | None, only: li
     return key not in rows or again == "all" or (again == "incomplete" and outcome(rows[key]) != "complete")
 
 
-def run_all(keys: Iterable[str], rows: dict[str, Row], *, jobs: int, timeout: float, memory: float) -> None:
+def run_all(keys: Iterable[str], rows: dict[str, Row], *, jobs: int, seconds: int, memory: float) -> None:
     """Run networks and write the results after each."""
     order = {key: position for position, key in enumerate(all_keys())}
     with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(run_one, [sys.executable, str(STEPS)], key, timeout, memory) for key in keys]):
+        for done in as_completed([pool.submit(run_one, [sys.executable, str(STEPS)], key, seconds, memory) for key in keys]):
             row = done.result()
             rows[f"{row['module']}/{row['model']}"] = row
             ordered = sorted(rows.items(), key=lambda item: order.get(item[0], len(order)))
@@ -82,36 +83,38 @@ def run_all(keys: Iterable[str], rows: dict[str, Row], *, jobs: int, timeout: fl
             print(f"{row['module'] + '/' + row['model']:45} {row['seconds']:6.0f} s  {outcome(row)}", flush=True)
 
 
-def run_one(command: list[str], key: str, timeout: float, memory: float) -> Row:
+def run_one(command: list[str], key: str, seconds: int, memory: float) -> Row:
     """Run one network in a process of its own and return its row, whatever became of the process.
 
     Args:
-        command: What starts the process; the network, the row's file and the limit of memory are added.
+        command: What starts the process; the network, the row's file and the limits are added.
         key: The network.
-        timeout: Seconds.
+        seconds: Of CPU time.
         memory: GB.
     """
-    started = time.perf_counter()
+    module, _, model = key.partition("/")
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         file = Path(folder) / "row.json"
-        process = subprocess.Popen([*command, key, str(file), "--memory", str(memory)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        limits = ["--seconds", str(seconds), "--memory", str(memory)]
+        process = subprocess.Popen([*command, key, str(file), *limits], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            _, told = process.communicate(timeout=timeout)
-            ended = _words(process.returncode, told)
+            _, told = process.communicate(timeout=WAIT * seconds)
+            ended = _words(process.returncode, told, seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            ended = f"no end within {timeout:g} s"
-        module, _, model = key.partition("/")
-        row: Row = json.loads(file.read_text()) if file.exists() else {"module": module, "model": model, "steps": {}, "differences": {}}
+            ended = f"no end within {WAIT * seconds} s"
+        row: Row = json.loads(file.read_text()) if file.exists() else {"module": module, "model": model, "steps": {}, "differences": {}, "seconds": 0}
     running = [step for step, found in row["steps"].items() if found["outcome"] == "running"]
     if running or (ended and not row["steps"]):
-        row["steps"][running[0] if running else "dry run"] = {"outcome": "failed", "reason": ended, "seconds": round(time.perf_counter() - started, 1)}
-    return {**row, "seconds": round(time.perf_counter() - started, 1)}
+        row["steps"][running[0] if running else "dry run"] = {"outcome": "failed", "reason": ended or "the process ended without a word", "seconds": 0}
+    return row
 
 
-def _words(code: int, told: str) -> str:
+def _words(code: int, told: str, seconds: int) -> str:
     """Return how a process ended, empty where it ended well."""
+    if code == -signal.SIGXCPU:
+        return f"no end within {seconds} s of CPU time"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}"
     last = next(iter(reversed(told.strip().splitlines())), "")

@@ -25,7 +25,7 @@ shown is whether a network passes, not how accurate it gets. RepVGG is a part of
 
 {host}.
 """
-COLUMNS = ("network", "pixels", "parameters M", "groups (refused)", "prunable parameters, MACs", "INT8 MACs", "INT8 engine", "seconds", "outcome")
+COLUMNS = ("network", "pixels", "parameters M", "groups (refused)", "prunable parameters, MACs", "INT8 MACs", "INT8 engine", "CPU s", "outcome")
 Row = Mapping[str, Any]
 
 
