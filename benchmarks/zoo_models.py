@@ -14,10 +14,40 @@ from stages.models import torchvision_models
 torchvision = torchvision_models._models()  # until an import hook of the project's own lets `import timm` work beside a CPU build of torch
 import timm  # noqa: E402  # it imports torchvision, which works from here on
 
+# fmt: off  # ten a line, in the order of the page
 TIMM_MODULES = (
-    "resnet densenet vgg mobilenetv3 efficientnet regnet ghostnet hrnet dla vovnet cspnet inception_v3 repvgg byobnet convnext fastvit mobilevit "
-    "efficientvit_mit levit vision_transformer swin_transformer nfnet resnest sknet edgenext dpn xception selecsls hardcorenas rexnet"
-).split()
+    "resnet",
+    "densenet",
+    "vgg",
+    "mobilenetv3",
+    "efficientnet",
+    "regnet",
+    "ghostnet",
+    "hrnet",
+    "dla",
+    "vovnet",
+    "cspnet",
+    "inception_v3",
+    "repvgg",
+    "byobnet",
+    "convnext",
+    "fastvit",
+    "mobilevit",
+    "efficientvit_mit",
+    "levit",
+    "vision_transformer",
+    "swin_transformer",
+    "nfnet",
+    "resnest",
+    "sknet",
+    "edgenext",
+    "dpn",
+    "xception",
+    "selecsls",
+    "hardcorenas",
+    "rexnet",
+)
+# fmt: on
 TORCHVISION_FAMILIES = ("shufflenet", "squeezenet", "googlenet", "mnasnet")
 FIRST = 2
 """Networks of each module, in the order of the alphabet."""

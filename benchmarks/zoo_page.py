@@ -14,13 +14,16 @@ HEAD = """# The zoo: networks of timm and torchvision, from the dry run to the e
 The first two networks, in the order of the alphabet, of {modules} modules. Each goes through six steps in a process of its own: **dry run** (built, traced,
 its groups cut on trial), **cut** (about half of the channels of every group, a multiple of eight, drawn at random), **training step**, **INT8** (quantisers,
 calibration), **export** (a float file and a Q/DQ file, each run by ONNX Runtime), **engine** (both built for this CPU and run). Weights are random: what is
-shown is whether a network passes, not how accurate it gets. RepVGG is a part of `byobnet` in timm 1.0; networks of a fixed input size are built for the smaller one.
+shown is whether a network passes, not how accurate it gets. RepVGG is a part of `byobnet` in timm 1.0; a network of a fixed input size is built for the
+size shown.
 
 **{counts}.**
 
-- *complete*: all six steps, and the engine computes what the torch network computes: the float engine up to 1 %, the INT8 engine up to 10 % of how much the logits vary between images.
+- *complete*: all six steps, and engines compute what the torch network computes. Float engines differ by 1 % at most of how much the logits vary between
+  images, INT8 engines from the simulated INT8 network by 10 %, or by little more than what quantisation itself costs a network that is not trained.
 - *refused*: the dry run says why, before any training. *failed*, *differs*: a fault of Bonsai's, told here until it is mended.
-- *prunable*: share of the parameters and of the multiply-accumulates in layers that a group runs through. *INT8*: share of the multiply-accumulates of the cut network; the rest stays in float.
+- *prunable*: share of the parameters and of the multiply-accumulates in layers that a group runs through.
+- *INT8 MACs*: share of the multiply-accumulates of the cut network that are INT8; the rest stays in float.
 - *INT8 engine*: mean difference of its logits from those of the simulated INT8 network, by how much they vary between images.
 
 {host}.

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from hard_networks import Plain
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  # as in `hard_networks`
+from torch.nn import functional as F
 
 
 class AlwaysNoise(Plain):

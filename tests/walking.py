@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.recipe import load_recipe
-from pipeline.targets import Network, inspect_network
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.targets import inspect_network
 from profiles.errors import ConfigError
-from stages.artifacts import QuantizerState
+from stages.artifacts import Dialect, QuantizerState
 from stages.backends.onnxruntime_engine import open_graph
 from stages.graph.exporting import MODEL, write_graph
 from stages.models.config import ModelConfig
@@ -30,8 +30,9 @@ TINY = Path(__file__).parent / "integration" / "configs" / "tiny.yaml"
 CLASSES = 10
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Dropout", "Multinomial"}
 MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
-NOISE, PARITY = 0.35, 0.15
-"""Largest mean difference of logits, by how much they vary between images: of INT8 from float, and of the file from the simulated INT8 network."""
+NOISE, PARITY, EXACT = 0.35, 0.15, 0.01
+"""Largest mean difference of logits, by how much they vary between images: of INT8 from float, of a Q/DQ file from the simulated INT8 network, of a
+float file from torch."""
 
 
 class Told(NamedTuple):
@@ -71,59 +72,58 @@ def model_of(name: str, options: Mapping[str, Any] | None = None) -> ModelConfig
     return ModelConfig(name=name if ":" in name else f"hard_networks:{name}", options=dict(options or {}))
 
 
-def inspect(model: ModelConfig, shape: tuple[int, int, int], **overrides: Any) -> Network:
-    """Inspect a network as every run does before it trains."""
-    recipe = load_recipe(str(TINY), overrides).model_copy(update={"model": model})
-    return inspect_network(recipe, shape, CLASSES)
+def recipe_for(model: ModelConfig, overrides: Mapping[str, Any]) -> Recipe:
+    """Return the tests' small recipe for another network."""
+    return load_recipe(str(TINY), overrides).model_copy(update={"model": model})
 
 
 def inspected(name: str, options: Mapping[str, Any] | None = None, *, shape: tuple[int, int, int] = (3, 16, 16), **overrides: Any) -> Told:
-    """Inspect a network and return what was told; whatever is no message for the user is raised."""
+    """Inspect a network as every run does before it trains, and return what was told; whatever is no message for the user is raised."""
+    recipe = recipe_for(model_of(name, options), overrides)
     with Said() as said:
         try:
-            inspect(model_of(name, options), shape, **overrides)
+            inspect_network(recipe, shape, CLASSES)
         except ConfigError as error:
             return Told("refused", str(error))
     whole = [line for line in said.lines if "left whole" in line]
     return Told("left whole", "\n".join(whole)) if whole else Told("works", "\n".join(said.lines))
 
 
+def simulated(name: str, options: Mapping[str, Any] | None = None, *, shape: tuple[int, int, int] = (3, 16, 16)) -> Told:
+    """Inspect and quantise a network, and check that it still computes what it does in evaluation; nothing is exported."""
+    return _walk(name, options, shape, files=())
+
+
 def walked(name: str, options: Mapping[str, Any] | None = None, *, shape: tuple[int, int, int] = (3, 16, 16), float_too: bool = False) -> Told:
-    """Take a network from inspection to a Q/DQ file and check every form against the float network in evaluation.
+    """Do the same, then write the Q/DQ file, and the float file where asked, and check what ONNX Runtime makes of them."""
+    return _walk(name, options, shape, files=("float", "ort") if float_too else ("ort",))
 
-    It is quantised in training mode, as the stage does it; every form must be the network as it evaluates.
 
-    Args:
-        name: As for `model_of`.
-        options: Of its factory.
-        shape: Of the images.
-        float_too: Write and check the float file as well.
-    """
+def _walk(name: str, options: Mapping[str, Any] | None, shape: tuple[int, int, int], files: tuple[Dialect, ...]) -> Told:
+    """Take a network on its way; it is quantised in training mode, as the stage does it, and every form must be the network as it evaluates."""
     told = inspected(name, options, shape=shape)
     if told.kind == "refused":
         return told
     network = ready(build_network(model_of(name, options), shape, CLASSES), shape)
-    images, kept = pixels(24, shape, seed=2), pixels(24, shape, seed=2)
     quantised = insert_quantizers(copy.deepcopy(network).train(), shape, QuantizerState(dialect="ort", weight_bits=8))
     calibrate(quantised, [pixels(32, shape, seed=1)])
+    images, kept = pixels(24, shape, seed=2), pixels(24, shape, seed=2)
     with torch.no_grad():
         expected = network.eval()(images.clone())
-        simulated = quantised.eval()(images.clone())
-        assert torch.equal(simulated, quantised(images.clone())), "the quantised network gives two answers to one question"
-    assert distance(expected, simulated) <= NOISE, f"the quantised network is another function: it differs by {distance(expected, simulated):.0%}"
+        int8 = quantised.eval()(images.clone())
+        assert torch.equal(int8, quantised(images.clone())), "the quantised network gives two answers to one question"
+    assert distance(expected, int8) <= NOISE, f"the quantised network is another function: it differs by {distance(expected, int8):.0%}"
     top1(quantised, images, torch.zeros(len(images), dtype=torch.int64))
     assert torch.equal(images, kept), "the images were changed by those who looked at them"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / MODEL
-        if float_too:
-            write_graph(network.eval(), shape, file, opset=20, batch=None, dialect="float", float_type="fp32")
-            assert distance(expected, run_twice(file, images)) <= 0.01, "the float file is another function"
-        write_graph(to_export_form(quantised, "ort"), shape, file, opset=20, batch=None, dialect="ort", float_type="fp32")
-        assert distance(simulated, run_twice(file, images)) <= PARITY, "the Q/DQ file is another function than the simulated INT8 network"
-        floats, products = count_products(onnx.load(file))
-    if floats:
-        return Told("float", f"{floats} of {products} products stay in float")
-    return told
+    floats = 0
+    for dialect in files:
+        form, answer, most = (network.eval(), expected, EXACT) if dialect == "float" else (to_export_form(quantised, dialect), int8, PARITY)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / MODEL
+            write_graph(form, shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32")
+            assert distance(answer, run_twice(file, images)) <= most, f"the {dialect} file is another function than the network that it was written from"
+            floats, products = count_products(onnx.load(file)) if dialect == "ort" else (0, 0)
+    return Told("float", f"{floats} of {products} products stay in float") if floats else told
 
 
 def ready(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
