@@ -313,7 +313,6 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (options.seconds, options.seconds + 5))  # the kernel's SIGXCPU ends it
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sys.setrecursionlimit(10_000)
     entry = next(entry for entry in entries() if entry.key == options.key)
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         Walk(entry, options.row).go(Path(folder))

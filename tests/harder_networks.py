@@ -6,6 +6,8 @@ from hard_networks import Plain
 from torch import nn
 from torch.nn import functional as F
 
+from stages.models.torchvision_models import make
+
 
 class AlwaysNoise(Plain):
     """Random in evaluation too: no engine can compute what it computes."""
@@ -185,3 +187,36 @@ class NoOnnx(Plain):
 
     def forward(self, x):
         return super().forward(x) * torch.linalg.qr(x.mean(1))[1].diagonal(dim1=1, dim2=2).abs().mean(1, keepdim=True)
+
+
+class SplitDepthwise(Plain):
+    """A depthwise convolution on a part of the channels, put back beside the rest, as in EdgeNeXt."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.part = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+
+    def middle(self, x):
+        first, second = x.chunk(2, 1)
+        return torch.cat([self.part(first), second], 1)
+
+
+class Aggregated(Plain):
+    """Grouped convolutions on queries, keys and values, as in EfficientViT."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.qkv, self.project = nn.Conv2d(48, 72, 1, bias=False), nn.Conv2d(48, 48, 1)
+        self.aggregate = nn.Sequential(nn.Conv2d(72, 72, 5, padding=2, groups=72), nn.Conv2d(72, 72, 1, groups=9))
+
+    def middle(self, x):
+        n, _, h, w = x.shape
+        qkv = self.qkv(x)
+        queries, keys, values = torch.cat([qkv, self.aggregate(qkv)], 1).reshape(n, 6, 24, h * w).transpose(2, 3).chunk(3, -1)
+        mixed = F.relu(queries) @ (F.relu(keys).transpose(2, 3) @ values) / (h * w)
+        return x + self.project(mixed.transpose(2, 3).reshape(n, 48, h, w))
+
+
+def shufflenet(*, in_channels, num_classes):
+    """ShuffleNet v2 itself: Torch-Pruning divides by zero in its reshapes."""
+    return make("shufflenet_v2_x0_5", in_channels=in_channels, num_classes=num_classes)

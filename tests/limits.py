@@ -105,6 +105,9 @@ LIMITS: Mapping[str, Limit] = {
     "Shuffled8": Limit("a channel shuffle before 8 blocks", partial(inspected, "Shuffled", {"depth": 8}), (WHOLE,), ("stem.0",)),
     "Shuffled16": Limit("a channel shuffle before 16 blocks", partial(inspected, "Shuffled", {"depth": 16}), (WHOLE,), ("stem.0",)),
     "ShuffleUnit": Limit("halves of the channels take turns (ShuffleNet)", partial(simulated, _harder("ShuffleUnit")), (WHOLE, FLOAT)),
+    "shufflenet": Limit("torchvision's `shufflenet_v2_x0_5`", partial(inspected, _harder("shufflenet"), shape=(3, 32, 32)), (WHOLE, REFUSED)),
+    "SplitDepthwise": Limit("a depthwise convolution on a part of the channels (EdgeNeXt)", partial(inspected, _harder("SplitDepthwise")), (WHOLE,)),
+    "Aggregated": Limit("grouped convolutions on queries, keys and values (EfficientViT)", partial(simulated, _harder("Aggregated")), (WHOLE, FLOAT, WORKS)),
     "Mixed": Limit("paths mixed by parameters of the architecture", partial(inspected, _harder("Mixed")), (WORKS, WHOLE, REFUSED)),
     # code that raises
     **{
