@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 import resource
-import sys
 import tempfile
 import time
 import traceback
