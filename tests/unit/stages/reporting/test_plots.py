@@ -15,7 +15,17 @@ def test_the_cards_figure_holds_the_trigger_the_threshold_and_every_phase_and_is
     for name in ("a", "b"):
         draw_training(tmp_path / f"{name}.svg", TRIGGER, HISTORY, (2.0,))
     svg = (tmp_path / "a.svg").read_text()
-    assert {"pruned at epoch 2 (check 4, policy epi)", "EPI", "fires at 0.944", "dense", "pruned", "QAT", "cut", "epoch"} <= words(svg)
+    assert {
+        "pruned at epoch 2 (check 4, policy epi)",
+        "EPI (same widths)",
+        "same channels",
+        "fires at 0.944",
+        "dense",
+        "pruned",
+        "QAT",
+        "cut",
+        "epoch",
+    } <= words(svg)
     assert svg == (tmp_path / "b.svg").read_text()
 
 
