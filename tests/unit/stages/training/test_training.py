@@ -101,9 +101,10 @@ class GivesUp(Plain):
 
 
 def test_an_error_of_the_network_during_training_is_told_and_what_is_trained_is_kept(digits: Dataset, tmp_path: Path) -> None:
-    phase = Phase("trunk", digits, CONFIG, tmp_path)
+    config = CONFIG.model_copy(update={"batch_size": 256})
+    phase = Phase("trunk", digits, config, tmp_path)
     assert 2 * phase.batches.per_epoch > 4 >= phase.batches.per_epoch
-    state = TrainState(GivesUp(in_channels=1), CONFIG)
+    state = TrainState(GivesUp(in_channels=1), config)
     with pytest.raises(ConfigError, match=r"given:   IndexError: list index out of range \(test_training\.py, line \d+\)"):
         phase.train(state, (), start=0, stop=2 * phase.batches.per_epoch)
     progress = load_progress(tmp_path)
@@ -133,7 +134,7 @@ def test_a_batchnorm_of_somebodys_own_gets_its_statistics_too(digits: Dataset) -
     with torch.no_grad():
         expected = torch.stack([plain.conv1(batches.batch(step)[0]).mean((0, 2, 3)) for step in range(2)]).mean(0)
     reestimate_batchnorm(plain, batches, start=0, count=2)
-    torch.testing.assert_close(norm.running_mean, expected)
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-3, atol=1e-3)
 
 
 class Scaled(nn.Module):
