@@ -89,7 +89,7 @@ def test_a_package_needs_no_store(tmp_path: Path) -> None:
         {"artifact": "measure/1", "made_from": ["prepare/2"], "seconds": 3.0},
         {"artifact": "prepare/2", "made_from": [], "seconds": 1.0},
     ]
-    (tmp_path / MANIFEST).write_text(json.dumps({"name": "one--cpu", "gates": [{"passed": True}, {"passed": False}], "lineage": lineage}))
+    (tmp_path / MANIFEST).write_text(json.dumps({"name": "one--cpu", "gates": [{"verdict": "met"}, {"verdict": "undecided"}], "lineage": lineage}))
     family = read_family(str(tmp_path), tmp_path / "nowhere")
     assert [line.strip("└─ ") for line in lines(family)] == ["one--cpu  1 of 2 gates met", "measure/1  3.0 s", "prepare/2  1.0 s"]
 
