@@ -26,8 +26,8 @@ from pipeline.commands.show import show
 from profiles.errors import BonsaiError
 
 START, RESULTS, MORE = "Start here", "Results", "More"
-EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate missed or
-undecided, 4 build failed, 5 device unavailable, 6 not verified, 130 Ctrl-C."""
+EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
+4 build failed, 5 device unavailable, 6 verification failed, 130 Ctrl-C."""
 PIPE_CLOSED = 141
 """Exit code where whoever read the output has gone: what shells report of other programs then."""
 

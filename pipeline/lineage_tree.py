@@ -58,7 +58,7 @@ def read_family(what: str, store: Path) -> Family:
     folder = Path(what) if (Path(what) / MANIFEST).is_file() else _by_key(what, store)
     facts = _read(folder)
     if "lineage" in facts:  # a package: what it was made of lies in its manifest, whether the store is at hand or not
-        passed = sum(gate["verdict"] == "met" for gate in facts["gates"])
+        passed = sum(gate.get("verdict") == "met" for gate in facts["gates"])
         top = Node(address=facts["name"], seconds=0, figures=f"{passed} of {len(facts['gates'])} gates met", made_of=_roots(facts["lineage"]))
         return Family(nodes=(top, *(_ancestor(ancestor, store) for ancestor in facts["lineage"])))
     root, waiting, nodes = folder.resolve().parent.parent, [f"{folder.resolve().parent.name}/{folder.resolve().name}"], dict[str, Node]()

@@ -25,6 +25,7 @@ ENGINE = Row(
     parameters=1000,
     macs=1000,
 )
+UNDECIDED = Gate(name="latency", limit=0.5, found=0.495, unit="of dense FP32 p50", verdict="undecided", low=0.48, high=0.51)
 PACKAGE = Outcome(profile="t4", device="Tesla T4", exit_code=3, package="net--t4", rows=(ENGINE,), gates=(MET, MISSED))
 FAILED = Outcome(profile="pi", exit_code=4, error="compiler said \x1b[31mno\x1b[0m <&>\n100%, given: a")
 
@@ -49,11 +50,22 @@ def check_junit(text: str) -> ET.Element:
         assert len({case.get("name") for case in cases}) == len(cases)
         assert all(case.get("classname") and case.get("name") for case in cases)
         assert all(len(case.findall("failure") + case.findall("error")) <= 1 for case in cases)
-        found = {"tests": len(cases), "failures": len(suite.findall("*/failure")), "errors": len(suite.findall("*/error")), "skipped": 0}
+        found = {"tests": len(cases), "failures": len(suite.findall("*/failure")), "errors": len(suite.findall("*/error"))}
+        found["skipped"] = len(suite.findall("*/skipped"))
         assert {key: int(suite.attrib[key]) for key in found} == found
         totals = {key: totals[key] + found[key] for key in totals}
     assert {key: int(root.attrib[key]) for key in totals} == totals
     return root
+
+
+@pytest.mark.parametrize(("allowed", "verdict", "level"), [(False, "failure", "error"), (True, "skipped", "warning")])
+def test_an_undecided_gate_fails_the_job_unless_it_may_be_undecided(allowed: bool, verdict: str, level: str) -> None:
+    outcome = Outcome(profile="t4", exit_code=0 if allowed else 3, package="net--t4", rows=(ENGINE,), gates=(UNDECIDED,), allow_undecided=allowed)
+    root = check_junit(junit_xml("net", [outcome]))
+    (found,) = root.findall(f"*/testcase/{verdict}")
+    assert found.get("message") == "latency: 0.495 (0.48 to 0.51) of dense FP32 p50, limit 0.5: UNDECIDED"
+    assert annotations("net", [outcome])[0].startswith(f"::{level} title=net--t4%3A gate latency undecided::latency: 0.495")
+    assert "limit 0.5: UNDECIDED" in markdown_summary("net", [outcome], "")
 
 
 def test_junit_has_a_suite_per_profile_and_a_case_per_gate() -> None:

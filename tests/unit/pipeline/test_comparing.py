@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.comparing import KeepGoing, ProfilesFailed, require_all
 from pipeline.comparison import Comparison, Cost, Outcome
+from pipeline.conduct import require_gates
 from profiles.errors import BudgetError
 from stages.data.config import DataConfig
 from stages.errors import GateMissed
@@ -53,6 +54,21 @@ def test_errors_come_before_missed_gates_and_none_is_no_error() -> None:
     with pytest.raises(ProfilesFailed, match=r"1 of 2 profiles failed: c \(code 5\)") as caught:
         require_all(Comparison(recipe="r", outcomes=(bad, failed), cost=COST))
     assert caught.value.exit_code == 5
+
+
+def test_an_undecided_gate_is_an_error_unless_it_is_allowed_and_then_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "bonsai")
+    unsure = Gate(name="latency", limit=0.5, found=0.495, unit="ms", verdict="undecided", low=0.48, high=0.51)
+    found = Comparison(recipe="r", outcomes=(Outcome(profile="b", exit_code=3, package="r--b", gates=(unsure,)),), cost=COST)
+    with pytest.raises(GateMissed, match=r"r--b: latency: 0.495 \(0.48 to 0.51\) ms, limit 0.5: UNDECIDED") as caught:
+        require_all(found)
+    assert caught.value.exit_code == 3
+    require_all(found, allow_undecided=True)
+    assert "allowed to be undecided: r--b: latency" in caplog.text
+    missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
+    with pytest.raises(GateMissed, match="size") as caught:
+        require_gates({"r--b": (unsure, missed)}, allow_undecided=True)
+    assert "UNDECIDED" not in str(caught.value)
 
 
 def _failed() -> Outcome:

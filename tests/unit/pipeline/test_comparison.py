@@ -87,7 +87,9 @@ def test_the_table_shows_how_many_times_as_fast_and_calls_estimates_so() -> None
 
 def test_the_table_names_missed_gates_and_codes_of_errors() -> None:
     missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
+    unsure = Gate(name="latency", limit=1, found=1, unit="ms", verdict="undecided")
     assert show_cells(package(gates=(missed,)))[-1] == "size MISSED"
+    assert show_cells(package(gates=(unsure, missed)))[-1] == "latency UNDECIDED, size MISSED"
     assert show_cells(failure(5))[-1] == "FAILED, code 5"
 
 
@@ -95,6 +97,7 @@ def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() 
     first, second = csv.DictReader(io.StringIO(to_csv([package(), failure(5)])))
     assert set(first) == set(COLUMNS)
     assert (first["speedup_dense_fp32"], first["speedup_dense_fp16"], first["p50_ms"], first["gates_met"]) == ("4.0", "", "1.0", "1")
+    assert (first["gates_missed"], first["gates_undecided"]) == ("0", "0")
     assert (second["profile"], second["exit_code"], second["top1"]) == ("b", "5", "")
     assert second["error"].startswith("no such device")
 

@@ -9,7 +9,8 @@ from profiles.loader import load_profile
 from profiles.schema import Gates, Precision
 from stages.artifacts import Latency
 from stages.measurements import Accuracy, Gate, Row
-from stages.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of
+from stages.process_interval import Interval
+from stages.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
 
 
 def row(precision: Precision, ms: float, *, source: str = "measured") -> Row:
@@ -49,6 +50,11 @@ def test_the_fastest_accurate_precision_is_shipped_and_the_reason_given(
 def test_a_missed_latency_does_not_make_a_slower_precision_ship() -> None:
     rows = {"fp32": row("fp32", 3), "int8": row("int8", 2)}
     assert choose_precision(rows, {"fp32": gates(latency=False), "int8": gates(latency=False)}, load_profile("a10"))[0] == "int8"
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(0.9, 1.0, "met"), (0.99, 1.01, "undecided"), (1.0, 1.1, "undecided"), (1.01, 1.1, "missed")])
+def test_a_verdict_needs_the_whole_interval_on_one_side(low: float, high: float, verdict: str) -> None:
+    assert verdict_within(Interval(found=1, low=low, high=high, processes=3, spread=0.01), 1.0) == verdict
 
 
 def test_an_estimate_proves_no_precision_faster() -> None:

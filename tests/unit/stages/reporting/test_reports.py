@@ -139,6 +139,15 @@ def test_every_row_tells_which_part_its_accuracy_is_of(tmp_path: Path) -> None:
     assert [line.rstrip("| ").rpartition("| ")[2].strip("*") for line in lines[:3]] == ["test", "validation", "test"]
 
 
+def test_an_undecided_gate_is_the_verdict_and_no_profile_that_meets_its_budget(tmp_path: Path) -> None:
+    html, markdown = written(tmp_path, a_manifest(undecided=True), a_manifest("rtx-4090", estimated=True))
+    assert 'class="verdict undecided"' in html
+    assert "**latency UNDECIDED: 4.00 times as fast as dense FP32" in markdown
+    assert "| **latency** | **UNDECIDED** | **0.25** | **0.2425 to 0.2575** | **0.4** |" in markdown
+    assert "| **local-cpu** | **latency UNDECIDED** |" in markdown
+    assert "1 of 2 profiles meet their budget and gates, 1 of them by an ESTIMATED latency, 1 UNDECIDED." in markdown
+
+
 def test_several_packages_are_compared_before_each_is_told(several: tuple[str, str]) -> None:
     html, markdown = several
     page = Page(html)
