@@ -19,7 +19,7 @@ from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.graph.exporting import MODEL
 from stages.intervals import paired_drop, wilson
 from stages.measurements import Accuracy, DeviceTimes, KernelShare, Measurement, Row
-from stages.quantization.keeping import count_float_convolutions
+from stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
 from stages.verdicts import choose_precision, judge
@@ -67,12 +67,13 @@ def measure(
     else:
         latencies = dict(zip(engines, estimates, strict=True))
     rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
-    simulated, meant = [], 0
+    simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
         simulated = [_simulated_row(how, network, quantised, engines["int8"], images, labels) for how, network in networks.items()]
-        meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
-    gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, meant) for e in candidates}
+        assert quantised.quantizers is not None
+        meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
+    gates = {e.precision: judge(rows[DENSE], rows[e.precision], paired_drop(hits[DENSE], hits[e.precision]), e, profile, *meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None

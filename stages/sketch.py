@@ -22,7 +22,7 @@ from stages.models.registry import build_network
 from stages.pruning.groups import Group, WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
+from stages.quantization.export_form import count_quantised, to_export_form
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators
 from stages.store import stage
@@ -71,7 +71,7 @@ def sketch(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float))
+        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
         audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset, batch)
     return OnnxGraph(
         folder=out_dir,
@@ -113,7 +113,7 @@ def _export(
     calibrate(network, [torch.randn(16, *image_shape, generator=torch.Generator().manual_seed(0))])
     exported = to_export_form(network, quantizers.dialect, float_type)
     written = write_graph(
-        exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, kept_float=len(quantizers.kept_float)
+        exported, image_shape, file, opset=opset, batch=batch, dialect=quantizers.dialect, float_type=float_type, quantised=count_quantised(exported)
     )
     return written.audit
 

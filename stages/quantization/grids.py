@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from torch import fx
 
-from stages.graph.kinds import SAME_VALUES, before, is_add, is_mul, is_tensor, operation, readers, rectified_to
+from stages.graph.kinds import SAME_VALUES, before, is_activation, is_add, is_mul, is_tensor, operation, readers, rectified_to
 from stages.graph.trace import module_of, only_user
 from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from stages.quantization.taking import is_kept
 
 READS_INTEGERS = (QuantConv2d, QuantLinear, LoneBatchNorm, GatedActivation, GlobalAverage, AveragePool)
 GATES = {"sigmoid", "hardsigmoid"}
@@ -39,8 +40,12 @@ def tensors_to_quantize(traced: fx.GraphModule) -> list[fx.Node]:
 
 
 def computes(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node computes in INT8."""
-    return isinstance(module_of(traced, node), READS_INTEGERS) or is_add(traced, node) or is_mul(traced, node) or operation(traced, node) in GATES | {"cat"}
+    """Whether a node computes in INT8; what involves a parameter or a mask does not."""
+    if isinstance(module_of(traced, node), READS_INTEGERS):
+        return True
+    if is_kept(node) or not all(is_activation(source) for source in node.all_input_nodes):
+        return False
+    return is_add(traced, node) or is_mul(traced, node) or operation(traced, node) in GATES | {"cat"}
 
 
 def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.Node]:
