@@ -10,7 +10,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from profiles.errors import ConfigError, describe
 from stages.graph.capture import capture
-from stages.graph.following import follows, is_close
+from stages.graph.following import follows
 from stages.graph.modes import askers_of, evaluating
 from stages.graph.randomness import drawn_by
 from stages.graph.restoring import restore_modules
@@ -232,8 +232,9 @@ def _draws(module: nn.Module, tensor: torch.Tensor, *, beside: nn.Module | None 
 
 @torch.no_grad()
 def _is_idle(module: nn.Module, tensor: torch.Tensor) -> bool:
-    """Whether a module returns its input in evaluation."""
-    return is_close(copy.deepcopy(module).eval()(tensor.clone()), tensor)
+    """Whether a module hands its input back in evaluation; a new BatchNorm, whose output only happens to be the same, does not."""
+    given = tensor.clone()
+    return copy.deepcopy(module).eval()(given) is given and torch.equal(given, tensor)
 
 
 class _Shapes(ShapeProp):  # type: ignore[misc]  # torch.fx.passes is untyped
@@ -241,13 +242,20 @@ class _Shapes(ShapeProp):  # type: ignore[misc]  # torch.fx.passes is untyped
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note what is known of its value."""
+        (source,) = n.all_input_nodes if len(n.all_input_nodes) == 1 else (None,)
+        given = self.env.get(source)
+        before = given.clone() if isinstance(given, torch.Tensor) else None
         result = super().run_node(n)
-        n.meta.pop(IDENTITY, None)
-        n.meta[ACTIVATION] = n.op == "placeholder" or any(source.meta[ACTIVATION] for source in n.all_input_nodes)
+        n.meta[ACTIVATION] = _holds_tensors(result) and (n.op == "placeholder" or any(each.meta[ACTIVATION] for each in n.all_input_nodes))
         module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-        if module is not None and len(n.all_input_nodes) == 1 and not _is_torchs(module, str(n.target)):
-            n.meta[IDENTITY] = is_close(result, self.env.get(n.all_input_nodes[0]))
+        own = module is not None and not _is_torchs(module, str(n.target))
+        n.meta[IDENTITY] = own and before is not None and result is given and torch.equal(result, before)
         return result
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a tensor or holds one; a size does not."""
+    return isinstance(value, torch.Tensor) or (isinstance(value, tuple | list) and any(_holds_tensors(each) for each in value))
 
 
 def _is_torchs(module: nn.Module, name: str) -> bool:

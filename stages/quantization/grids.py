@@ -59,7 +59,7 @@ def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.No
     for node in tensors:
         moved = before(traced, node, SAME_VALUES | {"identity"})
         grid[node] = grid[moved] if moved is not node else node
-        if operation(traced, node) == "cat":
+        if operation(traced, node) == "cat" and computes(traced, node):
             form = form_of(traced, node)
             inputs = [before(traced, source, {"identity"}) for source in node.all_input_nodes]
             joined = {grid[node], *(grid[source] for source in inputs if form_of(traced, source) == form)}
@@ -70,7 +70,7 @@ def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.No
 
 def on_grid_already(traced: fx.GraphModule, node: fx.Node, grid: dict[fx.Node, fx.Node]) -> bool:
     """Whether all of a tensor's values come from tensors of its own grid."""
-    if operation(traced, node) == "cat":
+    if operation(traced, node) == "cat" and computes(traced, node):
         return all(grid[before(traced, source, {"identity"})] is grid[node] for source in node.all_input_nodes)
     return before(traced, node, SAME_VALUES | {"identity"}) is not node
 

@@ -106,7 +106,7 @@ def float_nodes(network: fx.GraphModule) -> tuple[FloatNode, ...]:
         if node.op not in {"call_function", "call_method", "call_module"} or getattr(module_of(network, node), "holds_scales", False):
             continue
         what = operation(network, node)
-        if what in MOVES or what == "SameGrid" or computes(network, node) or not _yields_activation(node):
+        if what in MOVES or what == "SameGrid" or computes(network, node) or not _yields_activation(node) or _is_cheap(network, node):
             continue
         module = module_of(network, node)
         found[name_of(node)] = FloatNode(name_of(node), module.extra_repr() if isinstance(module, ByMode) else what)
@@ -116,6 +116,14 @@ def float_nodes(network: fx.GraphModule) -> tuple[FloatNode, ...]:
 def _yields_activation(node: fx.Node) -> bool:
     """Whether a node makes tensors, or a tuple of them, out of tensors that depend on the images."""
     return any(is_activation(source) for source in node.all_input_nodes) and "tensor_meta" in node.meta
+
+
+def _is_cheap(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node only scales or shifts: by a number, or as a BatchNorm that the float convolution before it takes in."""
+    what, sources = operation(network, node), node.all_input_nodes
+    if what in {"add", "mul", "sub", "div", "truediv"}:
+        return len(sources) == 1
+    return what == "batch_norm" and isinstance(module_of(network, sources[0]), nn.Conv2d | nn.ConvTranspose2d)
 
 
 def count_float_convolutions(network: nn.Module, quantizers: QuantizerState, image_shape: tuple[int, int, int]) -> FloatConvolutions:

@@ -34,14 +34,13 @@ def rewrite(traced: fx.GraphModule, state: QuantizerState) -> None:
 
 
 def _replace_layers(traced: fx.GraphModule, state: QuantizerState) -> None:
-    for node in list(traced.graph.nodes):
-        if is_kept(node) or not takes_layer(traced, node):
-            continue
+    for node in [node for node in traced.graph.nodes if not is_kept(node) and takes_layer(traced, node)]:
         module, name = module_of(traced, node), str(node.target)
         if isinstance(module, nn.Linear):
             traced.set_submodule(name, QuantLinear(module, state.weight_bits))
             continue
-        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            continue  # replaced already, for an earlier call
         after = folded_into(traced, node)
         bn = None if after is None else module_of(traced, after)
         assert bn is None or isinstance(bn, nn.BatchNorm2d)
