@@ -74,7 +74,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
     require_whole_state(recipe.model, network, image_shape, num_classes)
-    kept_float = layers_to_keep(network, recipe.quantize.keep_float)  # refuses what the network has not
+    kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():

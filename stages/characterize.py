@@ -81,7 +81,7 @@ def characterize(
         ConfigError: The table brought was measured under other conditions, or lacks an operator.
     """
     network, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
-    in_float = left_in_float(operators, layers_to_keep(network, keep_float))
+    in_float = left_in_float(operators, layers_to_keep(network, keep_float, image_shape))
     operators = at_precision(operators, target.precision, in_float, backend_of(target).float_beside_int8)
     if brought is not None:
         (out_dir / TABLE).write_text(brought, encoding="utf-8")

@@ -12,7 +12,7 @@ from stages.graph.config import ExportConfig
 from stages.graph.exporting import MODEL, set_metadata, write_graph
 from stages.graph.parity import compare, require_parity
 from stages.models.counting import count_macs, count_parameters
-from stages.quantization.export_form import to_export_form
+from stages.quantization.export_form import count_quantised, to_export_form
 from stages.store import stage
 from stages.training.batches import MEAN, STD, load_split
 
@@ -37,9 +37,11 @@ def export(
     """
     network = load_network(checkpoint).eval()
     exported: nn.Module = network
+    quantised = 0
     if dialect != "float":
         assert isinstance(network, fx.GraphModule), "only a quantised checkpoint has a dialect"
         exported = to_export_form(network, dialect, float_type)
+        quantised = count_quantised(exported)
     file = out_dir / MODEL
     written = write_graph(
         exported,
@@ -49,7 +51,7 @@ def export(
         batch=batch,
         dialect=dialect,
         float_type=float_type,
-        kept_float=len(checkpoint.quantizers.kept_float) if checkpoint.quantizers else 0,
+        quantised=quantised,
     )
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images)

@@ -17,7 +17,7 @@ from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.classifying import accuracy_of, classify, measured_by, open_for_accuracy
 from stages.measurements import DeviceTimes, KernelShare, Measurement, Row
 from stages.models.calling import logits_of
-from stages.quantization.keeping import count_float_convolutions
+from stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 from stages.store import stage
 from stages.training.batches import load_split
 from stages.verdicts import Shown, choose_precision, judge
@@ -68,13 +68,14 @@ def measure(
     else:
         latencies = dict(zip(engines, estimates, strict=True))
     rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
-    simulated, meant = [], 0
+    simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
         simulated = [_simulated_row(how, network, quantised, engines["int8"], images, labels) for how, network in networks.items()]
-        meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers)
+        assert quantised.quantizers is not None
+        meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
     shown = {e.precision: Shown.on_validation(hits[DENSE], hits[e.precision], dataset.sizes["test"]) for e in candidates}
-    gates = {e.precision: judge(rows[DENSE], rows[e.precision], shown[e.precision], e, profile, meant) for e in candidates}
+    gates = {e.precision: judge(rows[DENSE], rows[e.precision], shown[e.precision], e, profile, *meant) for e in candidates}
     shipped, reason = choose_precision(rows, gates, profile)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None

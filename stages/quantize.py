@@ -47,7 +47,7 @@ def quantize(
     trained = pruned
     with reproducible(training):
         reference, twin = load_network(pruned).to(training.device), load_network(pruned)
-        quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float))
+        quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         calibrate(network, calibration)

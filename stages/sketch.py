@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
+from torch import fx, nn
 
 from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
 from stages.backends.onnxruntime_engine import require_runs
@@ -23,7 +23,7 @@ from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Group, WidthPlan, first_channels
 from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
+from stages.quantization.export_form import count_quantised, to_export_form
 from stages.quantization.insert import insert_quantizers
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
@@ -76,7 +76,7 @@ def sketch(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float))
+        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
         audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset, batch)
     return OnnxGraph(
         folder=out_dir,
@@ -119,8 +119,9 @@ def _export(
         to_channels_last(network)
         calibrate(network, [images.clone()])
         exported = to_export_form(network, quantizers.dialect, float_type)
-    dialect, kept_float = (quantizers.dialect, len(quantizers.kept_float)) if quantizers is not None else ("float", 0)
-    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, kept_float=kept_float)
+    dialect: Dialect = "float" if quantizers is None else quantizers.dialect
+    quantised = count_quantised(exported) if isinstance(exported, fx.GraphModule) else 0
+    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, quantised=quantised)
     with torch.no_grad():
         save_logits(file.parent, network.eval()(images[:COUNT].clone()).numpy())
     return written.audit

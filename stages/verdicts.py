@@ -78,7 +78,7 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
     return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
 
 
-def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, meant_float: int = 0) -> tuple[Gate, ...]:
+def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
     """Return every limit of the profile with what was found.
 
     Args:
@@ -87,7 +87,8 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
         shown: Of its accuracy.
         engine: What was built.
         profile: The limits.
-        meant_float: Convolutions that are in float on purpose.
+        kept_float: Convolutions that the recipe or the search keeps in float, which must be there.
+        most_float: These and those that no quantiser takes.
     """
     assert dense.latency is not None and candidate.latency is not None
     note = "" if candidate.latency.source == "measured" else "estimated"
@@ -104,9 +105,11 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
         gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", verdict=verdict_of(size <= profile.gates.max_size_mb)))
     if engine.precision == "int8" and "float_convolutions" in engine.coverage:
         floats = engine.coverage["float_convolutions"]
-        limit = max(meant_float, 1)
-        note = f"{meant_float} are left in float on purpose, no fewer" if meant_float else "the first may stay float"
-        gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(meant_float <= floats <= limit), note=note))
+        limit = max(kept_float, most_float, 1)
+        note = f"{kept_float} are left in float on purpose, no fewer" if kept_float else "the first may stay float"
+        if most_float > kept_float:
+            note = f"{most_float - kept_float} have no INT8 form{f'; {note}' if kept_float else ''}"
+        gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(kept_float <= floats <= limit), note=note))
     return tuple(gates)
 
 

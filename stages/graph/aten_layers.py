@@ -43,12 +43,19 @@ def _linear(owner: nn.Module | None, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _batch_norm(owner: nn.Module | None, arguments: dict[str, Any]) -> nn.Module | None:
-    kinds, rank = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}, arguments["input"].meta["val"].dim()
-    if rank not in kinds or not isinstance(owner, nn.BatchNorm1d | nn.BatchNorm2d):
+    """Return a BatchNorm with what the owner holds: torch's own class, one of the user's that derives from it, or any that keeps such statistics."""
+    kinds, rank = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}, arguments["rank"]
+    if rank not in kinds or owner is None or getattr(owner, "running_mean", None) is None or getattr(owner, "running_var", None) is None:
         return None
-    made = kinds[rank](owner.num_features, arguments["eps"], owner.momentum, affine=owner.affine, track_running_stats=owner.track_running_stats, device="meta")
-    made.weight, made.bias = owner.weight, owner.bias
+    weight, bias = getattr(owner, "weight", None), getattr(owner, "bias", None)
+    if set(owner._buffers) - {"running_mean", "running_var", "num_batches_tracked"} or (weight is None) != (bias is None):
+        return None
+    channels, momentum = len(owner.get_buffer("running_mean")), getattr(owner, "momentum", arguments["momentum"])
+    made = kinds[rank](channels, arguments["eps"], momentum, affine=weight is not None, device="meta")
+    made.weight, made.bias = weight, bias  # type: ignore[assignment]  # both or neither, as torch has it
     made._buffers = owner._buffers  # the dictionary itself: .to() puts others into it
+    if "num_batches_tracked" not in made._buffers:
+        vars(made)["num_batches_tracked"] = None
     return made
 
 

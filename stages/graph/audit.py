@@ -18,7 +18,7 @@ def audit_graph(model: onnx.ModelProto) -> dict[str, int]:
     """Return counts of the graph's nodes and of what its Q/DQ pairs are made of.
 
     ``quantized_convs`` counts convolutions whose input and weight both come through DequantizeLinear;
-    ``unfolded_batchnorms`` those BatchNormalization nodes that alone read a convolution, which could have taken them in;
+    ``unfolded_batchnorms`` those BatchNormalization nodes that alone read a convolution, the only one of its weights, which could have taken them in;
     ``int8_weights`` counts the weights stored as int8; ``{uint8,int8}_activations`` the QuantizeLinear nodes by type.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -31,7 +31,12 @@ def audit_graph(model: onnx.ModelProto) -> dict[str, int]:
     )
     uses = Counter(name for node in model.graph.node for name in node.input)
     counts["unfolded_batchnorms"] = sum(
-        node.op_type == "BatchNormalization" and _op(producers, node.input[0]) in CONVOLUTIONS and uses[node.input[0]] == 1 for node in model.graph.node
+        node.op_type == "BatchNormalization"
+        and _op(producers, node.input[0]) in CONVOLUTIONS
+        and uses[node.input[0]] == 1
+        and uses[producers[node.input[0]].input[1]] == 1
+        and producers[node.input[0]].input[1] in initializers
+        for node in model.graph.node
     )
     dequantized = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     counts["int8_weights"] = sum(node.input[0] in initializers and initializers[node.input[0]].data_type == TensorProto.INT8 for node in dequantized)
@@ -88,20 +93,31 @@ def float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(found)
 
 
-def require_dialect(model: onnx.ModelProto, dialect: str, kept_float: int = 0) -> None:
+def count_quantised(model: onnx.ModelProto) -> int:
+    """Return how many convolutions and matrix products read both their input and their weight from Q/DQ nodes."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    return sum(
+        node.op_type in LAYERS
+        and _op(producers, node.input[0]) == "DequantizeLinear"
+        and _op(producers, _before_moves(producers, node.input[1])) == "DequantizeLinear"
+        for node in model.graph.node
+    )
+
+
+def require_dialect(model: onnx.ModelProto, dialect: str, quantised: int) -> None:
     """Check that a quantised graph is in the form that its runtime runs as INT8.
 
     Args:
         model: The graph.
         dialect: ``ort`` or ``trt``.
-        kept_float: Number of layers that are in float on purpose.
+        quantised: Number of layers that are INT8 in the torch network; what else there is may be in float.
 
     Raises:
-        BuildError: More or fewer layers are in float, or activations have the other dialect's type or zero-points.
+        BuildError: Fewer layers are INT8, or activations have the other dialect's type or zero-points.
     """
-    left = float_layers(model)
-    if len(left) != kept_float:
-        raise BuildError(f"{len(left)} layers are in float, {kept_float} should be; in float: {', '.join(left) or 'none'}")
+    found = count_quantised(model)
+    if found < quantised:
+        raise BuildError(f"{found} layers are INT8, {quantised} should be; in float: {', '.join(float_layers(model)) or 'none that have weights'}")
     counts = audit_graph(model)
     wrong = "int8" if dialect == "ort" else "uint8"
     if counts[f"{wrong}_activations"]:

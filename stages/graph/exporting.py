@@ -47,7 +47,7 @@ def write_graph(
     batch: int | None,
     dialect: Dialect,
     float_type: FloatType,
-    kept_float: int = 0,
+    quantised: int = 0,
 ) -> Written:
     """Export, simplify and check a network.
 
@@ -59,7 +59,7 @@ def write_graph(
         batch: Images that the file takes; None for any number.
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and logits stay FP32.
-        kept_float: How many layers of a quantised network are in float on purpose.
+        quantised: How many layers of a quantised network are INT8, as the file must hold them.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
@@ -74,7 +74,7 @@ def write_graph(
     if dialect == "ort" and shield_float_layers(model):
         onnx.save(model, file)
         require_valid(file)
-    require_dialect(model, dialect, kept_float)
+    require_dialect(model, dialect, quantised)
     return written._replace(audit=audit_graph(model))
 
 

@@ -8,6 +8,7 @@ reads this one.
 
 import inspect
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ class Rebuilding:
     Args:
         network: Whose modules are called.
         program: What was exported of it.
+        whole: Modules of the network's own classes that are called as they are.
     """
 
-    def __init__(self, network: nn.Module, program: torch.export.ExportedProgram) -> None:
+    def __init__(self, network: nn.Module, program: torch.export.ExportedProgram, whole: Collection[nn.Module] = ()) -> None:
         signature = program.graph_signature
-        self._network, self._program = network, program
+        self._network, self._program, self._whole = network, program, whole
         self._names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
         self._outputs = signature.user_outputs
         self._graph = fx.Graph()
@@ -78,7 +80,7 @@ class Rebuilding:
         for node in self._program.graph.nodes:
             for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
                 module = self._submodule(name)
-                if node.op == "call_function" and module is not None and is_leaf(module, name):
+                if node.op == "call_function" and module is not None and is_leaf(module, name, self._whole):
                     nodes_of[key, name].append(node)
                     break
         found = []
@@ -128,17 +130,15 @@ class Rebuilding:
     def _layer(self, node: fx.Node, build: Builder) -> fx.Node:
         """Append the call of a module of torch's that does what a function does with parameters of the network.
 
-        Raises:
-            Untraceable: It has none, or those of several modules.
+        It stays a function where its weights are computed, are not all of one module, or are used in another way too.
         """
         arguments = arguments_of(node)
         owners = {self._owner(source, name) for name, source in arguments.items() if name != "input" and isinstance(source, fx.Node)}
         if len(owners) > 1 or "" in owners:
-            line = str(node.meta.get("stack_trace", "")).strip().splitlines()[-1:]
-            raise Untraceable(f"the weights of a {name_of(node)} are computed, or not all of one module{': ' if line else ''}{''.join(line).strip()}")
+            return self._function(node)
         name = owners.pop() if owners else f"{node.name}_{name_of(node)}"
-        module = build(self._submodule(name), arguments)
-        if module is None:
+        module = build(self._submodule(name), {**arguments, "rank": arguments["input"].meta["val"].dim()})
+        if module is None or repr(self._root.get(name, module)) != repr(module):
             return self._function(node)
         self._layers.add(name)
         return self._call(name, module, arguments["input"])

@@ -1,7 +1,8 @@
 """A network as a torch.fx graph with the shape of every value."""
 
 import copy
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -9,110 +10,256 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from profiles.errors import ConfigError, describe
 from stages.graph.capture import capture
-from stages.graph.symbolic import trace_symbolically
+from stages.graph.following import follows
+from stages.graph.modes import askers_of, evaluating
+from stages.graph.randomness import drawn_by
+from stages.graph.restoring import restore_modules
+from stages.graph.symbolic import has_hooks, is_leaf, trace_symbolically
 from stages.graph.untraceable import FAILURES, Untraceable, explain
 
-TOLERANCE = 1e-4
-"""Largest difference between a graph and its network, relative to the largest output (fp32)."""
+Shape = tuple[int, int, int]
+IDENTITY, ACTIVATION, TRAINING = "identity", "activation", "training"
+"""Keys of what is known of a node (it returns its input in evaluation; it depends on the images), and of a graph (what it does not do in training)."""
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 
 
-def trace(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
+class Whole(NamedTuple):
+    """What a graph calls as it is.
+
+    Attributes:
+        modules: Of the network's own classes.
+        idle: Those of them that return their input in evaluation.
+        noisy: Names of the modules whose random numbers of training a graph does not draw, since they hold layers.
+    """
+
+    modules: tuple[nn.Module, ...]
+    idle: tuple[nn.Module, ...]
+    noisy: tuple[str, ...]
+
+
+class Lost(NamedTuple):
+    """What a graph does in training otherwise than its network.
+
+    Attributes:
+        by: Names of the modules whose forward asks `self.training`.
+        noise: Whether it is random numbers that the graph does not draw.
+    """
+
+    by: tuple[str, ...]
+    noise: bool
+
+
+def trace(network: nn.Module, image_shape: Shape) -> fx.GraphModule:
     """Return the graph of a network and annotate its nodes with shapes, for a batch of two images.
 
-    torch.fx's tracer comes first; a network that it cannot follow, or follows wrongly, is captured by torch.export.
+    The graph computes what the network computes in evaluation, whatever mode the network is in, and in training wherever that can be: see
+    `lost_in_training`. torch.fx's tracer comes first; a network that it cannot follow, or follows wrongly, is captured by torch.export.
+    A module that asks `self.training` and has no graph that is right in both modes, and one with hooks, is one node.
 
     Args:
-        network: Traced in its present mode; its own modules are shared, not copied.
+        network: Its own modules are shared, not copied.
         image_shape: (channels, height, width).
 
     Raises:
         ConfigError: Neither way leads to a graph that computes what the network does.
     """
+    images = torch.randn(3, *image_shape, generator=torch.Generator().manual_seed(0))
+    hooked = tuple(module for name, module in network.named_modules() if name and has_hooks(module))
     try:
-        traced = _by_fx(network, image_shape)
-    except Untraceable as by_fx:
+        traced = _by_fx(network, images, hooked)
+        right = _right(traced, network, images, training=True)
+    except Untraceable:
+        right = False
+    lost = None
+    if not right:
+        traced, lost = _with_whole_modules(network, images, hooked)
+    traced.meta[TRAINING] = lost
+    with evaluating(traced):
+        _Shapes(traced).propagate(images[:2])
+    return traced.train(network.training)
+
+
+def lost_in_training(traced: fx.GraphModule) -> Lost | None:
+    """Return what a graph of `trace` does in training otherwise than its network, or None if nothing."""
+    lost: Lost | None = traced.meta[TRAINING]
+    return lost
+
+
+def _with_whole_modules(network: nn.Module, images: torch.Tensor, hooked: tuple[nn.Module, ...]) -> tuple[fx.GraphModule, Lost | None]:
+    """Return the graph, by either way, that is right in both modes, or the first that is right in evaluation, and what that one loses.
+
+    Raises:
+        ConfigError: None is right in evaluation.
+    """
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    try:
+        asked = askers_of(network, images)
+    except FAILURES as error:  # as torch's old weight_norm, which keeps a tensor that was computed
+        problem, fix = "the network cannot be copied", "use torch.nn.utils.parametrizations, and keep no tensors that were computed as attributes"
+        raise ConfigError(describe(problem, given=f"{type(network).__name__}: {explain(error)}", allowed="what copy.deepcopy copies", fix=fix)) from error
+    whole = _whole_modules(network, asked, hooked)
+    reasons: list[str] = []
+    found: list[fx.GraphModule] = []
+    for way in ("torch.fx", "torch.export"):
         try:
-            traced = _by_export(network, image_shape)
-        except Untraceable as by_export:
-            raise ConfigError(
-                describe(
-                    "the network can be traced neither by torch.fx nor by torch.export",
-                    given=f"{type(network).__name__}: {by_fx} (torch.fx); {by_export} (torch.export)",
-                    allowed="a forward that may branch on shapes, but not on values, nor on the number of images",
-                    fix="move such branches out of forward(), or write them with torch.where",
-                )
-            ) from by_export
-    training = network.training
-    traced.eval()
-    with torch.no_grad():
-        ShapeProp(traced).propagate(torch.zeros(2, *image_shape))
-    traced.train(training)
-    return traced
+            if way == "torch.fx":
+                traced = _by_fx(network, images, whole.modules)
+            else:
+                traced = _by_export(network, shape, images, whole)
+            found.append(traced)
+            if _right(traced, network, images, training=True):
+                return traced, None
+        except Untraceable as error:
+            reasons.append(f"{error} ({way})")
+    if not found:
+        hooks = " and the network itself has hooks, which a graph does not call" if has_hooks(network) else ""
+        raise ConfigError(
+            describe(
+                "the network can be traced neither by torch.fx nor by torch.export",
+                given=f"{type(network).__name__}: {'; '.join(reasons)}{hooks}",
+                allowed="a forward that may branch on shapes, but not on values, nor on the number of images",
+                fix="move such branches out of forward(), or write them with torch.where",
+            )
+        )
+    by = tuple(name or type(network).__name__ for name in asked if not name or name in whole.noisy)
+    return found[0], Lost(by or (type(network).__name__,), _draws(network, images, beside=found[0]))
 
 
-def _by_fx(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
+def _by_fx(network: nn.Module, images: torch.Tensor, whole: Collection[nn.Module]) -> fx.GraphModule:
+    """Return torch.fx's graph, which is right in evaluation.
+
+    Raises:
+        Untraceable: It cannot follow the network, or follows it wrongly.
+    """
     try:
-        traced = trace_symbolically(network)
-        followed = _follows(traced, network, image_shape, batch=2)
+        with evaluating(network):
+            traced = trace_symbolically(network, whole)
+            ShapeProp(traced).propagate(images[:2])
+        restore_modules(traced, network, _in_training(network, whole))
+        followed = follows(traced, network, images, training=False)
     except FAILURES as error:
         raise Untraceable(explain(error)) from error
     if not followed:  # `isinstance(x, torch.Tensor)` is false for a placeholder: no error, another graph
         raise Untraceable("its graph computes something else")
-    _restore_dropout(traced)
     return traced
 
 
-def _by_export(network: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphModule:
-    traced = capture(network, image_shape)
-    for batch, training in ((1, False), (3, False), (3, True)):
+def _in_training(network: nn.Module, whole: Collection[nn.Module]) -> fx.Graph | None:
+    """Return torch.fx's graph in training, of a copy, since counters of batches count while they are traced; None where there is none."""
+    names = [name for name, module in network.named_modules() if any(module is each for each in whole)]
+    network = copy.deepcopy(network).train()
+    try:
+        return trace_symbolically(network, [network.get_submodule(name) for name in names]).graph
+    except FAILURES:
+        return None
+
+
+def _by_export(network: nn.Module, shape: Shape, images: torch.Tensor, whole: Whole) -> fx.GraphModule:
+    """Return the graph that torch.export leads to, which is right in evaluation for any number of images.
+
+    Raises:
+        Untraceable: There is none.
+    """
+    traced = capture(network, shape, whole.modules, whole.idle)
+    for batch in (1, 3):
+        if not _right(traced, network, images[:batch], training=False):
+            raise Untraceable(f"its graph, captured in evaluation for a batch of 2, computes something else for a batch of {batch} in evaluation")
+    return traced
+
+
+def _right(traced: fx.GraphModule, network: nn.Module, images: torch.Tensor, *, training: bool) -> bool:
+    """Whether a graph follows its network in a mode.
+
+    Raises:
+        Untraceable: One of them does not run in evaluation.
+    """
+    try:
+        return follows(traced, network, images, training=training)
+    except FAILURES as error:
+        if training:
+            return False
+        raise Untraceable(explain(error)) from error
+
+
+def _whole_modules(network: nn.Module, asked: dict[str, torch.Tensor | None], hooked: tuple[nn.Module, ...]) -> Whole:
+    """Return which of the modules that ask for their mode a graph must call as they are; the outcome for one holds for those like it."""
+    modules, idle, noisy = list(hooked), list[nn.Module](), list[str]()
+    known: dict[str, bool] = {}
+    for name, tensor in asked.items():
+        module = network.get_submodule(name)
+        if not name or any(module is each for each in modules):
+            continue
+        inner = [other for other in modules if other is not module and any(other is each for each in module.modules())]
+        kind = f"{type(module).__qualname__} {module!r} {None if tensor is None else tuple(tensor.shape)} {len(inner)}"
+        if kind not in known:
+            known[kind] = tensor is not None and _has_graph(module, tensor, inner)
+        if known[kind]:
+            continue
+        holds_layers = any(isinstance(each, LAYERS) for each in module.modules())
+        if holds_layers and (tensor is None or _draws(module, tensor)):
+            noisy.append(name)
+            continue
+        modules.append(module)
+        if tensor is not None and _is_idle(module, tensor):
+            idle.append(module)
+    return Whole(tuple(modules), tuple(idle), tuple(noisy))
+
+
+def _has_graph(module: nn.Module, tensor: torch.Tensor, whole: Collection[nn.Module]) -> bool:
+    """Whether a module, taken alone, has a graph that is right in both modes."""
+    alone = nn.Sequential(module)
+    ways = [lambda: _by_fx(alone, tensor, whole)]
+    if tensor.ndim == 4:
+        ways.append(lambda: capture(alone, (tensor.shape[1], tensor.shape[2], tensor.shape[3]), whole))
+    for way in ways:
         try:
-            followed = _follows(traced, network, image_shape, batch=batch, training=training)
-        except FAILURES as error:
-            raise Untraceable(explain(error)) from error
-        if not followed:
-            where = f"for a batch of {batch} in {'training' if training else 'evaluation'}"
-            raise Untraceable(f"its graph, captured in evaluation for a batch of 2, computes something else {where}")
-    return traced
+            traced = way()
+            if all(_right(traced, alone, tensor, training=training) for training in (False, True)):
+                return True
+        except Untraceable:
+            continue
+    return False
+
+
+def _draws(module: nn.Module, tensor: torch.Tensor, *, beside: nn.Module | None = None) -> bool:
+    """Whether a module draws random numbers in training, and others than a second one."""
+    modules = [copy.deepcopy(each).train() for each in (module, beside or nn.Identity())]
+    try:
+        return drawn_by(modules[0], tensor) != drawn_by(modules[1], tensor)
+    except FAILURES:
+        return False
 
 
 @torch.no_grad()
-def _follows(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, int, int], *, batch: int, training: bool | None = None) -> bool:
-    """Whether a graph computes what its network does, with the same random numbers; in the present mode, or in that of `training`."""
-    images = torch.randn(batch, *image_shape, generator=torch.Generator().manual_seed(0))
-    found = []
-    for each in copy.deepcopy(nn.ModuleList([network, traced])):  # in training BatchNorm's statistics move
-        if training is not None:
-            each.train(training)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            found.append(each(images.clone()))
-    expected, computed = found
-    if not isinstance(computed, torch.Tensor) or computed.shape != expected.shape:
-        return False
-    largest = float(expected.abs().max())
-    return torch.allclose(computed, expected, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
+def _is_idle(module: nn.Module, tensor: torch.Tensor) -> bool:
+    """Whether a module hands its input back in evaluation; a new BatchNorm, whose output only happens to be the same, does not."""
+    given = tensor.clone()
+    return copy.deepcopy(module).eval()(given) is given and torch.equal(given, tensor)
 
 
-def _restore_dropout(traced: fx.GraphModule) -> None:
-    """Call a module instead of `functional.dropout`, which was traced with the mode of that moment."""
-    for node in [node for node in traced.graph.nodes if node.target is nn.functional.dropout]:
-        replace_by_module(traced, node, nn.Dropout(argument(node, 1, "p", 0.5)))
-    traced.recompile()
+class _Shapes(ShapeProp):  # type: ignore[misc]  # torch.fx.passes is untyped
+    """Annotates shapes, and which modules that are called whole return their input."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node and note what is known of its value."""
+        (source,) = n.all_input_nodes if len(n.all_input_nodes) == 1 else (None,)
+        given = self.env.get(source)
+        before = given.clone() if isinstance(given, torch.Tensor) else None
+        result = super().run_node(n)
+        n.meta[ACTIVATION] = _holds_tensors(result) and (n.op == "placeholder" or any(each.meta[ACTIVATION] for each in n.all_input_nodes))
+        module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
+        own = module is not None and not _is_torchs(module, str(n.target))
+        n.meta[IDENTITY] = own and before is not None and result is given and torch.equal(result, before)
+        return result
 
 
-def replace_by_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> fx.Node:
-    """Let `module`, called with the node's first input, do what a node does; return its node, which is another where it was no module's alone."""
-    if node.op == "call_module" and [other.target for other in traced.graph.nodes].count(node.target) == 1:
-        traced.set_submodule(str(node.target), module)
-        return node
-    name = f"{node.name}_{type(module).__name__}"
-    traced.add_module(name, module)
-    with traced.graph.inserting_before(node):
-        new = traced.graph.call_module(name, (node.all_input_nodes[0],))
-    new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    traced.graph.erase_node(node)
-    return new
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a tensor or holds one; a size does not."""
+    return isinstance(value, torch.Tensor) or (isinstance(value, tuple | list) and any(_holds_tensors(each) for each in value))
+
+
+def _is_torchs(module: nn.Module, name: str) -> bool:
+    return is_leaf(module, name) and not has_hooks(module)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

@@ -3,12 +3,16 @@
 import re
 from pathlib import Path
 
+import torch
+
 from stages import user_code
 from stages.user_code import Place, place_of
 
 FAILURES = user_code.FAILURES
 """What a network's own code may raise where it meets something else than a tensor with values."""
 BATCH = "the forward depends on the number of images"
+NOT_THE_NETWORKS = (Path(torch.__file__).parent, Path(__file__).parent)
+"""Folders whose lines tell nothing about a network."""
 REASONS = {"data-dependent": "the forward depends on the values of tensors", "Constraints violated": BATCH}
 """What torch.export's messages mean, by words in them."""
 

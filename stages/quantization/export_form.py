@@ -11,6 +11,7 @@ from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, 
 from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
 from stages.quantization.qdq import OnnxGlobalAverage, QdqConv2d, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
 from stages.quantization.quantizers import ActivationQuantizer, SameGrid, WeightQuantizer
+from stages.quantization.taking import calls_of
 
 LARGEST_BIAS = 2.0**30
 """Steps: runtimes hold a bias as int32 on the grid of input times weight."""
@@ -19,11 +20,23 @@ LARGEST_BIAS = 2.0**30
 def to_export_form(network: fx.GraphModule, dialect: Dialect, float_type: FloatType = "fp32") -> fx.GraphModule:
     """Return a copy of a quantised network that exports to Q/DQ ONNX in `dialect`, with scales that `float_type` can hold."""
     exported = copy.deepcopy(network).eval()
-    for node in network.graph.nodes:
+    for node, copied in zip(network.graph.nodes, exported.graph.nodes, strict=True):
         form = _form(network, node, dialect, float_type)
-        if form is not None:
+        if form is None:
+            continue
+        if isinstance(form, QdqConv2d | QdqLinear) and len(calls_of(network, node)) > 1:  # its bias follows from what each call reads
+            copied.target = f"{str(node.target).replace('.', '_')}_of_{node.name}"
+            exported.add_submodule(copied.target, form)
+        else:
             exported.set_submodule(str(node.target), form)
+    exported.delete_all_unused_submodules()
+    exported.recompile()
     return exported
+
+
+def count_quantised(exported: fx.GraphModule) -> int:
+    """Return how many convolutions and products with weights an export form holds as INT8."""
+    return sum(isinstance(module_of(exported, node), QdqConv2d | QdqLinear) for node in exported.graph.nodes)
 
 
 def _form(network: fx.GraphModule, node: fx.Node, dialect: Dialect, float_type: FloatType) -> nn.Module | None:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from torch import fx
 
-from stages.graph.kinds import SAME_VALUES, before, is_add, is_mul, is_tensor, operation, readers, rectified_to
+from stages.graph.kinds import SAME_VALUES, before, is_activation, is_add, is_mul, is_tensor, operation, readers, rectified_to
 from stages.graph.trace import module_of, only_user
 from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from stages.quantization.taking import is_kept
 
 READS_INTEGERS = (QuantConv2d, QuantLinear, LoneBatchNorm, GatedActivation, GlobalAverage, AveragePool)
 GATES = {"sigmoid", "hardsigmoid"}
@@ -39,8 +40,12 @@ def tensors_to_quantize(traced: fx.GraphModule) -> list[fx.Node]:
 
 
 def computes(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node computes in INT8."""
-    return isinstance(module_of(traced, node), READS_INTEGERS) or is_add(traced, node) or is_mul(traced, node) or operation(traced, node) in GATES | {"cat"}
+    """Whether a node computes in INT8; what involves a parameter or a mask does not."""
+    if isinstance(module_of(traced, node), READS_INTEGERS):
+        return True
+    if is_kept(node) or not all(is_activation(source) for source in node.all_input_nodes):
+        return False
+    return is_add(traced, node) or is_mul(traced, node) or operation(traced, node) in GATES | {"cat"}
 
 
 def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.Node]:
@@ -54,7 +59,7 @@ def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.No
     for node in tensors:
         moved = before(traced, node, SAME_VALUES | {"identity"})
         grid[node] = grid[moved] if moved is not node else node
-        if operation(traced, node) == "cat":
+        if operation(traced, node) == "cat" and computes(traced, node):
             form = form_of(traced, node)
             inputs = [before(traced, source, {"identity"}) for source in node.all_input_nodes]
             joined = {grid[node], *(grid[source] for source in inputs if form_of(traced, source) == form)}
@@ -65,7 +70,7 @@ def grids(traced: fx.GraphModule, tensors: list[fx.Node]) -> dict[fx.Node, fx.No
 
 def on_grid_already(traced: fx.GraphModule, node: fx.Node, grid: dict[fx.Node, fx.Node]) -> bool:
     """Whether all of a tensor's values come from tensors of its own grid."""
-    if operation(traced, node) == "cat":
+    if operation(traced, node) == "cat" and computes(traced, node):
         return all(grid[before(traced, source, {"identity"})] is grid[node] for source in node.all_input_nodes)
     return before(traced, node, SAME_VALUES | {"identity"}) is not node
 

@@ -9,11 +9,13 @@ convolution as INT8 without).
 
 from torch import fx, nn
 
+from profiles.errors import ConfigError, describe
 from stages.artifacts import QuantizerState
-from stages.graph.trace import module_of, only_user, trace
+from stages.graph.trace import ACTIVATION, lost_in_training, module_of, only_user, trace
 from stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
 from stages.quantization.quantizers import ActivationQuantizer, SameGrid
 from stages.quantization.rewrite import rewrite
+from stages.quantization.taking import calls_of, keep_in_float
 
 
 def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], state: QuantizerState) -> fx.GraphModule:
@@ -25,6 +27,8 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], sta
         state: Dialect to simulate, width of the weights and layers to leave in float.
     """
     traced = trace(network, image_shape)
+    require_training(traced, network)
+    keep_in_float(traced, state.kept_float)
     rewrite(traced, state)
     tensors = tensors_to_quantize(traced)
     grid = grids(traced, tensors)
@@ -53,6 +57,7 @@ def _insert_behind(traced: fx.GraphModule, source: fx.Node, name: str, module: n
     traced.add_module(name, module)
     with traced.graph.inserting_after(source):
         node = traced.graph.call_module(name, (source,))
+    node.meta = {key: value for key, value in source.meta.items() if key in {"tensor_meta", ACTIVATION}}
     for user in users:
         user.replace_input_with(source, node)
 
@@ -62,5 +67,23 @@ def _unfolded(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
     if not isinstance(module_of(traced, node), nn.BatchNorm2d):
         return node
     (before,) = node.all_input_nodes
-    folds = isinstance(module_of(traced, before), nn.Conv2d | nn.ConvTranspose2d) and only_user(before) is node
+    folds = isinstance(module_of(traced, before), nn.Conv2d | nn.ConvTranspose2d) and only_user(before) is node and len(calls_of(traced, before)) == 1
     return before if folds else node
+
+
+def require_training(traced: fx.GraphModule, network: nn.Module) -> None:
+    """Refuse a graph that does something else in training than its network, but for random numbers that it does not draw.
+
+    Raises:
+        ConfigError: It does: quantisation-aware training would train another network.
+    """
+    lost = lost_in_training(traced)
+    if lost is not None and not lost.noise:
+        raise ConfigError(
+            describe(
+                "the network cannot be quantised: in training it does something else than in evaluation, which no graph of it repeats",
+                given=f"{type(network).__name__}: self.training is asked in the forward of {', '.join(lost.by)}, or train() does more than torch's",
+                allowed="modules of their own for what depends on the mode, without layers inside; dropout; noise in training",
+                fix="move what asks self.training into a module of its own, or set the profile's target.precision to fp32",
+            )
+        )

@@ -8,10 +8,10 @@ import torch
 from torch import fx, nn
 
 from stages.artifacts import QuantizerState, Sensitivity, Weights
+from stages.graph.trace import module_of
 from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
 from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import quantizable
 from stages.quantization.layers import QuantConv2d, QuantLinear
 from stages.quantization.sensitivity import Layers, scan_layers
 from stages.training.progress import say
@@ -53,18 +53,17 @@ class Mixer:
     ) -> None:
         self._twin, self._quantised, self._image_shape, self._quantizers = twin, quantised, image_shape, quantizers
         self._batches = batches
-        self._names = quantizable(twin)
 
     @property
     def layers(self) -> Layers:
-        """The layers that are quantised."""
-        found = {name for name, module in self._quantised.named_modules() if isinstance(module, QuantConv2d | QuantLinear)}
-        return tuple(name for name in self._names if name in found)
+        """The layers that are quantised, in the order of execution."""
+        targets = (str(node.target) for node in self._quantised.graph.nodes if isinstance(module_of(self._quantised, node), QuantConv2d | QuantLinear))
+        return tuple(dict.fromkeys(targets))
 
     def quantizers(self, layers: Layers) -> QuantizerState:
         """Return the quantisers where these layers stay in float too."""
-        kept = {*self._quantizers.kept_float, *layers}
-        return self._quantizers.model_copy(update={"kept_float": tuple(name for name in self._names if name in kept)})
+        searched = (name for name in self.layers if name in layers)
+        return self._quantizers.model_copy(update={"kept_float": (*self._quantizers.kept_float, *searched)})
 
     def network(self, start: Start, layers: Layers) -> fx.GraphModule:
         """Return the network, on the device of the first, where these layers stay in float too."""

@@ -27,10 +27,11 @@ class GatedActivation(nn.Module):
         super().__init__()
         self.kind = kind
         self.dialect = dialect
+        self.passes = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map a tensor to one of the same shape."""
-        if self.dialect == "trt":
+        if self.dialect == "trt" or self.passes:
             return functional.silu(x) if self.kind == "silu" else functional.hardswish(x)
         gate = torch.sigmoid(x) if self.kind == "silu" else functional.hardsigmoid(x)
         return x * learned_step(gate, x.new_tensor(1 / GATE_LEVELS), 0, GATE_LEVELS, 0.0)

@@ -4,6 +4,8 @@ Values are divided by the scale and then rounded, as ONNX QuantizeLinear does; t
 multiplies by the reciprocal, which rounds differently.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +67,7 @@ class ActivationQuantizer(nn.Module):
         self.highest = highest
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.samples: list[torch.Tensor] | None = None
+        self.passes = False
 
     def limits(self, dialect: Dialect) -> tuple[int, int]:
         """Return the lowest and highest integer of the grid, counted from the zero-point."""
@@ -99,6 +102,8 @@ class ActivationQuantizer(nn.Module):
             return x
         if not self.active:
             return x
+        if self.passes:
+            return x.clone()  # a tensor of its own, as behind rounding: an operation in place must not reach the one before
         low, high = self.limits(self.dialect)
         elements = x[0].numel()
         return learned_step(x, self.step(), low, high, (elements * high) ** -0.5)
@@ -127,9 +132,12 @@ class WeightQuantizer(nn.Module):
         self.high = highest_weight(bits)
         self.axis = axis
         self.scale = nn.Parameter(torch.ones(channels))
+        self.passes = False
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Quantise and dequantise a weight, float32."""
+        if self.passes:
+            return weight
         scale = along(self.scale.abs(), weight, self.axis)
         return learned_step(weight, scale, -self.high, self.high, (weight.numel() / len(self.scale) * self.high) ** -0.5)
 
@@ -141,6 +149,19 @@ class WeightQuantizer(nn.Module):
         """Choose every channel's scale of least squared error."""
         rows = weight.detach().movedim(self.axis, 0).flatten(1)
         self.scale.data.copy_(best_scale(rows, -self.high, self.high).squeeze(1))
+
+
+@contextmanager
+def passing_through(network: nn.Module) -> Iterator[None]:
+    """Let everything that rounds pass its values on meanwhile: what is left is the network's new form."""
+    rounding = [module for module in network.modules() if hasattr(module, "passes")]
+    for module in rounding:
+        module.passes = True  # type: ignore[assignment]  # no tensor, as torch takes any attribute for
+    try:
+        yield
+    finally:
+        for module in rounding:
+            module.passes = False  # type: ignore[assignment]  # as above
 
 
 class SameGrid(nn.Module):

@@ -3,67 +3,78 @@
 from torch import fx, nn
 
 from stages.artifacts import QuantizerState
-from stages.graph.kinds import operation
-from stages.graph.trace import argument, module_of, only_user, replace_by_module, shape_of
+from stages.graph.kinds import is_activation, operation
+from stages.graph.restoring import replace_by_module
+from stages.graph.trace import argument, module_of, shape_of
 from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from stages.quantization.taking import calls_of, folded_into, is_altered, is_kept, takes_batch_norm, takes_layer
 
 
 def rewrite(traced: fx.GraphModule, state: QuantizerState) -> None:
-    """Replace layers by quantised ones, with their BatchNorm, and what is exported in a form of its own by modules that can be."""
+    """Replace layers by quantised ones, with their BatchNorm, and what is exported in a form of its own by modules that can be.
+
+    A node that is marked as kept in float, and one that the quantiser does not take, stays as it is.
+    """
     _replace_layers(traced, state)
     for node in list(traced.graph.nodes):
+        if is_kept(node) or not _maps_activation(node):
+            continue
         kind = operation(traced, node)
         if kind in {"silu", "hardswish"}:
             replace_by_module(traced, node, GatedActivation(kind, state.dialect))
-        elif kind == "avg_pool2d":
-            replace_by_module(traced, node, AveragePool(_average_pool(traced, node), shape_of(node)[1], state.weight_bits))
+        elif kind == "avg_pool2d" and (pool := _average_pool(traced, node)) is not None:
+            replace_by_module(traced, node, AveragePool(pool, shape_of(node)[1], state.weight_bits))
         elif kind == "batch_norm" and _is_lone(traced, node):
-            replace_by_module(traced, node, LoneBatchNorm(module_of(traced, node), state.weight_bits))  # type: ignore[arg-type]  # as `_is_lone` says
+            module = module_of(traced, node)
+            traced.set_submodule(str(node.target), LoneBatchNorm(module, state.weight_bits))  # type: ignore[arg-type]  # as `_is_lone` says
         elif _averages_all(traced, node):
             _pool_globally(traced, node)
     traced.delete_all_unused_submodules()
 
 
 def _replace_layers(traced: fx.GraphModule, state: QuantizerState) -> None:
-    layers = [node for node in traced.graph.nodes if isinstance(module_of(traced, node), nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    for node in (node for node in layers if str(node.target) not in state.kept_float):
-        module, after = module_of(traced, node), only_user(node)
+    for node in [node for node in traced.graph.nodes if not is_kept(node) and takes_layer(traced, node)]:
+        module, name = module_of(traced, node), str(node.target)
         if isinstance(module, nn.Linear):
-            traced.set_submodule(str(node.target), QuantLinear(module, state.weight_bits))
+            traced.set_submodule(name, QuantLinear(module, state.weight_bits))
             continue
-        if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d) or module.padding_mode != "zeros":
-            continue  # replaced already, for an earlier call; or padded in a way that no INT8 kernel pads
-        bn = module_of(traced, after) if after is not None else None
-        if after is not None and isinstance(bn, nn.BatchNorm2d) and _is_affine(bn):
+        if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            continue  # replaced already, for an earlier call
+        after = folded_into(traced, node)
+        bn = None if after is None else module_of(traced, after)
+        assert bn is None or isinstance(bn, nn.BatchNorm2d)
+        if after is not None:
             after.replace_all_uses_with(node)
             traced.graph.erase_node(after)
             traced.delete_submodule(str(after.target))
-            traced.set_submodule(str(node.target), QuantConv2d(module, bn, state.weight_bits))
-        else:
-            traced.set_submodule(str(node.target), QuantConv2d(module, None, state.weight_bits))
+        traced.set_submodule(name, QuantConv2d(module, bn, state.weight_bits))
 
 
-def _is_affine(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
-    """Whether a BatchNorm is one factor and one summand per channel in evaluation, and both are learned."""
-    return bn.affine and bn.running_mean is not None
+def _maps_activation(node: fx.Node) -> bool:
+    return len(node.all_input_nodes) == 1 and is_activation(node.all_input_nodes[0])
 
 
 def _is_lone(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a BatchNorm stays one: a convolution that is kept in float takes its own in, in the exported graph."""
-    module = module_of(traced, node)
-    convolved = isinstance(module_of(traced, node.all_input_nodes[0]), nn.Conv2d | nn.ConvTranspose2d)
-    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and _is_affine(module) and not convolved
+    """Whether a BatchNorm stays one: a convolution that is in float takes its own in, in the exported graph."""
+    if not takes_batch_norm(traced, node):
+        return False
+    sources = [module_of(traced, call.all_input_nodes[0]) for call in calls_of(traced, node)]
+    return not any(isinstance(source, nn.Conv2d | nn.ConvTranspose2d) and not is_altered(source) for source in sources)
 
 
-def _average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.AvgPool2d:
+def _average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.AvgPool2d | None:
+    """Return the pooling that a node is, or None where its window follows from a tensor's size, or it pools no batch of images."""
     module = module_of(traced, node)
+    if len(shape_of(node)) != 4:
+        return None
     if isinstance(module, nn.AvgPool2d):
         return module
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
     defaults = (None, None, 0, False, True, None)
     options = {name: argument(node, position + 1, name, default) for position, (name, default) in enumerate(zip(names, defaults, strict=True))}
-    return nn.AvgPool2d(**options)
+    values = [each for value in options.values() for each in (value if isinstance(value, tuple | list) else (value,))]
+    return None if any(isinstance(value, fx.Node) for value in values) else nn.AvgPool2d(**options)
 
 
 def _averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -71,10 +82,14 @@ def _averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
     kind, module = operation(traced, node), module_of(traced, node)
     if kind == "adaptive_avg_pool2d":
         size = module.output_size if isinstance(module, nn.AdaptiveAvgPool2d) else argument(node, 1, "output_size", None)
+        if len(shape_of(node)) != 4:
+            return False
         return size in (1, (1, 1), [1, 1])
     if kind != "mean":
         return False
     dims = argument(node, 1, "dim", ())
+    if isinstance(dims, list | tuple) and not all(isinstance(dim, int) for dim in dims):
+        return False
     rank = len(shape_of(node.all_input_nodes[0]))
     return rank == 4 and isinstance(dims, list | tuple) and sorted(dim % rank for dim in dims) == [2, 3]
 

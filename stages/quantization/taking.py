@@ -1,0 +1,89 @@
+"""Which nodes of a traced network the quantiser takes; every other one stays in float."""
+
+from torch import fx, nn
+
+from stages.graph.kinds import is_activation
+from stages.graph.symbolic import has_hooks, is_plain
+from stages.graph.trace import module_of, only_user, shape_of
+
+FLOAT, NAME = "float", "name"
+"""Keys of a node: whether it is in float on purpose, and what a recipe calls it, whatever is called in its place later."""
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+def keep_in_float(traced: fx.GraphModule, names: tuple[str, ...]) -> None:
+    """Mark the nodes that a recipe or a search leaves in float, by the name of their module or, where they call none, their own."""
+    for node in traced.graph.nodes:
+        node.meta[NAME] = name_of(node)
+        node.meta[FLOAT] = node.meta[NAME] in names
+
+
+def name_of(node: fx.Node) -> str:
+    """Return what a recipe calls a node: its module, or its own name in the graph."""
+    return str(node.meta.get(NAME) or (node.target if node.op == "call_module" else node.name))
+
+
+def is_kept(node: fx.Node) -> bool:
+    """Whether a node is in float on purpose."""
+    return bool(node.meta.get(FLOAT))
+
+
+def calls_of(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Return all nodes that call the module that a node calls."""
+    return [other for other in traced.graph.nodes if other.op == "call_module" and other.target == node.target]
+
+
+def takes_layer(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a layer that runs as INT8: all of its calls must be alike, since they share the weights."""
+    module = module_of(traced, node)
+    if not any(is_plain(module, kind) for kind in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear) if module is not None):
+        return False
+    assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    if not isinstance(module, nn.Linear) and not _pads_alike(module):
+        return False
+    return all(_reads_one(call, 2 if isinstance(module, nn.Linear) else 4) for call in calls_of(traced, node)) and not _is_read_inside(traced, node)
+
+
+def takes_batch_norm(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a BatchNorm that is one factor and one summand per channel in evaluation, both of them learned."""
+    module = module_of(traced, node)
+    if module is None or not (is_plain(module, nn.BatchNorm2d) or is_plain(module, nn.BatchNorm1d)):
+        return False
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    affine = module.affine and module.running_mean is not None
+    return affine and all(_reads_one(call, 2) for call in calls_of(traced, node)) and not _is_read_inside(traced, node)
+
+
+def folded_into(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Return the BatchNorm that a convolution takes in, if it alone reads the convolution and neither is called anywhere else."""
+    after = only_user(node)
+    if after is None or not isinstance(module_of(traced, after), nn.BatchNorm2d) or is_kept(after) or not takes_batch_norm(traced, after):
+        return None
+    return after if len(calls_of(traced, node)) == len(calls_of(traced, after)) == 1 else None
+
+
+def is_altered(module: nn.Module | None) -> bool:
+    """Whether a call of a module does more than its class says."""
+    return module is not None and (has_hooks(module) or "forward" in vars(module))
+
+
+def _pads_alike(module: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a convolution pads with zeros, as much before as behind: what INT8 kernels do themselves."""
+    if module.padding_mode != "zeros":
+        return False
+    if module.padding != "same":
+        return True
+    return all(dilation * (kernel - 1) % 2 == 0 for dilation, kernel in zip(module.dilation, module.kernel_size, strict=True))
+
+
+def _reads_one(node: fx.Node, rank: int) -> bool:
+    """Whether a node reads one tensor that depends on the images, of at least this rank (of just this one if it is an image), and nothing else."""
+    if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node) or not is_activation(node.args[0]):
+        return False
+    found = len(shape_of(node.args[0]))
+    return found == rank if rank == 4 else found >= rank
+
+
+def _is_read_inside(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the graph uses a layer's weights, or a module within it, beside the layer: they have other names once it is replaced."""
+    return any(other.op in {"get_attr", "call_module"} and str(other.target).startswith(f"{node.target}.") for other in traced.graph.nodes)
