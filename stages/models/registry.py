@@ -80,7 +80,7 @@ def require_shape(logits: object, num_classes: int, *, mode: str = "evaluation")
                 "the network gives no logits",
                 given=f"{found} for two images, in {mode}",
                 allowed=f"(2, {num_classes}) of floating point",
-                fix="let forward() return (images, classes)",
+                fix="let forward() return (images, classes), in training too (torchvision: aux_logits=False)",
             )
         )
 

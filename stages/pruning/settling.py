@@ -59,6 +59,11 @@ PLAIN_FORWARDS = {layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, n
 """Of layers whose outputs are proportional to their weights; others, such as those that standardise them, are left alone."""
 
 
+def has_batchnorm(network: nn.Module) -> bool:
+    """Whether a network has BatchNorms, whose statistics keep its signals from fading."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
 @torch.no_grad()
 def settle(network: nn.Module, images: torch.Tensor) -> None:
     """Replace BatchNorm's running statistics, in place, by those of these images."""

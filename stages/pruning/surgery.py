@@ -11,15 +11,16 @@ import torch_pruning as tp
 from torch import nn
 
 from profiles.errors import ConfigError, describe
-from stages.models.calling import computed_tensors, copy_network, evaluating, unfrozen
+from stages.models.calling import computed_tensors, copy_network, evaluating, running, unfrozen
 from stages.models.inspection import random_images
 from stages.pruning.groups import Group, Kept, Member
 from stages.pruning.layers import Layer, num_outputs
-from stages.pruning.settling import settle, wake
+from stages.pruning.settling import has_batchnorm, settle, wake
 from stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
 from stages.user_code import FAILURES, place_of, say_what
 
 TRIAL_IMAGES = 4
+UNDECIDED = "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
 
 
 def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
@@ -177,9 +178,11 @@ class _Trial:
         self._groups, self._image_shape = groups, image_shape
         self._images = random_images(TRIAL_IMAGES, image_shape)
         self._dense = copy_network(network)
-        wake(self._dense, self._images)
-        settle(self._dense, self._images)
-        logits = outputs(self._dense, self._images)
+        with running():
+            wake(self._dense, self._images)
+            settle(self._dense, self._images)
+            logits = outputs(self._dense, self._images)
+        self._settle = settle if has_batchnorm(network) else wake
         if not varies(logits):
             raise ConfigError(
                 describe(
@@ -191,20 +194,25 @@ class _Trial:
             )
 
     def sift(self, groups: tuple[Group, ...], refused: dict[str, str]) -> tuple[Group, ...]:
-        """Return those of the groups that can be cut together, and add the reasons for the others to `refused`."""
-        passed: tuple[Group, ...] = ()
+        """Return those of the groups that can be cut together, and add the reasons for the others to `refused`.
+
+        A group that shows nothing together with others is tried alone.
+        """
+        passed, alone = tuple[Group, ...](), tuple[Group, ...]()
         waiting = [groups] if groups else []
         while waiting:
             some = waiting.pop()
             reason = self._refusal((*passed, *some))
             if not reason:
                 passed += some
+            elif reason == UNDECIDED and passed and len(some) == 1 and not self._refusal(some):
+                alone += some
             elif len(some) == 1:
                 refused[some[0].name] = reason
             else:
                 half = len(some) // 2
                 waiting += [some[half:], some[:half]]
-        return passed
+        return passed + alone
 
     def _refusal(self, groups: tuple[Group, ...]) -> str:
         """Return why these groups cannot be cut together, or nothing.
@@ -215,12 +223,12 @@ class _Trial:
         network = copy_network(self._dense)
         try:
             with zeroed(network, self._groups, kept):
-                settle(network, self._images)
+                self._settle(network, self._images)
                 expected = outputs(network, self._images)
             cut(network, self._groups, kept, self._image_shape)
             found = outputs(network, self._images)
             if not varies(expected):
-                return "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
+                return UNDECIDED
             require_equal(expected, found)
         except Uncuttable as error:
             return str(error)

@@ -245,3 +245,15 @@ def test_what_torch_pruning_raises_of_a_whole_network_is_one_error() -> None:
     network = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=10)
     with pytest.raises(ConfigError, match=r"given:   ZeroDivisionError: .*, in Torch-Pruning"):
         find_groups(network, (3, 32, 32))
+
+
+def without_norms(depth: int) -> nn.Module:
+    layers = [layer for position in range(depth) for layer in (nn.Conv2d(16 if position else 1, 16, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Conv2d(16, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_a_deep_network_without_norms_is_cut_everywhere() -> None:
+    network = without_norms(12)
+    groups = find_groups(network, SHAPE)
+    assert len(groups) == 12
+    assert refused_groups(network, groups, SHAPE) == {}
