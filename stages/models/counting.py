@@ -1,9 +1,12 @@
 """Size and work of a network."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
-
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -12,32 +15,36 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if id(p) not in scales)
 
 
-@torch.no_grad()
 def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates of convolutions and linear layers for one image (c, h, w)."""
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += output[0].numel() * module.weight[0].numel()
-        elif isinstance(module, nn.ConvTranspose2d):  # every input meets the weights once
-            total += inputs[0][0].numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            total += output.shape[-1] * module.in_features
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, LAYERS)]
-    hooks += [
-        m.register_forward_hook(lambda layer, inputs, output: count(_inner(layer), inputs, output)) for m in network.modules() if hasattr(m, "weight_quantizer")
-    ]
-    training = network.training
-    network.eval()(torch.zeros(1, *image_shape))
-    network.train(training)
-    for hook in hooks:
-        hook.remove()
-    return total
+    """Return the multiply-accumulates of one image (c, h, w): of convolutions and matrix products, whatever module or function computes them."""
+    with evaluating(network), products_in_sight(network), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *image_shape))
+    return int(counter.get_total_flops()) // 2
 
 
-def _inner(layer: nn.Module) -> nn.Module:
-    """Return the float layer inside a quantised one; its own forward is never called."""
-    return next(child for child in layer.children() if isinstance(child, LAYERS))
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation meanwhile, without gradients; every module's own mode comes back."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def products_in_sight(network: nn.Module) -> Iterator[None]:
+    """Compute attention and recurrent layers by the products that they consist of: torch's fused kernels show none, and would count as nothing."""
+    fused, recurrent = torch.backends.mha.get_fastpath_enabled(), any(isinstance(module, nn.RNNBase) for module in network.modules())
+    library = torch.backends.mkldnn.set_flags(_enabled=False) if recurrent else None  # type: ignore[no-untyped-call]
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        if library is not None:
+            torch.backends.mkldnn.set_flags(_enabled=library[0])  # type: ignore[no-untyped-call]
