@@ -54,7 +54,8 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
     network, info = inspect_network(recipe, image_shape, num_classes), check_target(profile.target)
     widths = width_choices(recipe, profile, network)
     testbed = Testbed(recipe, profile, info, image_shape, num_classes, Store(store).run)
-    grids = {"corners": grid_points(network.operators, STEP, middle=False), "three by three": grid_points(network.operators, STEP)}
+    operators = network.operators_at(profile.target)
+    grids = {"corners": grid_points(operators, STEP, middle=False), "three by three": grid_points(operators, STEP)}
     entries, seconds = {}, {}
     for grid, points in grids.items():
         started = time.perf_counter()
@@ -67,7 +68,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
     for grid, measured in entries.items():
         for count in CALIBRATING:
             seen = list(zip(calibrating, timed, strict=False))[: count + 2]
-            latency = calibrate(table_of(measured, precision), network.operators, seen)
+            latency = calibrate(table_of(measured, precision), operators, seen)
             errors = [abs(latency(w) / ms - 1) for w, ms in zip(unseen, timed[len(calibrating) :], strict=True)]
             rows.append(
                 {

@@ -16,31 +16,13 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 
 from profiles.errors import ConfigError, describe
+from profiles.operator_class import OperatorClass
 from profiles.schema import Precision
 from profiles.source import Record
 
-SCHEMA = 1
-COLUMNS = ("op", "k", "s", "h", "w", "groups", "epilogue", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
-
-
-class OperatorClass(Record):
-    """What an operator's latency depends on besides its channels.
-
-    Attributes:
-        op: Operator as the runtime fuses it.
-        kernel: Kernel side in pixels.
-        height: Output height in pixels.
-        depthwise: One filter per channel, so that input and output channels are the same.
-        epilogue: What is fused behind it, such as ``relu`` or ``add_relu``.
-    """
-
-    op: Literal["conv", "linear"]
-    kernel: int = 1
-    stride: int = 1
-    height: int = 1
-    width: int = 1
-    depthwise: bool = False
-    epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
+SCHEMA = 2
+"""Of the file. In 1 kernels were squares, groups were taken for narrow dense convolutions, and only convolutions and linear layers had rows."""
+COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
 
 
 class Entry(Record):
@@ -136,7 +118,7 @@ class LatencyTable:
             )
         ins, outs, grid = self._grids[operator]
         at = _Between.of(ins, ci, self.meta.step)
-        if operator.depthwise:
+        if operator.one_axis:
             found = at.mix(grid[at.left], grid[at.right])
         else:
             to = _Between.of(outs, co, self.meta.step)
@@ -150,9 +132,7 @@ class LatencyTable:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             for entry in self.entries:
-                o = entry.operator
-                head = [o.op, o.kernel, o.stride, o.height, o.width, "depthwise" if o.depthwise else 1, o.epilogue]
-                writer.writerow([*head, entry.ci, entry.co, f"{entry.p10_us:.3f}", f"{entry.p50_us:.3f}", entry.reps, entry.kernels])
+                writer.writerow([*_row(entry.operator), entry.ci, entry.co, f"{entry.p10_us:.3f}", f"{entry.p50_us:.3f}", entry.reps, entry.kernels])
 
     @classmethod
     def load(cls, file: Path, *, expect: Mapping[str, Any] | None = None) -> "LatencyTable":
@@ -169,7 +149,7 @@ class LatencyTable:
             first = stream.readline()
             if not first.startswith("#meta "):
                 raise ConfigError(describe(f"{file}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
-            meta = TableMeta.model_validate(json.loads(first.removeprefix("#meta ")))
+            meta = _meta(file, first.removeprefix("#meta "))
             for key, wanted in (expect or {}).items():
                 if getattr(meta, key) != wanted:
                     raise ConfigError(
@@ -183,16 +163,45 @@ class LatencyTable:
             return cls(meta, [_entry(row) for row in csv.DictReader(stream)])
 
 
+def _meta(file: Path, text: str) -> TableMeta:
+    found = json.loads(text)
+    if found.get("schema_version") != SCHEMA:
+        raise ConfigError(
+            describe(
+                f"{file}: a latency table of another edition of Bonsai",
+                given=f"schema {found.get('schema_version')}",
+                allowed=f"schema {SCHEMA}; before it, kernels that are no squares, groups and what is no convolution were measured wrongly or not at all",
+                fix="characterise the network again on the device: `bonsai characterize RECIPE`",
+            )
+        )
+    return TableMeta.model_validate(found)
+
+
+def _row(operator: OperatorClass) -> list[object]:
+    """Return what stands in a table's row before the channels."""
+    o = operator
+    pairs = ["x".join(map(str, pair)) for pair in (o.kernel, o.stride, o.dilation)]
+    groups: object = f"depthwise*{o.multiplier}" if o.depthwise else o.groups
+    return [o.op, *pairs, o.height, o.width, "x".join(map(str, o.input_size or ())), groups, o.tokens, o.epilogue, o.precision or ""]
+
+
 def _entry(row: dict[str, str]) -> Entry:
+    depthwise, _, multiplier = row["groups"].partition("*")
     operator = OperatorClass.model_validate(
         {
             "op": row["op"],
             "kernel": row["k"],
             "stride": row["s"],
+            "dilation": row["d"],
             "height": row["h"],
             "width": row["w"],
-            "depthwise": row["groups"] == "depthwise",
+            "input_size": row["in"] or None,
+            "groups": 1 if multiplier else row["groups"],
+            "depthwise": depthwise == "depthwise",
+            "multiplier": multiplier or 1,
+            "tokens": row["tokens"],
             "epilogue": row["epilogue"],
+            "precision": row["float"] or None,
         }
     )
     rest = {key: row[key] for key in ("ci", "co", "p10_us", "p50_us", "reps", "kernels")}
@@ -220,9 +229,9 @@ class _Between(NamedTuple):
 
 
 def _grid(operator: OperatorClass, points: Mapping[tuple[int, int], float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return input channels, output channels and milliseconds over both; over the one axis of a depthwise operator."""
+    """Return input channels, output channels and milliseconds over both; over the input channels alone where the outputs follow from them."""
     ins, outs = sorted({ci for ci, _ in points}), sorted({co for _, co in points})
-    needed = [(c, c) for c in ins] if operator.depthwise else [(ci, co) for ci in ins for co in outs]
+    needed = [(c, c * operator.multiplier) for c in ins] if operator.one_axis else [(ci, co) for ci in ins for co in outs]
     missing = [point for point in needed if point not in points]
     if missing:
         raise ConfigError(
@@ -234,4 +243,4 @@ def _grid(operator: OperatorClass, points: Mapping[tuple[int, int], float]) -> t
             )
         )
     times = np.array([points[point] for point in needed])
-    return np.array(ins), np.array(outs), times if operator.depthwise else times.reshape(len(ins), len(outs))
+    return np.array(ins), np.array(outs), times if operator.one_axis else times.reshape(len(ins), len(outs))

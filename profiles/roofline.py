@@ -6,7 +6,7 @@ tile. On its own it is a guess, 3-50 % off: every figure that rests on it is cal
 
 from math import ceil
 
-from profiles.latency import OperatorClass
+from profiles.operator_class import POINTWISE, OperatorClass
 from profiles.schema import Peak, Precision
 
 EFFICIENCY = 0.5  # share of the published rate that real kernels reach; an assumption, like LAUNCH_US
@@ -17,24 +17,44 @@ BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 def estimate_us(operator: OperatorClass, ci: int, co: int, *, peak: Peak, precision: Precision, batch: int, step: int) -> float:
     """Return the estimated microseconds of an operator.
 
+    What is pointwise is taken for fused with what computes its input: it costs the memory that it moves, and no launch.
+
     Args:
         operator: The operator's class.
         ci: Input channels.
         co: Output channels.
         peak: The device's published rates.
-        precision: Number format of weights and activations.
+        precision: Number format of weights and activations, where the class has none of its own.
         batch: Images per inference.
         step: Channel multiple of the device's kernels at this precision.
     """
-    pixels = batch * operator.height * operator.width
-    tiled_ci = 1 if operator.depthwise else ceil(ci / step) * step
+    precision = operator.precision or precision
+    rate = (peak.tera_ops(precision) or peak.fp32_tflops) * 1e6  # float beside INT8 may be a format that the target has no rate for
+    operations = 2 * batch * operator.macs(*_tiled(operator, ci, co, step))
+    moved = BYTES[precision] * (batch * _values(operator, ci, co) + _constants(operator, ci, co))
+    launch = 0.0 if operator.op in POINTWISE else LAUNCH_US
+    return launch + max(operations / (rate * EFFICIENCY), moved / (peak.bandwidth_gb_s * 1e3))
+
+
+def _tiled(operator: OperatorClass, ci: int, co: int, step: int) -> tuple[int, int]:
+    """Return the channels that the kernels compute: whole tiles of outputs, and of inputs where an output sees all of them; of products in every head."""
+    if operator.op == "matmul":
+        return tuple(operator.groups * ceil(channels / operator.groups / step) * step for channels in (ci, co))  # type: ignore[return-value]  # of two
     tiled_co = ceil(co / step) * step
-    operations = 2 * pixels * tiled_ci * tiled_co * operator.kernel**2
-    tera_ops = peak.tera_ops(precision)
-    assert tera_ops is not None  # the profile's schema asks for it
-    rate = tera_ops * 1e6
-    inputs = pixels * operator.stride**2 * ci
+    return (ci if operator.depthwise or operator.groups > 1 else ceil(ci / step) * step), tiled_co
+
+
+def _values(operator: OperatorClass, ci: int, co: int) -> int:
+    """Return the values of one image that are read and written; a residual that is added, and the second operand of a product, are read too."""
+    height, width = operator.reads
+    pixels = operator.height * operator.width
+    if operator.is_light:
+        return height * width * ci * (2 if operator.op in {"add", "mul"} else 1) + pixels * ci
+    second = operator.weights(ci, co) if operator.op == "matmul" else 0
     outputs = pixels * co * (2 if operator.epilogue.startswith("add") else 1)
-    weights = (1 if operator.depthwise else ci) * co * operator.kernel**2
-    moved = BYTES[precision] * (inputs + outputs + weights)
-    return LAUNCH_US + max(operations / (rate * EFFICIENCY), moved / (peak.bandwidth_gb_s * 1e3))
+    return operator.tokens * (height * width * ci + outputs) + second
+
+
+def _constants(operator: OperatorClass, ci: int, co: int) -> int:
+    """Return the weights, which are read once for all images."""
+    return 0 if operator.op == "matmul" else operator.weights(ci, co)

@@ -1,10 +1,15 @@
 """Stage `characterize`: the latency table of a network's operators on the target."""
 
+import math
 import statistics
 import time
+from functools import lru_cache
 from pathlib import Path
 
-from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
+from torch import nn
+
+from profiles.latency import Entry, LatencyTable, TableMeta
+from profiles.operator_class import OperatorClass
 from profiles.roofline import estimate_us
 from profiles.schema import Target
 from profiles.source import Record
@@ -14,6 +19,8 @@ from stages.backends.registry import backend_of
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.pruning.surgery import find_groups
+from stages.quantization.keeping import layers_to_keep
+from stages.selection.coverage import at_precision, left_in_float
 from stages.selection.operators import Operator, list_operators
 from stages.store import RESUME, stage
 from stages.training.progress import report
@@ -38,7 +45,7 @@ class TableArtifact(Artifact):
         return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=5, timed=True)
+@stage(version=6, timed=True)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
@@ -48,8 +55,11 @@ def characterize(
     info: DeviceInfo,
     step: int,
     brought: str | None,
+    keep_float: tuple[str, ...] = (),
 ) -> TableArtifact:
     """Measure every operator class of the network on a grid of its channels, or estimate it where that cannot be done.
+
+    Beside INT8, what stays in float is measured, or estimated, in the runtime's float format.
 
     Single operators are timed by ONNX Runtime and OpenVINO; TensorRT's table is estimated, and calibrated where its GPU is here.
 
@@ -65,12 +75,14 @@ def characterize(
         info: The machine; `present` says whether it is the target.
         step: Channel multiple.
         brought: Text of a table that was measured elsewhere; it is checked and taken as it is.
+        keep_float: Globs over the layers that the recipe leaves in float; of an INT8 target.
 
     Raises:
         ConfigError: The table brought was measured under other conditions, or lacks an operator.
     """
-    network = build_network(model, image_shape, num_classes)
-    operators = list_operators(network, find_groups(network, image_shape), image_shape)
+    network, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
+    in_float = left_in_float(operators, layers_to_keep(network, keep_float))
+    operators = at_precision(operators, target.precision, in_float, backend_of(target).float_beside_int8)
     if brought is not None:
         (out_dir / TABLE).write_text(brought, encoding="utf-8")
         table = LatencyTable.load(out_dir / TABLE, expect=conditions(target))
@@ -103,6 +115,13 @@ def characterize(
     )
     LatencyTable(meta, entries).save(out_dir / TABLE)
     return TableArtifact(folder=out_dir, source=meta.source, entries=len(entries), contention=contention)
+
+
+@lru_cache(maxsize=1)
+def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
+    """Return the dense network and its operators; kept, since a target has a table per precision."""
+    network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
+    return network, list_operators(network, find_groups(network, image_shape), image_shape)
 
 
 def conditions(target: Target) -> dict[str, object]:
@@ -146,14 +165,19 @@ def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = Tr
         ins, outs = ends.setdefault(operator.operator, (set(), set()))
         full = dict(operator.full_widths)
         for widths in ({group: min(step, width) for group, width in full.items()}, full):
-            ci, co = operator.channels(widths)
+            ci, co = (_whole(channels, operator.operator.groups) for channels in operator.channels(widths))
             ins.add(ci)
             outs.add(co)
     points: list[tuple[OperatorClass, int, int]] = []
     for cls, (ins, outs) in ends.items():
-        axes = [_axis(side, step, middle=middle) for side in (ins, outs)]
-        points += [(cls, c, c) for c in axes[0]] if cls.depthwise else [(cls, ci, co) for ci in axes[0] for co in axes[1]]
+        axes = [_axis(side, math.lcm(step, cls.groups), middle=middle) for side in (ins, outs)]
+        points += [(cls, c, c * cls.multiplier) for c in axes[0]] if cls.one_axis else [(cls, ci, co) for ci in axes[0] for co in axes[1]]
     return points
+
+
+def _whole(channels: int, groups: int) -> int:
+    """Return channels that fill every group of an operator alike."""
+    return math.ceil(channels / groups) * groups
 
 
 def _axis(ends: set[int], step: int, *, middle: bool) -> list[int]:

@@ -24,11 +24,11 @@ from stages.pruning.surgery import find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
 from stages.quantization.keeping import layers_to_keep
-from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators
+from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
 from stages.store import stage
 
 
-@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=4, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def sketch(
     out_dir: Path,
     model: ModelConfig,
@@ -64,7 +64,7 @@ def sketch(
     if pattern is not None:
         try:
             narrowed = narrow_graph(onnx.load(pattern.folder / MODEL), network, groups, widths)
-            require_channels(narrowed, {operator.module: operator.channels(widths) for operator in operators})
+            require_channels(narrowed, weight_channels(operators, widths))
             onnx.save(narrowed, out_dir / MODEL)
             require_runs(out_dir / MODEL, image_shape)
             audit = pattern.audit

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from profiles.latency import OperatorClass
 from profiles.loader import load_profile
+from profiles.operator_class import OperatorClass
 from profiles.schema import HardwareProfile
 from stages.artifacts import DeviceInfo, History, Latency
 from stages.decisions import Attempt, Decisions, Tried

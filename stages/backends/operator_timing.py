@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from profiles.latency import Entry, OperatorClass
+from profiles.latency import Entry
+from profiles.operator_class import OperatorClass
 from profiles.schema import Target
 from stages.backends.kernel_profile import middle_mean, open_profiled
 from stages.graph.single_operator import single_operator_graph
@@ -13,12 +14,14 @@ from stages.graph.single_operator import single_operator_graph
 STATISTIC = "mean of the middle half"
 RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4
 """Runs of one operator: fewer of a slow one, until the seconds are over."""
-EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Reorder", "Subgraph", "MaxPool"}
+EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Identity", "Reorder", "Subgraph", "MaxPool"}
 """Conversions at the edges of a graph of one operator, which the whole network has not; the last three are OpenVINO's."""
+LEAST_US = 0.01
+"""Of an operator that the runtime takes into its neighbours, so that no kernel is left: more than nothing, since tables are fitted by ratios."""
 
 
 def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, *, scratch: Path) -> tuple[Entry, float | None]:
-    """Time an operator in its context, on a runtime that `measures_operators`.
+    """Time an operator in its context, on a runtime that `measures_operators`; one with a precision of its own in that.
 
     Returns:
         The table's entry, and wall time over CPU time of the runs (1 on a quiet machine), None with several threads.
@@ -31,8 +34,9 @@ def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, 
         profiled.run(feeds)
         runs += 1
     wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-    kernels = [kernel for kernel in profiled.finish() if kernel.op not in EDGES]
-    totals = np.sum([kernel.microseconds for kernel in kernels], axis=0)
+    edges = EDGES - {"Subgraph", "MaxPool"} if operator.is_light else EDGES  # these are then the operator itself
+    kernels = [kernel for kernel in profiled.finish() if kernel.op not in edges]
+    totals = np.maximum(np.sum([kernel.microseconds for kernel in kernels], axis=0), LEAST_US) if kernels else np.full(runs, LEAST_US)
     entry = Entry(
         operator=operator,
         ci=ci,

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from profiles.latency import OperatorClass
+from profiles.operator_class import OperatorClass
 from profiles.schema import Precision
+from stages.graph.light_nodes import both_ends, light_nodes, shapes_of
+from stages.graph.operator_builder import Builder
 
 OPSET, IR_VERSION = 20, 10
 
@@ -17,94 +18,62 @@ def single_operator_graph(operator: OperatorClass, ci: int, co: int, *, batch: i
 
     Args:
         operator: What to build.
-        ci: Input channels.
-        co: Output channels.
+        ci: Input channels, a multiple of the operator's groups.
+        co: Output channels, a multiple of the operator's groups.
         batch: Images per inference.
-        precision: ``fp32``, or ``int8``: the inputs are then uint8 already.
+        precision: ``fp32``, or ``int8``: the inputs are then uint8 already; of an operator without a precision of its own.
     """
     rng = np.random.default_rng(0)
-    build = _Builder(quantized=precision == "int8", rng=rng)
+    build = Builder(quantized=(operator.precision or precision) == "int8", rng=rng)
     if operator.op == "linear":
-        x = build.input("x", (batch, ci))
-        y = build.node("Gemm", [x, build.weight((co, ci)), build.bias(co)], transB=1)
+        _linear(build, operator, ci, co, batch)
+    elif operator.op == "matmul":
+        _matmul(build, operator, ci, co, batch)
+    elif operator.is_light:
+        read, written = shapes_of(operator, ci, batch)
+        build.output(light_nodes(build, operator, read), written, quantized=True)
+    else:
+        _convolution(build, operator, ci, co, batch)
+    return build.model(OPSET, IR_VERSION), build.feeds
+
+
+def _linear(build: Builder, operator: OperatorClass, ci: int, co: int, batch: int) -> None:
+    """Add a layer on one row an image as Gemm, one on tokens as MatMul and Add, as they are exported."""
+    if operator.tokens == 1:
+        y = build.node("Gemm", [build.input("x", (batch, ci)), build.weight((co, ci)), build.bias(co)], transB=1)
         build.output(y, (batch, co), quantized=False)
-        return build.model(), build.feeds
-    side = (operator.height * operator.stride, operator.width * operator.stride)
-    x = build.input("x", (batch, ci, *side))
-    kernel = (co, 1 if operator.depthwise else ci, operator.kernel, operator.kernel)
-    y = build.node(
-        "Conv",
-        [x, build.weight(kernel), build.constant(np.zeros(co, np.float32))],
-        strides=[operator.stride] * 2,
-        pads=[operator.kernel // 2] * 4,
-        group=ci if operator.depthwise else 1,
-    )
-    shape = (batch, co, operator.height, operator.width)
+        return
+    product = build.node("MatMul", [build.input("x", (batch, operator.tokens, ci)), build.weight((ci, co), axis=1)])
+    y = build.node("Add", [product, build.bias(co)])
+    build.output(y, (batch, operator.tokens, co), quantized=True)
+
+
+def _matmul(build: Builder, operator: OperatorClass, ci: int, co: int, batch: int) -> None:
+    """Add a product of two tensors that both depend on the image."""
+    heads, inner, outer = operator.groups, ci // operator.groups, co // operator.groups
+    first, second = build.input("x", (batch, heads, operator.tokens, inner)), build.input("y", (batch, heads, inner, outer))
+    build.output(build.node("MatMul", [first, second]), (batch, heads, operator.tokens, outer), quantized=True)
+
+
+def _convolution(build: Builder, operator: OperatorClass, ci: int, co: int, batch: int) -> None:
+    """Add a convolution, transposed or of one dimension too, with what is fused behind it."""
+    groups, transposed = ci if operator.depthwise else operator.groups, operator.op == "conv_transposed"
+    first = 1 if operator.op == "conv1d" else 0  # sides that it has, of height and width
+    read, size, kernel = operator.reads[first:], (operator.height, operator.width)[first:], operator.kernel[first:]
+    stride, dilation = operator.stride[first:], operator.dilation[first:]
+    options: dict[str, Any] = {"strides": stride, "dilations": dilation, "group": groups}
+    narrow, wide = (read, size) if transposed else (size, read)
+    reach = [(places - 1) * step + (taps - 1) * far + 1 for places, step, taps, far in zip(narrow, stride, kernel, dilation, strict=True)]
+    options["pads"] = both_ends([end - inside for end, inside in zip(reach, wide, strict=True)])
+    if transposed:
+        options["output_padding"] = [max(inside - end, 0) for end, inside in zip(reach, wide, strict=True)]
+    shape = (ci, co // groups, *kernel) if transposed else (co, ci // groups, *kernel)
+    x = build.input("x", (batch, ci, *read))
+    weight = build.weight(shape, axis=1 if transposed else 0)
+    y = build.node("ConvTranspose" if transposed else "Conv", [x, weight, build.constant(np.zeros(co, np.float32))], **options)
+    out = (batch, co, *size)
     if operator.epilogue.startswith("add"):
-        y = build.node("Add", [build.requantized(y), build.input("residual", shape)])
+        y = build.node("Add", [build.requantized(y), build.input("residual", out)])
     if operator.epilogue.endswith("relu"):
         y = build.node("Relu", [y])
-    build.output(y, shape, quantized=precision == "int8")
-    return build.model(), build.feeds
-
-
-class _Builder:
-    """Collects nodes; with `quantized`, puts a Q/DQ pair wherever the exported network has one."""
-
-    def __init__(self, *, quantized: bool, rng: np.random.Generator) -> None:
-        self.feeds: dict[str, np.ndarray] = {}
-        self._quantized = quantized
-        self._rng = rng
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-
-    def node(self, op: str, inputs: list[str], **attributes: Any) -> str:
-        name = f"{op}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, inputs, [name], name=f"node_{name}", **attributes))
-        return name
-
-    def constant(self, value: np.ndarray) -> str:
-        name = f"constant_{len(self._initializers)}"
-        self._initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def input(self, name: str, shape: tuple[int, ...]) -> str:
-        dtype = TensorProto.UINT8 if self._quantized else TensorProto.FLOAT
-        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
-        self.feeds[name] = self._rng.integers(0, 255, shape, dtype=np.uint8) if self._quantized else self._rng.random(shape, dtype=np.float32)
-        return self._dequantized(name) if self._quantized else name
-
-    def weight(self, shape: tuple[int, ...]) -> str:
-        if not self._quantized:
-            return self.constant(self._rng.standard_normal(shape, dtype=np.float32))
-        integers = self.constant(self._rng.integers(-127, 127, shape, dtype=np.int8))
-        scale = self.constant(np.full(shape[0], 0.01, np.float32))
-        return self.node("DequantizeLinear", [integers, scale, self.constant(np.zeros(shape[0], np.int8))], axis=0)
-
-    def bias(self, channels: int) -> str:
-        """Add a matrix product's bias: int32, as the exported network has it, or the product would be computed in float."""
-        if not self._quantized:
-            return self.constant(np.zeros(channels, np.float32))
-        return self.node("DequantizeLinear", [self.constant(np.zeros(channels, np.int32)), self.constant(np.full(channels, 2e-4, np.float32))], axis=0)
-
-    def requantized(self, name: str) -> str:
-        return self._dequantized(self._quantize(name)) if self._quantized else name
-
-    def output(self, name: str, shape: tuple[int, ...], *, quantized: bool) -> None:
-        name = self._quantize(name) if quantized else name
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.UINT8 if quantized else TensorProto.FLOAT, shape))
-
-    def model(self) -> onnx.ModelProto:
-        graph = helper.make_graph(self._nodes, "operator", self._inputs, self._outputs, self._initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-    def _dequantized(self, name: str) -> str:
-        return self.node("DequantizeLinear", [name, *self._grid()])
-
-    def _quantize(self, name: str) -> str:
-        return self.node("QuantizeLinear", [name, *self._grid()])
-
-    def _grid(self) -> list[str]:
-        return [self.constant(np.array(0.02, np.float32)), self.constant(np.array(0, np.uint8))]
+    build.output(y, out, quantized=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from profiles.latency import OperatorClass
 from stages.measurements import KernelShare, Row
 from stages.reporting.content import Figure, Part, Table
 from stages.reporting.evidence import Evidence, interval, percent
@@ -110,15 +109,7 @@ def _row(evidence: Evidence, row: Row) -> tuple[str, ...]:
 def _operator_row(operator: OperatorForecast) -> tuple[str, ...]:
     channels = (f"{ci} to {co}" for ci, co in (operator.dense, operator.kept))
     left = percent(operator.kept_ms / operator.dense_ms)
-    return (operator.module, _kind(operator.operator), *channels, f"{operator.dense_ms:.4f}", f"{operator.kept_ms:.4f}", left)
-
-
-def _kind(operator: OperatorClass) -> str:
-    if operator.op == "linear":
-        return "linear"
-    depthwise = "depthwise " if operator.depthwise else ""
-    stride = f", stride {operator.stride}" if operator.stride > 1 else ""
-    return f"{depthwise}{operator.op} {operator.kernel}x{operator.kernel}{stride}, to {operator.height}x{operator.width}"
+    return (operator.module, str(operator.operator), *channels, f"{operator.dense_ms:.4f}", f"{operator.kept_ms:.4f}", left)
 
 
 def _kernel_table(label: str, kernels: Sequence[KernelShare]) -> Table:

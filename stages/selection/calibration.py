@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass
+from profiles.latency import Calibration, Entry, LatencyTable
+from profiles.operator_class import OperatorClass
 from stages.pruning.groups import Widths
 from stages.selection.latency import NetworkLatency
 from stages.selection.operators import Operator
@@ -18,6 +19,8 @@ from stages.selection.terms import Array
 RIDGE = 0.01
 LEAST = 4
 """Networks beyond which corrections per class are fitted; below, only the line."""
+LEAST_GAIN = 0.02
+"""Share of what all classes gain from their widest to their narrowest entry, below which a light one is not corrected."""
 
 
 def calibrate(table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]]) -> NetworkLatency:
@@ -48,7 +51,7 @@ def _corrected(
     table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]], residual: Array, scale: float
 ) -> LatencyTable | None:
     """Return the table with the residuals of the whole networks in it; None where an operator would take no time."""
-    classes = list(dict.fromkeys(operator.operator for operator in operators))
+    classes = _correctable(table, operators)
     measured = np.array([ms for _, ms in timed])
     channels = np.stack([_channels(operators, classes, widths) for widths, _ in timed])  # (networks, classes, 3)
     dense = channels.max(0)
@@ -61,12 +64,18 @@ def _corrected(
     return LatencyTable(table.meta, entries) if all(entry.p50_us > 0 for entry in entries) else None
 
 
+def _correctable(table: LatencyTable, operators: Sequence[Operator]) -> list[OperatorClass]:
+    """Return the classes that whole networks tell something of: not the light ones that hardly gain, which a correction would make negative."""
+    gains = {cls: sum(_share(table, cls, part) for part in range(3)) for cls in dict.fromkeys(operator.operator for operator in operators)}
+    return [cls for cls, gain in gains.items() if not cls.is_light or gain >= LEAST_GAIN * sum(gains.values())]
+
+
 def _channels(operators: Sequence[Operator], classes: list[OperatorClass], widths: Widths) -> Array:
     """Return the sums over each class of input channels, output channels and their products."""
     found = np.zeros((len(classes), 3))
-    for operator in operators:
+    for operator in (operator for operator in operators if operator.operator in classes):
         ci, co = operator.channels(widths)
-        found[classes.index(operator.operator)] += (0, co, 0) if operator.operator.depthwise else (ci, co, ci * co)
+        found[classes.index(operator.operator)] += (0, co, 0) if operator.operator.one_axis else (ci, co, ci * co)
     return found
 
 
@@ -77,6 +86,6 @@ def _share(table: LatencyTable, cls: OperatorClass, part: int) -> float:
 
 
 def _moved(entry: Entry, added: Array) -> Entry:
-    ci = 0 if entry.operator.depthwise else entry.ci
+    ci = 0 if entry.operator.one_axis else entry.ci
     more = float(added @ np.array([ci, entry.co, ci * entry.co]))
     return entry.model_copy(update={"p50_us": entry.p50_us + more, "p10_us": entry.p10_us + more})

@@ -4,7 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from profiles.latency import Calibration, LatencyTable, OperatorClass
+from profiles.latency import Calibration, LatencyTable
+from profiles.operator_class import OperatorClass
 from profiles.schema import Precision
 from profiles.source import Record
 from stages.pruning.groups import Widths

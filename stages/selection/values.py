@@ -30,17 +30,17 @@ def values_from_scores(scores: Mapping[str, Sequence[float]], options: Options) 
 
 
 def reciprocal_values(scores: Mapping[str, Sequence[float]], options: Options, operators: Iterable[Operator]) -> Values:
-    """Return V_g(c) = - n_g / (share of the group's score that its c best channels hold), n_g the operators on the group.
+    """Return V_g(c) = - n_g / (share of the group's score that its c best channels hold), n_g the convolutions and products on the group.
 
     The loss of a network falls as a power of its width; this is one such power per group, so that a group cut to a small share
-    loses without limit and no bottleneck can be paid for elsewhere. A group that more operators read or write weighs more. What
+    loses without limit and no bottleneck can be paid for elsewhere. A group that more of them read or write weighs more. What
     earlier cuts took of a group counts as its mean score, so that shares stay those of the dense network.
     """
     uses: dict[str, int] = dict.fromkeys(options, 0)
     dense: dict[str, int] = {}
     for operator in operators:
         dense |= dict(operator.full_widths)
-        for group in [name for name, _ in operator.inputs] + ([operator.output] if operator.output else []):
+        for group in [] if operator.operator.is_light else [name for name, _ in operator.inputs] + ([operator.output] if operator.output else []):
             uses[group] += 1
     kept, found = values_from_scores(scores, options), {}
     for group, widths in options.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiles.latency import OperatorClass
 from profiles.loader import load_profile
+from profiles.operator_class import OperatorClass
 from profiles.schema import Precision, Target
 from stages.artifacts import Dialect, Engine, OnnxGraph
 from stages.backends.kernel_profile import profile_kernels

@@ -19,7 +19,7 @@ from stages.pruning.surgery import cut, find_groups
 from stages.quantization.calibrate import calibrate
 from stages.quantization.export_form import to_export_form
 from stages.quantization.insert import insert_quantizers
-from stages.selection.operators import list_operators
+from stages.selection.operators import list_operators, weight_channels
 
 SHAPE = (3, 16, 16)
 WIDTHS = {"grow": 4, "point": 24, "squeeze": 5, "hidden": 12}
@@ -77,6 +77,6 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
     assert nodes(narrowed) == nodes(again)
     assert shapes(narrowed) == shapes(again) != shapes(pattern)
     widths = {group.name: group.width for group in groups} | WIDTHS
-    require_channels(narrowed, {operator.module: operator.channels(widths) for operator in list_operators(network, groups, SHAPE)})
+    require_channels(narrowed, weight_channels(list_operators(network, groups, SHAPE), widths))
     onnx.save(narrowed, tmp_path / "narrowed.onnx")
     require_runs(tmp_path / "narrowed.onnx", SHAPE)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ConfigError
-from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass, TableMeta
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from profiles.operator_class import OperatorClass
 from profiles.roofline import LAUNCH_US, estimate_us
 from profiles.schema import Peak
 
@@ -88,6 +89,81 @@ def test_load_refuses_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("op,k\n")
     with pytest.raises(ConfigError, match="no latency table"):
         LatencyTable.load(tmp_path / "t.csv")
+
+
+ODD = OperatorClass(
+    op="conv", kernel=(1, 7), stride=(2, 1), dilation=(1, 2), height=8, width=4, input_size=(17, 4), groups=4, tokens=1, epilogue="relu", precision="fp32"
+)
+WIDE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True, multiplier=2)
+
+
+def test_every_field_of_a_class_comes_back_from_the_file(tmp_path: Path) -> None:
+    classes = (ODD, WIDE, OperatorClass(op="linear", tokens=49), OperatorClass(op="silu", height=8, width=8))
+    LatencyTable(META, [entry(operator, 16, 16 * operator.multiplier, 1.0) for operator in classes]).save(tmp_path / "t.csv")
+    assert [each.operator for each in LatencyTable.load(tmp_path / "t.csv").entries] == list(classes)
+
+
+def test_a_table_of_the_first_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "t.csv")
+    old = (tmp_path / "t.csv").read_text().replace('"schema_version":2', '"schema_version":1')
+    (tmp_path / "t.csv").write_text(old)
+    with pytest.raises(ConfigError, match=r"(?s)another edition.*schema 1.*characterise the network again"):
+        LatencyTable.load(tmp_path / "t.csv")
+
+
+def test_a_class_that_an_earlier_package_holds_still_loads() -> None:
+    old = {"op": "conv", "kernel": 3, "stride": 2, "height": 8, "width": 8, "depthwise": False, "epilogue": "relu"}
+    assert OperatorClass.model_validate(old) == OperatorClass(op="conv", kernel=(3, 3), stride=(2, 2), height=8, width=8, epilogue="relu")
+
+
+def test_float_beside_int8_has_times_of_its_own() -> None:
+    beside = CONV.model_copy(update={"precision": "fp32"})
+    table = LatencyTable(META, [entry(CONV, 16, 16, 1.0), entry(beside, 16, 16, 4.0)])
+    assert (table.lookup_ms(CONV, 16, 16), table.lookup_ms(beside, 16, 16)) == (0.001, 0.004)
+
+
+PEAK = Peak(fp32_tflops=1, fp16_tflops=2, int8_tops=4, bandwidth_gb_s=100)
+
+
+def estimate(operator: OperatorClass, ci: int, co: int, *, batch: int = 1) -> float:
+    return estimate_us(operator, ci, co, peak=PEAK, precision="int8", batch=batch, step=1)
+
+
+def test_roofline_counts_true_weights_and_turning_the_image_changes_nothing() -> None:
+    row, column, square = (OperatorClass(op="conv", kernel=kernel, height=64, width=64) for kernel in ((1, 7), (7, 1), (7, 7)))
+    assert estimate(row, 64, 64) == estimate(column, 64, 64)
+    work = [estimate(operator, 64, 64) - LAUNCH_US for operator in (row, square)]
+    assert work[1] == pytest.approx(7 * work[0])
+    turned = (
+        OperatorClass(op="conv", kernel=(1, 7), stride=(2, 1), height=8, width=32),
+        OperatorClass(op="conv", kernel=(7, 1), stride=(1, 2), height=32, width=8),
+    )
+    assert estimate(turned[0], 64, 64) == estimate(turned[1], 64, 64)
+
+
+def test_roofline_of_a_grouped_convolution_lies_between_a_depthwise_and_a_dense_one() -> None:
+    classes = [OperatorClass(op="conv", kernel=3, height=64, width=64, **kind) for kind in ({"depthwise": True}, {"groups": 4}, {})]
+    times = [estimate(operator, 64, 64) for operator in classes]
+    assert times == sorted(times)
+    assert times[1] - LAUNCH_US == pytest.approx((times[2] - LAUNCH_US) / 4)
+
+
+def test_roofline_of_float_beside_int8_is_that_of_the_float_format() -> None:
+    dense = OperatorClass(op="conv", kernel=3, height=64, width=64)
+    times = {each: estimate(dense.model_copy(update={"precision": each}), 64, 64) - LAUNCH_US for each in (None, "fp16", "fp32")}
+    assert times["fp16"] == pytest.approx(2 * times[None])
+    assert times["fp32"] == pytest.approx(4 * times[None])
+
+
+def test_roofline_multiplies_the_rows_of_a_layer_on_tokens_and_reads_its_weights_once() -> None:
+    one, many = (OperatorClass(op="linear", tokens=tokens) for tokens in (1, 4096))
+    assert estimate(one, 512, 512, batch=4) - estimate(one, 512, 512) == pytest.approx(3 * 2 * 512 / 100e3)
+    assert estimate(many, 512, 512) - LAUNCH_US == pytest.approx(2 * 4096 * 512 * 512 / (4e6 * 0.5))
+
+
+def test_what_is_pointwise_costs_its_memory_and_no_launch() -> None:
+    assert estimate(OperatorClass(op="silu", height=32, width=32), 64, 64) == pytest.approx(2 * 64 * 32 * 32 / 100e3)
+    assert estimate(OperatorClass(op="add", height=32, width=32), 64, 64) == pytest.approx(3 * 64 * 32 * 32 / 100e3)
 
 
 def test_calibration_goes_through_both_networks() -> None:

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from tiny_package import SHAPE, make_package, write_graph
 
 from profiles.errors import ConfigError
-from profiles.latency import OperatorClass
 from profiles.loader import load_profile
+from profiles.operator_class import OperatorClass
 from profiles.schema import Target
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.onnxruntime_providers import cuda, openvino, require_provider, tensorrt

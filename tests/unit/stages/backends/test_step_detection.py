@@ -3,7 +3,7 @@ from math import ceil
 import numpy as np
 import pytest
 
-from profiles.latency import OperatorClass
+from profiles.operator_class import OperatorClass
 from stages.backends.step_detection import SWEEP, detect_step, sweep_steps
 
 

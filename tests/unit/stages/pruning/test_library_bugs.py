@@ -51,7 +51,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from profiles.latency import Calibration, LatencyTable, OperatorClass
+from profiles.latency import Calibration, LatencyTable
+from profiles.operator_class import OperatorClass
 from stages.artifacts import Dataset, QuantizerState
 from stages.checkpoints import build, save_tensors
 from stages.models.cifar_resnet import resnet8
@@ -178,7 +179,7 @@ class MacTable(LatencyTable):
         pass
 
     def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:
-        return ci * co * operator.kernel**2 * operator.height * operator.width
+        return operator.macs(ci, co) + 0 * ci * co
 
 
 def macs_of(network: nn.Module, groups: tuple[Group, ...]) -> NetworkLatency:

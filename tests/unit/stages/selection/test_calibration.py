@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from profiles.latency import Entry, LatencyTable, OperatorClass, TableMeta
+from profiles.latency import Entry, LatencyTable, TableMeta
+from profiles.operator_class import OperatorClass
 from stages.characterize import grid_points
 from stages.models.cifar_resnet import resnet20
 from stages.pruning.limits import width_options
@@ -21,11 +22,11 @@ OPTIONS = {group.name: width_options(group, step=16, floor=0.1) for group in GRO
 
 def true_us(cls: OperatorClass, ci: int, co: int) -> float:
     """What an operator takes in a network: small maps are relatively slower than in the table."""
-    return 1 + cls.height**2 * cls.kernel**2 * (ci * co * 2e-4 + ci * 1e-3) * (1.3 if cls.height == 8 else 1.0)
+    return 1 + cls.height**2 * cls.taps * (ci * co * 2e-4 + ci * 1e-3) * (1.3 if cls.height == 8 else 1.0)
 
 
 def table_us(cls: OperatorClass, ci: int, co: int) -> float:
-    return 2.5 + cls.height**2 * cls.kernel**2 * ci * co * 2e-4
+    return 2.5 + cls.height**2 * cls.taps * ci * co * 2e-4
 
 
 def networks(count: int, seed: int) -> list[dict[str, int]]:

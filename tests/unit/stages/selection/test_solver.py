@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from milp import solve_exactly
 from torch import nn
 
-from profiles.latency import Calibration, Entry, LatencyTable, OperatorClass, TableMeta
+from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from profiles.operator_class import OperatorClass
 from stages.characterize import grid_points
 from stages.models.cifar_resnet import resnet8, resnet20
 from stages.models.torchvision_models import densenet121, mobilenet_v2, resnet50
@@ -46,8 +47,8 @@ class Concatenated(nn.Module):
 
 
 def bilinear_us(cls: OperatorClass, ci: int, co: int) -> float:
-    work = cls.height * cls.width * cls.kernel**2 / 1e3
-    return 2 + 0.01 * ci * work + 0.02 * co * work + (0 if cls.depthwise else 0.01 * ci * co * work)
+    work = cls.height * cls.width * cls.taps / 1e3
+    return 2 + 0.01 * ci * work + 0.02 * co * work + (0 if cls.one_axis else 0.01 * ci * co * work)
 
 
 def model_of(network: nn.Module, shape: tuple[int, int, int], *, step: int = 16) -> tuple[NetworkLatency, Options]:

@@ -1,0 +1,109 @@
+"""What an operator's latency depends on besides its channels, and the work that it does at given channels."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from profiles.schema import Precision
+from profiles.source import Record
+
+Product = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
+Light = Literal[
+    "add", "mul", "relu", "leaky_relu", "elu", "silu", "hardswish", "mish", "gelu", "tanh", "sigmoid", "hardsigmoid", "softmax",
+    "max_pool", "avg_pool", "global_pool", "batch_norm", "layer_norm", "group_norm", "concat", "resize",
+]  # fmt: skip
+LIGHT: frozenset[str] = frozenset(get_args(Light))
+"""Operators that multiply no matrices: the memory that they move is their cost."""
+POINTWISE: frozenset[str] = frozenset(get_args(Light)[:12])
+"""Those that compute every value from one value, or from two, of the same place."""
+
+
+def _pair(value: Any) -> Any:
+    """Return (height, width) of a side of a square, or of `HxW`."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, str):
+        sides = value.split("x")
+        return sides * 2 if len(sides) == 1 else sides
+    return value
+
+
+Pair = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)]
+
+
+class OperatorClass(Record):
+    """What an operator's latency depends on besides its channels. Pairs are (height, width); one number stands for a square.
+
+    Attributes:
+        op: Operator as the runtime fuses it.
+        kernel: Kernel in pixels.
+        stride: Step between two windows; of a transposed convolution between two outputs of neighbouring inputs.
+        dilation: Distance between two taps of the kernel.
+        height: Output height in pixels; the places of what is no image.
+        width: Output width in pixels.
+        input_size: Input height and width where they are not output times stride (of a transposed convolution: output over stride).
+        groups: Groups of a convolution, or products side by side (heads of an attention); an output sees the inputs of its own group.
+        depthwise: A group for every input channel, whatever their number, so that the outputs follow the inputs.
+        multiplier: Outputs for every input channel of a depthwise convolution.
+        tokens: Rows that a linear layer or a product multiplies for every image.
+        epilogue: What is fused behind it, such as ``relu`` (which a clip at 6 costs as much as) or ``add_relu``.
+        precision: Number format, where it is not that of the whole network: of an operator that stays in float beside INT8.
+    """
+
+    op: Product | Light
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    height: int = 1
+    width: int = 1
+    input_size: Pair | None = None
+    groups: Annotated[int, Field(ge=1)] = 1
+    depthwise: bool = False
+    multiplier: Annotated[int, Field(ge=1)] = 1
+    tokens: Annotated[int, Field(ge=1)] = 1
+    epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
+    precision: Precision | None = None
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it multiplies no matrices."""
+        return self.op in LIGHT
+
+    @property
+    def one_axis(self) -> bool:
+        """Whether the outputs follow from the inputs, so that its latency depends on one number of channels."""
+        return self.depthwise or self.is_light
+
+    @property
+    def taps(self) -> int:
+        """Places that a kernel covers."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def reads(self) -> tuple[int, int]:
+        """Input height and width."""
+        if self.input_size is not None:
+            return self.input_size
+        if self.op == "conv_transposed":
+            return max(self.height // self.stride[0], 1), max(self.width // self.stride[1], 1)
+        return self.height * self.stride[0], self.width * self.stride[1]
+
+    def weights(self, ci: int, co: int) -> int:
+        """Return how many multipliers one place needs: the weights, or the second operand of a product."""
+        if self.is_light:
+            return 0
+        return (co if self.depthwise else ci * co // self.groups) * self.taps
+
+    def macs(self, ci: int, co: int) -> int:
+        """Return the multiply-accumulates for one image: every weight meets every output, of a transposed convolution every input."""
+        height, width = self.reads if self.op == "conv_transposed" else (self.height, self.width)
+        return self.weights(ci, co) * height * width * self.tokens
+
+    def __str__(self) -> str:
+        kernel, stride, dilation = (f"{pair[0]}x{pair[1]}" for pair in (self.kernel, self.stride, self.dilation))
+        words = ["depthwise" if self.depthwise else f"{self.groups} groups of" if self.groups > 1 else "", self.op.replace("_", " ")]
+        words += [kernel if self.op.startswith("conv") or self.op.endswith("_pool") else ""]
+        text = " ".join(word for word in words if word)
+        text += (f", stride {stride}" if stride != "1x1" else "") + (f", dilation {dilation}" if dilation != "1x1" else "")
+        text += f", {self.tokens} tokens" if self.tokens > 1 else f", to {self.height}x{self.width}" if self.height * self.width > 1 else ""
+        return text + (f", {self.precision}" if self.precision else "")

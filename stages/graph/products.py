@@ -1,0 +1,100 @@
+"""The convolutions and matrix products that every node of a traced network computes, whatever module or function they are written in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from stages.models.counting import evaluating, products_in_sight
+
+BATCH = 2
+"""Images that are recorded together; what does not grow with them is not of an image."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One convolution or matrix product, as ATen computes it for a batch of `BATCH` images.
+
+    Attributes:
+        name: ATen's, such as ``convolution``, ``addmm`` or ``bmm``.
+        operands: Shapes of the tensors that it multiplies: an input and its weight, or two matrices.
+        output: Shape of the result.
+        arguments: What a convolution is called with behind its bias: stride, padding, dilation, transposed, output padding and groups.
+        macs: Multiply-accumulates for the batch.
+    """
+
+    name: str
+    operands: tuple[tuple[int, ...], tuple[int, ...]]
+    output: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    macs: int
+
+
+def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, int, int]) -> dict[fx.Node, list[Product]]:
+    """Run a traced network once and return, by node, the products that it computes, in order.
+
+    Args:
+        traced: The graph.
+        network: Whose modules it calls; in evaluation meanwhile.
+        image_shape: (channels, height, width).
+    """
+    with evaluating(network), evaluating(traced), products_in_sight(network):
+        run = _Run(traced)
+        run.run(torch.zeros(BATCH, *image_shape))
+    return run.found
+
+
+class _Run(fx.Interpreter):
+    """Computes a graph node by node, each under a recorder."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, list[Product]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node."""
+        if n.op not in {"call_module", "call_function", "call_method"}:
+            return super().run_node(n)
+        with _Recorder() as recorder:
+            result = super().run_node(n)
+        if recorder.found:
+            self.found[n] = recorder.found
+        return result
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Keeps what `FlopCounterMode` would count, with the shapes, and like it takes composed operators apart."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[Product] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Compute one operator."""
+        options, packet = kwargs or {}, func.overloadpacket
+        if packet not in flop_registry and func is not torch.ops.prim.device.default:
+            with self:
+                composed = func.decompose(*args, **options)
+                if composed is not NotImplemented:
+                    return composed
+        result = func(*args, **options)
+        if packet in flop_registry:
+            self.found.append(_product(packet, args, options, result))
+        return result
+
+
+def _product(packet: Any, args: tuple[Any, ...], options: dict[str, Any], result: Any) -> Product:
+    name = packet.__name__
+    tensors = [each for each in args if isinstance(each, torch.Tensor)]
+    first = 1 if name in {"addmm", "baddbmm"} else 0  # behind what is added
+    shapes = tuple(tuple(each.shape) for each in tensors[first : first + 2])
+    return Product(
+        name=name,
+        operands=shapes if len(shapes) == 2 else ((), ()),
+        output=tuple(result.shape) if isinstance(result, torch.Tensor) else (),
+        arguments=tuple(args[3:]) if name == "convolution" else (),
+        macs=int(flop_registry[packet](*args, **options, out_val=result)) // 2,
+    )

@@ -1,0 +1,177 @@
+"""The operator class of what a node of a traced network computes."""
+
+from typing import Any, Literal, NamedTuple
+
+from torch import fx
+
+from profiles.operator_class import Light, OperatorClass, Product
+from stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
+from stages.graph.products import BATCH
+from stages.graph.products import Product as Recorded
+from stages.graph.trace import argument, module_of, only_user, shape_of
+from stages.selection.flows import averages_all, size_of
+
+PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
+"""What lies between a tensor and the operator that computed it, at no cost."""
+LIGHTS: dict[str, Light] = {
+    "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
+    "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax", "max_pool2d": "max_pool",
+    "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
+    "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
+}  # fmt: skip
+"""Operators that multiply no matrices, by what `operation` calls them, in small letters with or without underscores."""
+IN_INT8: frozenset[Light] = frozenset(
+    {"add", "mul", "relu", "silu", "hardswish", "sigmoid", "hardsigmoid", "max_pool", "avg_pool", "global_pool", "batch_norm", "concat"}
+)
+"""Those that the quantiser takes."""
+Epilogue = Literal["none", "relu", "add", "add_relu"]
+_SHORT = {name.replace("_", ""): light for name, light in LIGHTS.items()}
+
+
+class Classified(NamedTuple):
+    """An operator's class and its dense channels."""
+
+    operator: OperatorClass
+    inputs: int
+    outputs: int
+
+
+def classify(product: Recorded, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
+    """Return the class of a recorded product, or None where no class describes it.
+
+    Args:
+        product: What was recorded.
+        epilogue: What is fused behind it.
+        by_weights: Whether the second operand is the network's own, the same for every image.
+    """
+    if product.name == "convolution":
+        return _convolution(product, epilogue)
+    if product.name in {"mm", "addmm"} and by_weights:
+        (rows, inputs), (_, outputs) = product.operands
+        return Classified(OperatorClass(op="linear", tokens=rows // BATCH), inputs, outputs) if rows % BATCH == 0 else None
+    if product.name in {"bmm", "baddbmm"}:
+        (heads, rows, inner), (_, _, outer) = product.operands
+        if heads % BATCH == 0:
+            heads //= BATCH
+        elif rows % BATCH == 0:
+            rows //= BATCH
+        else:
+            return None
+        return Classified(OperatorClass(op="matmul", groups=heads, tokens=rows), heads * inner, heads * outer)
+    return None
+
+
+def _convolution(product: Recorded, epilogue: Epilogue) -> Classified | None:
+    stride, _, dilation, transposed, _, groups = product.arguments
+    read, weight = product.operands
+    rank = len(read) - 2
+    if rank not in {1, 2} or (transposed and rank == 1) or read[0] != BATCH:
+        return None
+    op: Product = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
+    inputs, outputs = read[1], product.output[1]
+    depthwise = groups > 1 and groups == inputs
+    size, input_size = (_pair(shape[2:]) for shape in (product.output, read))
+    found = OperatorClass(
+        op=op,
+        kernel=_pair(weight[2:]),
+        stride=_pair(stride),
+        dilation=_pair(dilation),
+        height=size[0],
+        width=size[1],
+        groups=1 if depthwise else groups,
+        depthwise=depthwise,
+        multiplier=outputs // inputs if depthwise else 1,
+        epilogue=epilogue,
+    )
+    return Classified(_reading(found, input_size), inputs, outputs)
+
+
+def light_class(traced: fx.GraphModule, node: fx.Node, channels: int) -> OperatorClass | None:
+    """Return the class of a node that multiplies no matrices, or None where it costs nothing or is not known.
+
+    Args:
+        traced: The graph.
+        node: Whose output has `channels` channels.
+        channels: Number that divides its values.
+    """
+    op = _light(traced, node)
+    if op is None or not is_tensor(node):
+        return None
+    source = max((each for each in node.all_input_nodes if is_tensor(each)), key=size_of, default=None)
+    if source is None:
+        return None
+    read = _size(source, channels) if op in {"max_pool", "avg_pool", "global_pool", "resize"} else _size(node, channels)
+    height, width = (1, 1) if op == "global_pool" else _size(node, channels)
+    kernel, stride = (1, 1), (1, 1)
+    if op in {"max_pool", "avg_pool"}:
+        stride = max(round(read[0] / height), 1), max(round(read[1] / width), 1)
+        kernel = _window(traced, node) or stride
+    behind = only_user(node)
+    epilogue: Epilogue = "relu" if op == "add" and behind is not None and rectified_to(traced, behind) is not None else "none"
+    return _reading(OperatorClass(op=op, kernel=kernel, stride=stride, height=height, width=width, epilogue=epilogue), read)
+
+
+def epilogue_of(traced: fx.GraphModule, node: fx.Node, position: dict[fx.Node, int]) -> tuple[Epilogue, tuple[fx.Node, ...]]:
+    """Return what is fused behind a convolution, and the nodes that this is; an add belongs to the last of its inputs to be computed.
+
+    Args:
+        traced: The graph.
+        node: The convolution.
+        position: Of every node in the graph.
+    """
+    taken: tuple[fx.Node, ...] = ()
+    after = only_user(node)
+    if after is not None and operation(traced, after) == "batch_norm":
+        taken, node, after = (after,), after, only_user(after)
+    if after is None:
+        return "none", taken
+    if rectified_to(traced, after) is not None:
+        return "relu", (*taken, after)
+    if not is_add(traced, after) or position[node] < max(position[before(traced, added, PASSED_OVER)] for added in after.all_input_nodes):
+        return "none", taken
+    behind = only_user(after)
+    if behind is None or rectified_to(traced, behind) is None:
+        return "add", (*taken, after)
+    return "add_relu", (*taken, after, behind)
+
+
+def _light(traced: fx.GraphModule, node: fx.Node) -> Light | None:
+    if node.op not in {"call_module", "call_function", "call_method"}:
+        return None
+    if is_add(traced, node):
+        return "add"
+    if is_mul(traced, node):
+        return "mul"
+    if rectified_to(traced, node) is not None:
+        return "relu"
+    if averages_all(traced, node):
+        return "global_pool"
+    return _SHORT.get(operation(traced, node).lower().replace("_", ""))
+
+
+def _window(traced: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
+    """Return the kernel of a pooling, or None for an adaptive one."""
+    module = module_of(traced, node)
+    kernel: Any = argument(node, 1, "kernel_size", None) if module is None else getattr(module, "kernel_size", None)
+    if operation(traced, node).startswith("adaptive") or kernel is None:
+        return None
+    return (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))
+
+
+def _size(node: fx.Node, channels: int) -> tuple[int, int]:
+    """Return height and width of a tensor's maps; of one that is no image its places, and 1."""
+    shape = shape_of(node)
+    if len(shape) == 4 and shape[0] == BATCH and shape[1] == channels:
+        return shape[2], shape[3]
+    return max(size_of(node) // channels, 1), 1
+
+
+def _reading(operator: OperatorClass, size: tuple[int, int]) -> OperatorClass:
+    """Return a class with its input size, where that is not the usual one."""
+    return operator if operator.reads == size else operator.model_copy(update={"input_size": size})
+
+
+def _pair(values: tuple[int, ...] | list[int]) -> tuple[int, int]:
+    """Return (height, width) of what may have one side alone, which is then the width."""
+    values = tuple(int(value) for value in values)
+    return (1, values[0]) if len(values) == 1 else (values[0], values[1])
