@@ -85,9 +85,11 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     target, info = profile.target, _require_here(profile)
     options = width_choices(recipe, profile, network)
     shape = {"model": recipe.model, "image_shape": network.image_shape, "num_classes": network.num_classes}
-    table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None).load(target)
+    keep_float = recipe.quantize.keep_float if target.precision == "int8" else ()
+    table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
     testbed = Testbed(recipe, profile, info, network.image_shape, network.num_classes, store.run)
-    latency = testbed.calibrate(table, network.operators, options)
+    operators = network.operators_at(target)
+    latency = testbed.calibrate(table, operators, options)
     fresh = random_networks(options, TRIED, seed=1)
     errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, testbed.survey(fresh), strict=True)]
     meta = latency.table.meta.model_copy(update={"calibration": latency.calibration})
@@ -98,7 +100,7 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     steps = {}
     if detect:
         with tempfile.TemporaryDirectory() as scratch:
-            classes = tuple(dict.fromkeys(operator.operator for operator in network.operators))
+            classes = tuple(dict.fromkeys(operator.operator for operator in operators))
             steps = sweep_steps(classes, lambda cls, ci, co: measure_operator(cls, ci, co, target, scratch=Path(scratch))[0].p50_us)
     return Characterized(
         file=str(file),

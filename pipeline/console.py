@@ -139,6 +139,8 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         for group in target.groups:
             table.add_row(group.name, str(group.width), " ".join(map(str, group.options)))
         console.print(table)
+        for sentence in target.prospect.sentences:
+            console.print(sentence, markup=False)
         finished = ", ".join(f"{stage} {count}" for stage, count in target.cached.items()) or "nothing"
         console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)
 

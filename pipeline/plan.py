@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pipeline.cautions import warn_of_few
 from pipeline.conduct import AllOrNothing
 from pipeline.flow import grow
+from pipeline.prospects import Prospect, foresee
 from pipeline.recipe import Recipe
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
@@ -37,6 +38,7 @@ class TargetPlan(Record):
 
     Attributes:
         device: The device, and whether it is in this machine.
+        prospect: What can be gained.
         cached: Number of finished artifacts by stage.
         next_stage: First stage that would run; None if all is finished.
     """
@@ -45,6 +47,7 @@ class TargetPlan(Record):
     device: str
     budget: str
     gates: str
+    prospect: Prospect
     groups: tuple[GroupPlan, ...]
     cached: dict[str, int]
     next_stage: str | None
@@ -74,9 +77,13 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
     Raises:
         BonsaiError: What the run itself would end with before training.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
-        dataset = store.find(prepare, **inputs) or Store(Path(scratch)).run(prepare, **inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        return _plan(recipe, profiles, store, Store(Path(folder)))
+
+
+def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store) -> Plan:
+    inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
+    dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
     warn_of_few(dataset.sizes["test"], profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     targets = []
@@ -90,6 +97,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
                 device=f"{info.device}, {info.runtime} {info.runtime_version}, {profile.target.precision}" + ("" if info.present else " (not in this machine)"),
                 budget=str(profile.budget),
                 gates=profile.gates.model_dump_json(exclude_none=True),
+                prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch),
                 groups=tuple(GroupPlan(name=g.name, width=g.width, options=tuple(options[g.name])) for g in network.groups),
                 cached=cached,
                 next_stage=next_stage,

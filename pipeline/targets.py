@@ -22,9 +22,10 @@ from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
 from stages.selection.bound import smallest_latency
+from stages.selection.coverage import at_precision, left_in_float, require_seen
 from stages.selection.latency import Forecast, NetworkLatency
 from stages.selection.loop import Fit, fit_widths
-from stages.selection.operators import Operator, list_operators
+from stages.selection.operators import Operator, Unseen, read_operators
 from stages.selection.problem import Values, require_reachable
 from stages.selection.reselection import Reselection
 from stages.selection.search import select_widths
@@ -36,17 +37,29 @@ from stages.training.progress import say
 
 @dataclass(frozen=True)
 class Network:
-    """The dense network of a recipe: its groups and operators."""
+    """The dense network of a recipe: its groups and operators.
+
+    Attributes:
+        unseen: What multiplies matrices and is no operator that can be priced.
+        kept_float: Layers that the recipe leaves in float.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     groups: tuple[Group, ...]
     operators: tuple[Operator, ...]
+    unseen: tuple[Unseen, ...] = ()
+    kept_float: tuple[str, ...] = ()
 
     @cached_property
     def dense_widths(self) -> Widths:
         """Channels per group of the dense network."""
         return {group.name: group.width for group in self.groups}
+
+    def operators_at(self, target: Target) -> tuple[Operator, ...]:
+        """Return the operators as an engine for the target runs them: beside INT8, some stay in float."""
+        in_float = left_in_float(self.operators, self.kept_float)
+        return at_precision(self.operators, target.precision, in_float, backend_of(target).float_beside_int8)
 
 
 def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> Network:
@@ -59,7 +72,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     network = build_network(recipe.model, image_shape, num_classes)
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
-    layers_to_keep(network, recipe.quantize.keep_float)  # refuses what the network has not
+    kept_float = layers_to_keep(network, recipe.quantize.keep_float)  # refuses what the network has not
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
@@ -76,7 +89,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
         )
     require_scores(network, groups, recipe.prune.criterion)
     make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
-    return Network(image_shape, num_classes, groups, list_operators(network, groups, image_shape))
+    return Network(image_shape, num_classes, groups, *read_operators(network, groups, image_shape), kept_float)
 
 
 class ReadyTarget:
@@ -103,12 +116,16 @@ class ReadyTarget:
         self._testbed = Testbed(recipe, profile, self.info, network.image_shape, network.num_classes, step)
         self._table = self._characterize(profile.target)
         self.table_source = self._table.source
-        table = self._table.load(profile.target)
+        table, operators = self._table.load(profile.target), network.operators_at(profile.target)
+        whole = self.info.present or table.meta.calibration is not None
+        warning = require_seen(network.operators, network.unseen, what=f"profile {profile.name}", timed=whole)
+        if warning:
+            say(warning)
         if self.info.present:
-            self.latency = self._testbed.calibrate(table, network.operators, self.options)
+            self.latency = self._testbed.calibrate(table, operators, self.options)
             self.dense_ms = self._testbed.dense_ms
         else:
-            self.latency = NetworkLatency(table, network.operators, table.meta.calibration or Calibration())
+            self.latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
             self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
@@ -203,7 +220,7 @@ class ReadyTarget:
     def _estimated_ms(self, widths: Widths, precision: Precision) -> float:
         target = self.profile.target.at(precision)
         table = self._characterize(target).load(target)
-        return NetworkLatency(table, self._network.operators, table.meta.calibration or Calibration())(widths)
+        return NetworkLatency(table, self._network.operators_at(target), table.meta.calibration or Calibration())(widths)
 
     def _characterize(self, target: Target) -> TableArtifact:
         """Return the table that was brought for the target's precision, or make one.
@@ -222,7 +239,9 @@ class ReadyTarget:
                 )
             )
         step = getattr(self.profile.channel_multiple, target.precision)
-        return self._step(characterize, **self._shape, target=target, info=self.info, step=step, brought=brought.get(target.precision))
+        keep_float = self._recipe.quantize.keep_float if target.precision == "int8" else ()
+        text = brought.get(target.precision)
+        return self._step(characterize, **self._shape, target=target, info=self.info, step=step, brought=text, keep_float=keep_float)
 
 
 def brought_tables(profile: HardwareProfile) -> dict[str, str]:

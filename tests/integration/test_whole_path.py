@@ -254,8 +254,12 @@ def test_dry_run_says_what_is_finished_and_trains_nothing(packages: tuple[Packag
     target = json.loads(done.stdout)["targets"][0]
     assert target["next_stage"] is None
     assert target["cached"]["quantize"] == len(packages[0].decisions.attempts)
+    assert target["prospect"]["source"] == "dense timed by an earlier run, smallest predicted"
     fresh = bonsai("run", TINY, "--store", str(tmp_path / "new"), "--dry-run", "--json")
-    assert json.loads(fresh.stdout)["targets"][0]["next_stage"] == "prepare"
+    (target,) = json.loads(fresh.stdout)["targets"]
+    assert target["next_stage"] == "prepare"
+    assert target["prospect"]["source"].startswith("timed just now")
+    assert 0 < target["prospect"]["smallest_ms"] < target["prospect"]["dense_ms"]
     assert not (tmp_path / "new").exists()
 
 
