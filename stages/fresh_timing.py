@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from profiles.schema import Target
-from stages.backends.calm import CALM, Samples, calm_turns, pace_of, turns_of
+from stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
 from stages.backends.process_timing import Request, time_in_process
 from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, summarise, turn_count
 from stages.measurements import Fresh, ProcessFigures
@@ -85,15 +85,23 @@ def time_afresh(
     if interval.processes < verdict.processes:  # the machine was not calm for long enough: all turns of all processes count
         figures = [_figure(process, question, pace=None) for process in samples]
         interval = interval_of(figures, question, looks=len(looks))
-    pooled = {name: np.concatenate([process[name] for process in samples], axis=1) for name in files}
+    pooled, calm = _pooled(samples), samples
+    if reference is not None:
+        calm = [calm_part(process, question.clock, question.turns, REFERENCE) for process, found in zip(samples, figures, strict=True) if found.figure]
+    medians = _pooled(calm)
+    latencies = {name: summarise(values, question.clock).with_median(summarise(medians[name], question.clock)) for name, values in pooled.items()}
     return Fresh(
         percentile=percentile,
-        engine=summarise(pooled[ENGINE], question.clock),
-        reference=summarise(pooled[REFERENCE], question.clock) if reference is not None else None,
+        engine=latencies[ENGINE],
+        reference=latencies.get(REFERENCE),
         processes=tuple(figures),
         interval=interval,
         contention=contention(pooled),
     )
+
+
+def _pooled(samples: Sequence[Samples]) -> Samples:
+    return {name: np.concatenate([process[name] for process in samples], axis=1) for name in samples[0]}
 
 
 def figures_of(samples: Sequence[Samples], question: Question) -> list[ProcessFigures]:

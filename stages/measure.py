@@ -10,9 +10,10 @@ from torch import nn
 
 from profiles.schema import HardwareProfile, Target
 from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
+from stages.backends.calm import calm_part
 from stages.backends.kernel_profile import profile_kernels
 from stages.backends.registry import DissectingBackend, backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
 from stages.checkpoints import WEIGHTS, load_quantised, weights_of
 from stages.classifying import accuracy_of, classify, measured_by, open_for_accuracy
 from stages.measurements import DeviceTimes, KernelShare, Measurement, Row
@@ -63,7 +64,8 @@ def measure(
         clock = gating_clock(profile.target, percentile)
         samples = time_steadily(runs, batch, timing, clock, percentile)
         save_samples(out_dir / SAMPLES, samples)
-        latencies = {name: summarise(values, clock) for name, values in samples.items()}
+        calm = calm_part(samples, clock, turn_count(timing), DENSE)
+        latencies = {name: summarise(values, clock).with_median(summarise(calm[name], clock)) for name, values in samples.items()}
         busy = contention(samples)
     else:
         latencies = dict(zip(engines, estimates, strict=True))

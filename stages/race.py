@@ -7,8 +7,9 @@ import numpy as np
 
 from profiles.schema import Target
 from stages.artifacts import Engine
+from stages.backends.calm import calm_part
 from stages.backends.registry import backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily
+from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
 from stages.measurements import Lane, Race
 from stages.store import stage
 
@@ -26,7 +27,7 @@ def race(
     percentile: int,
     heat: int,
 ) -> Race:
-    """Time candidates against a reference on the device.
+    """Time candidates against a reference on the device; a single one over the turns in which the machine was calm, as the verdict is.
 
     Args:
         out_dir: Receives the raw samples.
@@ -43,10 +44,11 @@ def race(
     engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
     images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
     clock = gating_clock(target, percentile)
-    samples = time_steadily(engines, images, timing, clock, percentile)
-    save_samples(out_dir / SAMPLES, samples)
+    whole = time_steadily(engines, images, timing, clock, percentile)
+    save_samples(out_dir / SAMPLES, whole)
+    samples = calm_part(whole, clock, turn_count(timing), REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
     errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
     lanes = tuple(
         Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
     )
-    return Race(folder=out_dir, reference=summarise(samples[REFERENCE], clock), lanes=lanes, contention=contention(samples))
+    return Race(folder=out_dir, reference=summarise(samples[REFERENCE], clock), lanes=lanes, contention=contention(whole))

@@ -30,6 +30,7 @@ TINY: Mapping[str, Any] = {
     "timing.warmup_runs": 20,
     "timing.warmup_seconds": 0.05,
     "profile.budget.latency": 0.9,
+    "prune.margin": 0.25,
     "profile.gates.max_accuracy_drop": 1.0,
 }
 READY_SECONDS, RUN_SECONDS = 300, 480

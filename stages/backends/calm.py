@@ -6,7 +6,7 @@ in which the dense engine ran at most `CALM` slower than its pace. On a quiet ma
 that the runs of the engine that is judged are not clipped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,10 +33,7 @@ def turns_of(samples: Samples, clock: str, turns: int) -> dict[str, list[np.ndar
     """
     count = min(turns, *(values.shape[1] for values in samples.values()))
     row = CLOCKS.index(clock)
-    return {
-        name: [values[row, turn * values.shape[1] // count : (turn + 1) * values.shape[1] // count] for turn in range(count)]
-        for name, values in samples.items()
-    }
+    return {name: [values[row, turn] for turn in _slices(values.shape[1], count, range(count))] for name, values in samples.items()}
 
 
 def pace_of(references: Sequence[Sequence[np.ndarray]]) -> float:
@@ -48,3 +45,22 @@ def calm_turns(reference: Sequence[np.ndarray], pace: float) -> list[int]:
     """Return the numbers of the turns in which the dense engine ran at its pace; none where they are too few to tell anything."""
     found = [number for number, turn in enumerate(reference) if np.median(turn) <= pace * (1 + CALM)]
     return found if len(found) >= min(LEAST_TURNS, len(reference)) else []
+
+
+def calm_part(samples: Samples, clock: str, turns: int, reference: str) -> dict[str, np.ndarray]:
+    """Return the samples of one process without the turns in which the machine was not calm; all of them where it hardly ever was.
+
+    Args:
+        samples: Of few engines: while many take their turns, the machine does not stay as it was.
+        clock: By which the dense engine is looked at.
+        turns: How many turns there were.
+        reference: Name of the dense engine.
+    """
+    count = min(turns, *(values.shape[1] for values in samples.values()))
+    found = turns_of(samples, clock, turns)[reference]
+    chosen = calm_turns(found, pace_of([found])) or range(count)
+    return {name: np.concatenate([values[:, turn] for turn in _slices(values.shape[1], count, chosen)], axis=1) for name, values in samples.items()}
+
+
+def _slices(runs: int, count: int, chosen: Iterable[int]) -> list[slice]:
+    return [slice(turn * runs // count, (turn + 1) * runs // count) for turn in chosen]

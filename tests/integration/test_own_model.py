@@ -21,7 +21,7 @@ QUICK = {
     "training.epochs": "2",
     "training.batch_size": "8",
     "prune.rounds": "1",
-    "prune.margin": "0.05",
+    "prune.margin": "0.15",
     "prune.tolerance": "0.2",
     "timing": "{runs: 400, block: 25, warmup_runs: 20, warmup_seconds: 0.02, calibrating: 4, tries: 1}",
     "profile.budget.latency": "0.8",

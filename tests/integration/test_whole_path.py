@@ -59,7 +59,12 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     assert (engine.precision, engine.shipped) == ("int8", True)
     assert "int8 is the fastest that meets the gates" in packages[0].notes[0]
     assert engine.latency.source == "measured"
-    assert engine.latency.n == 1000
+    assert engine.latency.n >= 1000
+    latency = packages[0].gates[0]
+    assert latency.low is not None
+    assert latency.high is not None
+    assert latency.low < latency.found < latency.high <= latency.limit
+    assert "The verdict: timed again in" in packages[0].notes[2]
     assert engine.latency.p50 <= engine.latency.p95 <= engine.latency.p99
     assert engine.latency.p50 <= 0.36 * dense.latency.p50
     assert [row.label for row in (ptq, qat)] == ["simulated int8 PTQ", "simulated int8 QAT"]
@@ -245,7 +250,7 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
     grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
     branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
-    expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "package": 1}
+    expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "time_engine": 1, "package": 1}
     assert all(grown[stage] >= count for stage, count in expected.items())
     assert branches > 1 or grown == expected
 
@@ -299,6 +304,34 @@ def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(p
     assert missed.returncode == 3
     assert "size: " in missed.stderr
     assert "MISSED" in missed.stderr
+
+
+def test_a_finished_engine_is_timed_again_and_nothing_else_is_done(packages: tuple[Package, ...], root: Path) -> None:
+    def artifacts() -> set[str]:
+        return {f"{folder.parent.name}/{folder.name}" for folder in root.glob("[a-z]*/*") if folder.parent.name != "packages"}
+
+    before, lineage = artifacts(), manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    again = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--remeasure", "--allow-undecided", "--json")
+    assert again.returncode == 0, again.stderr
+    new = artifacts() - before
+    assert sorted(address.split("/")[0] for address in new) == ["package", "time_engine"]
+    assert json.loads(again.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
+    timed = {a["artifact"] for a in manifest_of(root, "tiny--tiny-cpu")["lineage"]}
+    assert timed - {a["artifact"] for a in lineage} == {address for address in new if address.startswith("time_engine/")}
+    assert bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--allow-undecided").returncode == 0
+    assert artifacts() == before | new
+    verified = bonsai("verify", str(root / "packages" / "tiny--tiny-cpu"), "--time", "--store", str(root), "--allow-undecided")
+    assert verified.returncode == 0, verified.stderr
+    assert "of dense FP32 p50, limit 0.36: " in verified.stdout.splitlines()[-1]
+
+
+def test_what_is_not_finished_or_not_here_is_not_timed_again(packages: tuple[Package, ...], root: Path) -> None:
+    unfinished = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--remeasure", "--set", "training.epochs=5")
+    assert unfinished.returncode == 2
+    assert "--remeasure: profile tiny-cpu has no finished engine\n  given:   stage warmup has not run" in unfinished.stderr
+    away = bonsai("run", TINY, "--profile", RTX, "--store", str(root), "--remeasure")
+    assert away.returncode == 2
+    assert "--remeasure: profile tiny-rtx cannot be timed" in away.stderr
 
 
 def test_verify_accepts_a_package_and_names_the_first_thing_that_differs(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.backends.calm import calm_turns, pace_of, turns_of
+from stages.backends.calm import calm_part, calm_turns, pace_of, turns_of
 
 TURNS = 20
 
@@ -52,6 +52,14 @@ def test_a_process_without_calm_turns_is_told_by_the_pace_of_the_others() -> Non
     pace = pace_of([calm, restless, calm])
     assert calm_turns(restless, pace) == []
     assert calm_turns(restless, pace_of([restless])) == list(range(TURNS))
+
+
+def test_a_median_over_the_calm_turns_is_that_of_the_quiet_machine() -> None:
+    samples = process(slice(0, 12))
+    calm = calm_part(samples, "wall", TURNS, "reference")
+    assert calm["engine"].shape == (2, 8 * 25)
+    assert np.median(calm["engine"][1]) / np.median(calm["reference"][1]) == pytest.approx(0.3, rel=0.01)
+    assert np.median(samples["engine"][1]) / np.median(samples["reference"][1]) == pytest.approx(0.4, rel=0.01)
 
 
 def test_a_handful_of_calm_turns_tells_nothing() -> None:
