@@ -1,20 +1,18 @@
-"""Which networks the zoo holds, and how each is built: timm's and torchvision's own factories, with random weights.
-
-Importing this file needs torchvision's compiled operators, or their stand-ins: `_models` declares them beside a CPU build of torch.
-"""
+"""Which networks the zoo holds, and how each is built: timm's and torchvision's own factories, with random weights."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import stages  # noqa: F401  # comes first: it makes `import torchvision` work beside a CPU build of torch
+
+# isort: split
+import timm
 import torch
 from torch import nn
+from torchvision import models
 
-from stages.models import torchvision_models
+from stages.models.torchvision_models import make
 
-torchvision = torchvision_models._models()  # until an import hook of the project's own lets `import timm` work beside a CPU build of torch
-import timm  # noqa: E402  # it imports torchvision, which works from here on
-
-# fmt: off  # ten a line, in the order of the page
 TIMM_MODULES = (
     "resnet",
     "densenet",
@@ -47,7 +45,7 @@ TIMM_MODULES = (
     "hardcorenas",
     "rexnet",
 )
-# fmt: on
+
 TORCHVISION_FAMILIES = ("shufflenet", "squeezenet", "googlenet", "mnasnet")
 FIRST = 2
 """Networks of each module, in the order of the alphabet."""
@@ -88,7 +86,7 @@ def _of_timm() -> Iterator[Entry]:
 
 def _of_torchvision() -> Iterator[Entry]:
     for family in TORCHVISION_FAMILIES:
-        found = [model for model in torchvision.list_models(module=torchvision) if model.startswith(family)]
+        found = [model for model in models.list_models(module=models) if model.startswith(family)]
         yield from (Entry(family, model, "zoo_models:torchvision_network") for model in sorted(found)[:FIRST])
 
 
@@ -100,7 +98,7 @@ def timm_network(*, in_channels: int, num_classes: int, model: str, **options: A
 
 def torchvision_network(*, in_channels: int, num_classes: int, model: str) -> nn.Module:
     """Build one of torchvision's networks, without the second output that googlenet has in training."""
-    return torchvision_models.make(model, in_channels=in_channels, num_classes=num_classes, **({"aux_logits": False} if model == "googlenet" else {}))
+    return make(model, in_channels=in_channels, num_classes=num_classes, **({"aux_logits": False} if model == "googlenet" else {}))
 
 
 def options_at(entry: Entry, size: int) -> dict[str, int | float | str | bool]:

@@ -38,7 +38,7 @@ from stages.models.registry import build_network
 from stages.pruning.groups import Group, Kept
 from stages.pruning.surgery import check_cut, cut, find_groups
 from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
+from stages.quantization.export_form import count_quantised, to_export_form
 from stages.quantization.insert import insert_quantizers
 
 PROFILE = "local-cpu"
@@ -268,7 +268,8 @@ def export(walk: Walk, folder: Path) -> None:
     for dialect, form in forms.items():
         (folder / dialect).mkdir()
         file = folder / dialect / MODEL
-        written = write_graph(form, walk.shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32")
+        quantised = 0 if dialect == "float" else count_quantised(form)
+        written = write_graph(form, walk.shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32", quantised=quantised)
         if written.not_simplified:
             walk.row["not_simplified"] = written.not_simplified
         compare_run(walk, f"{dialect} file", open_graph(file), dialect)

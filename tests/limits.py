@@ -73,8 +73,8 @@ LIMITS: Mapping[str, Limit] = {
     "FunctionalDropout": Limit("`torch.dropout(x, p, self.training)`", partial(walked, "FunctionalDropout"), (WORKS,)),
     "FusedNorm": Limit("a BatchNorm with its activation in one module, which asks `self.training`", partial(walked, "FusedNorm"), (WORKS, FLOAT)),
     "DropPath": Limit("stochastic depth: a tensor filled with random numbers in training", partial(simulated, _harder("DropPath")), (WORKS,)),
-    "AlwaysNoise": Limit("noise is added in evaluation too", partial(simulated, _harder("AlwaysNoise")), (REFUSED,), ("random",)),
-    "AlwaysDropout": Limit("`F.dropout(x)` without `training=self.training`", partial(simulated, _harder("AlwaysDropout")), (REFUSED,), ("random",)),
+    "AlwaysNoise": Limit("noise is added in evaluation too", partial(simulated, _harder("AlwaysNoise")), (REFUSED,), ("in evaluation",)),
+    "AlwaysDropout": Limit("`F.dropout(x)` without `training=self.training`", partial(simulated, _harder("AlwaysDropout")), (REFUSED,), ("in evaluation",)),
     "BatchStatistics": Limit(
         "a BatchNorm without running statistics: logits depend on the other images", partial(simulated, _harder("BatchStatistics")), (REFUSED,)
     ),
@@ -83,8 +83,8 @@ LIMITS: Mapping[str, Limit] = {
     "Siamese": Limit("one block called on an image and on its mirror", partial(simulated, "Siamese"), (WORKS, FLOAT, WHOLE)),
     "SharedBatchNorm": Limit("one BatchNorm called behind two convolutions", partial(simulated, _harder("SharedBatchNorm")), (WORKS, FLOAT, WHOLE)),
     # what acts beside forward
-    "Hooked": Limit("a forward hook that changes the output", partial(simulated, "Hooked"), (REFUSED, WORKS), ()),
-    "PreHooked": Limit("a forward hook that changes the input", partial(simulated, _harder("PreHooked")), (REFUSED, WORKS)),
+    "Hooked": Limit("a forward hook that changes the output", partial(simulated, "Hooked"), (REFUSED, WHOLE, WORKS)),
+    "PreHooked": Limit("a forward hook that changes the input", partial(simulated, _harder("PreHooked")), (REFUSED, WHOLE, WORKS)),
     "OldWeightNorm": Limit("`torch.nn.utils.weight_norm`: the weight is computed by a hook", partial(simulated, _harder("OldWeightNorm")), (REFUSED,)),
     "NewWeightNorm": Limit("a parametrised weight", partial(simulated, _harder("NewWeightNorm")), (REFUSED, WORKS, FLOAT, WHOLE)),
     # what the quantiser does not know

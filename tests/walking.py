@@ -22,7 +22,7 @@ from stages.graph.exporting import MODEL, write_graph
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
+from stages.quantization.export_form import count_quantised, to_export_form
 from stages.quantization.insert import insert_quantizers
 from stages.training.evaluation import top1
 
@@ -120,7 +120,8 @@ def _walk(name: str, options: Mapping[str, Any] | None, shape: tuple[int, int, i
         form, answer, most = (network.eval(), expected, EXACT) if dialect == "float" else (to_export_form(quantised, dialect), int8, PARITY)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / MODEL
-            write_graph(form, shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32")
+            quantised_layers = 0 if dialect == "float" else count_quantised(form)
+            write_graph(form, shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32", quantised=quantised_layers)
             assert distance(answer, run_twice(file, images)) <= most, f"the {dialect} file is another function than the network that it was written from"
             floats, products = count_products(onnx.load(file)) if dialect == "ort" else (0, 0)
     return Told("float", f"{floats} of {products} products stay in float") if floats else told

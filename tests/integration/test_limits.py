@@ -84,7 +84,7 @@ def test_a_norm_fused_with_its_activation_goes_on_learning_its_statistics() -> N
 
 @pytest.mark.parametrize(("network", "glob"), [(ChannelAttention, "eca"), (AttentionPool, "attention"), (ReflectPadding, "conv2")])
 def test_keep_float_takes_a_layer_that_would_stay_in_float_anyway(network: type[nn.Module], glob: str) -> None:
-    assert any(name.startswith(glob) for name in layers_to_keep(network(), (glob,)))
+    assert any(name.startswith(glob) for name in layers_to_keep(network(), (glob,), SHAPE))
 
 
 @pytest.mark.parametrize(("network", "least"), [(Factorised, 1.0), (Standardised, 0.9)])
