@@ -17,7 +17,7 @@ from pipeline.conduct import AllOrNothing, Conduct
 from pipeline.precisions import Field, harvest, prepare_field
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import inspect_network
+from pipeline.targets import dialects_of, inspect_network
 from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import BonsaiError, ConfigError, describe
 from profiles.loader import load_profile
@@ -172,7 +172,7 @@ def grow(recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduc
     dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     warn_of_few(dataset.sizes["test"], profiles)
-    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     found = {p.name: conduct.attempt(p.name, partial(prepare_field, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
     fields = {name: field for name, field in found.items() if isinstance(field, Field)}
     failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}

@@ -10,7 +10,7 @@ from pipeline.cautions import warn_of_few
 from pipeline.conduct import AllOrNothing
 from pipeline.flow import grow
 from pipeline.recipe import Recipe
-from pipeline.targets import inspect_network, width_choices
+from pipeline.targets import dialects_of, inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.schema import HardwareProfile
 from profiles.source import Record
@@ -78,7 +78,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) 
         inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
         dataset = store.find(prepare, **inputs) or Store(Path(scratch)).run(prepare, **inputs)
     warn_of_few(dataset.sizes["test"], profiles)
-    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     targets = []
     for profile in profiles:
         info = check_target(profile.target)

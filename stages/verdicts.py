@@ -34,7 +34,9 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
     return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
 
 
-def judge(dense: Row, candidate: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
+def judge(
+    dense: Row, candidate: Row, drop: tuple[float, float, float], engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0
+) -> tuple[Gate, ...]:
     """Return every limit of the profile with what was found; of the accuracy's drop the upper end of its interval.
 
     Args:

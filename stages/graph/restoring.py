@@ -42,13 +42,9 @@ _CONVOLVED = {"bias": None, "stride": 1, "padding": 0, "output_padding": 0, "gro
 _NORMALISED = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
 SIGNATURES: dict[Callable[..., Any], Signature] = {
     torch.conv2d: Signature("conv2d", ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), _CONVOLVED),
-    torch.conv_transpose2d: Signature(
-        "conv_transpose2d", ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"), _CONVOLVED
-    ),
+    torch.conv_transpose2d: Signature("conv_transpose2d", ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"), _CONVOLVED),
     functional.linear: Signature("linear", ("input", "weight", "bias"), {"bias": None}),
-    functional.batch_norm: Signature(
-        "batch_norm", ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"), _NORMALISED
-    ),
+    functional.batch_norm: Signature("batch_norm", ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"), _NORMALISED),
     torch.batch_norm: Signature("batch_norm", ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"), _NORMALISED),
 }
 
@@ -151,7 +147,8 @@ def _constants(node: fx.Node) -> str:
 def _by_mode(traced: fx.GraphModule, node: fx.Node, twin: fx.Node) -> None:
     def slots(one: fx.Node) -> tuple[Any, Any]:
         positions = {source: position for position, source in enumerate(one.all_input_nodes)}
-        found: tuple[Any, Any] = fx.node.map_arg((tuple(one.args), dict(one.kwargs)), lambda source: Slot(positions[source]))
+        replaced: Any = lambda source: Slot(positions[source])  # noqa: E731  # torch's annotation knows no slots
+        found: tuple[Any, Any] = fx.node.map_arg((tuple(one.args), dict(one.kwargs)), replaced)
         return found
 
     assert callable(node.target) or isinstance(node.target, str)
