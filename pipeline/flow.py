@@ -19,7 +19,7 @@ from pipeline.preflight import Cleared, preflight
 from pipeline.publish import publish
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.releases import read_releases, require_releases
-from pipeline.targets import inspect_network
+from pipeline.targets import dialects_of, inspect_network
 from pipeline.trunk import grow_trunk, segment_stops
 from profiles.errors import BonsaiError, ConfigError, describe
 from profiles.loader import load_profile
@@ -203,7 +203,7 @@ def grow(
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     require_releases(releases.values(), dataset)
     warn_of_few(dataset.sizes["test"], profiles)
-    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
 
     def ready(name: str, found: Cleared | BonsaiError) -> Field | BonsaiError:

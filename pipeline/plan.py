@@ -13,7 +13,7 @@ from pipeline.preflight import what_is_tried
 from pipeline.prospects import Prospect, foresee
 from pipeline.recipe import Recipe
 from pipeline.releases import read_releases, require_releases
-from pipeline.targets import inspect_network, width_choices
+from pipeline.targets import dialects_of, inspect_network, width_choices
 from pipeline.trunk import segment_stops
 from profiles.errors import ConfigError, describe
 from profiles.schema import HardwareProfile
@@ -118,7 +118,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
     require_releases(releases.values(), dataset)
     warn_of_few(dataset.sizes["test"], profiles)
-    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     targets = []
     for profile in profiles:
         info = check_target(profile.target)

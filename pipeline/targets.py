@@ -1,6 +1,7 @@
 """A target device made ready for selection: its options, latency table, calibration and budget."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,11 @@ from pipeline.testbed import Testbed, Timed
 from profiles.errors import ConfigError, describe
 from profiles.latency import Calibration, LatencyTable
 from profiles.schema import HardwareProfile, Precision, Target
-from stages.artifacts import Artifact, Checkpoint, Latency
-from stages.backends.registry import backend_of, check_target
+from stages.artifacts import Artifact, Checkpoint, Dialect, Latency
+from stages.backends.registry import backend_of, check_target, graph_form
 from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
+from stages.graph.randomness import require_repeatable
 from stages.models.inspection import require_whole_state
 from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.groups import Group, Kept, Widths
@@ -22,6 +24,7 @@ from stages.pruning.regularisers import make_regulariser
 from stages.pruning.scores import Scores, normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
+from stages.quantization.proof import prove_quantizable
 from stages.selection.bound import smallest_latency
 from stages.selection.coverage import at_precision, left_in_float, require_seen
 from stages.selection.latency import Forecast, NetworkLatency
@@ -63,18 +66,31 @@ class Network:
         return at_precision(self.operators, target.precision, in_float, backend_of(target).float_beside_int8)
 
 
-def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> Network:
-    """Build the recipe's network and find what can be pruned in it.
+def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, dialects: Iterable[Dialect] = ()) -> Network:
+    """Build the recipe's network and find what can be pruned in it; prove that it stays the same network with quantisers.
+
+    Args:
+        recipe: Names the network, and what of it is pruned and quantised.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        dialects: Forms of the INT8 files that will be made of it, see `dialects_of`.
 
     Raises:
-        ConfigError: The network does not exist, does not run, is more than its state, cannot be traced, shares weights between layers, lacks
-            what the criterion or the regulariser needs, a layer that the recipe names, or has nothing to prune.
+        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced or
+            quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
+            nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
+    require_repeatable(network, image_shape)
     require_whole_state(recipe.model, network, image_shape, num_classes)
     kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
+    dialects = tuple(dialects)
+    if dialects:
+        left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
+        if left:
+            say(f"in float beside INT8: {', '.join(left)}")
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
@@ -92,6 +108,12 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     require_scores(network, groups, recipe.prune.criterion)
     make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
     return Network(image_shape, num_classes, groups, *read_operators(network, groups, image_shape), kept_float)
+
+
+def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:
+    """Return the forms of the INT8 files that runs for these profiles may make."""
+    forms = [graph_form(variant.target.at(p)) for profile in profiles for variant in profile.variants() for p in variant.target.candidates]
+    return tuple(dict.fromkeys(form.dialect for form in forms if form.dialect != "float"))
 
 
 class ReadyTarget:

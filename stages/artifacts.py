@@ -99,6 +99,7 @@ class Quantization(Record):
         max_drop: Validation top-1 that the recipe lets quantisation cost.
         searched: The layers that the search for the fewest left in float, the most sensitive first.
         sensitivities: What every layer costs, the most sensitive first; empty without a search.
+        left_float: What else computes in float, with what it does in brackets: the quantiser takes none of its kind.
     """
 
     kept: Quantised
@@ -106,6 +107,7 @@ class Quantization(Record):
     max_drop: float
     searched: tuple[str, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
+    left_float: tuple[str, ...] = ()
 
 
 class Checkpoint(Artifact):

@@ -11,8 +11,9 @@ from stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
 from stages.quantization.calibrate import calibrate, freeze_batchnorm
 from stages.quantization.config import QuantizeConfig, within
 from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import layers_to_keep
+from stages.quantization.keeping import float_nodes, layers_to_keep
 from stages.quantization.mixed import Mixer, Start, search_layers
+from stages.quantization.proof import require_same
 from stages.quantization.summary import summarise
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
@@ -22,8 +23,11 @@ from stages.training.progress import say
 from stages.training.rates import half_cosine
 from stages.training.state import TrainState, reproducible
 
+COMPARED = 8
+"""Images that the quantised network, with its quantisers passing their values on, is compared with the float one on."""
 
-@stage(version=4, tools=("torch", "torch-pruning"))
+
+@stage(version=5, tools=("torch", "torch-pruning"))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
@@ -50,6 +54,7 @@ def quantize(
         quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
+        require_same(reference, network, calibration[0][:COMPARED])
         calibrate(network, calibration)
         top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
         starts = [Start("ptq", _copy_state(network))]
@@ -72,6 +77,8 @@ def quantize(
             top1["mixed"] = found.top1
             quantization = quantization.model_copy(update=found.outcome)
             network, quantizers = mixer.network(found.start, found.layers), mixer.quantizers(found.layers)
+    left = tuple(node.described for node in float_nodes(network) if node.name not in quantizers.kept_float)
+    quantization = quantization.model_copy(update={"left_float": left})
     save_tensors(out_dir / WEIGHTS, network.state_dict())
     for start in starts:
         if start.weights != quantization.kept:

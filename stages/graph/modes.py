@@ -80,7 +80,7 @@ def _told(asked: set[int]) -> Iterator[None]:
     def write(module: nn.Module, mode: bool) -> None:
         vars(module)["training"] = mode
 
-    nn.Module.training = property(read, write)  # type: ignore[assignment,method-assign]  # taken away again below
+    nn.Module.training = property(read, write)  # type: ignore[assignment]  # taken away again below
     try:
         yield
     finally:

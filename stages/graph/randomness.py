@@ -53,7 +53,7 @@ def drawn_so_far() -> tuple[str, ...]:
     return tuple(hashlib.sha256(state).hexdigest() for state in states)
 
 
-class Draws(TorchDispatchMode):
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Records every operator that draws random numbers while it is entered.
 
     Args:
@@ -64,7 +64,7 @@ class Draws(TorchDispatchMode):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._names = {id(module): name for name, module in network.named_modules()}
         self.found: list[str] = []
 

@@ -147,7 +147,8 @@ def _constants(node: fx.Node) -> str:
 def _by_mode(traced: fx.GraphModule, node: fx.Node, twin: fx.Node) -> None:
     def slots(one: fx.Node) -> tuple[Any, Any]:
         positions = {source: position for position, source in enumerate(one.all_input_nodes)}
-        found: tuple[Any, Any] = fx.node.map_arg((tuple(one.args), dict(one.kwargs)), lambda source: Slot(positions[source]))
+        replaced: Any = lambda source: Slot(positions[source])  # noqa: E731  # torch's annotation knows no slots
+        found: tuple[Any, Any] = fx.node.map_arg((tuple(one.args), dict(one.kwargs)), replaced)
         return found
 
     assert callable(node.target) or isinstance(node.target, str)

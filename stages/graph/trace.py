@@ -1,7 +1,7 @@
 """A network as a torch.fx graph with the shape of every value."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -102,10 +102,7 @@ def _with_whole_modules(network: nn.Module, images: torch.Tensor, hooked: tuple[
     found: list[fx.GraphModule] = []
     for way in ("torch.fx", "torch.export"):
         try:
-            if way == "torch.fx":
-                traced = _by_fx(network, images, whole.modules)
-            else:
-                traced = _by_export(network, shape, images, whole)
+            traced = _by_fx(network, images, whole.modules) if way == "torch.fx" else _by_export(network, shape, images, whole)
             found.append(traced)
             if _right(traced, network, images, training=True):
                 return traced, None
@@ -208,7 +205,7 @@ def _whole_modules(network: nn.Module, asked: dict[str, torch.Tensor | None], ho
 def _has_graph(module: nn.Module, tensor: torch.Tensor, whole: Collection[nn.Module]) -> bool:
     """Whether a module, taken alone, has a graph that is right in both modes."""
     alone = nn.Sequential(module)
-    ways = [lambda: _by_fx(alone, tensor, whole)]
+    ways: list[Callable[[], fx.GraphModule]] = [lambda: _by_fx(alone, tensor, whole)]
     if tensor.ndim == 4:
         ways.append(lambda: capture(alone, (tensor.shape[1], tensor.shape[2], tensor.shape[3]), whole))
     for way in ways:
@@ -237,19 +234,18 @@ def _is_idle(module: nn.Module, tensor: torch.Tensor) -> bool:
     return copy.deepcopy(module).eval()(given) is given and torch.equal(given, tensor)
 
 
-class _Shapes(ShapeProp):  # type: ignore[misc]  # torch.fx.passes is untyped
+class _Shapes(ShapeProp):
     """Annotates shapes, and which modules that are called whole return their input."""
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note what is known of its value."""
-        (source,) = n.all_input_nodes if len(n.all_input_nodes) == 1 else (None,)
-        given = self.env.get(source)
+        given = self.env.get(n.all_input_nodes[0]) if len(n.all_input_nodes) == 1 else None
         before = given.clone() if isinstance(given, torch.Tensor) else None
         result = super().run_node(n)
         n.meta[ACTIVATION] = _holds_tensors(result) and (n.op == "placeholder" or any(each.meta[ACTIVATION] for each in n.all_input_nodes))
         module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
         own = module is not None and not _is_torchs(module, str(n.target))
-        n.meta[IDENTITY] = own and before is not None and result is given and torch.equal(result, before)
+        n.meta[IDENTITY] = own and before is not None and result is given and torch.equal(before, given)
         return result
 
 

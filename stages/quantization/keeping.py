@@ -80,7 +80,7 @@ def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[
         return ()
     traced = trace(network, image_shape)
     layers = {name_of(node) for node in traced.graph.nodes if takes_layer(traced, node)}
-    folded = {bn.target: name_of(node) for node in traced.graph.nodes if takes_layer(traced, node) and (bn := folded_into(traced, node)) is not None}
+    folded = {name_of(bn): name_of(node) for node in traced.graph.nodes if takes_layer(traced, node) and (bn := folded_into(traced, node)) is not None}
     names = list(dict.fromkeys(name_of(node) for node in traced.graph.nodes if node.op not in {"placeholder", "output", "get_attr"}))
     keep_in_float(traced, ())
     rewrite(traced, QuantizerState(dialect="ort", weight_bits=8))
@@ -92,7 +92,7 @@ def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[
             found |= {name for name in computing if matches(name, glob)}
         elif not any(matches(name, glob) for name in [*names, *others]):
             matching(glob, computing, problem="quantize.keep_float: nothing that computes has this name")
-        found |= {name for name, conv in folded.items() if matches(str(name), glob) and conv not in found}
+        found |= {name for name, conv in folded.items() if matches(name, glob) and conv not in found}
     if layers and layers <= found:
         given, fix = ", ".join(globs), "keep fewer layers in float, or set the profile's target.precision to fp32"
         raise ConfigError(describe("quantize.keep_float leaves nothing to quantise", given=given, allowed="at least one layer that is quantised", fix=fix))
@@ -148,11 +148,11 @@ def is_quantised(network: nn.Module) -> bool:
     return any(isinstance(module, QuantConv2d | QuantLinear) for module in network.modules())
 
 
-class _Convolutions(TorchDispatchMode):
+class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped
     """Counts the convolutions that run while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.number = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

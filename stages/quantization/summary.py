@@ -30,6 +30,8 @@ def summarise(final: Checkpoint) -> str:
             f"In float by the search, with {NAMES[quantization.weights]}'s weights, the most sensitive first (in brackets what each costs as INT8: "
             f"squared error of the logits over their square): {layers}."
         )
+    if quantization.left_float:
+        sentences.append(f"In float because no quantiser takes them: {', '.join(quantization.left_float)}.")
     drop = top1["float"] - top1[quantization.kept]
     if not within(drop, quantization.max_drop):
         sentences.append(f"That is {drop:.4f} below float, where the recipe allows {quantization.max_drop:g}.")

@@ -56,11 +56,11 @@ def test_a_product_of_two_activations_is_no_layer() -> None:
     assert float_layers(model) == ()
 
 
-def test_layers_that_were_meant_to_stay_float_are_allowed_by_number() -> None:
+def test_layers_that_were_meant_to_be_int8_are_required_by_number() -> None:
     model = graph(*quantised_head(weight="fc.weight"))
-    with pytest.raises(BuildError, match="1 layers are in float, 0 should be; in float: stem"):
-        require_dialect(model, "ort")
-    require_dialect(model, "ort", kept_float=1)
+    with pytest.raises(BuildError, match="1 layers are INT8, 2 should be; in float: stem"):
+        require_dialect(model, "ort", 2)
+    require_dialect(model, "ort", 1)
 
 
 @pytest.mark.parametrize(("before", "unfolded"), [("Conv", 1), ("ConvTranspose", 1), ("Concat", 0), ("Relu", 0)])

@@ -28,20 +28,20 @@ def quantisers_with(*kept: str, dialect: str = "ort") -> set[str]:
 
 
 def test_globs_name_layers_and_what_holds_them_in_the_networks_order() -> None:
-    assert layers_to_keep(network(), ["fc", "layer2.*.conv1", "layer1"]) == ("layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "fc")
-    assert layers_to_keep(network(), []) == ()
+    assert layers_to_keep(network(), ["fc", "layer2.*.conv1", "layer1"], SHAPE) == ("layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "fc")
+    assert layers_to_keep(network(), [], SHAPE) == ()
 
 
-@pytest.mark.parametrize("given", ["layer1.0.convl", "bn1", "layer4"])
+@pytest.mark.parametrize("given", ["layer1.0.convl", "norm1", "layer4"])
 def test_an_unknown_layer_is_refused_before_training_with_those_that_exist(given: str) -> None:
     recipe = load_recipe("resnet-edge", {"quantize.keep_float": [given]})
-    with pytest.raises(ConfigError, match=r"quantize\.keep_float: no layer that can be quantised has this name[^$]*layer3\.2\.conv2"):
+    with pytest.raises(ConfigError, match=r"quantize\.keep_float: nothing that computes has this name[^$]*layer3\.2\.conv2"):
         inspect_network(recipe, (1, 32, 32), 10)
 
 
 def test_keeping_everything_in_float_is_refused() -> None:
     with pytest.raises(ConfigError, match="leaves nothing to quantise"):
-        layers_to_keep(network(), ["*"])
+        layers_to_keep(network(), ["*"], SHAPE)
 
 
 def test_a_kept_layer_stays_as_it_was_with_its_batchnorm() -> None:
@@ -51,7 +51,7 @@ def test_a_kept_layer_stays_as_it_was_with_its_batchnorm() -> None:
     assert type(made.get_submodule("layer1.0.bn2")) is nn.BatchNorm2d
     assert type(made.get_submodule("fc")) is nn.Linear
     assert len(layers_of(made)) == 8
-    assert count_float_convolutions(made, state) == 1
+    assert count_float_convolutions(made, state, SHAPE) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_no_tensor_is_quantised_for_a_kept_layer_alone(kept: str, gone: set[str]
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
 def test_a_quantisers_name_does_not_depend_on_what_stays_in_float(dialect: str) -> None:
-    layers = layers_to_keep(network(), ["conv1", "layer*"])
+    layers = layers_to_keep(network(), ["conv1", "layer*"], SHAPE)
     everything = quantisers_with(dialect=dialect)
     for count in range(len(layers)):
         assert quantisers_with(*layers[:count], dialect=dialect) <= everything
