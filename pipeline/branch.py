@@ -208,7 +208,7 @@ def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit
         candidates=engines,
         quantised=quantised,
         dataset=dataset,
-        profile=target.profile,
+        profile=target.profile.alone,
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
     )

@@ -51,7 +51,7 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
         for row in package.rows:
             table.add_row(*row_cells(row))
         console.print(table)
-        console.print(gate_lines(package.gates), markup=False)
+        console.print(gate_lines(package.gates), markup=False, soft_wrap=True)
         for warning in package.warnings:
             console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         console.print("\n".join(package.notes), markup=False, soft_wrap=True)

@@ -77,7 +77,7 @@ def harvest(
     grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
     considered += [artifact for target in field.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
-    assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile)
+    assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile.alone)
     facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
     challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [

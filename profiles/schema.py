@@ -270,6 +270,11 @@ class HardwareProfile(Record):
         return tuple(self.model_copy(update={"target": self.target.at(precision)}) for precision in precisions)
 
     @property
+    def alone(self) -> "HardwareProfile":
+        """The profile without its limits against an earlier package: what is measured does not depend on them."""
+        return self.model_copy(update={"against": ReleaseGates()})
+
+    @property
     def width_step(self) -> int:
         """The channel multiple at the target's precision."""
         return int(getattr(self.channel_multiple, self.target.precision))
