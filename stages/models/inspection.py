@@ -54,6 +54,7 @@ def require_whole_state(config: ModelConfig, network: nn.Module, image_shape: tu
     named = list(differing(one, other))
     images = random_images(IMAGES, image_shape)
     _require_steady(one, images)
+    _require_independent(one, images)
     _train_a_step(one, images, num_classes)
     copy_network(one)  # what a training leaves behind must not hinder that
     _load(other, _stored(one))
@@ -115,6 +116,23 @@ def _require_steady(network: nn.Module, images: torch.Tensor) -> None:
                 given=_difference(first, again),
                 allowed="outputs that depend on images and state alone",
                 fix="let what is random, counts or remembers act in training only (`if self.training`, dropout(x, p, self.training))",
+            )
+        )
+
+
+@torch.no_grad()
+def _require_independent(network: nn.Module, images: torch.Tensor) -> None:
+    """Refuse a network that gives an image other logits alone than beside others: an engine is measured on one, and trained and checked on many."""
+    with evaluating(network):
+        together = _seeded_logits(network, images, seed=1)
+        alone = torch.cat([_seeded_logits(network, image[None], seed=1) for image in images])
+    if not _alike(together, alone, exactly=False):
+        raise ConfigError(
+            describe(
+                "the network gives an image other logits alone than in a batch, in evaluation",
+                given=_difference(together, alone),
+                allowed="outputs of an image that do not depend on the other images",
+                fix="normalise by running statistics in evaluation (`track_running_stats=True`), and mix no images of a batch",
             )
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
+from pydantic import ValidationError
 from torch import nn
 
 from profiles.errors import ConfigError, describe
@@ -45,16 +46,20 @@ def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tupl
             continue
         if any(graph.is_out_channel_pruning_fn(dep.handler) and not dep.target.outputs for dep, _ in found):
             continue
-        members = tuple(
-            Member(
-                module=names[item.dep.target.module],
-                side="out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in",
-                indices=tuple(item.idxs),
-                channels=tuple(item.root_idxs),
+        try:
+            members = tuple(
+                Member(
+                    module=names[item.dep.target.module],
+                    side="out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in",
+                    indices=tuple(item.idxs),
+                    channels=tuple(item.root_idxs),
+                )
+                for item in found
+                if item.dep.target.module in names
             )
-            for item in found
-            if item.dep.target.module in names
-        )
+        except ValidationError:
+            failed[names[root]] = "its channels cannot be followed: Torch-Pruning gives positions that are no whole numbers"
+            continue
         width = len(found[0].idxs)
         name = _first_producer(network, members, width)
         if name is None or name in groups:
