@@ -4,12 +4,14 @@ Torch-Pruning is given explicit channel indices, never ratios; selection and rou
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from pydantic import ValidationError
 from torch import nn
+from torch_pruning.dependency.group import Group as LibraryGroup
 
 from profiles.errors import ConfigError, describe
 from stages.models.calling import computed_tensors, copy_network, evaluating, running, unfrozen
@@ -21,6 +23,8 @@ from stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, v
 from stages.user_code import FAILURES, place_of, say_what
 
 TRIAL_IMAGES = 4
+MOST_POSITIONS = 1_000_000
+"""Of one group over all layers that it runs through, each as often as Torch-Pruning meets it."""
 UNDECIDED = "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
 
 
@@ -73,20 +77,52 @@ def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tupl
 def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
     """Yield the layers that groups begin at, each with the group of all its channels or with what Torch-Pruning raised of it.
 
-    As its `get_all_groups`, which would end with the first group that it cannot follow.
+    As its `get_all_groups`, which would end with the first group that it cannot follow. What a group has reached that grows without end is not
+    begun at again: it would end in the same way.
     """
     visited: set[nn.Module] = set()
     for root in [module for module in graph.module2node if isinstance(module, Layer)]:
         if root in visited:
             continue
+        reached: list[tp.Dependency] = []
         try:
             pruner = graph.get_pruner_of_module(root)
-            found = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root))))
+            with _bounded(reached):
+                found = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root))))
         except FAILURES as error:
+            if isinstance(error, Uncuttable):
+                visited.update(dep.target.module for dep in reached if graph.is_out_channel_pruning_fn(dep.handler))
             yield root, error
             continue
         visited.update(dep.target.module for dep, _ in found if graph.is_out_channel_pruning_fn(dep.handler))
         yield root, found
+
+
+@contextmanager
+def _bounded(reached: list[tp.Dependency]) -> Iterator[None]:
+    """Stop Torch-Pruning where it follows more than `MOST_POSITIONS`: some reshapes send it round and round, with ever more of them.
+
+    Args:
+        reached: Receives what it follows.
+
+    Raises:
+        Uncuttable: It does.
+    """
+    add, left = LibraryGroup.add_dep, MOST_POSITIONS
+
+    def count(group: Any, dep: tp.Dependency, idxs: list[Any]) -> None:
+        nonlocal left
+        left -= len(idxs)
+        reached.append(dep)
+        if left < 0:
+            raise Uncuttable("the network reshapes them into ever more positions")
+        add(group, dep, idxs)
+
+    LibraryGroup.add_dep = count
+    try:
+        yield
+    finally:
+        LibraryGroup.add_dep = add
 
 
 def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> None:

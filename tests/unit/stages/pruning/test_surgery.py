@@ -9,6 +9,7 @@ from torch import nn
 
 from profiles.errors import ConfigError
 from stages.models.cifar_resnet import CifarResNet, resnet8
+from stages.pruning import surgery
 from stages.pruning.groups import best_channels
 from stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 
@@ -257,3 +258,13 @@ def test_a_deep_network_without_norms_is_cut_everywhere() -> None:
     groups = find_groups(network, SHAPE)
     assert len(groups) == 12
     assert refused_groups(network, groups, SHAPE) == {}
+
+
+def test_channels_that_torch_pruning_would_follow_without_end_are_left_whole_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = resnet8(in_channels=1, num_classes=10, width=16)
+    everything = find_groups(network, (1, 16, 16))
+    monkeypatch.setattr(surgery, "MOST_POSITIONS", 200)
+    small = find_groups(network, (1, 16, 16))
+    assert {group.name for group in small} < {group.name for group in everything}
+    reasons = refused_groups(network, small, (1, 16, 16))
+    assert "its channels cannot be followed: Uncuttable: the network reshapes them into ever more positions" in reasons["conv1"]
