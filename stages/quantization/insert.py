@@ -26,8 +26,16 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], sta
         image_shape: (channels, height, width).
         state: Dialect to simulate, width of the weights and layers to leave in float.
     """
-    traced = trace(network, image_shape)
-    require_training(traced, network)
+    return quantise_graph(trace(network, image_shape), state)
+
+
+def quantise_graph(traced: fx.GraphModule, state: QuantizerState) -> fx.GraphModule:
+    """Do in place what `insert_quantizers` does, to a graph of `trace`.
+
+    Raises:
+        ConfigError: In training it does something else than its network, but for random numbers that it does not draw.
+    """
+    _require_training(traced)
     keep_in_float(traced, state.kept_float)
     rewrite(traced, state)
     tensors = tensors_to_quantize(traced)
@@ -71,18 +79,14 @@ def _unfolded(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
     return before if folds else node
 
 
-def require_training(traced: fx.GraphModule, network: nn.Module) -> None:
-    """Refuse a graph that does something else in training than its network, but for random numbers that it does not draw.
-
-    Raises:
-        ConfigError: It does: quantisation-aware training would train another network.
-    """
+def _require_training(traced: fx.GraphModule) -> None:
+    """Refuse a graph that quantisation-aware training would train as another network."""
     lost = lost_in_training(traced)
     if lost is not None and not lost.noise:
         raise ConfigError(
             describe(
                 "the network cannot be quantised: in training it does something else than in evaluation, which no graph of it repeats",
-                given=f"{type(network).__name__}: self.training is asked in the forward of {', '.join(lost.by)}, or train() does more than torch's",
+                given=f"{type(traced).__name__}: self.training is asked in the forward of {', '.join(lost.by)}, or train() does more than torch's",
                 allowed="modules of their own for what depends on the mode, without layers inside; dropout; noise in training",
                 fix="move what asks self.training into a module of its own, or set the profile's target.precision to fp32",
             )

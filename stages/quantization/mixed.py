@@ -8,12 +8,13 @@ import torch
 from torch import fx, nn
 
 from stages.artifacts import QuantizerState, Sensitivity, Weights
-from stages.graph.trace import module_of
+from stages.graph.trace import module_of, trace
 from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
-from stages.quantization.insert import insert_quantizers
+from stages.quantization.insert import quantise_graph
 from stages.quantization.layers import QuantConv2d, QuantLinear
 from stages.quantization.sensitivity import Layers, scan_layers
+from stages.quantization.taking import name_of
 from stages.training.progress import say
 
 
@@ -51,8 +52,10 @@ class Mixer:
         quantizers: QuantizerState,
         batches: Sequence[torch.Tensor],
     ) -> None:
-        self._twin, self._quantised, self._image_shape, self._quantizers = twin, quantised, image_shape, quantizers
+        self._twin, self._quantised, self._quantizers = twin, quantised, quantizers
         self._batches = batches
+        self._copy = copy.deepcopy(twin).cpu()
+        self._traced = trace(self._copy, image_shape)  # shares the copy's modules
 
     @property
     def layers(self) -> Layers:
@@ -62,13 +65,15 @@ class Mixer:
 
     def quantizers(self, layers: Layers) -> QuantizerState:
         """Return the quantisers where these layers stay in float too."""
-        searched = (name for name in self.layers if name in layers)
-        return self._quantizers.model_copy(update={"kept_float": (*self._quantizers.kept_float, *searched)})
+        kept = {*self._quantizers.kept_float, *layers}
+        in_order = dict.fromkeys(name_of(node) for node in self._traced.graph.nodes)
+        return self._quantizers.model_copy(update={"kept_float": tuple(name for name in in_order if name in kept)})
 
     def network(self, start: Start, layers: Layers) -> fx.GraphModule:
         """Return the network, on the device of the first, where these layers stay in float too."""
         self._quantised.load_state_dict(start.state)
-        made = insert_quantizers(copy.deepcopy(self._twin).cpu(), self._image_shape, self.quantizers(layers))
+        self._copy.load_state_dict(self._twin.state_dict())
+        made = quantise_graph(copy.deepcopy(self._traced), self.quantizers(layers))
         for name, module in made.named_modules():
             if getattr(module, "holds_scales", False):
                 module.load_state_dict(self._quantised.get_submodule(name).state_dict())

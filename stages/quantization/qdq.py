@@ -42,7 +42,7 @@ class QdqTensor(nn.Module):
         scale = float(as_stored(torch.tensor(quantizer.scale_in(dialect)), float_type))
         if dialect == "trt":
             return cls(scale, 0, torch.int8)
-        return cls(scale, 0 if quantizer.non_negative else 128, torch.uint8)
+        return cls(scale, quantizer.zero_point_in(dialect), torch.uint8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Emit the pair of nodes; shapes stay as they are."""

@@ -15,6 +15,10 @@ from stages.artifacts import Dialect
 
 CANDIDATES = 36
 """Scales that the calibration compares."""
+LEVELS, MIDDLE = 255, 128
+"""Highest integer of a uint8, and the zero-point of a symmetric grid of them."""
+WORTH = 0.9
+"""Squared error, relative to the symmetric grid's, that a shifted one must come below."""
 SAMPLES = 8192
 """Values per batch that it compares them on, drawn at random: a fixed stride would see one column of pixels."""
 
@@ -46,7 +50,8 @@ class ActivationQuantizer(nn.Module):
     """One scale for a whole tensor.
 
     The grid depends on the dialect. ``ort`` (uint8): non-negative tensors 0..255 with zero-point 0, others
-    -128..127 with zero-point 128. ``trt`` (int8, zero-point 0): non-negative tensors use 0..127.
+    0..255 with a zero-point that calibration chooses: behind SiLU, GELU or hardswish most of a symmetric grid's negative half is never used.
+    ``trt`` (int8, zero-point 0, or TensorRT refuses the file): non-negative tensors use 0..127, others -128..127. Training moves the scale alone.
 
     Args:
         non_negative: Whether the tensor never holds negative values (behind a ReLU).
@@ -58,6 +63,7 @@ class ActivationQuantizer(nn.Module):
     """
 
     holds_scales = True
+    zero_point: torch.Tensor
 
     def __init__(self, *, non_negative: bool, fused_in_trt: bool, dialect: Dialect, highest: float | None = None) -> None:
         super().__init__()
@@ -68,17 +74,28 @@ class ActivationQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.samples: list[torch.Tensor] | None = None
         self.passes = False
+        self.register_buffer("zero_point", torch.tensor(0 if non_negative else MIDDLE))
 
     def limits(self, dialect: Dialect) -> tuple[int, int]:
         """Return the lowest and highest integer of the grid, counted from the zero-point."""
-        if not self.non_negative:
-            return -128, 127
-        return (0, 255) if dialect == "ort" else (0, 127)
+        if dialect == "trt":
+            return (0, 127) if self.non_negative else (-128, 127)
+        zero_point = self.zero_point_in(dialect)
+        return -zero_point, LEVELS - zero_point
+
+    def zero_point_in(self, dialect: Dialect) -> int:
+        """Return the integer that stands for 0 in a dialect's file."""
+        return int(self.zero_point) if dialect == "ort" else 0
 
     def scale_in(self, dialect: Dialect) -> float:
         """Return the scale that covers the learned range in another dialect."""
         scale = float(self.step().detach())
-        return scale * self.limits(self.dialect)[1] / self.limits(dialect)[1]
+        return scale * self._reach(self.dialect) / self._reach(dialect)
+
+    def _reach(self, dialect: Dialect) -> int:
+        """Return how many steps the grid goes from zero, to its longer side."""
+        low, high = self.limits(dialect)
+        return max(-low - 1, high)
 
     def step(self) -> torch.Tensor:
         """Return the scale in use, positive; where `highest` holds it back, gradients still reach the learned one."""
@@ -106,14 +123,23 @@ class ActivationQuantizer(nn.Module):
             return x.clone()  # a tensor of its own, as behind rounding: an operation in place must not reach the one before
         low, high = self.limits(self.dialect)
         elements = x[0].numel()
-        return learned_step(x, self.step(), low, high, (elements * high) ** -0.5)
+        return learned_step(x, self.step(), low, high, (elements * self._reach(self.dialect)) ** -0.5)
 
     def calibrate(self) -> None:
-        """Choose the scale of least squared error on the samples seen, and stop collecting."""
+        """Choose the grid of least squared error on the samples seen, a symmetric one where that is as good, and stop collecting."""
         samples = torch.cat(self.samples or [torch.ones(1)])
         self.samples = None
+        if not self.non_negative:
+            self.zero_point.fill_(MIDDLE)
         low, high = self.limits(self.dialect)
-        self.scale.data.copy_(best_scale(samples[None], low, high).squeeze())
+        scale = best_scale(samples[None], low, high).squeeze()
+        if self.dialect == "ort" and not self.non_negative:
+            shifted, zero_point = best_shifted(samples, LEVELS)
+            errors = [squared_error(samples, each, *limits) for each, limits in ((scale, (low, high)), (shifted, (-zero_point, LEVELS - zero_point)))]
+            if errors[1] < WORTH * errors[0]:
+                scale = shifted
+                self.zero_point.fill_(zero_point)
+        self.scale.data.copy_(scale)
 
 
 class WeightQuantizer(nn.Module):
@@ -213,3 +239,37 @@ def best_scale(rows: torch.Tensor, low: int, high: int) -> torch.Tensor:
         error = ((rows / scale).round().clamp(low, high) * scale - rows).square().mean(1, keepdim=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best
+
+
+def best_shifted(values: torch.Tensor, levels: int) -> tuple[torch.Tensor, int]:
+    """Return scale and zero-point of least mean squared error for a grid of the integers from 0 to `levels`, each end of the range shrunken in turn.
+
+    Args:
+        values: (n,) float32.
+        levels: Highest integer.
+
+    Returns:
+        The scale, () float32, positive, and the integer that stands for 0.
+    """
+    lowest, highest = values.min().clamp_max(0), values.max().clamp_min(0)
+    found, least = (1.0, 1.0), float("inf")
+    shrinks = torch.linspace(0.3, 1.0, CANDIDATES).tolist()
+    for tried in ([(1.0, high) for high in shrinks], [(low, None) for low in shrinks]):
+        best_high = found[1]
+        for low, high in tried:
+            ends = (low, best_high if high is None else high)
+            scale, zero_point = _grid_of(lowest * ends[0], highest * ends[1], levels)
+            error = squared_error(values, scale, -zero_point, levels - zero_point)
+            if error < least:
+                found, least = ends, error
+    return _grid_of(lowest * found[0], highest * found[1], levels)
+
+
+def squared_error(values: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> float:
+    """Return the mean squared error of values on a grid."""
+    return float(((values / scale).round().clamp(low, high) * scale - values).square().mean())
+
+
+def _grid_of(low: torch.Tensor, high: torch.Tensor, levels: int) -> tuple[torch.Tensor, int]:
+    scale = ((high - low) / levels).clamp_min(1e-8)
+    return scale, int((-low / scale).round().clamp(0, levels))
