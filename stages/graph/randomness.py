@@ -161,12 +161,13 @@ def _read(graph: fx.Graph) -> set[fx.Node]:
 
 
 def is_random(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call draws random numbers: of an operator that torch marks so, unless it is told that it is not in training."""
+    """Whether a call draws random numbers: of an operator that torch marks so, unless it is told that it is not in training, or to drop nothing."""
     if not isinstance(operator, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in operator.tags:
         return False
     given = dict(zip((argument.name for argument in operator._schema.arguments), args, strict=False)) | dict(kwargs)
     modes = [given.get(argument.name, argument.default_value) for argument in operator._schema.arguments if argument.name in {"train", "training"}]
-    return modes != [False]
+    shares = [given.get(argument.name, argument.default_value) for argument in operator._schema.arguments if argument.name in {"p", "dropout_p"}]
+    return modes != [False] and shares != [0.0]
 
 
 def _operator(func: Any) -> str:
