@@ -82,7 +82,7 @@ def inspected(name: str, options: Mapping[str, Any] | None = None, *, shape: tup
     recipe = recipe_for(model_of(name, options), overrides)
     with Said() as said:
         try:
-            inspect_network(recipe, shape, CLASSES)
+            inspect_network(recipe, shape, CLASSES, ("ort", "trt"))
         except ConfigError as error:
             return Told("refused", str(error))
     whole = [line for line in said.lines if "left whole" in line]

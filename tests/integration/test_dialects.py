@@ -52,12 +52,12 @@ def test_the_batch_is_dynamic_and_the_names_are_standard(graphs: dict[str, Path]
 @pytest.mark.parametrize(("held", "asked"), [("ort", "trt"), ("trt", "ort")])
 def test_the_wrong_dialect_is_refused(graphs: dict[str, Path], held: str, asked: str) -> None:
     with pytest.raises(BuildError, match=f"not the {asked} dialect"):
-        require_dialect(onnx.load(graphs[held]), asked)
+        require_dialect(onnx.load(graphs[held]), asked, 10)
 
 
 def test_a_float_convolution_in_a_quantised_graph_is_refused(graphs: dict[str, Path]) -> None:
-    with pytest.raises(BuildError, match="10 layers are in float, 0 should be; in float: conv1, "):
-        require_dialect(onnx.load(graphs["float"]), "ort")
+    with pytest.raises(BuildError, match="0 layers are INT8, 10 should be; in float: conv1, "):
+        require_dialect(onnx.load(graphs["float"]), "ort", 10)
 
 
 def test_a_simplification_that_drops_a_pair_is_refused(graphs: dict[str, Path]) -> None:
