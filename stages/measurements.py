@@ -92,7 +92,7 @@ class Fresh(Record):
         if share < 1:
             parts.append(f"{share:.0%} of the turns count, those in which the dense engine ran at its pace")
         if aside:
-            parts.append(f"{aside} processes are set aside, since the machine was hardly calm")
+            parts.append(f"set aside, since the machine was hardly calm: {aside}")
         return "; ".join(parts)
 
     @property

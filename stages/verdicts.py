@@ -193,4 +193,4 @@ def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareP
     found = {row.label: fresh.engine if row.shipped else fresh.reference for row in measurement.rows if row.shipped or row.network == "dense"}
     rows = tuple(row.model_copy(update={"latency": found[row.label]}) if found.get(row.label) else row for row in measurement.rows)
     latency = judge_latency(fresh, profile.budget, profile.target.reference)
-    return measurement.model_copy(update={"rows": rows, "gates": (latency, *measurement.gates[1:])})
+    return measurement.model_copy(update={"rows": rows, "gates": (latency, *measurement.gates[1:]), "contention": fresh.contention})

@@ -17,7 +17,7 @@ CALM = 0.08
 PACE = 10
 """Percentile of the dense engine's turns, over all processes, that is its pace."""
 LEAST_TURNS = 5
-"""A process with fewer calm turns is set aside."""
+"""A process with fewer calm turns is set aside; where there were few, with less than a quarter of them."""
 
 Samples = Mapping[str, np.ndarray]
 """(2, runs) nanoseconds of each engine of a process."""
@@ -44,7 +44,7 @@ def pace_of(references: Sequence[Sequence[np.ndarray]]) -> float:
 def calm_turns(reference: Sequence[np.ndarray], pace: float) -> list[int]:
     """Return the numbers of the turns in which the dense engine ran at its pace; none where they are too few to tell anything."""
     found = [number for number, turn in enumerate(reference) if np.median(turn) <= pace * (1 + CALM)]
-    return found if len(found) >= min(LEAST_TURNS, len(reference)) else []
+    return found if len(found) >= min(LEAST_TURNS, max(len(reference) // 4, 1)) else []
 
 
 def calm_part(samples: Samples, clock: str, turns: int, reference: str) -> dict[str, np.ndarray]:
