@@ -89,7 +89,7 @@ def test_the_table_names_missed_gates_and_codes_of_errors() -> None:
     missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
     unsure = Gate(name="latency", limit=1, found=1, unit="ms", verdict="undecided")
     assert show_cells(package(gates=(missed,)))[-1] == "size MISSED"
-    assert show_cells(package(gates=(unsure, missed)))[-1] == "latency UNDECIDED, size MISSED"
+    assert show_cells(package(gates=(unsure, missed)))[-1] == "size MISSED; latency UNDECIDED"
     assert show_cells(failure(5))[-1] == "FAILED, code 5"
 
 
