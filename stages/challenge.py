@@ -13,9 +13,10 @@ from stages.backends.timing import CLOCKS, SAMPLES, TimingConfig, gating_clock, 
 from stages.classifying import RESULTS, accuracy_of, classify, read_results
 from stages.delivery.release import Release
 from stages.intervals import Z, paired_drop
-from stages.measurements import Against, Challenge, Gate, Measurement, Verdict
+from stages.measurements import Against, Challenge, Gate, Measurement
 from stages.store import stage
 from stages.training.batches import load_split
+from stages.verdicts import verdict_within
 
 NEW, EARLIER = "engine", "earlier"
 
@@ -72,20 +73,15 @@ def judge_against(against: Against, ratio: tuple[float, float, float] | None, pr
     """
     limits, (drop, low, high) = profile.against, against.drop
     note = f"{drop:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {against.accuracy.n} test images"
-    verdict = verdict_between(low, high, limits.max_drop)
+    verdict = verdict_within(low, high, limits.max_drop)
     gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
     if ratio is not None:
         slower, least, most = (value - 1 for value in ratio)
         note = f"{slower:+.1%}, 95 % interval {least:+.1%} to {most:+.1%}, p{profile.budget.percentile} of both timed in turns in one process"
-        verdict = verdict_between(least, most, limits.max_slowdown)
+        verdict = verdict_within(least, most, limits.max_slowdown)
         name, unit = f"slowdown against {against.name}", "of its latency at most (95 %)"
         gates.append(Gate(name=name, limit=limits.max_slowdown, found=most, unit=unit, verdict=verdict, note=note))
     return tuple(gates)
-
-
-def verdict_between(low: float, high: float, limit: float) -> Verdict:
-    """Return on which side of a limit an interval lies."""
-    return "met" if high <= limit else "missed" if low > limit else "undecided"
 
 
 def _why_not_timed(engine: Engine, profile: HardwareProfile, release: Release) -> str:

@@ -80,7 +80,7 @@ def time_afresh(
             report("timing the finished engine", done=len(samples), total=look, unit="process")
         figures = figures_of(samples, question)
         interval = interval_of(figures, question, looks=len(looks))
-        if limit is not None and verdict_within(interval, limit) != "undecided" and interval.processes >= verdict.processes:
+        if limit is not None and verdict_within(interval.low, interval.high, limit) != "undecided" and interval.processes >= verdict.processes:
             break
     if interval.processes < verdict.processes:  # the machine was not calm for long enough: all turns of all processes count
         figures = [_figure(process, question, pace=None) for process in samples]

@@ -9,7 +9,6 @@ from profiles.schema import Budget, Gates, HardwareProfile, Precision
 from stages.artifacts import Engine
 from stages.intervals import expected_drop, paired_drop, wilson, wilson_of_share
 from stages.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
-from stages.process_interval import Interval
 
 LEARNT = 0.25
 """A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""
@@ -164,7 +163,7 @@ def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
     limit, unit = limit_of(budget, reference)
     interval = fresh.interval
     note = f"95 % interval; {interval.processes} processes"
-    verdict = verdict_within(interval, limit)
+    verdict = verdict_within(interval.low, interval.high, limit)
     return Gate(name="latency", limit=limit, found=interval.found, unit=unit, verdict=verdict, note=note, low=interval.low, high=interval.high)
 
 
@@ -175,11 +174,9 @@ def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
     return budget.latency, f"of dense {reference.upper()} p{budget.percentile}"
 
 
-def verdict_within(interval: Interval, limit: float) -> Verdict:
+def verdict_within(low: float, high: float, limit: float) -> Verdict:
     """Return *met* or *missed* where the whole interval lies on one side of the limit."""
-    if interval.high <= limit:
-        return "met"
-    return "missed" if interval.low > limit else "undecided"
+    return "met" if high <= limit else "missed" if low > limit else "undecided"
 
 
 def fails(gate: Gate, allow_undecided: bool) -> bool:

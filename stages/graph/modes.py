@@ -1,7 +1,7 @@
 """Training and evaluation: who asks which of them it is in."""
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,25 +9,6 @@ from torch import nn
 
 from stages.graph.symbolic import is_leaf
 from stages.graph.untraceable import FAILURES
-
-
-@contextmanager
-def evaluating(network: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Put a network into evaluation meanwhile; each module's own mode comes back.
-
-    Args:
-        network: What is put into evaluation.
-        but: Modules that are put into training.
-    """
-    modes = {module: module.training for module in network.modules()}
-    in_training = {id(module) for module in but}
-    for module in modes:
-        module.training = id(module) in in_training
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stages.models.counting import evaluating, products_in_sight
+from stages.models.calling import evaluating
+from stages.models.counting import products_in_sight
 
 BATCH = 2
 """Images that are recorded together; what does not grow with them is not of an image."""
@@ -41,7 +42,7 @@ def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tup
         network: Whose modules it calls; in evaluation meanwhile.
         image_shape: (channels, height, width).
     """
-    with evaluating(network), evaluating(traced), products_in_sight(network):
+    with evaluating(network), evaluating(traced), torch.no_grad(), products_in_sight(network):
         run = _Run(traced)
         run.run(torch.zeros(BATCH, *image_shape))
     return run.found

@@ -16,9 +16,9 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.errors import ConfigError, describe
-from stages.graph.modes import evaluating
 from stages.graph.program import export_program
 from stages.graph.untraceable import FAILURES, NOT_THE_NETWORKS, Untraceable
+from stages.models.calling import evaluating
 
 SAME = 1e-5
 """Largest difference between two runs of one network, relative to the largest output (fp32)."""

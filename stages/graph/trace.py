@@ -11,11 +11,12 @@ from torch.fx.passes.shape_prop import ShapeProp
 from profiles.errors import ConfigError, describe
 from stages.graph.capture import capture
 from stages.graph.following import follows
-from stages.graph.modes import askers_of, evaluating
+from stages.graph.modes import askers_of
 from stages.graph.randomness import drawn_by
 from stages.graph.restoring import restore_modules
 from stages.graph.symbolic import has_hooks, is_leaf, trace_symbolically
 from stages.graph.untraceable import FAILURES, Untraceable, explain
+from stages.models.calling import evaluating
 
 Shape = tuple[int, int, int]
 IDENTITY, ACTIVATION, TRAINING = "identity", "activation", "training"

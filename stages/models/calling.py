@@ -1,7 +1,7 @@
 """How a network is called that somebody else has written, and left as it was."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,13 +17,14 @@ def logits_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
     Args:
         network: In the mode in which it is to be called.
-        images: (n, c, h, w); the copy is laid out channels-last.
+        images: (n, c, h, w), whose copy is laid out channels-last, or (n, ...).
 
     Raises:
         ConfigError: The network's code raises something.
     """
     with running(f"images {tuple(images.shape)}"):
-        logits: torch.Tensor = network(images.clone(memory_format=torch.channels_last))
+        layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+        logits: torch.Tensor = network(images.clone(memory_format=layout))
     return logits
 
 
@@ -38,14 +39,16 @@ def running(given: str = "") -> Any:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation meanwhile; then every module is in its mode again, whatever was raised.
+def evaluating(network: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Put a network into evaluation meanwhile, and the modules of `but` into training; then every module is in its mode again, whatever was raised.
 
     `train()` is called before the modes are put back, since a module may forget then what it keeps for evaluation alone: timm's LeViT
     keeps biases, which would be those of older weights.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
+    for module in but:
+        module.training = True
     try:
         yield
     finally:

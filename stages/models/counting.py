@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stages.models.calling import evaluating
+
 
 def count_parameters(network: nn.Module) -> int:
     """Return the number of weights, biases and BatchNorm parameters; quantiser scales are not counted."""
@@ -17,22 +19,9 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Return the multiply-accumulates of one image (c, h, w): of convolutions and matrix products, whatever module or function computes them."""
-    with evaluating(network), products_in_sight(network), FlopCounterMode(display=False) as counter:
+    with evaluating(network), torch.no_grad(), products_in_sight(network), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *image_shape))
     return int(counter.get_total_flops()) // 2
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation meanwhile, without gradients; every module's own mode comes back."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from profiles.source import Record
 from stages.graph.kinds import is_tensor
 from stages.graph.products import BATCH, Product, record_products
 from stages.graph.trace import module_of, shape_of, trace
-from stages.models.counting import evaluating
+from stages.models.calling import evaluating
 from stages.pruning.groups import Group, Widths
 from stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
 from stages.selection.flows import Flow, passed_on, size_of
@@ -109,7 +109,7 @@ class _Reader:
     """Reads a traced network node by node, and follows the channels of its tensors."""
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> None:
-        with evaluating(network):
+        with evaluating(network), torch.no_grad():
             self.traced = trace(network, image_shape)
         self.operators: list[Operator] = []
         self.unseen: list[Unseen] = []

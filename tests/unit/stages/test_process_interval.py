@@ -24,7 +24,8 @@ def verdicts(ratio: float, spread: float, trials: int = 800) -> dict[str, float]
 
 def judge(figures: np.ndarray) -> str:
     for look in LOOKS:
-        verdict = verdict_within(interval_between(figures[:look], [WITHIN] * look, looks=len(LOOKS)), LIMIT)
+        interval = interval_between(figures[:look], [WITHIN] * look, looks=len(LOOKS))
+        verdict = verdict_within(interval.low, interval.high, LIMIT)
         if verdict != "undecided":
             return verdict
     return "undecided"

@@ -9,7 +9,6 @@ from profiles.loader import load_profile
 from profiles.schema import Gates, Precision
 from stages.artifacts import Latency
 from stages.measurements import Accuracy, Gate, Row
-from stages.process_interval import Interval
 from stages.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
 
 
@@ -54,7 +53,7 @@ def test_a_missed_latency_does_not_make_a_slower_precision_ship() -> None:
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0.9, 1.0, "met"), (0.99, 1.01, "undecided"), (1.0, 1.1, "undecided"), (1.01, 1.1, "missed")])
 def test_a_verdict_needs_the_whole_interval_on_one_side(low: float, high: float, verdict: str) -> None:
-    assert verdict_within(Interval(found=1, low=low, high=high, processes=3, spread=0.01), 1.0) == verdict
+    assert verdict_within(low, high, 1.0) == verdict
 
 
 def test_an_estimate_proves_no_precision_faster() -> None:

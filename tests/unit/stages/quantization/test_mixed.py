@@ -55,10 +55,10 @@ def test_a_network_with_nothing_more_in_float_computes_the_same(dialect: str) ->
         assert torch.equal(mixer.network(start, ()).eval()(images), made.eval()(images))
 
 
-def test_layers_are_added_behind_those_that_the_recipe_keeps_in_the_order_of_execution() -> None:
+def test_layers_are_added_to_those_that_the_recipe_keeps_in_the_networks_order() -> None:
     mixer, start, _ = mixer_of(trained_like(), kept=("layer3.0.conv1",))
     assert "layer3.0.conv1" not in mixer.layers
-    assert mixer.quantizers(("fc", "conv1")).kept_float == ("layer3.0.conv1", "conv1", "fc")
+    assert mixer.quantizers(("fc", "conv1")).kept_float == ("conv1", "layer3.0.conv1", "fc")
     assert type(mixer.network(start, ("fc",)).get_submodule("fc")) is nn.Linear
     assert type(mixer.network(start, ("fc",)).get_submodule("layer3.0.conv1")) is nn.Conv2d
 
