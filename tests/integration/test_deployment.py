@@ -103,6 +103,7 @@ def test_a_run_completes_and_its_package_lies_in_the_store(served: Served, compl
         "golden.safetensors",
         "manifest.json",
         "model.onnx",
+        "test_results.safetensors",
     }
 
 
