@@ -2,7 +2,7 @@
 
 python tests/limits.py      # docs/limits.md, from the checkout; about a minute
 
-`tests/integration/test_limits.py` runs every row and compares what is told with the page.
+`tests/integration/test_limits_page.py` runs every row and compares what is told with the page.
 """
 
 import re
