@@ -24,6 +24,7 @@ from stages.pruning.scores import normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
 from stages.quantization.proof import prove_quantizable
+from stages.quantization.summary import listed
 from stages.selection.bound import smallest_latency
 from stages.selection.latency import Forecast, NetworkLatency
 from stages.selection.loop import Fit, fit_widths
@@ -75,7 +76,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     if dialects:
         left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
         if left:
-            say(f"in float beside INT8: {', '.join(left)}")
+            say(f"in float beside INT8: {listed(left)}")
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
