@@ -25,6 +25,7 @@ from stages.pruning.scores import Scores, normalise, require_scores
 from stages.pruning.surgery import find_groups, refused_groups
 from stages.quantization.keeping import layers_to_keep
 from stages.quantization.proof import prove_quantizable
+from stages.quantization.summary import listed
 from stages.selection.bound import smallest_latency
 from stages.selection.coverage import at_precision, left_in_float, require_seen
 from stages.selection.latency import Forecast, NetworkLatency
@@ -90,7 +91,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     if dialects:
         left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
         if left:
-            say(f"in float beside INT8: {', '.join(left)}")
+            say(f"in float beside INT8: {listed(left)}")
     found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():

@@ -6,7 +6,8 @@ from typing import Any
 from torch import fx, nn
 
 from stages.graph.symbolic import is_plain
-from stages.graph.trace import ACTIVATION, IDENTITY, argument, module_of
+from stages.graph.trace import argument, module_of
+from stages.graph.values import ACTIVATION, IDENTITY
 
 MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",

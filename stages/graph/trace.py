@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from profiles.errors import ConfigError, describe
 from stages.graph.capture import capture
@@ -14,13 +13,14 @@ from stages.graph.following import follows
 from stages.graph.modes import askers_of
 from stages.graph.randomness import drawn_by
 from stages.graph.restoring import restore_modules
-from stages.graph.symbolic import has_hooks, is_leaf, trace_symbolically
+from stages.graph.symbolic import has_hooks, trace_symbolically
 from stages.graph.untraceable import FAILURES, Untraceable, explain
+from stages.graph.values import annotate
 from stages.models.calling import evaluating
 
 Shape = tuple[int, int, int]
-IDENTITY, ACTIVATION, TRAINING = "identity", "activation", "training"
-"""Keys of what is known of a node (it returns its input in evaluation; it depends on the images), and of a graph (what it does not do in training)."""
+TRAINING = "training"
+"""Key of what a graph does not do in training."""
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 
 
@@ -76,7 +76,7 @@ def trace(network: nn.Module, image_shape: Shape) -> fx.GraphModule:
         traced, lost = _with_whole_modules(network, images, hooked)
     traced.meta[TRAINING] = lost
     with evaluating(traced):
-        _Shapes(traced).propagate(images[:2])
+        annotate(traced, images[:2])
     return traced.train(network.training)
 
 
@@ -132,7 +132,7 @@ def _by_fx(network: nn.Module, images: torch.Tensor, whole: Collection[nn.Module
     try:
         with evaluating(network):
             traced = trace_symbolically(network, whole)
-            ShapeProp(traced).propagate(images[:2])
+            annotate(traced, images[:2])
         restore_modules(traced, network, _in_training(network, whole))
         followed = follows(traced, network, images, training=False)
     except FAILURES as error:
@@ -233,30 +233,6 @@ def _is_idle(module: nn.Module, tensor: torch.Tensor) -> bool:
     """Whether a module hands its input back in evaluation; a new BatchNorm, whose output only happens to be the same, does not."""
     given = tensor.clone()
     return copy.deepcopy(module).eval()(given) is given and torch.equal(given, tensor)
-
-
-class _Shapes(ShapeProp):
-    """Annotates shapes, and which modules that are called whole return their input."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run a node and note what is known of its value."""
-        given = self.env.get(n.all_input_nodes[0]) if len(n.all_input_nodes) == 1 else None
-        before = given.clone() if isinstance(given, torch.Tensor) else None
-        result = super().run_node(n)
-        n.meta[ACTIVATION] = _holds_tensors(result) and (n.op == "placeholder" or any(each.meta[ACTIVATION] for each in n.all_input_nodes))
-        module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-        own = module is not None and not _is_torchs(module, str(n.target))
-        n.meta[IDENTITY] = own and before is not None and result is given and torch.equal(before, given)
-        return result
-
-
-def _holds_tensors(value: object) -> bool:
-    """Whether a value is a tensor or holds one; a size does not."""
-    return isinstance(value, torch.Tensor) or (isinstance(value, tuple | list) and any(_holds_tensors(each) for each in value))
-
-
-def _is_torchs(module: nn.Module, name: str) -> bool:
-    return is_leaf(module, name) and not has_hooks(module)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

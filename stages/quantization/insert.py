@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from profiles.errors import ConfigError, describe
 from stages.artifacts import QuantizerState
-from stages.graph.trace import ACTIVATION, lost_in_training, module_of, only_user, trace
+from stages.graph.trace import lost_in_training, module_of, only_user, trace
+from stages.graph.values import ACTIVATION, TENSOR
 from stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
 from stages.quantization.quantizers import ActivationQuantizer, SameGrid
 from stages.quantization.rewrite import rewrite
@@ -65,7 +66,7 @@ def _insert_behind(traced: fx.GraphModule, source: fx.Node, name: str, module: n
     traced.add_module(name, module)
     with traced.graph.inserting_after(source):
         node = traced.graph.call_module(name, (source,))
-    node.meta = {key: value for key, value in source.meta.items() if key in {"tensor_meta", ACTIVATION}}
+    node.meta = {key: value for key, value in source.meta.items() if key in {TENSOR, ACTIVATION}}
     for user in users:
         user.replace_input_with(source, node)
 

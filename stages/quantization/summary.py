@@ -1,9 +1,20 @@
 """What became of a network's quantisation, in words."""
 
+from collections.abc import Sequence
+
 from stages.artifacts import Checkpoint
 from stages.quantization.config import within
 
 NAMES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "mixed": "mixed"}
+
+
+MOST_LISTED = 10
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for people: the first few, and how many more there are."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def summarise(final: Checkpoint) -> str:
@@ -31,7 +42,7 @@ def summarise(final: Checkpoint) -> str:
             f"squared error of the logits over their square): {layers}."
         )
     if quantization.left_float:
-        sentences.append(f"In float because no quantiser takes them: {', '.join(quantization.left_float)}.")
+        sentences.append(f"In float because no quantiser takes them: {listed(quantization.left_float)}.")
     drop = top1["float"] - top1[quantization.kept]
     if not within(drop, quantization.max_drop):
         sentences.append(f"That is {drop:.4f} below float, where the recipe allows {quantization.max_drop:g}.")

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.quantization.qdq import QdqTensor
 from stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer, best_scale
 
 
@@ -88,3 +91,48 @@ def test_calibration_looks_at_every_column_of_pixels() -> None:
     made(image)
     made.calibrate()
     assert float(made.scale.detach()) == pytest.approx(0.01, rel=0.05)
+
+
+def calibrated(values: torch.Tensor, dialect: str) -> ActivationQuantizer:
+    made = ActivationQuantizer(non_negative=False, fused_in_trt=False, dialect=dialect)
+    made.samples = [values.flatten()]
+    made.calibrate()
+    return made
+
+
+@pytest.mark.parametrize("activation", [torch.nn.functional.silu, torch.nn.functional.gelu, torch.nn.functional.hardswish])
+def test_a_lopsided_tensor_gets_a_shifted_grid_of_a_third_of_the_error(activation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    values = activation(2 * torch.randn(1, 8192))
+    shifted, symmetric = calibrated(values, "ort"), calibrated(values, "trt")
+    assert 0 < int(shifted.zero_point) < 40
+    assert shifted.limits("ort") == (-int(shifted.zero_point), 255 - int(shifted.zero_point))
+    errors = [float((made(values) - values).square().mean().detach()) for made in (shifted, symmetric)]
+    assert errors[0] < 0.4 * errors[1]
+
+
+def test_an_even_tensor_keeps_the_symmetric_grid() -> None:
+    torch.manual_seed(0)
+    made = calibrated(torch.randn(1, 8192), "ort")
+    assert int(made.zero_point) == 128
+    assert made.limits("ort") == (-128, 127)
+
+
+def test_a_shifted_grid_is_exported_as_it_is_and_reaches_as_far_in_the_other_dialect() -> None:
+    torch.manual_seed(0)
+    made = calibrated(torch.nn.functional.silu(2 * torch.randn(1, 8192)), "ort")
+    ort, trt = (QdqTensor.of(made, dialect, "fp32") for dialect in ("ort", "trt"))
+    assert (ort.dtype, int(ort.zero_point), float(ort.scale)) == (torch.uint8, int(made.zero_point), float(made.scale.detach()))
+    assert (trt.dtype, int(trt.zero_point)) == (torch.int8, 0)
+    assert float(trt.scale) * 127 == pytest.approx(float(ort.scale) * (255 - int(made.zero_point)))
+
+
+def test_training_moves_the_scale_of_a_shifted_grid_and_not_its_zero_point() -> None:
+    torch.manual_seed(0)
+    values = torch.nn.functional.silu(2 * torch.randn(4, 2048))
+    made = calibrated(values, "ort")
+    before = int(made.zero_point)
+    made.train()(values).square().sum().backward()
+    assert made.scale.grad is not None and float(made.scale.grad) != 0
+    assert int(made.zero_point) == before
+    assert "zero_point" in made.state_dict()
