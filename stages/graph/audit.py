@@ -104,7 +104,7 @@ def count_quantised(model: onnx.ModelProto) -> int:
     )
 
 
-def require_dialect(model: onnx.ModelProto, dialect: str, quantised: int) -> None:
+def require_dialect(model: onnx.ModelProto, dialect: str, quantised: int = 0) -> None:
     """Check that a quantised graph is in the form that its runtime runs as INT8.
 
     Args:
