@@ -29,7 +29,11 @@ CASES = {
     "two profiles of one name": (["--profile", "local-cpu", "--profile", SAME_NAME], 2, ["two profiles have one name", "local-cpu, local-cpu"]),
     "no version range": (["--set", "profile.target.runtime_version=latest"], 2, ["'target.runtime_version' is not usable"]),
     "nothing to choose": (["--set", "prune.floor=1.0"], 2, ["no group has two widths to choose from"]),
-    "unknown layer in float": (["--set", "quantize.keep_float=[layer1.0.convl]"], 2, ["quantize.keep_float: nothing that computes has this name", "did you mean 'layer1.0.conv"]),
+    "unknown layer in float": (
+        ["--set", "quantize.keep_float=[layer1.0.convl]"],
+        2,
+        ["quantize.keep_float: nothing that computes has this name", "did you mean 'layer1.0.conv"],
+    ),
     "image of no size": (["--set", "data.options={size: 0}"], 2, ["data.options do not fit dataset 'digits'"]),
     "network of no width": (["--set", "model.options={width: 0}"], 2, ["the network does not run on the dataset's images"]),
     "training too short": (["--set", "training.epochs=1", "--set", "training.batch_size=1024"], 2, ["the training is too short for EPI to fire"]),
