@@ -16,7 +16,7 @@ from stages.backends.registry import backend_of, check_target, graph_form
 from stages.characterize import TableArtifact, characterize
 from stages.checkpoints import load_scores
 from stages.graph.randomness import require_repeatable
-from stages.models.inspection import require_whole_state
+from stages.models.inspection import require_plain_state, require_whole_state
 from stages.models.registry import build_network, require_logits, require_own_weights
 from stages.pruning.groups import Group, Kept, Widths
 from stages.pruning.limits import least_channels, prunable, shares, width_options
@@ -82,6 +82,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
             nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
+    require_plain_state(network)
     require_logits(network, image_shape, num_classes)
     require_own_weights(network)
     require_repeatable(network, image_shape)

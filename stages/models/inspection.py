@@ -39,16 +39,7 @@ def require_whole_state(config: ModelConfig, network: nn.Module, image_shape: tu
         ConfigError: State outside `state_dict`, which is named; random numbers in evaluation; an error in training; something that cannot be
             copied or stored.
     """
-    computed = computed_tensors(network)
-    if computed:
-        raise ConfigError(
-            describe(
-                "the network keeps tensors that are computed from its parameters",
-                given=", ".join(computed),
-                allowed="parameters and buffers; what is computed from them is computed in forward()",
-                fix="compute it in forward(); for the old torch.nn.utils.weight_norm: bake it in with remove_weight_norm",
-            )
-        )
+    require_plain_state(network)
     one, other = copy_network(network), build_network(config, image_shape, num_classes, seed=config.seed + 1)
     _load(other, _stored(one))
     named = list(differing(one, other))
@@ -71,6 +62,24 @@ def require_whole_state(config: ModelConfig, network: nn.Module, image_shape: tu
                     fix="keep it by register_buffer(), or derive it from the arguments of the factory instead of random numbers, files or counters",
                 )
             )
+
+
+def require_plain_state(network: nn.Module) -> None:
+    """Refuse tensors that are computed from parameters and kept as attributes: they are in no state, and a forward without gradients hides them.
+
+    Raises:
+        ConfigError: The network, as its factory made it, has some; they are named.
+    """
+    computed = computed_tensors(network)
+    if computed:
+        raise ConfigError(
+            describe(
+                "the network keeps tensors that are computed from its parameters",
+                given=", ".join(computed),
+                allowed="parameters and buffers; what is computed from them is computed in forward()",
+                fix="compute it in forward(); for the old torch.nn.utils.weight_norm: bake it in with remove_weight_norm",
+            )
+        )
 
 
 def random_images(number: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
