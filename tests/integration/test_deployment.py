@@ -21,7 +21,7 @@ from stages.store import RESUME
 from stages.training.resume import LAST, load_progress
 
 CONFIGS = Path(__file__).parent / "configs"
-LONG: Mapping[str, Any] = {**TINY, "training.epochs": 16, "prune.epi": {"latest": 0.2}}
+LONG: Mapping[str, Any] = {**TINY, "training.epochs": 32, "prune.epi": {"latest": 0.2}}
 """Leaves time to stop it in the middle of its training."""
 
 
