@@ -174,8 +174,8 @@ class Shuffled(nn.Module):
 
 
 class Raises(Plain):
-    def __init__(self, in_channels=3, num_classes=10, error="assert"):
-        super().__init__(in_channels, num_classes)
+    def __init__(self, in_channels=3, num_classes=10, error="assert", width=48):
+        super().__init__(in_channels, num_classes, width)
         self.error = error
 
     def middle(self, x):

@@ -177,7 +177,7 @@ class RaisesItsOwn(Plain):
         raise OwnError("the camera is not calibrated")
 
 
-def raises_at_once(*, in_channels, num_classes):
+def raises_at_once(*, in_channels, num_classes, width=48):
     """Fails while it is built."""
     return {"backbone": Plain}["neck"](in_channels, num_classes)
 
