@@ -68,7 +68,8 @@ class Trigger(Record):
         tau: Threshold of EPI.
         epochs: Epochs trained at each check.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
-        overlap: Mean Jaccard index of the channels that are kept now and were kept at the `window` checks before; None as in `curve`.
+        overlap: Mean Jaccard index of the channels that are kept now and were kept at the `window` checks before; None as in `curve`,
+            and in results of versions that did not know it.
     """
 
     policy: str
@@ -78,7 +79,11 @@ class Trigger(Record):
     tau: float
     epochs: tuple[float, ...]
     curve: tuple[float | None, ...]
-    overlap: tuple[float | None, ...]
+    overlap: tuple[float | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _as_long(self) -> "Trigger":
+        return self if self.overlap else self.model_copy(update={"overlap": (None,) * len(self.curve)})
 
     @property
     def sentence(self) -> str:
