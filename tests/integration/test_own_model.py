@@ -18,7 +18,7 @@ from stages.manifest import MANIFEST
 ROOT = Path(__file__).parents[2]
 SHAPES = {"circle": (48, 1.0), "triangle": (3, 1.0), "square": (4, 1.0), "star": (10, 0.45), "cross": (8, 0.3)}
 QUICK = {
-    "training.epochs": "2",
+    "training.epochs": "4",
     "training.batch_size": "8",
     "prune.rounds": "1",
     "prune.margin": "0.15",
