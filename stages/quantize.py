@@ -4,9 +4,8 @@ from math import ceil
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from profiles.errors import ConfigError
 from stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
 from stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
 from stages.quantization.calibrate import calibrate, freeze_batchnorm
@@ -55,7 +54,7 @@ def quantize(
         quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
-        _warn_of_difference(reference, network, calibration[0][:COMPARED])
+        require_same(reference, network, calibration[0][:COMPARED])
         calibrate(network, calibration)
         top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
         starts = [Start("ptq", _copy_state(network))]
@@ -88,14 +87,6 @@ def quantize(
     result = trained.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
     say(summarise(result))
     return result
-
-
-def _warn_of_difference(reference: nn.Module, network: fx.GraphModule, images: torch.Tensor) -> None:
-    """Say where the trained network, with quantisers that pass values on, is not the float one: before training it was proven, and validation judges."""
-    try:
-        require_same(reference, network, images)
-    except ConfigError as error:
-        say(f"warning: {error}")
 
 
 def _copy_state(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -27,28 +27,29 @@ class QuantConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, in, h, w) to (n, out, h', w')."""
-        weight, bias = self.folded()
+        as_evaluated = self.bn is None or self.frozen or not self.training
+        weight, bias = self.folded(divisible=not as_evaluated)
         weight = self.weight_quantizer(weight)
-        if self.bn is None or self.frozen or not self.training:
+        if self.bn is None or as_evaluated:
             return convolve(self.conv, x, weight, bias)
-        convolved = convolve(self.conv, x, weight, None) / fold_ratio(self.bn).reshape(1, -1, 1, 1)
+        convolved = convolve(self.conv, x, weight, None) / fold_ratio(self.bn, divisible=True).reshape(1, -1, 1, 1)
         if self.conv.bias is not None:  # cancels here, but the running mean must count it as the fold does
             convolved = convolved + self.conv.bias.reshape(1, -1, 1, 1)
         normalised: torch.Tensor = self.bn(convolved)
         return normalised
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the weight, in the layer's own layout, and bias (out,) with BatchNorm folded in."""
+    def folded(self, *, divisible: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the weight, in the layer's own layout, and bias (out,) with BatchNorm folded in; see `fold_ratio`."""
         if self.bn is None:
             return self.conv.weight, self.conv.bias
-        ratio = fold_ratio(self.bn)
+        ratio = fold_ratio(self.bn, divisible=divisible)
         assert self.bn.running_mean is not None
         centre = self.bn.running_mean if self.conv.bias is None else self.bn.running_mean - self.conv.bias
         return scaled_by_output(self.conv, ratio), self.bn.bias - centre * ratio
 
     def calibrate(self) -> None:
         """Choose the weight scales of least squared error."""
-        self.weight_quantizer.calibrate(self.folded()[0])
+        self.weight_quantizer.calibrate(self.folded(divisible=True)[0])
 
 
 class QuantLinear(nn.Module):
@@ -105,8 +106,16 @@ def scaled_by_output(conv: Convolution, ratio: torch.Tensor) -> torch.Tensor:
     return conv.weight * by_group.flatten(0, 1)  # (in, out / groups, k, k)
 
 
-def fold_ratio(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> torch.Tensor:
-    """Return gamma / sigma per channel, kept away from 0 because the training forward divides by it."""
+def fold_ratio(bn: nn.BatchNorm1d | nn.BatchNorm2d, *, divisible: bool = False) -> torch.Tensor:
+    """Return gamma / sigma per channel.
+
+    Args:
+        bn: Whose running variance counts.
+        divisible: Keep it away from 0, because the training forward divides by it. In evaluation a dead channel is dead: what
+            is left of it a later layer could multiply by large weights.
+    """
     assert bn.running_var is not None
     ratio = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    if not divisible:
+        return ratio
     return torch.where(ratio.abs() < 1e-6, torch.full_like(ratio, 1e-6), ratio)

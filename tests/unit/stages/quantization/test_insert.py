@@ -96,3 +96,16 @@ def test_counting_sees_through_quantised_layers() -> None:
     network, made = quantised()
     assert count_macs(made, SHAPE) == count_macs(network, SHAPE) > 1e6
     assert count_parameters(made) == count_parameters(network)
+
+
+def test_a_dead_channel_is_dead_in_evaluation_however_large_the_weights_that_read_it() -> None:
+    torch.manual_seed(0)
+    conv, bn = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+    with torch.no_grad():
+        bn.weight[0], bn.bias[0] = 0, 0
+    layer = QuantConv2d(conv, bn, 8)
+    layer.calibrate()
+    images = torch.randn(4, 3, 8, 8)
+    assert not layer.eval()(images)[:, 0].any()
+    layer.train()(images)[:, 0].square().sum().backward()
+    assert conv.weight.grad is not None and conv.weight.grad.isfinite().all()
