@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from walking import CLASSES, distance, model_of, pixels, ready, simulated, walked
 
+from profiles.errors import ConfigError
 from stages.artifacts import QuantizerState
 from stages.models.registry import build_network
 from stages.pruning.surgery import find_groups
@@ -67,8 +68,10 @@ def test_what_is_random_in_training_is_not_in_evaluation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("network", "glob"), [(ChannelAttention, "eca"), (AttentionPool, "attention"), (ReflectPadding, "conv2")])
-def test_keep_float_takes_a_layer_that_would_stay_in_float_anyway(network: type[nn.Module], glob: str) -> None:
-    layers_to_keep(network(), (glob,), SHAPE)  # an unknown name would be refused
+def test_keep_float_knows_a_layer_that_would_stay_in_float_anyway(network: type[nn.Module], glob: str) -> None:
+    assert layers_to_keep(network(), (glob,), SHAPE) == ()  # nothing more stays in float for it
+    with pytest.raises(ConfigError, match="nothing that computes has this name"):
+        layers_to_keep(network(), (f"{glob}x",), SHAPE)
 
 
 @pytest.mark.parametrize(("network", "least"), [(Factorised, 1.0), (Standardised, 0.9)])
