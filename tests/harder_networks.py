@@ -32,6 +32,24 @@ class DropPath(Plain):
         return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(0.8).div_(0.8)
 
 
+class DropBranch(nn.Module):
+    """Stochastic depth as a module of its own."""
+
+    def forward(self, x):
+        return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(0.8).div_(0.8) if self.training else x
+
+
+class DropPathModule(Plain):
+    """The same in a module, which the graph calls."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.drop = DropBranch()
+
+    def middle(self, x):
+        return self.drop(x)
+
+
 class BatchStatistics(Plain):
     """A BatchNorm without running statistics: it normalises by the batch in evaluation too, so an image alone gives other logits."""
 

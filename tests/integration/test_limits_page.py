@@ -58,13 +58,33 @@ def quantised(name: str) -> tuple[nn.Module, nn.Module]:
     return network, made
 
 
-@pytest.mark.parametrize("name", ["TrainingNoise", "FunctionalDropout", "harder_networks:DropPath"])
+@pytest.mark.parametrize("name", ["TrainingNoise", "FunctionalDropout", "harder_networks:DropPath", "harder_networks:DropPathModule"])
 def test_what_is_random_in_training_is_not_in_evaluation(name: str) -> None:
     network, made = quantised(name)
     images = pixels(8, SHAPE, seed=3)
     with torch.no_grad():
         assert torch.equal(made.eval()(images), made(images))
         assert distance(network.eval()(images), made(images)) < 0.3
+
+
+@pytest.mark.parametrize("name", ["FunctionalDropout", "harder_networks:DropPathModule"])
+def test_what_is_random_in_training_stays_so_in_the_quantised_network(name: str) -> None:
+    _, made = quantised(name)
+    images, answers = pixels(8, SHAPE, seed=3), []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            answers.append(copy.deepcopy(made).train()(images))  # a copy, since running statistics move with every call
+    assert torch.equal(answers[0], answers[2])
+    assert not torch.equal(answers[0], answers[1])
+
+
+def test_a_norm_fused_with_its_activation_goes_on_learning_its_statistics() -> None:
+    _, made = quantised("FusedNorm")
+    before = made.get_buffer("extra.bn.running_mean").clone()  # folded into the convolution before it
+    with torch.no_grad():
+        made.train()(pixels(8, SHAPE, seed=3))
+    assert not torch.equal(before, made.get_buffer("extra.bn.running_mean"))
 
 
 @pytest.mark.parametrize(("network", "glob"), [(ChannelAttention, "eca"), (AttentionPool, "attention"), (ReflectPadding, "conv2")])

@@ -47,9 +47,9 @@ def test_the_trunk_is_cut_into_checks_at_shares_of_the_cycle() -> None:
 
 
 def test_more_checks_than_steps_leave_no_empty_segment() -> None:
-    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=320)
-    assert stops == [1, 2, 3, 4, 5]
-    assert total == 20
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=448)
+    assert stops == [1, 2, 3, 4, 5, 6, 7]
+    assert total == 28
 
 
 def test_a_training_too_short_for_epi_is_refused() -> None:

@@ -43,7 +43,7 @@ def test_a_policy_without_what_it_needs_is_refused(overrides: dict[str, object],
 
 def test_the_checks_reach_as_far_as_the_policy_needs() -> None:
     def stops(policy: str) -> list[int]:
-        recipe = load_recipe("resnet-edge", {"training.epochs": 4, "prune.epi": {"every": 0.1, "latest": 0.5}, "prune.policy": policy})
+        recipe = load_recipe("resnet-edge", {"training.epochs": 4, "prune.epi": {"every": 0.1, "latest": 0.5, "window": 3}, "prune.policy": policy})
         return segment_stops(recipe, images=640)[0]
 
     assert stops("{name: epi}") == [4, 8, 12, 16, 20]
