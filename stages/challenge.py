@@ -1,39 +1,27 @@
-"""Stage `challenge`: the engine that ships beside an earlier package's, on the same test images and, where both run here, in turns."""
+"""Stage `challenge`: the engine that ships beside an earlier package's, on the same test images and, where both run here, timed in turns."""
 
-import math
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
 
 from profiles.schema import HardwareProfile
-from stages.artifacts import Dataset, Engine, Latency
-from stages.backends.registry import backend_of
-from stages.backends.timing import CLOCKS, SAMPLES, TimingConfig, gating_clock, percentile_error, save_samples, summarise, time_steadily
+from stages.artifacts import Dataset, Engine
+from stages.backends.process_timing import Timed
+from stages.backends.timing import TimingConfig
 from stages.classifying import RESULTS, accuracy_of, classify, read_results
 from stages.delivery.release import Release
-from stages.intervals import Z, paired_drop
-from stages.measurements import Against, Challenge, Gate, Measurement
+from stages.fresh_timing import time_afresh
+from stages.intervals import paired_drop
+from stages.measurements import Against, Challenge, Fresh, Gate, Measurement
+from stages.process_interval import Interval
 from stages.store import stage
 from stages.training.batches import load_split
 from stages.verdicts import verdict_within
 
-NEW, EARLIER = "engine", "earlier"
 
-
-class Times(NamedTuple):
-    """Both engines timed in turns, and the ratio of the new one's latency to the earlier one's, with both ends of its 95 % interval."""
-
-    new: Latency
-    earlier: Latency
-    ratio: tuple[float, float, float]
-
-
-@stage(version=1, timed=True)
+@stage(version=2, timed=True)
 def challenge(
     out_dir: Path, measurement: Measurement, engine: Engine, dataset: Dataset, profile: HardwareProfile, timing: TimingConfig, release: Release
 ) -> Challenge:
-    """Compare accuracy image by image and latency in turns, and judge both by the profile's limits.
+    """Compare accuracy image by image and latency in several processes, and judge both by the profile's limits.
 
     Args:
         out_dir: Receives the raw samples of the timing.
@@ -50,34 +38,36 @@ def challenge(
         hits, by = classify(release.open_engine(), images) == labels.numpy(), "run here"
     drop = paired_drop(hits, read_results(measurement.folder / RESULTS).shipped_hits)
     not_timed = _why_not_timed(engine, profile, release)
-    times = None if not_timed else _time(engine, profile, timing, release, images, out_dir)
+    fresh = None if not_timed else _time(engine, profile, timing, release, out_dir)
     against = Against(
         name=release.name,
         engine_sha256=release.engine_sha256,
         accuracy=accuracy_of(hits, f"the earlier engine, {by}", "test"),
         drop=drop,
-        new=times.new if times else None,
-        earlier=times.earlier if times else None,
+        new=fresh.engine if fresh else None,
+        earlier=fresh.reference if fresh else None,
         not_timed=not_timed,
     )
-    return Challenge(folder=out_dir, against=against, gates=judge_against(against, times.ratio if times else None, profile))
+    return Challenge(folder=out_dir, against=against, gates=judge_against(against, fresh.interval if fresh else None, profile))
 
 
-def judge_against(against: Against, ratio: tuple[float, float, float] | None, profile: HardwareProfile) -> tuple[Gate, ...]:
+def judge_against(against: Against, interval: Interval | None, profile: HardwareProfile) -> tuple[Gate, ...]:
     """Return the gates against a release: met or missed where the whole interval lies on one side of the limit, else undecided.
 
     Args:
         against: What was found.
-        ratio: Latency of the new engine over the earlier one's, with both ends of its interval; None where they were not timed.
+        interval: The latency of the new engine over the earlier one's; None where they were not timed.
         profile: The limits.
     """
     limits, (drop, low, high) = profile.against, against.drop
     note = f"{drop:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {against.accuracy.n} test images"
     verdict = verdict_within(low, high, limits.max_drop)
     gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
-    if ratio is not None:
-        slower, least, most = (value - 1 for value in ratio)
-        note = f"{slower:+.1%}, 95 % interval {least:+.1%} to {most:+.1%}, p{profile.budget.percentile} of both timed in turns in one process"
+    if interval is not None:
+        slower, least, most = (value - 1 for value in (interval.found, interval.low, interval.high))
+        note = (
+            f"{slower:+.1%}, 95 % interval {least:+.1%} to {most:+.1%} from {interval.processes} processes, p{profile.budget.percentile} of both timed in turns"
+        )
         verdict = verdict_within(least, most, limits.max_slowdown)
         name, unit = f"slowdown against {against.name}", "of its latency at most (95 %)"
         gates.append(Gate(name=name, limit=limits.max_slowdown, found=most, unit=unit, verdict=verdict, note=note))
@@ -100,14 +90,16 @@ def _why_not_timed(engine: Engine, profile: HardwareProfile, release: Release) -
     return ""
 
 
-def _time(engine: Engine, profile: HardwareProfile, timing: TimingConfig, release: Release, images: torch.Tensor, folder: Path) -> Times:
-    percentile = profile.budget.percentile
-    runs = {NEW: backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target), EARLIER: release.open_engine()}
-    clocks = {gating_clock(target, percentile) for target in (profile.target, release.manifest.profile.target)}
-    clock = clocks.pop() if len(clocks) == 1 else CLOCKS[-1]
-    samples = time_steadily(runs, images[torch.arange(profile.target.batch) % len(images)].numpy(), timing, clock, percentile)
-    save_samples(folder / SAMPLES, samples)
-    new, earlier = (summarise(samples[name], clock) for name in (NEW, EARLIER))
-    ratio = new.at(percentile) / earlier.at(percentile)
-    half = Z * ratio * math.hypot(*(percentile_error(samples[name], clock, percentile) for name in (NEW, EARLIER)))
-    return Times(new, earlier, (ratio, ratio - half, ratio + half))
+def _time(engine: Engine, profile: HardwareProfile, timing: TimingConfig, release: Release, folder: Path) -> Fresh:
+    earlier = release.manifest.engine
+    return time_afresh(
+        folder,
+        Timed(file=engine.folder / engine.file, target=profile.target.at(engine.precision)),
+        Timed(file=release.folder / earlier.file, target=release.manifest.profile.target.at(earlier.precision)),
+        image_shape=engine.image_shape,
+        timing=timing,
+        percentile=profile.budget.percentile,
+        relative=True,
+        limit=1 + profile.against.max_slowdown,
+        what=f"timing beside {release.name}",
+    )

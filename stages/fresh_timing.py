@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from profiles.schema import Target
 from stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
-from stages.backends.process_timing import Request, time_in_process
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, summarise, turn_count
+from stages.backends.process_timing import Request, Timed, time_in_process
+from stages.backends.timing import SAMPLES, TimingConfig, contention, shared_clock, summarise, turn_count
 from stages.measurements import Fresh, ProcessFigures
 from stages.process_interval import Interval, interval_between, looks_of, movement_of
 from stages.timing_lock import inheritable
@@ -27,8 +26,8 @@ class Question(NamedTuple):
         percentile: 50, 90 or 95; a median is taken over the calm turns, a tail over all: it is what the machine does to the engine.
         clock: By which.
         turns: In a process.
-        relative: Whether the figure is the ratio to the dense engine, not milliseconds.
-        known_ms: The dense engine's latency at the percentile as an earlier timing found it; None where there is none.
+        relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
+        known_ms: The reference's latency at the percentile as an earlier timing found it; None where there is none.
     """
 
     percentile: int
@@ -40,44 +39,44 @@ class Question(NamedTuple):
 
 def time_afresh(
     folder: Path,
-    engine: Path,
-    reference: Path | None,
+    engine: Timed,
+    reference: Timed | None,
     *,
-    target: Target,
     image_shape: tuple[int, int, int],
     timing: TimingConfig,
     percentile: int,
     relative: bool,
     limit: float | None,
     known_ms: float | None = None,
+    what: str = "timing the finished engine",
 ) -> Fresh:
     """Time an engine in processes of their own; the caller holds the machine's lock for timing.
 
     Args:
         folder: Receives a file of samples for each process.
-        engine: File of the engine.
-        reference: File of the dense engine, timed in turns with it; None where there is none here.
-        target: Batch, threads and runtime.
+        engine: The engine.
+        reference: The dense engine or an earlier one, timed in turns with it; None where there is none here.
         image_shape: (channels, height, width).
         timing: The protocol, whose runs are shared among the fewest processes.
         percentile: 50, 90 or 95.
-        relative: Whether the figure is the ratio to the dense engine, not milliseconds.
+        relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
         limit: Of the figure; None where nothing is to be decided, and the fewest processes do.
-        known_ms: The dense engine's latency at the percentile as an earlier timing found it: a machine that is slower now is not trusted as much.
+        known_ms: The reference's latency at the percentile as an earlier timing found it: a machine that is slower now is not trusted as much.
+        what: Of the progress that is told.
 
     Raises:
         TimingFailed: A process crashed, was ended, or could not open an engine.
     """
     config, verdict = timing.in_process(), timing.verdict
-    question = Question(percentile, gating_clock(target, percentile), turn_count(config), relative, known_ms)
-    files = {ENGINE: engine.resolve()} | ({REFERENCE: reference.resolve()} if reference is not None else {})
+    engines = {name: Timed(file=one.file.resolve(), target=one.target) for name, one in ((ENGINE, engine), (REFERENCE, reference)) if one is not None}
+    question = Question(percentile, shared_clock((one.target for one in engines.values()), percentile), turn_count(config), relative, known_ms)
     looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
     samples: list[Samples] = []
     for look in looks:
         while len(samples) < look:
             place = folder.resolve() / SAMPLES.replace(".", f"-{len(samples) + 1}.")
-            samples.append(time_in_process(Request(engines=files, target=target, image_shape=image_shape, timing=config, samples=place), inheritable()))
-            report("timing the finished engine", done=len(samples), total=look, unit="process")
+            samples.append(time_in_process(Request(engines=engines, image_shape=image_shape, timing=config, samples=place), inheritable()))
+            report(what, done=len(samples), total=look, unit="process")
         figures = figures_of(samples, question)
         interval = interval_of(figures, question, looks=len(looks))
         if limit is not None and verdict_within(interval.low, interval.high, limit) != "undecided" and interval.processes >= verdict.processes:
@@ -105,7 +104,7 @@ def _pooled(samples: Sequence[Samples]) -> Samples:
 
 
 def figures_of(samples: Sequence[Samples], question: Question) -> list[ProcessFigures]:
-    """Return what each process found, the dense engine's pace being that of all of them."""
+    """Return what each process found, the reference's pace being that of all of them."""
     pace = None
     if question.percentile == 50 and all(REFERENCE in process for process in samples):
         pace = pace_of([turns_of(process, question.clock, question.turns)[REFERENCE] for process in samples])
@@ -132,7 +131,7 @@ def milliseconds_of(fresh: Fresh) -> Interval:
 
 
 def _figure(process: Samples, question: Question, pace: float | None) -> ProcessFigures:
-    """Return what one process found over its calm turns; engine and dense engine drift together, so the error of a ratio is from ratios, turn by turn."""
+    """Return what one process found over its calm turns; engine and reference drift together, so the error of a ratio is from ratios, turn by turn."""
     turns = turns_of(process, question.clock, question.turns)
     count = len(turns[ENGINE])
     chosen = range(count) if pace is None else calm_turns(turns[REFERENCE], pace)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from profiles.schema import Budget, Target
 from stages.artifacts import Engine
+from stages.backends.process_timing import Timed
 from stages.backends.timing import TimingConfig, VerdictConfig
 from stages.fresh_timing import time_afresh
 from stages.measurements import FreshTiming
@@ -42,9 +43,8 @@ def time_engine(
     """
     fresh = time_afresh(
         out_dir,
-        engine.folder / engine.file,
-        dense.folder / dense.file,
-        target=target,
+        Timed(file=engine.folder / engine.file, target=target),
+        Timed(file=dense.folder / dense.file, target=target),
         image_shape=engine.image_shape,
         timing=timing.model_copy(update={"verdict": verdict}),
         percentile=budget.percentile,

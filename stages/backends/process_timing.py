@@ -27,19 +27,29 @@ REFUSED = 3
 """Exit code of the process where Bonsai itself refuses to open an engine: the last line of stderr says why."""
 
 
+class Timed(Record):
+    """An engine that is timed.
+
+    Attributes:
+        file: Of the engine.
+        target: Batch, threads and runtime.
+    """
+
+    file: Path
+    target: Target
+
+
 class Request(Record):
     """What to time.
 
     Attributes:
-        engines: Files by name; they take turns.
-        target: Batch, threads and runtime.
+        engines: By name, all for one batch; they take turns.
         image_shape: (channels, height, width).
         timing: The protocol of this process.
         samples: File that receives the raw nanoseconds.
     """
 
-    engines: dict[str, Path]
-    target: Target
+    engines: dict[str, Timed]
     image_shape: tuple[int, int, int]
     timing: TimingConfig
     samples: Path
@@ -82,7 +92,7 @@ def time_in_process(request: Request, inherited: tuple[int, ...] = ()) -> dict[s
         ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise TimingFailed(
             describe(
-                f"{', '.join(file.name for file in dict.fromkeys(request.engines.values()))}: cannot be timed, its process {ending}",
+                f"{', '.join(dict.fromkeys(engine.file.name for engine in request.engines.values()))}: cannot be timed, its process {ending}",
                 given=said[-1] if said else "it left no message",
                 allowed="an engine that runs on this machine",
                 fix="free memory and the device, and run the same command again; `bonsai verify` says whether the engine runs here",
@@ -95,13 +105,13 @@ def main() -> None:
     """Answer one request."""
     request = Request.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    backend = backend_of(request.target)
     try:
-        engines = {name: backend.open_engine(file, request.target) for name, file in request.engines.items()}
+        engines = {name: backend_of(engine.target).open_engine(engine.file, engine.target) for name, engine in request.engines.items()}
     except BonsaiError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         os._exit(REFUSED)
-    images = np.random.default_rng(0).standard_normal((request.target.batch, *request.image_shape)).astype(np.float32)
+    (batch,) = {engine.target.batch for engine in request.engines.values()}
+    images = np.random.default_rng(0).standard_normal((batch, *request.image_shape)).astype(np.float32)
     save_samples(request.samples, time_interleaved(engines, images, request.timing))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed

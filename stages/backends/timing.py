@@ -7,7 +7,7 @@ the median are wall time: the tail is what a thread waits for, and its CPU clock
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -139,6 +139,12 @@ def gating_clock(target: Target, percentile: int) -> str:
     A median is judged by the calling thread's CPU time, where that thread does all the work. A tail is wall time on every device.
     """
     return "thread_cpu" if target.device.kind == "cpu" and target.threads == 1 and percentile == 50 else "wall"
+
+
+def shared_clock(targets: Iterable[Target], percentile: int) -> str:
+    """Return the clock that engines for several targets are compared by: that of them all, or the wall."""
+    clocks = {gating_clock(target, percentile) for target in targets}
+    return clocks.pop() if len(clocks) == 1 else "wall"
 
 
 def summarise(samples: np.ndarray, clock: str) -> Latency:

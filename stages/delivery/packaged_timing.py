@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from stages.artifacts import Engine, sha256_file
 from stages.backends.machine import this_machine
+from stages.backends.process_timing import Timed
 from stages.backends.timing import TimingConfig
 from stages.delivery.compatibility import find_absence
 from stages.delivery.contents import PackageManifest, read_intact
@@ -51,9 +52,8 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
     with hold_timing(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         fresh = time_afresh(
             Path(scratch),
-            folder / manifest.engine.file,
-            dense.folder / dense.file if dense is not None else None,
-            target=target,
+            Timed(file=folder / manifest.engine.file, target=target),
+            Timed(file=dense.folder / dense.file, target=target) if dense is not None else None,
             image_shape=manifest.engine.image_shape,
             timing=TimingConfig.model_validate(manifest.recipe.get("timing", {})),
             percentile=budget.percentile,

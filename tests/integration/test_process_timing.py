@@ -12,7 +12,7 @@ from tiny_package import reseal, write_graph
 
 from profiles.loader import load_profile
 from stages import timing_lock
-from stages.backends.process_timing import Request, time_in_process
+from stages.backends.process_timing import Request, Timed, time_in_process
 from stages.backends.timing import TimingConfig
 from stages.delivery.packaged_timing import time_package
 from stages.errors import TimingFailed
@@ -28,7 +28,12 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def request(folder: Path, engine: Path, timing: TimingConfig = FEW) -> Request:
     target = load_profile("local-cpu", {"target.precision": "fp32"}).target
-    return Request(engines={"engine": engine, "reference": engine}, target=target, image_shape=(1, 8, 8), timing=timing, samples=folder / "samples.safetensors")
+    return Request(
+        engines=dict.fromkeys(("engine", "reference"), Timed(file=engine, target=target)),
+        image_shape=(1, 8, 8),
+        timing=timing,
+        samples=folder / "samples.safetensors",
+    )
 
 
 def few_runs(package: Path, **budget: object) -> None:

@@ -13,12 +13,13 @@ from profiles.errors import ConfigError
 from profiles.loader import load_profile
 from stages.artifacts import Dataset, Engine
 from stages.backends.registry import check_target
-from stages.backends.timing import SAMPLES, TimingConfig
+from stages.backends.timing import TimingConfig
 from stages.challenge import challenge, judge_against
 from stages.classifying import RESULTS, Results, digest_of, save_results
 from stages.delivery.release import Release, read_release, require_comparable
 from stages.errors import DeviceUnavailable, VerificationError
 from stages.measurements import Accuracy, Against, Measurement
+from stages.process_interval import Interval
 from stages.training.batches import load_split
 
 IMAGES = 300
@@ -78,7 +79,8 @@ def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dat
     assert slowdown.name == "slowdown against tiny--local-cpu"
     assert found.against.new is not None
     assert found.against.not_timed == ""
-    assert (tmp_path / "out" / SAMPLES).is_file()
+    assert sorted(file.name for file in (tmp_path / "out").iterdir())[0] == "samples-1.safetensors"
+    assert " processes, p50 of both timed in turns" in slowdown.note
 
 
 def test_the_earlier_engine_is_run_where_its_results_are_of_other_images(dataset: Dataset, tmp_path: Path) -> None:
@@ -107,7 +109,8 @@ def test_the_verdict_follows_from_the_side_that_the_interval_lies_on(
 ) -> None:
     accuracy = Accuracy(top1=0.9, low=0.8, high=0.95, n=100, measured_by="engine")
     against = Against(name="net--cpu", engine_sha256="", accuracy=accuracy, drop=drop, new=None, earlier=None, not_timed="")
-    assert [gate.verdict for gate in judge_against(against, ratio, PROFILE)] == verdicts
+    interval = Interval(found=ratio[0], low=ratio[1], high=ratio[2], processes=3, spread=0.01) if ratio else None
+    assert [gate.verdict for gate in judge_against(against, interval, PROFILE)] == verdicts
 
 
 def test_a_release_that_was_changed_is_not_used(dataset: Dataset, tmp_path: Path) -> None:

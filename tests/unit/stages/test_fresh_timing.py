@@ -10,13 +10,14 @@ import pytest
 from profiles.loader import load_profile
 from profiles.schema import Budget
 from stages import fresh_timing
-from stages.backends.process_timing import Request
+from stages.backends.process_timing import Request, Timed
 from stages.backends.timing import TimingConfig, VerdictConfig
 from stages.fresh_timing import milliseconds_of, time_afresh
 from stages.measurements import Fresh
 from stages.verdicts import judge_latency
 
 TARGET = load_profile("local-cpu").target
+ENGINE, DENSE = (Timed(file=Path(name), target=TARGET) for name in ("e", "d"))
 Machine = Callable[[int], Mapping[str, np.ndarray]]
 """Samples of the process of this number."""
 
@@ -38,8 +39,8 @@ def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fres
     def run(on: Machine, **options: object) -> Fresh:
         count = iter(range(100))
         monkeypatch.setattr(fresh_timing, "time_in_process", lambda request, inherited: on(next(count)))
-        asked = {"percentile": 50, "relative": True, "limit": 0.3, "reference": Path("d"), "timing": TimingConfig(runs=1500)}
-        return time_afresh(tmp_path, Path("e"), target=TARGET, image_shape=(1, 8, 8), **{**asked, **options})  # type: ignore[arg-type]
+        asked = {"percentile": 50, "relative": True, "limit": 0.3, "reference": DENSE, "timing": TimingConfig(runs=1500)}
+        return time_afresh(tmp_path, ENGINE, image_shape=(1, 8, 8), **{**asked, **options})  # type: ignore[arg-type]
 
     return run
 
@@ -133,7 +134,7 @@ def test_every_process_is_asked_for_the_same_with_a_file_of_its_own(tmp_path: Pa
 
     monkeypatch.setattr(fresh_timing, "time_in_process", remember)
     shape = {"image_shape": (1, 8, 8), "timing": TimingConfig(), "percentile": 50, "relative": True, "limit": 0.3}
-    time_afresh(tmp_path, Path("e"), Path("d"), target=TARGET, **shape)  # type: ignore[arg-type]
+    time_afresh(tmp_path, ENGINE, DENSE, **shape)  # type: ignore[arg-type]
     assert [request.samples.name for request in asked] == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
     assert {request.timing.runs for request in asked} == {667}
     assert list(asked[0].engines) == ["engine", "reference"]
