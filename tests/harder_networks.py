@@ -238,3 +238,28 @@ class Aggregated(Plain):
 def shufflenet(*, in_channels, num_classes):
     """ShuffleNet v2 itself: Torch-Pruning divides by zero in its reshapes."""
     return make("shufflenet_v2_x0_5", in_channels=in_channels, num_classes=num_classes)
+
+
+class SpectralNorm(Plain):
+    """A weight whose power iteration goes on whenever it is looked at in training."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.conv2 = nn.utils.parametrizations.spectral_norm(nn.Conv2d(48, 48, 3, padding=1, bias=False))
+
+
+class Probabilities(Plain):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+def in_parallel(in_channels, num_classes):
+    return nn.DataParallel(Plain(in_channels, num_classes))
+
+
+def compiled(in_channels, num_classes):
+    return torch.compile(Plain(in_channels, num_classes))
+
+
+def scripted(in_channels, num_classes):
+    return torch.jit.script(Plain(in_channels, num_classes))

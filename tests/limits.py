@@ -87,6 +87,7 @@ LIMITS: Mapping[str, Limit] = {
     "PreHooked": Limit("a forward hook that changes the input", partial(simulated, _harder("PreHooked")), (REFUSED, WHOLE, WORKS)),
     "OldWeightNorm": Limit("`torch.nn.utils.weight_norm`: the weight is computed by a hook", partial(simulated, _harder("OldWeightNorm")), (REFUSED,)),
     "NewWeightNorm": Limit("a parametrised weight", partial(simulated, _harder("NewWeightNorm")), (REFUSED, WORKS, FLOAT, WHOLE)),
+    "SpectralNorm": Limit("`spectral_norm`, whose state goes on in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("group conv2",)),
     # what the quantiser does not know
     "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (FLOAT, WHOLE)),
     "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT, WHOLE)),
@@ -130,6 +131,12 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "raises_at_once": Limit("the factory raises", partial(inspected, _harder("raises_at_once")), (REFUSED,), ("harder_networks.py", "neck")),
     "TwoOutputs": Limit("a second output in training", partial(inspected, _harder("TwoOutputs")), (REFUSED,)),
+    "Probabilities": Limit("a softmax at its end", partial(inspected, _harder("Probabilities")), (REFUSED,), ("probabilities",)),
+    **{
+        name: Limit(what, partial(inspected, _harder(name)), (REFUSED,), ("wrapper",))
+        for name, what in (("in_parallel", "`DataParallel`"), ("compiled", "`torch.compile`"), ("scripted", "`torch.jit.script`"))
+    },
+    "DropPathModule": Limit("stochastic depth in a module of its own", partial(simulated, _harder("DropPathModule")), (WORKS,)),
     "keep fc": Limit(
         "`prune.keep: [fc]`, whose channels are the logits and never pruned",
         partial(inspected, "Plain", **{"prune.keep": ["fc"]}),

@@ -22,6 +22,9 @@ FACTORIES = {
     "regnet_y_400mf": "stages.models.torchvision_models:regnet_y_400mf",
     "densenet121": "stages.models.torchvision_models:densenet121",
 }
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
+COMPILED = "_orig_mod"
+"""What torch.compile's wrapper has; to import its class costs seconds."""
 
 
 def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:
@@ -46,6 +49,15 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
             fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments; or mend the line named above",
         ):
             network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **config.options)
+    if isinstance(network, WRAPPERS) or hasattr(network, COMPILED):
+        raise ConfigError(
+            describe(
+                f"model {config.name!r} is a network in a wrapper, which can be neither traced nor cut",
+                given=type(network).__name__,
+                allowed="the network itself",
+                fix="let the factory return it without torch.compile, torch.jit or DataParallel",
+            )
+        )
     if not isinstance(network, nn.Module):
         raise ConfigError(
             describe(
@@ -60,11 +72,20 @@ def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_cl
     """Run a network once on two black images.
 
     Raises:
-        ConfigError: It fails, or gives anything but logits (2, num_classes).
+        ConfigError: It fails, or gives anything but logits (2, num_classes), such as probabilities.
     """
     with evaluating(network):
         logits = logits_of(network, torch.zeros(2, *image_shape))
     require_shape(logits, num_classes)
+    if num_classes > 1 and (logits >= 0).all() and (logits.float().sum(1) - 1).abs().max() < 1e-4:
+        raise ConfigError(
+            describe(
+                "the network gives probabilities, not logits",
+                given="outputs that are positive and have the sum 1, in evaluation",
+                allowed="what softmax is computed of: the loss does that itself",
+                fix="leave the softmax out of forward()",
+            )
+        )
 
 
 def require_shape(logits: object, num_classes: int, *, mode: str = "evaluation") -> None:

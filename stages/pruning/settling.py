@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.calling import training
+from stages.models.calling import evaluating
 from stages.models.seeding import seeded
 from stages.pruning.layers import Layer, channel_axis
 
@@ -73,7 +73,7 @@ def settle(network: nn.Module, images: torch.Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = 1  # the last batch alone
     try:
-        with training(network), seeded(0):
+        with evaluating(network, but=norms), seeded(0):  # what else acts in training is left alone: power iterations, counters
             network(images.clone())
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -3,7 +3,7 @@
 Torch-Pruning is given explicit channel indices, never ratios; selection and rounding are Bonsai's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,8 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
         network: A dense or pruned network; it is left as it was.
         image_shape: (channels, height, width).
     """
-    return _search(network, image_shape)[0]
+    with evaluating(network):  # a parametrised weight may change its state whenever it is looked at in training: spectral_norm
+        return _search(network, image_shape)[0]
 
 
 def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[Group, ...], dict[str, str]]:
@@ -144,6 +145,11 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
             raise ValueError(f"cannot cut group {name!r}: the network has {', '.join(by_name)}")
         if not channels or not set(channels) <= set(range(by_name[name].width)):
             raise ValueError(f"cannot cut group {name!r} to channels {channels}: keep at least one of 0..{by_name[name].width - 1}")
+    with evaluating(network):
+        _remove(network, by_name, kept, image_shape)
+
+
+def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_shape: tuple[int, int, int]) -> None:
     trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     graph = _dependency_graph(network, image_shape)
     for name, channels in kept.items():
@@ -187,7 +193,8 @@ def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: t
     Raises:
         ConfigError: The outputs hardly depend on the image, so that no trial shows anything.
     """
-    refused = _search(network, image_shape)[1]
+    with evaluating(network):
+        refused = _search(network, image_shape)[1]
     whole = []
     for group in groups:
         partial = [m.module for m in group.members if len(set(m.channels)) < group.width]
