@@ -23,6 +23,7 @@ from stages.selection.operators import count_macs_at, list_operators
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning"),  # torch, of the old weight norm
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),  # torch, of a parametrised weight
+    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),  # torch, which compiles what it deprecates too
     pytest.mark.filterwarnings("ignore:Unwrapped parameters detected:UserWarning"),  # Torch-Pruning, of parameters without a layer
 ]
 SHAPE = (3, 16, 16)
