@@ -82,13 +82,13 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     """
     file = find_yaml(name_or_path, "recipe", SHIPPED)
     written = read_yaml(file)
-    source = with_paths_from(file.parent, written)
-    if overrides:
-        source = source.merged(from_overrides(overrides))
+    over = from_overrides(overrides or {})
+    source = with_paths_from(file.parent, written).merged(over)
     _refuse_content(source)
     recipe = validate(Recipe, source)
     for key, name in (("model", recipe.model.name), ("data", recipe.data.name)):
-        require_import(name, place=source.origin((key, "name")), in_file=_said(written, key, "name"))
+        place = (written if _said(over, key, "name") is None else over).origin((key, "name"))
+        require_import(name, place=place, in_file=_said(written, key, "name"))
     home = Path.cwd() if file.parent == SHIPPED else file.parent
     for folder in dict.fromkeys((home, Path.cwd())):
         make_importable(folder, recipe.model.name, recipe.data.name)
