@@ -213,6 +213,18 @@ with warning_of_undeclared("mine:load", "data.files", [Path("declared")]):
     assert done.stdout.splitlines() == [expected], done.stderr
 
 
+def test_a_file_that_is_not_there_is_told_with_the_folder_it_was_looked_for_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_recipe(str(project(tmp_path / "project", declared=False))).model
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"'weights.pth', looked for in {tmp_path}/elsewhere \(reader_\d+.py, line 7\)"):
+        build_network(model, SHAPE, 10)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stranger_reader.py").write_text(LOADER)
+    with pytest.raises(ConfigError, match=rf"'labels.txt', looked for in {tmp_path}/elsewhere \(stranger_reader.py, line 8\)"):
+        load_images(DataConfig(name="stranger_reader:load", options={"table": "labels.txt"}))
+
+
 def test_images_that_change_places_are_another_input_and_a_touch_is_not(tmp_path: Path) -> None:
     files = [tmp_path / name / "1.png" for name in ("cat", "dog")]
     for file, content in zip(files, (b"one", b"two"), strict=True):
