@@ -102,7 +102,7 @@ def test_a_relative_recipe_is_refused_with_the_folder_it_was_looked_for_in(worke
     assert re.search(rf"given:   my-recipe.yaml, looked for in {re.escape(tempfile.gettempdir())}/\S+prefect\n", message), message
 
 
-def test_a_worker_without_a_store_writes_nothing_and_says_so(worker: Served) -> None:
+def test_a_run_without_a_store_is_refused_with_what_to_set(worker: Served) -> None:
     variables = {"job_variables": {"env": {"BONSAI_STORE": ""}}}
     kind, message = worker.outcome(worker.start("compress/resnet-edge", {"overrides": TINY}, **variables))
     assert kind == "FAILED"

@@ -101,6 +101,19 @@ def test_an_option_that_is_a_declared_file_leads_to_the_recipes_folder(tmp_path:
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
+def test_a_child_process_finds_the_declared_files_too(tmp_path: Path) -> None:
+    model = load_recipe(str(project(tmp_path / "project"))).model
+    (tmp_path / "elsewhere").mkdir()
+    code = "import sys; from stages.models.config import ModelConfig; from stages.models.registry import build_network as build\n"
+    code += "print(float(build(ModelConfig.model_validate_json(sys.argv[1]), (3, 12, 12), 10).fc.weight.sum()))"
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    command = [sys.executable, "-c", code, model.model_dump_json()]
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False)
+    expected = torch.load(tmp_path / "project" / "weights.pth", weights_only=True)["fc.weight"].sum()
+    assert done.stdout.strip() == str(float(expected)), done.stderr
+
+
 def test_a_network_is_not_rebuilt_from_files_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_recipe(str(project(tmp_path / "project"))).model
     monkeypatch.setenv(FOLDERS, "")  # as in another process, which loaded no recipe
