@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from profiles.errors import ConfigError, describe
 from profiles.loader import find_yaml
 from profiles.source import Record, Source, from_overrides, read_yaml, validate
 from stages.backends.timing import TimingConfig
 from stages.data.config import DataConfig
+from stages.declared import announce, content_of
 from stages.graph.config import ExportConfig
+from stages.import_policy import require_import
 from stages.models.config import ModelConfig
 from stages.pruning.config import PruneConfig
 from stages.quantization.config import QuantizeConfig
@@ -69,21 +72,53 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     From here on Python finds modules in the folder of the file and in the working directory, behind all that is installed.
 
     Args:
-        name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``. Relative paths in the file, of a profile and of
-            `data.options.root`, start from its folder; those of `overrides` from the working directory.
+        name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``. Relative paths in the file, of a profile, of `data.options.root` and
+            of `files`, start from its folder; those of `overrides` from the working directory, except for `files`, which start from the recipe's
+            folder wherever they are given. A shipped recipe's folder is the working directory.
         overrides: Dotted keys laid over the file, such as ``{"quantize.epochs": 2}``.
 
     Raises:
-        ConfigError: The recipe does not exist, or is not valid.
+        ConfigError: The recipe does not exist, or is not valid, or names code that may not be imported here (`stages/import_policy.py`).
     """
     file = find_yaml(name_or_path, "recipe", SHIPPED)
-    source = with_paths_from(file.parent, read_yaml(file))
-    if overrides:
-        source = source.merged(from_overrides(overrides))
+    written = read_yaml(file)
+    over = from_overrides(overrides or {})
+    source = with_paths_from(file.parent, written).merged(over)
+    _refuse_content(source)
     recipe = validate(Recipe, source)
-    for folder in dict.fromkeys([*([] if file.parent == SHIPPED else [file.parent]), Path.cwd()]):
+    for key, name in (("model", recipe.model.name), ("data", recipe.data.name)):
+        place = (written if _said(over, key, "name") is None else over).origin((key, "name"))
+        require_import(name, place=place, in_file=_said(written, key, "name"))
+    home = Path.cwd() if file.parent == SHIPPED else file.parent
+    for folder in dict.fromkeys((home, Path.cwd())):
         make_importable(folder, recipe.model.name, recipe.data.name)
-    return recipe
+    return _with_contents(recipe, home)
+
+
+def _refuse_content(source: Source) -> None:
+    """Refuse in a recipe the key that `_with_contents` fills in."""
+    for key in ("model", "data"):
+        if _said(source, key, "content") is not None:
+            raise ConfigError(
+                describe(f"{source.origin((key, 'content'))}: unknown key '{key}.content'", given="a value", allowed=f"{key}.files", fix="remove it")
+            )
+
+
+def _with_contents(recipe: Recipe, home: Path) -> Recipe:
+    """Return a recipe that knows what its declared files hold, and remember where they lie."""
+    sections: dict[str, ModelConfig | DataConfig] = {"model": recipe.model, "data": recipe.data}
+    update = {}
+    for key, section in sections.items():
+        content = content_of(section.files, home, f"{key}.files")
+        announce(content, home)
+        update[key] = section.model_copy(update={"content": content})
+    return recipe.model_copy(update=update)
+
+
+def _said(source: Source, key: str, name: str) -> object:
+    """Return what a source says at ``key.name``, or None."""
+    section = source.data.get(key)
+    return section.get(name) if isinstance(section, dict) else None
 
 
 def with_paths_from(folder: Path, source: Source) -> Source:

@@ -52,7 +52,7 @@ def reference_page() -> str:
         "## Recipe",
         "A recipe must have `name`, `description`, `model.name` and `data.name`; this is one with every other key at its default:",
         "",
-        *_yaml(least.model_dump(mode="json")),
+        *_yaml(least.model_dump(mode="json", exclude={"model": {"content"}, "data": {"content"}})),
         "",
         *_record(recipe, recipe["$defs"]),
         "## Profile",

@@ -45,7 +45,12 @@ def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
         if Path(name_or_path).is_file():
             return Path(name_or_path)
         raise ConfigError(
-            describe(f"{what} file not found", given=name_or_path, allowed="an existing .yaml file", fix=f"check the path, or `bonsai list {what}s`")
+            describe(
+                f"{what} file not found",
+                given=name_or_path if Path(name_or_path).is_absolute() else f"{name_or_path}, looked for in {Path.cwd()}",
+                allowed="an existing .yaml file",
+                fix=f"check the path, or `bonsai list {what}s`",
+            )
         )
     names = sorted(file.stem for file in shipped.glob("*.yaml"))
     if name_or_path not in names:

@@ -9,8 +9,10 @@ from sklearn.model_selection import train_test_split
 
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Dataset
-from stages.data.config import DataConfig
-from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
+from stages.data.config import FILES, DataConfig
+from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
+from stages.declared import in_place, places_of
+from stages.reading import warning_of_undeclared
 from stages.registry import resolve
 from stages.store import stage
 from stages.user_code import user_code
@@ -49,15 +51,17 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
 
 def load_images(data: DataConfig) -> LoadedImages:
     """Call the dataset's loader with the recipe's options."""
-    loader = resolve(data.name, LOADERS, "dataset")
-    with user_code(
-        f"data.options do not fit dataset {data.name!r}",
-        given=f"data.options {data.options}",
-        allowed="a loader that takes what data.options names",
-        fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
-        passing=(OSError,),
-    ):
-        loaded: LoadedImages = loader(**data.options)
+    root, options = root_of(data), in_place(data.options, data.files, data.content, FILES)
+    with warning_of_undeclared(data.name, FILES, [*places_of(data.files, data.content, FILES), *([root] if root else [])]):
+        loader = resolve(data.name, LOADERS, "dataset")
+        with user_code(
+            f"data.options do not fit dataset {data.name!r}",
+            given=f"data.options {data.options}",
+            allowed="a loader that takes what data.options names",
+            fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
+            passing=(OSError,),
+        ):
+            loaded: LoadedImages = loader(**options)
     return loaded
 
 

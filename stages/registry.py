@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import ConfigError, describe, suggestion
+from stages.import_policy import require_imports
 from stages.user_code import FAILURES, place_of
 
 CODE_PATH = "BONSAI_CODE_PATH"
@@ -66,8 +67,10 @@ def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
     """Return the attribute that a table name, or an import string itself, stands for.
 
     Raises:
-        ConfigError: The name is not in the table, or the import string leads nowhere.
+        ConfigError: The name is not in the table, or the import string leads nowhere or may not be followed.
     """
+    if name not in table:
+        require_imports(name, what)
     target = table.get(name, name)
     if ":" not in target:
         raise ConfigError(

@@ -46,10 +46,15 @@ def place_of(error: BaseException, *, named: tuple[Place, ...] = ()) -> Place | 
 
 
 def say_what(error: BaseException) -> str:
-    """Return an error's kind and the first line of its message, with the line of code where one is known: all of it on one line."""
+    """Return an error's kind and the first line of its message, with the line of code where one is known: all of it on one line.
+
+    A file that was looked for in vain by a relative path is told with the folder.
+    """
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     place = place_of(error)
-    return type(error).__name__ + (f": {message}" if message else "") + (f" ({place})" if place else "")
+    sought = error.filename if isinstance(error, FileNotFoundError) else None
+    where = f", looked for in {Path.cwd()}" if isinstance(sought, str) and not Path(sought).is_absolute() else ""
+    return type(error).__name__ + (f": {message}{where}" if message else "") + (f" ({place})" if place else "")
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def user_code(problem: str, *, allowed: str, fix: str, given: str = "", passing:
         allowed: What would be accepted.
         fix: What the user should do.
         given: What the code was given, beside its error.
-        passing: Errors that go on as they are, beside those that are Bonsai's already.
+        passing: Errors that go on as they are, beside those that are Bonsai's already; a file that is not there is told all the same.
 
     Raises:
         ConfigError: The code raised something, even `SystemExit`.
@@ -70,9 +75,9 @@ def user_code(problem: str, *, allowed: str, fix: str, given: str = "", passing:
         yield
     except BonsaiError:
         raise
-    except passing:
-        raise
     except FAILURES as error:
+        if isinstance(error, passing) and not isinstance(error, FileNotFoundError):
+            raise
         raise ConfigError(describe(problem, given=f"{say_what(error)}{f', {given}' if given else ''}", allowed=allowed, fix=fix)) from error
 
 

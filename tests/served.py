@@ -84,10 +84,17 @@ class Served:
         with direct.open(urllib.request.Request(base + path, method=method, headers=headers, data=data), timeout=10) as reply:
             return json.loads(reply.read() or "null")
 
-    def start(self, deployment: str, parameters: Mapping[str, Any]) -> str:
-        """Submit a run as the UI's form does, and return its id."""
+    def start(self, deployment: str, parameters: Mapping[str, Any], **more: object) -> str:
+        """Submit a run as the UI's form does, and return its id; `more` is what else the form sends, such as `job_variables`."""
         found = self.call("GET", f"/deployments/name/{deployment}")
-        return str(self.call("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, **more}
+        return str(self.call("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def outcome(self, run_id: str) -> tuple[str, str]:
+        """Wait until a run ends, and return the type and the message of its state."""
+        wait_for(lambda: self.state(run_id) in ("COMPLETED", "FAILED", "CRASHED"))
+        state = self.call("GET", f"/flow_runs/{run_id}")["state"]
+        return state["type"], state["message"] or ""
 
     def cancel(self, run_id: str) -> None:
         """Do what the UI's Cancel does."""
@@ -128,8 +135,8 @@ class Watched:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """Run `bonsai serve` on a store in the folder while the block runs."""
+def serving(folder: Path, *options: str, **variables: str) -> Iterator[Served]:
+    """Run `bonsai serve` on a store in the folder while the block runs, with further options and environment variables."""
     (folder / "home").mkdir()
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BONSAI_"))}
     # One thread, because two that wait for each other take ten times as long where other work shares their cores.
@@ -140,9 +147,10 @@ def serving(folder: Path) -> Iterator[Served]:
         "COLUMNS": "1000",
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",
+        **variables,
     }
     log = folder / "serve.log"
-    with log.open("w") as stream, subprocess.Popen(serve_command(folder), cwd=folder, env=own, stdout=stream, stderr=subprocess.STDOUT) as process:
+    with log.open("w") as stream, subprocess.Popen([*serve_command(folder), *options], cwd=folder, env=own, stdout=stream, stderr=subprocess.STDOUT) as process:
         try:
             wait_until_ready(process, log)
             second_shell = {"PREFECT_API_URL": f"http://127.0.0.1:{own['BONSAI_PORT']}/api", "PREFECT_HOME": str(folder / "store" / ".prefect")}

@@ -1,11 +1,19 @@
 """`bonsai serve`."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipeline.commands.options import StoreOption
+from pipeline.service.reach import LOOPBACK
+
+HostOption = Annotated[
+    str, typer.Option("--host", help="Where the server listens; beyond this machine only with PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD.", metavar="ADDRESS")
+]
 
 
-def serve(store: StoreOption = Path("artifacts")) -> None:
+def serve(store: StoreOption = Path("artifacts"), host: HostOption = LOOPBACK) -> None:
     """Serve the recipes as Prefect deployments.
 
     Two deployments per shipped recipe, compress/NAME and compare/NAME, with a local server if none answers.
@@ -16,4 +24,4 @@ def serve(store: StoreOption = Path("artifacts")) -> None:
     """
     from pipeline.service.serve import serve as serve_deployments
 
-    serve_deployments(store)
+    serve_deployments(store, host)

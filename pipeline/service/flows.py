@@ -19,14 +19,19 @@ from pipeline.publish import LAYOUTS, lay_out
 from pipeline.recipe import load_recipe
 from pipeline.service.deployments import COMPARE, COMPRESS
 from pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
-from pipeline.service.local_server import STORE_VARIABLE, run_lock
+from pipeline.service.local_server import run_lock
+from pipeline.service.place import find_store, settle
 from pipeline.service.run_log import show_log
 from pipeline.service.run_page import show_comparison, show_package, show_progress
 from pipeline.service.tasks import as_tasks
 from profiles.errors import BonsaiError
+from stages.import_policy import VARIABLE as IMPORTS
+from stages.import_policy import Policy
 from stages.locks import hold
 from stages.store import Store
 from stages.training.progress import logger
+
+WITHOUT_STRANGERS: Policy = "recipes"
 
 
 def run_name() -> str:
@@ -61,8 +66,8 @@ def compress(
     Returns:
         A dict per package: name, folder, gates, warnings, rows. A Failed state where a gate is missed or undecided, or an error of Bonsai ends the run.
     """
-    with _work() as store:
-        try:
+    try:
+        with _work(recipe) as store:
             chosen = with_budget(overrides, budget)
             if layout != "none":
                 for target in plain.load(recipe, profile, chosen)[1]:
@@ -73,12 +78,11 @@ def compress(
             for number, package in enumerate(packages):
                 show_package(package, [folder / package.name, *laid_out[number : number + 1]])
             require_gates({package.name: package.gates for package in packages})
-        except BonsaiError as error:
-            logger.error("%s", error)  # the state's message is shown on one line
-            return Failed(message=str(error))
-        facts = [package_facts(package, folder) for package in packages]
-        warnings = [f"{package.name}: {text}" for package in packages for text in package.warnings]
-        return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
+            facts = [package_facts(package, folder) for package in packages]
+    except BonsaiError as error:
+        return Failed(message=str(error))
+    warnings = [f"{package.name}: {text}" for package in packages for text in package.warnings]
+    return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
 
 
 @flow(name=COMPARE, flow_run_name=run_name, validate_parameters=True, persist_result=False)
@@ -99,23 +103,31 @@ def compare(
     Returns:
         The comparison. A Failed state where a profile failed, misses a gate or leaves one undecided, or an error of Bonsai ends the run.
     """
-    with _work() as store:
-        try:
+    try:
+        with _work(recipe) as store:
             comparison = compare_targets(recipe, profiles, with_budget(overrides, budget), store=store.root, step=as_tasks(store))
             show_comparison(comparison, comparison_folder(store.root, comparison.recipe))
             require_all(comparison)
-        except BonsaiError as error:
-            logger.error("%s", error)
-            return Failed(message=str(error))
-        facts = comparison.model_dump(mode="json")
-        warnings = [f"{outcome.profile}: {text}" for outcome in comparison.outcomes for text in outcome.warnings]
-        return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
+    except BonsaiError as error:
+        return Failed(message=str(error))
+    facts = comparison.model_dump(mode="json")
+    warnings = [f"{outcome.profile}: {text}" for outcome in comparison.outcomes for text in outcome.warnings]
+    return Completed(message=f"warning: {'; '.join(warnings)}", data=facts) if warnings else facts
 
 
 @contextmanager
-def _work() -> Iterator[Store]:
-    """Give the store, hold the lock that says that this run's process lives, and show log and progress meanwhile."""
-    root = Path(os.environ.get(STORE_VARIABLE, plain.DEFAULT_STORE)).resolve()
+def _work(recipe: str) -> Iterator[Store]:
+    """Give the store, hold the lock that says that this run's process lives, and show log and progress meanwhile; an error of Bonsai is logged.
+
+    Whoever started the run need not be who started the worker: unless the machine says otherwise, only recipe files on its disk may name code.
+    """
     show_log()
-    with hold(run_lock(root, str(flow_run.id))), show_progress():
-        yield Store(root)
+    try:
+        os.environ[IMPORTS] = os.environ.get(IMPORTS) or WITHOUT_STRANGERS
+        root = find_store(os.environ)
+        settle(recipe, os.environ)
+        with hold(run_lock(root, str(flow_run.id))), show_progress():
+            yield Store(root)
+    except BonsaiError as error:
+        logger.error("%s", error)  # the state's message is shown on one line
+        raise

@@ -1,4 +1,4 @@
-"""A Prefect server on this machine alone: its settings, its start, its end.
+"""A Prefect server on this machine, and for this machine alone unless others are asked for a secret: its settings, its start, its end.
 
 Everything that it writes lies in ``<store>/.prefect``. Nothing here imports Prefect.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.service.reach import LOOPBACK, is_loopback, origin, secrets
 from profiles.errors import BonsaiError, ConfigError, describe
 
 STORE_VARIABLE = "BONSAI_STORE"
@@ -42,8 +43,12 @@ def run_lock(store: Path, run_id: str) -> Path:
     return home(store) / "runs" / run_id
 
 
-def find_port(environment: Mapping[str, str]) -> int:
+def find_port(environment: Mapping[str, str], host: str = LOOPBACK) -> int:
     """Return the server's port from the environment, or Prefect's own.
+
+    Args:
+        environment: Of the user.
+        host: Where the server is to listen.
 
     Raises:
         ConfigError: It is not a port, or `PREFECT_API_URL` names another server.
@@ -53,35 +58,43 @@ def find_port(environment: Mapping[str, str]) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ConfigError(describe(f"{name} is no port", given=text, allowed="1 to 65535", fix=f"export {name}=4200, or unset it"))
     port, other = int(text), environment.get("PREFECT_API_URL")
-    if other and other.rstrip("/") not in (api_url(port), api_url(port).replace("127.0.0.1", "localhost")):
+    if other and other.rstrip("/") not in (api_url(port, host), api_url(port, host).replace(LOOPBACK, "localhost")):
         raise ConfigError(
             describe(
                 "PREFECT_API_URL names another server than the local one, and runs would be sent there",
                 given=other,
-                allowed=api_url(port),
+                allowed=api_url(port, host),
                 fix="unset PREFECT_API_URL, or keep your server: `prefect deploy --all` and a process worker (prefect.yaml)",
             )
         )
     return port
 
 
-def api_url(port: int) -> str:
-    """Return the address of the server's API."""
-    return f"http://127.0.0.1:{port}/api"
+def api_url(port: int, host: str = LOOPBACK) -> str:
+    """Return the address at which this machine calls the server's API."""
+    return f"{origin(host, port)}/api"
 
 
-def settings(store: Path, port: int, environment: Mapping[str, str]) -> dict[str, str]:
+def settings(store: Path, port: int, environment: Mapping[str, str], host: str = LOOPBACK) -> dict[str, str]:
     """Return the environment variables of the server, of the runner and of every run.
 
     A page open in the user's browser could start runs through Prefect's defaults: any origin may call, without a token.
+
+    Args:
+        store: Folder of the artifacts.
+        port: Where the server listens.
+        environment: Of the user.
+        host: Where the server listens.
+
+    Raises:
+        ConfigError: Others can reach the host, and there is no secret.
     """
-    origin = f"http://127.0.0.1:{port}"
     ours = {
         STORE_VARIABLE: str(store),
-        "PREFECT_API_URL": api_url(port),
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_API_URL": api_url(port, host),
+        "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),  # the UI calls this one, whatever --port says
-        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{origin},http://localhost:{port}",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{origin(host, port)},http://localhost:{port}",
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -99,14 +112,16 @@ def settings(store: Path, port: int, environment: Mapping[str, str]) -> dict[str
         "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",  # these two show the log in `--watch`
         "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
     }
-    return {**{name: environment.get(name, value) for name, value in defaults.items()}, **ours}
+    if not is_loopback(host):
+        defaults["PREFECT_SERVER_UI_API_URL"] = environment.get("PREFECT_UI_API_URL") or "/api"  # a page elsewhere calls the machine that it came from
+    return {**{name: environment.get(name, value) for name, value in defaults.items()}, **ours, **secrets(host, environment)}
 
 
-def answers(port: int) -> bool:
+def answers(port: int, host: str = LOOPBACK) -> bool:
     """Return whether a Prefect server answers on the port; a proxy of the environment is not asked."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"{api_url(port)}/health", timeout=2) as reply:
+        with direct.open(f"{api_url(port, host)}/health", timeout=2) as reply:
             return json.loads(reply.read()) is True
     except (OSError, ValueError):
         return False
@@ -116,12 +131,13 @@ class LocalServer:
     """The process of a server on this machine.
 
     Args:
-        port: Where it listens, on 127.0.0.1.
+        port: Where it listens.
         log: Receives its output.
+        host: Where it listens.
     """
 
-    def __init__(self, port: int, log: Path) -> None:
-        self.port, self.log = port, log
+    def __init__(self, port: int, log: Path, host: str = LOOPBACK) -> None:
+        self.port, self.log, self.host = port, log, host
         self._changing, self._stopped = threading.Lock(), False
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
@@ -147,7 +163,7 @@ class LocalServer:
             self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", self.host, "--port", str(self.port)]
         with self.log.open("ab") as stream:
             # A session of its own: Ctrl-C must reach the runner alone, which needs the server to report how its runs end.
             return subprocess.Popen(
@@ -166,19 +182,32 @@ class LocalServer:
 
 
 @contextmanager
-def local_server(port: int, log: Path) -> Iterator[LocalServer | None]:
+def local_server(port: int, log: Path, host: str = LOOPBACK) -> Iterator[LocalServer | None]:
     """Start a server, and stop it at the end; yield None at once where one answers already.
 
     The caller's environment holds `settings`. The server starts while the block runs: `wait_until_ready` tells when it is there.
 
     Args:
-        port: Where it listens, on 127.0.0.1.
+        port: Where it listens.
         log: Receives its output.
+        host: Where it listens.
+
+    Raises:
+        ConfigError: One answers already, and a host beyond this machine was asked for: it may listen elsewhere, and ask for no secret.
     """
-    if answers(port):
+    if answers(port, host):
+        if not is_loopback(host):
+            raise ConfigError(
+                describe(
+                    f"--host: a Prefect server answers on port {port} already, with settings of its own",
+                    given=f"--host {host}",
+                    allowed="a free port, or that server without --host",
+                    fix="stop that server, or choose a port: BONSAI_PORT=4300",
+                )
+            )
         yield None
         return
-    server = LocalServer(port, log)
+    server = LocalServer(port, log, host)
     try:
         yield server
     finally:
@@ -192,7 +221,7 @@ def wait_until_ready(server: LocalServer) -> None:
         ServerNotStarted: It ended, or took longer than START_SECONDS; the message holds the end of its log.
     """
     until = time.monotonic() + START_SECONDS
-    while not answers(server.port):
+    while not answers(server.port, server.host):
         code = server.poll()
         if code is not None or time.monotonic() > until:
             problem = f"ended with code {code}" if code is not None else f"does not answer after {START_SECONDS} s"

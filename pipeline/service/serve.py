@@ -18,6 +18,7 @@ from pipeline.service.deployments import FLOWS, TIMING_LIMIT, list_deployments
 from pipeline.service.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
 from pipeline.service.package_server import URL_VARIABLE, serve_packages
 from pipeline.service.quiet import quieten
+from pipeline.service.reach import LOOPBACK, is_loopback, origin
 from profiles.errors import ConfigError, describe
 from stages.locks import hold, is_held
 
@@ -26,32 +27,33 @@ if TYPE_CHECKING:
     from prefect.runner import Runner
 
 
-def serve(store: Path) -> None:
+def serve(store: Path, host: str = LOOPBACK) -> None:
     """Serve the deployments until SIGINT or SIGTERM, one run at a time.
 
     Must be called before anything imports Prefect.
 
     Args:
         store: Folder of the artifacts; Prefect's own files lie in ``.prefect`` there.
+        host: Where the server listens; others than this machine are asked for a secret.
 
     Raises:
-        ConfigError: Another `serve` uses this store, or the environment names another server.
+        ConfigError: Another `serve` uses this store, the environment names another server, or others could reach the server without a secret.
         ServerNotStarted: No server answers.
     """
     from httpx import HTTPError
 
     assert "prefect" not in sys.modules, "Prefect has read its settings already"
     store = store.resolve()
-    port, log = find_port(os.environ), home(store) / "server.log"
-    os.environ.update(settings(store, port, os.environ))
+    port, log = find_port(os.environ, host), home(store) / "server.log"
+    os.environ.update(settings(store, port, os.environ, host))
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `bonsai serve &` starts with SIGINT ignored
-    with _only_one(store), serve_packages(store / "package", port + 1) as packages, local_server(port, log) as server:
+    with _only_one(store), serve_packages(store / "package", port + 1) as packages, local_server(port, log, host) as server:
         os.environ[URL_VARIABLE] = packages
         if server is not None:
-            print(f"Waiting for the local Prefect server on {api_url(port)} (10-20 s; its log: {log}) ...", flush=True)
+            print(f"Waiting for the local Prefect server on {api_url(port, host)} (10-20 s; its log: {log}) ...", flush=True)
         else:
-            print(f"Using the Prefect server that answers on {api_url(port)} already, with its own settings.", flush=True)
+            print(f"Using the Prefect server that answers on {api_url(port, host)} already, with its own settings.", flush=True)
         deployments = prefect_deployments()  # imports torch while the server starts
         if server is not None:
             wait_until_ready(server)
@@ -60,8 +62,10 @@ def serve(store: Path) -> None:
         quieten()
         announce_lost(crash_lost_runs(store, new_server=server is not None))
         runner = make_runner(deployments)
-        print(f"Ready. Start a run from another shell:  {start_command(port)}")
-        print(f"Runs, logs and results:  http://127.0.0.1:{port}/v2/    (Ctrl-C ends; store: {store})", flush=True)
+        print(f"Ready. Start a run from another shell:  {start_command(port, host)}")
+        if not is_loopback(host):
+            print(f"Others reach it on {host}, port {port}, with the secret alone; it travels unencrypted: put TLS in front.", flush=True)
+        print(f"Runs, logs and results:  {origin(host, port)}/v2/    (Ctrl-C ends; store: {store})", flush=True)
         with suppress(KeyboardInterrupt):
             asyncio.run(runner.start())
         try:
@@ -138,11 +142,12 @@ def ensure_timing_limit() -> None:
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=TIMING_LIMIT, limit=1))
 
 
-def start_command(port: int) -> str:
-    """Return what to type in another shell; `prefect.toml` in the working directory knows the default port alone."""
+def start_command(port: int, host: str = LOOPBACK) -> str:
+    """Return what to type in another shell; `prefect.toml` in the working directory knows the default port of this machine alone."""
     first = list_deployments()[0]
     command = f"prefect deployment run {first.flow}/{first.name} --watch"
-    return command if port == DEFAULT_PORT and Path("prefect.toml").is_file() else f"PREFECT_API_URL={api_url(port)} {command}"
+    known = (port, host) == (DEFAULT_PORT, LOOPBACK) and Path("prefect.toml").is_file()
+    return command if known else f"PREFECT_API_URL={api_url(port, host)} {command}"
 
 
 def crash_lost_runs(store: Path, *, new_server: bool) -> list[str]:

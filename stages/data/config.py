@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from profiles.source import Record
+from stages.declared import Option, content_of, without_places
 from stages.registry import code_digest
+
+FILES = "data.files"
 
 
 class DataConfig(Record):
@@ -18,13 +22,18 @@ class DataConfig(Record):
         validation: Share of the images that decides between epochs, 0-1.
         test: Share of the images that only the finished engine sees, 0-1.
         seed: Of the split. A dataset that comes split, such as `glyphs`, ignores these three.
+        files: What your own loader reads beside `options.root`: files, folders or patterns such as `tables/*.csv`, from the recipe's folder. Their
+            contents are part of the input. An option that repeats an entry is passed as the path of that file.
     """
 
     name: str
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, Option] = {}
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seed: int = 0
+    files: tuple[str, ...] = ()
+    content: SkipJsonSchema[str] = ""
+    """Digest of what `files` held when the recipe was loaded (`pipeline/recipe.py`); nobody writes it into a recipe."""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "DataConfig":
@@ -33,9 +42,11 @@ class DataConfig(Record):
         return self
 
     def identity(self) -> str:
-        """Return the JSON, and the digest of the user's own code where `name` is an import string.
+        """Return the JSON, the digest of the user's own code where `name` is an import string, and that of the declared files.
 
-        Where a folder lies is no part of it, so that a project can be moved: `source_digest` tells what is in it.
+        Where `options.root` lies is no part of it, so that a project can be moved: `source_digest` tells what is in it.
         """
-        options = {key: "" if key == "root" and Path(str(value)).is_dir() else value for key, value in self.options.items()}
-        return self.model_copy(update={"options": options}).model_dump_json() + code_digest(self.name)
+        content = self.content or content_of(self.files, Path.cwd(), FILES)
+        options = without_places(self.options, self.files)
+        options = {key: "" if key == "root" and Path(str(value)).exists() else value for key, value in options.items()}
+        return self.model_copy(update={"options": options}).model_dump_json(exclude={"files", "content"}) + code_digest(self.name) + content

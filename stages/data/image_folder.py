@@ -116,7 +116,12 @@ def scan_folder(root: str | Path) -> Folder:
     folder = Path(root)
     if not folder.is_dir():
         raise ConfigError(
-            describe("data.options.root: no such folder", given=root, allowed="a folder with one sub-folder of images per class", fix="check the path")
+            describe(
+                "data.options.root: no such folder",
+                given=folder if folder.is_absolute() else f"{root}, looked for as {folder.resolve()}",
+                allowed="a folder with one sub-folder of images per class",
+                fix="check the path",
+            )
         )
     try:
         found = _scan(folder)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from stages.artifacts import sha256_text
+from stages.contents import digest_of, files_at
 from stages.data.config import DataConfig
 
 LOADERS = {
@@ -14,7 +14,7 @@ LOADERS = {
     "image_folder": "stages.data.image_folder:load_image_folder",
 }
 
-
+ROOT = "data.options.root"
 TRAIN, VALIDATION, TEST = range(3)
 
 
@@ -37,12 +37,19 @@ class LoadedImages(NamedTuple):
 
 
 def source_digest(data: DataConfig) -> str:
-    """Return a digest of the files that a dataset is loaded from, or an empty text where it has none of its own.
+    """Return the digest of the file or folder `options.root` that a dataset is loaded from, or an empty text where it has none.
 
-    Names, sizes and times of change stand for the contents, so that a changed folder is loaded anew.
+    Contents count, and the paths within the folder, which name the classes; times do not, so that a copy or a `touch` changes nothing. Names that
+    begin with a dot count for a loader of the user's own alone, since Bonsai's pass over them.
+
+    Raises:
+        ConfigError: A file cannot be read.
     """
-    root = Path(str(data.options.get("root", "")))
-    if "root" not in data.options or not root.is_dir():
-        return ""
-    facts = [(file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*")) if file.is_file()]
-    return sha256_text(repr(facts))
+    root = root_of(data)
+    return digest_of(files_at(root, ROOT, hidden=data.name not in LOADERS), ROOT) if root is not None else ""
+
+
+def root_of(data: DataConfig) -> Path | None:
+    """Return what `options.root` leads to, or None where there is nothing."""
+    root = data.options.get("root")
+    return Path(root) if isinstance(root, str) and root and Path(root).exists() else None

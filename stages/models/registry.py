@@ -4,9 +4,11 @@ import torch
 from torch import nn
 
 from profiles.errors import ConfigError, describe
+from stages.declared import in_place, places_of
 from stages.models.calling import evaluating, logits_of
-from stages.models.config import ModelConfig
+from stages.models.config import FILES, ModelConfig
 from stages.models.seeding import seeded
+from stages.reading import warning_of_undeclared
 from stages.registry import resolve
 from stages.user_code import user_code
 
@@ -37,10 +39,12 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
         seed: Of all random numbers that its code draws, where it is not to be the config's.
 
     Raises:
-        ConfigError: The network does not exist, refuses its options, or its code raises something.
+        ConfigError: The network does not exist, refuses its options, or its code raises something; or the files that it was built from have changed.
     """
     given = f"in_channels={image_shape[0]}, num_classes={num_classes}" + "".join(f", {key}={value!r}" for key, value in config.options.items())
-    with seeded(config.seed if seed is None else seed):
+    options = in_place(config.options, config.files, config.content, FILES)
+    watched = warning_of_undeclared(config.name, FILES, places_of(config.files, config.content, FILES))
+    with seeded(config.seed if seed is None else seed), watched:
         factory = resolve(config.name, FACTORIES, "model")
         with user_code(
             f"model.options do not fit model {config.name!r}",
@@ -48,7 +52,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
             allowed="a factory that takes in_channels, num_classes and what model.options names",
             fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments; or mend the line named above",
         ):
-            network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **config.options)
+            network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **options)
     if isinstance(network, WRAPPERS) or hasattr(network, COMPILED):
         raise ConfigError(
             describe(

@@ -231,6 +231,12 @@ def test_a_wrong_override_fails_the_run_with_bonsais_message(served: Served) -> 
     assert "Traceback" not in wrong.output
 
 
+def test_an_override_that_names_code_is_refused(served: Served) -> None:
+    kind, message = served.outcome(served.start("compress/resnet-edge", {"overrides": {"model.name": "os:getcwd"}}))
+    assert kind == "FAILED"
+    assert message.startswith("--set model.name: an override may not name code here\n  given:   os:getcwd, BONSAI_IMPORTS=recipes")
+
+
 def test_a_comparison_sets_profiles_side_by_side_and_fails_where_one_does(served: Served, completed: Watched) -> None:
     run_id = served.start("compare/resnet-edge", {"profiles": ["local-cpu", str(CONFIGS / "tiny-away.yaml")], "overrides": TINY})
     wait_for(lambda: served.state(run_id) in ("COMPLETED", "FAILED", "CRASHED"))
