@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,10 @@ Weights = Literal["ptq", "qat"]
 """Of a quantised network: calibrated alone, or fine-tuned too."""
 Quantised = Literal["ptq", "qat", "mixed"]
 """How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
+SETTLED_NS = 100_000_000
+"""A hash is remembered once the file's times are older than this: two writes within one tick of the file system's clock leave the same times."""
+_hashed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+"""By device and inode: size and times of the file when it was hashed, and its sha256."""
 
 
 class Artifact(Record):
@@ -264,6 +270,14 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(file: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
+    """Return the hexadecimal sha256 of a file; a file that has not changed since this process last hashed it is not read again."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        seen = os.fstat(stream.fileno())
+        state = (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        known = _hashed.get((seen.st_dev, seen.st_ino))
+        if known is not None and known[0] == state:
+            return known[1]
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > SETTLED_NS:
+        _hashed[seen.st_dev, seen.st_ino] = (state, digest)
+    return digest

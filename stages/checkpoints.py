@@ -18,6 +18,7 @@ from stages.pruning.groups import Kept
 from stages.pruning.scores import Scores
 from stages.pruning.surgery import cut, find_groups
 from stages.quantization.insert import insert_quantizers
+from stages.tensor_files import written_plainly
 from stages.training.config import TrainConfig
 from stages.training.state import MODULE, TrainState
 
@@ -85,7 +86,8 @@ def _rebuild(checkpoint: Checkpoint) -> nn.Module:
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors, in plain row-major layout."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
+    with written_plainly(file):
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ BonsaiError                  (profiles.errors)
  ├── BuildError              4: export or engine build failed
  ├── DeviceUnavailable       5: the runtime or the device is not here
  └── VerificationError       6: a package is not what its manifest says
+     └── ArtifactDamaged     6: an artifact in the store is not what its manifest says
 """
 
 from profiles.errors import BonsaiError
@@ -43,3 +44,7 @@ class VerificationError(BonsaiError):
     """A package differs from its manifest, or its engine gives other results."""
 
     exit_code = 6
+
+
+class ArtifactDamaged(VerificationError):
+    """An artifact in the store differs from its manifest, or has none that can be read. A run makes such an artifact again."""

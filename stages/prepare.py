@@ -13,6 +13,7 @@ from stages.data.config import DataConfig
 from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
 from stages.registry import resolve
 from stages.store import stage
+from stages.tensor_files import written_plainly
 from stages.user_code import user_code
 
 TOO_SMALL = "the dataset is too small for a stratified split"
@@ -35,7 +36,8 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
     parts = split_images(loaded.labels, loaded.parts, loaded.classes, data)
     for name, indices in parts.items():
         tensors = {"images": loaded.images[indices].contiguous(), "labels": loaded.labels[indices].contiguous()}
-        save_file(tensors, out_dir / f"{name}.safetensors")
+        with written_plainly(out_dir / f"{name}.safetensors"):
+            save_file(tensors, out_dir / f"{name}.safetensors")
     channels, height, width = loaded.images.shape[1:]
     return Dataset(
         folder=out_dir,
