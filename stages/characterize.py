@@ -24,6 +24,7 @@ from stages.selection.coverage import at_precision, left_in_float
 from stages.selection.operators import Operator, list_operators
 from stages.store import RESUME, stage
 from stages.training.progress import report
+from stages.whole_files import write_whole
 
 TABLE = "table.csv"
 
@@ -138,9 +139,7 @@ def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info:
     for operator, ci, co in points[len(done) :]:
         entry, contention = measure_operator(operator, ci, co, target, scratch=folder)
         done.append(_Point(entry=entry, contention=contention))
-        part = log.with_suffix(".part")
-        part.write_text("".join(_line(point) for point in done))
-        part.replace(log)  # a kill leaves whole lines
+        write_whole(log, "".join(_line(point) for point in done))  # a kill leaves whole lines
         if len(done) % 10 == 0 or len(done) == len(points):
             report(f"characterize {info.device}", done=len(done), total=len(points))
     contentions = [point.contention for point in done if point.contention is not None]
