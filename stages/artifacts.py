@@ -28,6 +28,10 @@ _hashed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
 """By device and inode: size and times of the file when it was hashed, and its sha256."""
 
 
+MOMENTS = "moments"
+"""Folder of a segment's moments: below its stage's `out_dir`, and then in the store, as ``moments/<key of the segment>``."""
+
+
 class Artifact(Record):
     """A folder that a stage wrote. The record travels; the bytes stay in `folder`.
 
@@ -119,8 +123,8 @@ class Quantization(Record):
 class Checkpoint(Artifact):
     """A network in training: weights as safetensors, structure as JSON.
 
-    Files: ``weights.safetensors``; where training can go on ``training.safetensors`` (moments, average, loss scale); on a trunk
-    ``scores.safetensors`` (one vector per criterion and group) ``statistics.safetensors`` (running averages) and ``penalty.safetensors``.
+    Files: ``weights.safetensors``; on a trunk ``scores.safetensors`` (one vector per criterion and group), where the training averages its
+    weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
 
     Attributes:
         kept: Pruning history: channels kept by group; empty for a dense network.
@@ -142,6 +146,14 @@ class Checkpoint(Artifact):
     def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
         """Return the record of the same network after another stage, which wrote `folder`."""
         return self.model_copy(update={"folder": folder, "digest": "", "key": "", "metrics": {**self.metrics, **(metrics or {})}, **changes})
+
+
+class Moments(Artifact):
+    """What only a training that goes on needs of a segment of the trunk. It has the segment's key, and can be made again while the segment is kept.
+
+    Files: ``training.safetensors`` (the optimizer's moments, loss scale), ``statistics.safetensors`` (running averages of the scores), and
+    ``penalty.safetensors`` where there is a regulariser.
+    """
 
 
 class OnnxGraph(Artifact):

@@ -3,6 +3,7 @@
 BonsaiError                  (profiles.errors)
  ├── ConfigError             2: recipe, profile or option cannot be used
  ├── TrainingDiverged        1: the loss is no longer finite
+ ├── MomentsGone             1: a training cannot go on from a checkpoint, which has its weights alone
  ├── TimingFailed            1: a process that times engines ended before its time
  ├── GateMissed              3: the finished engine misses a limit, or it is undecided whether it does
  ├── BuildError              4: export or engine build failed
@@ -16,6 +17,10 @@ from profiles.errors import BonsaiError
 
 class TrainingDiverged(BonsaiError):
     """Training cannot go on: the loss is no longer finite."""
+
+
+class MomentsGone(BonsaiError):
+    """The optimizer's moments of a segment of the trunk were freed, or are damaged. A run trains them again."""
 
 
 class TimingFailed(BonsaiError):

@@ -26,10 +26,10 @@ from typing import Any, Protocol, TypeVar, cast, get_type_hints
 from pydantic import ValidationError
 
 from profiles.errors import ConfigError, describe
-from stages.artifacts import Artifact, fingerprint, sha256_text
+from stages.artifacts import MOMENTS, Artifact, Moments, fingerprint, sha256_text
 from stages.errors import ArtifactDamaged
 from stages.locks import hold
-from stages.manifest import MANIFEST, Manifest, collect_files, digest_of, host_facts, read_either_manifest, require_intact, write_manifest
+from stages.manifest import MANIFEST, Manifest, collect_files, digest_of, host_facts, read_either_manifest, read_manifest, require_intact, write_manifest
 from stages.spares import keep_spare, open_to_others, restore
 from stages.timing_lock import hold_timing
 from stages.training.progress import say
@@ -53,19 +53,23 @@ class Step(Protocol):
         ...
 
 
-def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
+def stage(
+    *, version: int, timed: bool = False, tools: tuple[str, ...] = (), beside: str = ""
+) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
     """Mark a function as a stage.
 
     Args:
         version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
         timed: Whether the stage measures latency: one such stage runs at a time on a machine.
         tools: Distributions whose version is part of the key, because the result depends on it.
+        beside: Name of the input whose key the result bears too: a part of what that input's stage left, made again.
     """
 
     def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
         function.version = version  # type: ignore[attr-defined]  # read by Store alone
         function.timed = timed  # type: ignore[attr-defined]
         function.tools = tools  # type: ignore[attr-defined]
+        function.beside = beside  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -89,6 +93,8 @@ class Store:
         Raises:
             TypeError: An input has no identity (a bare path or dict).
         """
+        if beside := _mark(function, "beside"):
+            return str(inputs[beside].key)
         prints = {name: fingerprint(value) for name, value in inputs.items()}
         versions = {tool: metadata.version(tool) for tool in _mark(function, "tools")}
         return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
@@ -182,22 +188,40 @@ class Store:
         seconds: float,
         earlier: Path | None,
     ) -> None:
-        files = {name: digest for name, digest in collect_files(work).items() if not name.startswith(f"{RESUME}/")}
-        facts = json.loads(record.model_dump_json(exclude={"digest", "key"}))
-        manifest = Manifest(
-            stage=function.__name__,
-            version=_mark(function, "version"),
-            key=key,
-            inputs={name: lineage(value) for name, value in inputs.items()},
-            files=files,
-            record=facts | {"digest": digest_of(facts, files), "key": key},
-            seconds=seconds,
-            **host_facts(),
-        )
-        write_manifest(work, _as_before(manifest, earlier))
-        open_to_others(work)
-        keep_spare(work, whole=is_timed(function))
+        def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, spare: bool) -> Artifact:
+            files = {name: digest for name, digest in collect_files(folder).items() if not name.startswith((f"{RESUME}/", f"{MOMENTS}/"))}
+            facts = json.loads(record.model_dump_json(exclude={"digest", "key"}))
+            manifest = Manifest(
+                stage=stage,
+                version=_mark(function, "version"),
+                key=key,
+                inputs={name: lineage(value) for name, value in inputs.items()},
+                files=files,
+                record=facts | {"digest": digest_of(facts, files), "key": key},
+                seconds=seconds,
+                **host_facts(),
+            )
+            write_manifest(folder, _as_before(manifest, earlier) if folder == work else manifest)
+            open_to_others(folder)
+            keep_spare(folder, whole=spare)
+            return record.model_copy(update={"digest": manifest.record["digest"], "key": key, "folder": final})
+
+        made = seal(function.__name__, record, inputs, work, spare=is_timed(function))
+        if (part := work / MOMENTS).is_dir():  # first: an artifact without its moments is as if they had been freed
+            seal(MOMENTS, Moments(folder=part), {"of": made}, part, spare=False)
+            with hold(self.root / LOCKS / f"{MOMENTS}-{key}", wait=True):
+                self._replace(part, self.root / MOMENTS / key)
         self._finish(work, final)
+
+    def _replace(self, part: Path, final: Path) -> None:
+        """Give a finished part its name, unless it is there already."""
+        if os.path.lexists(final):
+            with suppress(ArtifactDamaged):
+                if require_intact(final).record == read_manifest(part).record:
+                    shutil.rmtree(part)
+                    return
+            self._set_aside(final)
+        self._finish(part, final)
 
     def _finish(self, work: Path, final: Path) -> None:
         """Give a finished folder its name."""
