@@ -101,10 +101,7 @@ class Store:
 
     def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:
         """Return the finished artifact of this stage and these inputs, or None where there is none, or a damaged one; nothing is changed."""
-        folder = self.root / function.__name__ / self.key(function, inputs)
-        with suppress(ArtifactDamaged):
-            return self._load(function, folder) if os.path.lexists(folder) else None
-        return None
+        return self._find(function, self.root / function.__name__ / self.key(function, inputs))
 
     def run(self, function: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         """Return the stage's artifact, running the stage only where there is none yet, or a damaged one.
@@ -112,11 +109,11 @@ class Store:
         Raises:
             ArtifactDamaged: An input was damaged since the run found it.
         """
-        found = self.find(function, **inputs)
-        if found is not None:
-            return found
         key = self.key(function, inputs)
         final = self.root / function.__name__ / key
+        found = self._find(function, final)
+        if found is not None:
+            return found
         with hold(self.root / LOCKS / f"{function.__name__}-{key}", wait=True):
             problem, earlier = "", None
             if os.path.lexists(final):
@@ -144,6 +141,11 @@ class Store:
         for folder in sorted((self.root / function.__name__).glob("*")):
             with suppress(ArtifactDamaged):
                 yield read_either_manifest(folder)
+
+    def _find(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT | None:
+        with suppress(ArtifactDamaged):
+            return self._load(function, folder) if os.path.lexists(folder) else None
+        return None
 
     def _load(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT:
         kind = cast(type[ArtifactT], get_type_hints(function)["return"])

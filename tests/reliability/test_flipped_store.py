@@ -90,7 +90,7 @@ def test_a_target_that_fires_where_the_moments_are_gone_trains_them_again_and_sa
     finished: tuple[Path, Package], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = shutil.copytree(finished[0], tmp_path / "store")
-    other = {**SETTINGS, "prune.criterion": "l2"}
+    other = {**SETTINGS, "prune.criterion": "magnitude_l2"}
     (undisturbed,) = compress(RECIPE, PROFILE, other, store=finished[0])
     shutil.rmtree(root / MOMENTS)
     for stage in ("race", "measure", "time_engine"):  # what is measured is found again only if all else is made to the same bytes
