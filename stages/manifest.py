@@ -1,5 +1,6 @@
 """The manifest of an artifact: written last, so that its presence means "finished"."""
 
+import errno
 import json
 import os
 import platform
@@ -22,6 +23,8 @@ from stages.errors import ArtifactDamaged
 MANIFEST = "manifest.json"
 SPARE = ".spare"
 """Folder within an artifact with a copy of its manifest, and of all its files where they were measured: these cannot be made again to the same bytes."""
+UNREADABLE = frozenset({errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+"""What the disk, or what stands in the file's place, makes unreadable; a lack of rights or of memory says nothing of the file."""
 TOOLS = (
     "bonsai-compress",
     "torch",
@@ -74,6 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         ArtifactDamaged: It is missing, cannot be read, or was changed since.
+        OSError: This process may not read it.
     """
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -86,9 +90,13 @@ def read_manifest(folder: Path) -> Manifest:
             return manifest
     except FileNotFoundError:
         problem = f"{MANIFEST} is missing"
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        problem = f"{MANIFEST} cannot be read ({error.strerror})"
     except ValidationError as error:
         problem = f"{MANIFEST} cannot be read ({error.error_count()} of its fields are not valid)"
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or nested without end
         problem = f"{MANIFEST} cannot be read ({error})"
     raise ArtifactDamaged(_damage(folder, problem))
 
@@ -126,9 +134,23 @@ def differences(folder: Path, manifest: Manifest) -> list[str]:
     for name, digest in manifest.files.items():
         if not (folder / name).is_file():
             found.append(f"{name} is gone although the manifest lists it")
-        elif sha256_file(folder / name) != digest:
+        elif not has_hash(folder / name, digest):
             found.append(f"{name} differs from its hash in the manifest")
     return found + [f"{name} is not listed in the manifest" for name in list_files(folder) if name not in manifest.files]
+
+
+def has_hash(file: Path, digest: str) -> bool:
+    """Return whether a file has the bytes that its sha256 says; one that the disk cannot read any more has not.
+
+    Raises:
+        OSError: This process may not read it.
+    """
+    try:
+        return sha256_file(file) == digest
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        return False
 
 
 def digest_of(record: Mapping[str, Any], files: Mapping[str, str]) -> str:

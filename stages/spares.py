@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from stages.artifacts import sha256_file
 from stages.errors import ArtifactDamaged
-from stages.manifest import MANIFEST, SPARE, Manifest, read_manifest
+from stages.manifest import MANIFEST, SPARE, Manifest, has_hash, read_manifest
 
 
 def keep_spare(folder: Path, *, whole: bool) -> None:
@@ -57,7 +56,7 @@ def _manifests(folder: Path) -> Iterator[tuple[Path, Manifest]]:
 def _find(folder: Path, name: str, digest: str) -> Path | None:
     """Return the file, or its spare copy, if one has the bytes that its hash says."""
     places = (folder / name, folder / SPARE / name)
-    return next((file for file in places if file.is_file() and sha256_file(file) == digest), None)
+    return next((file for file in places if file.is_file() and has_hash(file, digest)), None)
 
 
 def _copy(file: Path, copy: Path) -> None:

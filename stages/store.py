@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
@@ -115,19 +115,20 @@ class Store:
         if found is not None:
             return found
         with hold(self.root / LOCKS / f"{function.__name__}-{key}", wait=True):
-            problem, earlier = "", None
+            problem = ""
             if os.path.lexists(final):
                 try:
                     return self._load(function, final)  # another process finished it while this one waited
                 except ArtifactDamaged as damage:
-                    problem, earlier = str(damage).partition("\n")[0], self._set_aside(final)
+                    problem = f"{str(damage).splitlines()[0]}; it is set aside ({DAMAGED}/{self._set_aside(final).name})"
             work = self._work_folder(f"{function.__name__}-{key}")
-            if earlier is not None:
-                restored = self._restored(function, earlier, work)
-                say(f"{problem}; it is set aside ({DAMAGED}/{earlier.name}) and {'restored from its spare copy' if restored else 'made again'}")
-                if restored:
-                    self._finish(work, final)
-                    return self._load(function, final)
+            earlier = self._damaged(final)  # also what a run set aside that was killed before it could do more
+            if any(self._restored(function, folder, work) for folder in earlier):
+                say(f"{problem or f'{function.__name__}/{key} was set aside as damaged'}; it is restored from its spare copy")
+                self._finish(work, final)
+                return self._load(function, final)
+            if problem:
+                say(f"{problem} and made again")
             for value in inputs.values():
                 _require_intact_input(value)
             with hold_timing() if is_timed(function) else nullcontext():
@@ -161,6 +162,11 @@ class Store:
         os.utime(aside)  # `bonsai gc` counts its age from now
         return aside
 
+    def _damaged(self, folder: Path) -> list[Path]:
+        """Return what was set aside of an artifact, the latest first."""
+        found = (self.root / DAMAGED).glob(f"{folder.parent.name}-{folder.name}*")
+        return sorted(found, key=lambda aside: aside.lstat().st_mtime_ns, reverse=True)
+
     def _restored(self, function: Callable[..., ArtifactT], damaged: Path, work: Path) -> bool:
         if restore(damaged, work):
             with suppress(ArtifactDamaged):  # whole, but of another version: it is made anew
@@ -188,7 +194,7 @@ class Store:
         work: Path,
         final: Path,
         seconds: float,
-        earlier: Path | None,
+        earlier: Sequence[Path],
     ) -> None:
         def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, spare: bool) -> Artifact:
             files = {name: digest for name, digest in collect_files(folder).items() if not name.startswith((f"{RESUME}/", f"{MOMENTS}/"))}
@@ -289,11 +295,11 @@ def _require_intact_input(value: Any) -> None:
         _require_intact_input(item)
 
 
-def _as_before(manifest: Manifest, earlier: Path | None) -> Manifest:
+def _as_before(manifest: Manifest, earlier: Sequence[Path]) -> Manifest:
     """Return the manifest that a damaged artifact had, where the same bytes were made again: what it went into names its time."""
-    if earlier is not None:
+    for folder in earlier:
         with suppress(ArtifactDamaged):
-            before = read_either_manifest(earlier)
+            before = read_either_manifest(folder)
             if (before.record, before.files, before.inputs) == (manifest.record, manifest.files, manifest.inputs):
                 return before
     return manifest

@@ -132,6 +132,38 @@ def test_a_damaged_manifest_and_measured_files_are_restored_without_running_a_st
     assert calls == []
 
 
+def test_what_was_set_aside_by_a_run_that_was_killed_then_is_still_restored(store: Store) -> None:
+    made = make_all(store)
+    timing = next((store.root / "clocked").iterdir())
+    (timing / "samples.txt").unlink()
+    (store.root / DAMAGED).mkdir()
+    timing.rename(store.root / DAMAGED / f"clocked-{timing.name}")
+    calls.clear()
+    assert make_all(store) == made
+    assert calls == []
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(store: Store) -> None:
+    made = store.run(seeded, config=Config())
+
+    def refused(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.manifest.sha256_file", refused)  # a test may run as root, who may read everything
+        with pytest.raises(PermissionError):
+            store.run(seeded, config=Config())
+    assert not (store.root / DAMAGED).exists()
+    assert made.folder.is_dir()
+
+
+def test_a_manifest_that_is_a_folder_is_damage(store: Store) -> None:
+    made = store.run(seeded, config=Config())
+    (made.folder / MANIFEST).unlink()
+    (made.folder / MANIFEST).mkdir()
+    assert store.run(seeded, config=Config()).digest == made.digest
+
+
 @pytest.mark.parametrize("left", ["values.safetensors", MANIFEST])
 def test_what_stands_unfinished_under_its_name_is_set_aside(store: Store, left: str) -> None:
     made = store.run(seeded, config=Config())
