@@ -7,7 +7,7 @@ from functools import cached_property
 from pipeline.final_timing import time_finished
 from pipeline.recipe import Recipe
 from pipeline.targets import Network, ReadyTarget
-from pipeline.trunk import Watch, steps_per_epoch
+from pipeline.trunk import Watch, steps_per_epoch, trunk_inputs, with_moments
 from profiles.schema import Precision
 from stages.artifacts import Artifact, Checkpoint, Dataset, Engine
 from stages.backends.registry import backend_of, graph_form
@@ -224,18 +224,17 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
     config = recipe.prune
 
     def cut(limit_ms: float | None) -> Checkpoint:
-        return step(
-            prune,
-            dense=segment,
-            plan=WidthPlan(widths=fit.widths),
-            reselection=None if limit_ms is None else target.reselection(limit_ms),
-            dataset=dataset,
-            training=recipe.training,
-            criterion=config.criterion,
-            schedule=config.schedule,
-            finetune=config.policy.finetune,
-            batchnorm_batches=config.batchnorm_batches,
-        )
+        inputs = {
+            "plan": WidthPlan(widths=fit.widths),
+            "reselection": None if limit_ms is None else target.reselection(limit_ms),
+            "dataset": dataset,
+            "training": recipe.training,
+            "criterion": config.criterion,
+            "schedule": config.schedule,
+            "finetune": config.policy.finetune,
+            "batchnorm_batches": config.batchnorm_batches,
+        }
+        return with_moments(trunk_inputs(recipe, dataset, target.groups), segment, step, lambda: step(prune, dense=segment, **inputs))
 
     limit = fit.predicted_ms
     for _ in range(config.rounds if config.schedule.steps > 1 else 0):

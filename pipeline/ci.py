@@ -17,6 +17,7 @@ from typing import Protocol
 
 from pipeline.comparison import HEADER, Outcome, show_cells
 from stages.store import require_writable_folder
+from stages.whole_files import write_whole
 
 JUNIT, SUMMARY = "junit.xml", "summary.md"
 FAILURES = {"missed": "GateMissed", "undecided": "GateUndecided"}
@@ -56,8 +57,8 @@ def ci_job(folder: Path | None, recipe: str, *, as_json: bool = False) -> Iterat
     def report(outcomes: Sequence[Outcome], note: str, recipe: str = "") -> None:
         name = recipe or title
         text = markdown_summary(name, outcomes, note)
-        _write(folder / JUNIT, junit_xml(name, outcomes))
-        _write(folder / SUMMARY, text)
+        write_whole(folder / JUNIT, junit_xml(name, outcomes))
+        write_whole(folder / SUMMARY, text)
         if page := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
                 with Path(page).open("a", encoding="utf-8") as stream:
@@ -168,9 +169,3 @@ def _row(cells: Sequence[str]) -> str:
 
 def _xml(text: str) -> str:
     return NOT_XML.sub("?", text)
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

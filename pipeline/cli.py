@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -23,11 +22,14 @@ from pipeline.commands.report import report
 from pipeline.commands.run import run
 from pipeline.commands.serve import serve
 from pipeline.commands.show import show
+from pipeline.commands.stopping import noticing_signals, stop_code, tell
+from pipeline.endings import drop_output, drop_unwritable_output, message_of, require_streams
 from profiles.errors import BonsaiError
 
 START, RESULTS, MORE = "Start here", "Results", "More"
 EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
-4 build failed, 5 device unavailable, 6 verification failed, 130 Ctrl-C."""
+4 build failed, 5 device unavailable, 6 verification failed, 130/143 stopped."""
+TERMINATED = 143
 PIPE_CLOSED = 141
 """Exit code where whoever read the output has gone: what shells report of other programs then."""
 
@@ -67,20 +69,29 @@ def add(function: Callable[..., None], panel: str, name: str | None = None) -> N
     """Add a command; what follows "Example: " in its docstring is shown as it is, below the options."""
     text, _, example = (inspect.getdoc(function) or "").partition("\n\nExample: ")
     lines = "".join(f"\n  {line.strip()}" for line in example.splitlines())
-    app.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_quietly(function))
+    app.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_well(function))
 
 
-def _ending_quietly(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that ends without a word where its output goes to a reader that has gone, such as `head`."""
+def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends without a traceback where it is stopped, and without a word where whoever read its output, such as `head`, has gone."""
 
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> None:
         try:
             function(*args, **options)
             sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
-            raise typer.Exit(PIPE_CLOSED) from None
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            code = stop_code(error)
+            if code is None and isinstance(error, BrokenPipeError):
+                code = PIPE_CLOSED
+                drop_output()
+            if code is None:
+                raise
+            if code == TERMINATED:
+                tell("stopped")
+            raise typer.Exit(code) from None
 
     return command
 
@@ -101,14 +112,20 @@ add(serve, MORE)
 
 
 def main() -> NoReturn:
-    """Run the command line; every error of Bonsai and of the file system ends in its message and exit code."""
+    """Run the command line; every error of Bonsai, of the file system and for lack of memory ends in its message and exit code."""
     try:
-        app(prog_name="bonsai")
+        require_streams()
+        with noticing_signals():
+            app(prog_name="bonsai")
     except BonsaiError as error:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}")
         sys.exit(error.exit_code)
-    except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        drop_unwritable_output()
+        tell(f"error: {message}")
         sys.exit(1)
     sys.exit(0)
 

@@ -10,7 +10,7 @@ from profiles.schema import HardwareProfile, Precision
 from profiles.source import Record
 from stages.artifacts import Artifact
 from stages.errors import GateMissed
-from stages.manifest import MANIFEST, Manifest
+from stages.manifest import read_manifest
 from stages.measurements import Gate, Row, unmet
 from stages.model_card import row_cells
 from stages.package import Package
@@ -164,7 +164,7 @@ def cost_of(used: Mapping[str, Sequence[Artifact]]) -> Cost:
         used: Artifacts by profile; those of the trunk are in the list of each.
     """
     needed = {name: {artifact.folder for artifact in artifacts} for name, artifacts in used.items()}
-    seconds = {folder: Manifest.model_validate_json((folder / MANIFEST).read_text()).seconds for folders in needed.values() for folder in folders}
+    seconds = {folder: read_manifest(folder).seconds for folders in needed.values() for folder in folders}
     repeats = {folder: sum(folder in folders for folders in needed.values()) - 1 for folder in seconds}
     return Cost(
         runs=len(needed),

@@ -1,12 +1,10 @@
 """The finished engine timed again for the verdict on its latency, and again when the user asks for it."""
 
-import json
 from typing import Any
 
 from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
 from stages.artifacts import Engine
-from stages.manifest import MANIFEST
 from stages.measurements import FreshTiming, Measurement
 from stages.store import Step, Store
 from stages.time_engine import time_engine
@@ -48,8 +46,8 @@ def time_finished(
 def newest_repetition(store: Store, inputs: dict[str, Any]) -> int:
     """Return the number of the newest finished timing of these inputs, 0 where there is none: older ones may have been freed."""
     numbers = [0]
-    for file in (store.root / time_engine.__name__).glob(f"*/{MANIFEST}"):
-        number = json.loads(file.read_text(encoding="utf-8"))["inputs"].get("repetition")
-        if store.key(time_engine, {**inputs, "repetition": number}) == file.parent.name:
+    for manifest in store.manifests(time_engine):
+        number = manifest.inputs.get("repetition")
+        if isinstance(number, int) and store.key(time_engine, {**inputs, "repetition": number}) == manifest.key:
             numbers.append(number)
     return max(numbers)

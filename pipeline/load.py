@@ -24,7 +24,7 @@ def load_network(folder: str | Path) -> nn.Module:
 
     Raises:
         ConfigError: The folder holds no checkpoint.
-        VerificationError: One of its files is gone.
+        VerificationError: One of its files is gone, or is not as it was written.
     """
     path = Path(folder).resolve()
     if path.parent.name not in STAGES or not (path / MANIFEST).is_file():

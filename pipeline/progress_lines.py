@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 
 started = time.monotonic()
+SILENT = logging.CRITICAL + 1
 
 
 class ProgressHandler(logging.Handler):
@@ -14,12 +15,23 @@ class ProgressHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = _Lines(stderr=True, highlight=False, soft_wrap=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
+        try:
+            self._console.print(f"{minutes:3d}:{seconds:02d}  {record.getMessage()}", markup=False)
+        except OSError:  # the disk that the lines go to is full: the work goes on without them
+            self.setLevel(SILENT)
+
+
+class _Lines(Console):
+    """Lines whose reader may go: the work goes on without them, where Rich's own console ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing any more."""
+        self.quiet = True
 
 
 def show_progress(*, plain: bool = False) -> None:

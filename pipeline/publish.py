@@ -68,10 +68,16 @@ def replace_folder(final: Path, write: Callable[[Path], object]) -> Path:
             os.replace(old, final)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        fresh.mkdir()
-        write(fresh)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(fresh, final)
+        try:
+            fresh.mkdir()
+            write(fresh)
+            if final.exists():
+                os.replace(final, old)
+            os.replace(fresh, final)
+        except BaseException:  # a full disk, Ctrl-C: what was there stays there
+            if old.exists() and not final.exists():
+                os.replace(old, final)
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -1,6 +1,6 @@
 """The trunk: dense training in segments, from which every target branches off when its policy fires."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
@@ -8,13 +8,16 @@ from pipeline.recipe import Recipe
 from pipeline.targets import ReadyTarget
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Checkpoint, Dataset
+from stages.checkpoints import has_moments
+from stages.errors import MomentsGone
+from stages.manifest import read_either_manifest
 from stages.pruning.config import PruneConfig
 from stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
 from stages.pruning.groups import Group, Kept
 from stages.pruning.policy import fires
-from stages.store import Step
+from stages.store import Step, load_artifact
 from stages.training.progress import say
-from stages.warmup import warmup
+from stages.warmup import moments, warmup
 
 
 class Watch:
@@ -123,12 +126,54 @@ def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget],
     segment: Checkpoint | None = None
     inputs = trunk_inputs(recipe, dataset, targets[0].groups)
     for stop in checks:
-        segment = step(warmup, **inputs, previous=segment, stop=stop)
+        segment = grow_segment(inputs, segment, stop, step)
         for watch in watches:
             watch.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
-    dense = step(warmup, **inputs, previous=segment, stop=total) if checks[-1] < total else segment
+    dense = grow_segment(inputs, segment, total, step) if checks[-1] < total else segment
     assert dense is not None
     for watch in watches:
         if watch.trigger is None:  # the policy `trained`
             watch.branch(dense, epoch=recipe.training.epochs, stable=True)
     return watches, dense
+
+
+def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int, step: Step) -> Checkpoint:
+    """Train the trunk on to a step; where the moments of the segment before are gone, they are trained again first.
+
+    Args:
+        inputs: Of `trunk_inputs`.
+        previous: The segment before, or None for the first.
+        stop: Optimizer step.
+        step: Runs a stage.
+    """
+    return with_moments(inputs, previous, step, lambda: step(warmup, **inputs, previous=previous, stop=stop))
+
+
+def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:
+    """Go on with the training from a segment; where its moments are gone, train again from the nearest earlier segment that has its own.
+
+    Args:
+        inputs: Of `trunk_inputs`.
+        segment: Where the training goes on.
+        step: Runs a stage.
+        go_on: Runs the stage that goes on.
+    """
+    try:
+        return go_on()
+    except MomentsGone:
+        assert segment is not None
+    missing = [segment]
+    while (earlier := _previous(missing[0])) is not None and not has_moments(earlier):
+        missing.insert(0, earlier)
+    begin = "from its beginning" if earlier is None else f"from step {earlier.step}, the nearest check that has its own"
+    say(f"trunk: the moments of step {segment.step} are gone; training again {begin}")
+    for later in missing:
+        step(moments, of=later, **inputs, previous=earlier, stop=later.step)
+        earlier = later
+    return go_on()
+
+
+def _previous(segment: Checkpoint) -> Checkpoint | None:
+    """Return the segment of the trunk before another one."""
+    before = read_either_manifest(segment.folder).inputs["previous"]
+    return load_artifact(Checkpoint, segment.folder.parent.parent / before["artifact"]) if before is not None else None

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,14 @@ Weights = Literal["ptq", "qat"]
 """Of a quantised network: calibrated alone, or fine-tuned too."""
 Quantised = Literal["ptq", "qat", "mixed"]
 """How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
+SETTLED_NS = 100_000_000
+"""A hash is remembered once the file's times are older than this: two writes within one tick of the file system's clock leave the same times."""
+_hashed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+"""By device and inode: size and times of the file when it was hashed, and its sha256."""
+
+
+MOMENTS = "moments"
+"""Folder of a segment's moments: below its stage's `out_dir`, and then in the store, as ``moments/<key of the segment>``."""
 
 
 class Artifact(Record):
@@ -113,8 +123,8 @@ class Quantization(Record):
 class Checkpoint(Artifact):
     """A network in training: weights as safetensors, structure as JSON.
 
-    Files: ``weights.safetensors``; where training can go on ``training.safetensors`` (moments, average, loss scale); on a trunk
-    ``scores.safetensors`` (one vector per criterion and group) ``statistics.safetensors`` (running averages) and ``penalty.safetensors``.
+    Files: ``weights.safetensors``; on a trunk ``scores.safetensors`` (one vector per criterion and group), where the training averages its
+    weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
 
     Attributes:
         kept: Pruning history: channels kept by group; empty for a dense network.
@@ -136,6 +146,14 @@ class Checkpoint(Artifact):
     def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
         """Return the record of the same network after another stage, which wrote `folder`."""
         return self.model_copy(update={"folder": folder, "digest": "", "key": "", "metrics": {**self.metrics, **(metrics or {})}, **changes})
+
+
+class Moments(Artifact):
+    """What only a training that goes on needs of a segment of the trunk. It has the segment's key, and can be made again while the segment is kept.
+
+    Files: ``training.safetensors`` (the optimizer's moments, loss scale), ``statistics.safetensors`` (running averages of the scores), and
+    ``penalty.safetensors`` where there is a regulariser.
+    """
 
 
 class OnnxGraph(Artifact):
@@ -264,6 +282,14 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(file: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
+    """Return the hexadecimal sha256 of a file; a file that has not changed since this process last hashed it is not read again."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        seen = os.fstat(stream.fileno())
+        state = (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        known = _hashed.get((seen.st_dev, seen.st_ino))
+        if known is not None and known[0] == state:
+            return known[1]
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > SETTLED_NS:
+        _hashed[seen.st_dev, seen.st_ino] = (state, digest)
+    return digest

@@ -13,7 +13,7 @@ from profiles.operator_class import OperatorClass
 from profiles.roofline import estimate_us
 from profiles.schema import Target
 from profiles.source import Record
-from stages.artifacts import Artifact, DeviceInfo
+from stages.artifacts import Artifact, DeviceInfo, sha256_text
 from stages.backends.operator_timing import STATISTIC, measure_operator
 from stages.backends.registry import backend_of
 from stages.models.config import ModelConfig
@@ -24,6 +24,7 @@ from stages.selection.coverage import at_precision, left_in_float
 from stages.selection.operators import Operator, list_operators
 from stages.store import RESUME, stage
 from stages.training.progress import report
+from stages.whole_files import write_whole
 
 TABLE = "table.csv"
 
@@ -134,17 +135,31 @@ def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info:
     resume = folder / RESUME
     resume.mkdir(exist_ok=True)
     log = resume / "entries.jsonl"
-    done = [_Point.model_validate_json(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = _read_points(log)
     for operator, ci, co in points[len(done) :]:
         entry, contention = measure_operator(operator, ci, co, target, scratch=folder)
         done.append(_Point(entry=entry, contention=contention))
-        part = log.with_suffix(".part")
-        part.write_text("".join(f"{point.model_dump_json()}\n" for point in done))
-        part.replace(log)  # a kill leaves whole lines
+        write_whole(log, "".join(_line(point) for point in done))  # a kill leaves whole lines
         if len(done) % 10 == 0 or len(done) == len(points):
             report(f"characterize {info.device}", done=len(done), total=len(points))
     contentions = [point.contention for point in done if point.contention is not None]
     return [point.entry for point in done], max(contentions, default=None)
+
+
+def _line(point: "_Point") -> str:
+    text = point.model_dump_json()
+    return f"{sha256_text(text)} {text}\n"
+
+
+def _read_points(log: Path) -> "list[_Point]":
+    """Return the points that a killed run has measured, up to the first line whose hash does not fit."""
+    found: list[_Point] = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
+        digest, _, text = line.partition(" ")
+        if digest != sha256_text(text):
+            break
+        found.append(_Point.model_validate_json(text))
+    return found
 
 
 class _Point(Record):

@@ -11,17 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages.artifacts import Checkpoint, Quantised, QuantizerState
+from profiles.errors import describe
+from stages.artifacts import MOMENTS, Checkpoint, Quantised, QuantizerState
+from stages.errors import ArtifactDamaged, MomentsGone
+from stages.manifest import require_intact
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Kept
 from stages.pruning.scores import Scores
 from stages.pruning.surgery import cut, find_groups
 from stages.quantization.insert import insert_quantizers
+from stages.tensor_files import written_plainly
 from stages.training.config import TrainConfig
 from stages.training.state import MODULE, TrainState
 
-WEIGHTS, TRAINING = "weights.safetensors", "training.safetensors"
+WEIGHTS, TRAINING, AVERAGE = "weights.safetensors", "training.safetensors", "average.safetensors"
 SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"
 
 
@@ -41,7 +45,8 @@ def build(
 def load_network(checkpoint: Checkpoint) -> nn.Module:
     """Return the network that is evaluated and shipped, in training mode: with averaged weights where the training averages."""
     network = _rebuild(checkpoint)
-    averaged = {name.removeprefix(MODULE): value for name, value in load_tensors(checkpoint, TRAINING).items() if name.startswith(MODULE)}
+    training = load_tensors(checkpoint, AVERAGE) or load_tensors(checkpoint, TRAINING)
+    averaged = {name.removeprefix(MODULE): value for name, value in training.items() if name.startswith(MODULE)}
     network.load_state_dict(averaged or load_file(checkpoint.folder / WEIGHTS))
     return network
 
@@ -67,10 +72,51 @@ def weights_of(quantised: Quantised) -> str:
 
 
 def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:
-    """Return the training as the checkpoint left it."""
+    """Return the training as the checkpoint left it.
+
+    Raises:
+        MomentsGone: The checkpoint is a segment of the trunk whose moments are not there any more.
+    """
     network = _rebuild(checkpoint)
     network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
-    return TrainState(network, config, load_tensors(checkpoint, TRAINING))
+    if (checkpoint.folder / TRAINING).exists():
+        return TrainState(network, config, load_tensors(checkpoint, TRAINING))
+    return TrainState(network, config, load_moments(checkpoint, TRAINING) | load_tensors(checkpoint, AVERAGE))
+
+
+def load_moments(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
+    """Read one of the files that only a training that goes on needs of a segment of the trunk; empty if it has none.
+
+    Raises:
+        MomentsGone: They were freed, or are damaged.
+    """
+    folder = moments_of(checkpoint)
+    try:
+        require_intact(folder)
+    except ArtifactDamaged as error:
+        raise MomentsGone(
+            describe(
+                f"training cannot go on from {checkpoint.folder.parent.name}/{checkpoint.key}: its moments are gone",
+                given=str(error).partition("\n")[0],
+                allowed="a segment of the trunk with its moments, which `bonsai gc` frees",
+                fix="repeat the `bonsai run`: it trains them again",
+            )
+        ) from error
+    return load_file(folder / name) if (folder / name).exists() else {}
+
+
+def has_moments(checkpoint: Checkpoint) -> bool:
+    """Return whether a training can go on from a segment of the trunk."""
+    try:
+        require_intact(moments_of(checkpoint))
+    except ArtifactDamaged:
+        return False
+    return True
+
+
+def moments_of(checkpoint: Checkpoint) -> Path:
+    """Return the folder of a segment's moments, whether they are there or not."""
+    return checkpoint.folder.parent.parent / MOMENTS / checkpoint.key
 
 
 def save_training(folder: Path, state: TrainState) -> None:
@@ -79,13 +125,37 @@ def save_training(folder: Path, state: TrainState) -> None:
     save_tensors(folder / TRAINING, state.tensors())
 
 
+def save_segment(folder: Path, state: TrainState) -> None:
+    """Write the weights, and their average, of a segment of the trunk; its moments are an artifact of their own (`save_moments`)."""
+    save_tensors(folder / WEIGHTS, state.network.state_dict())
+    average = {name: value for name, value in state.tensors().items() if name.startswith(MODULE)}
+    if average:
+        save_tensors(folder / AVERAGE, average)
+
+
+def save_moments(folder: Path, state: TrainState, statistics: dict[str, torch.Tensor], penalty: dict[str, torch.Tensor] | None) -> None:
+    """Write what else a training goes on from, as `load_moments` reads it.
+
+    Args:
+        folder: Receives the files.
+        state: The training.
+        statistics: Running averages of the scores.
+        penalty: State of the regulariser; None where there is none.
+    """
+    save_tensors(folder / TRAINING, {name: value for name, value in state.tensors().items() if not name.startswith(MODULE)})
+    save_tensors(folder / STATISTICS, statistics)
+    if penalty is not None:
+        save_tensors(folder / PENALTY, penalty)
+
+
 def _rebuild(checkpoint: Checkpoint) -> nn.Module:
     return build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
 
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors, in plain row-major layout."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
+    with written_plainly(file):
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from stages.backends.running import Run
 from stages.graph.exporting import MODEL
 from stages.intervals import wilson
 from stages.measurements import Accuracy, Part
+from stages.tensor_files import written_plainly
 
 RESULTS = "test_results.safetensors"
 LABELS, DENSE, SHIPPED = "labels", "dense", "engine"
@@ -65,7 +66,8 @@ def accuracy_of(hits: np.ndarray, by: str, part: Part) -> Accuracy:
 
 def save_results(file: Path, results: Results) -> None:
     """Write the test part, image by image."""
-    save_file({LABELS: results.labels, DENSE: results.dense, SHIPPED: results.shipped}, file)
+    with written_plainly(file):
+        save_file({LABELS: results.labels, DENSE: results.dense, SHIPPED: results.shipped}, file)
 
 
 def read_results(file: Path) -> Results:

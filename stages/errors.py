@@ -3,11 +3,13 @@
 BonsaiError                  (profiles.errors)
  ├── ConfigError             2: recipe, profile or option cannot be used
  ├── TrainingDiverged        1: the loss is no longer finite
+ ├── MomentsGone             1: a training cannot go on from a checkpoint, which has its weights alone
  ├── TimingFailed            1: a process that times engines ended before its time
  ├── GateMissed              3: the finished engine misses a limit, or it is undecided whether it does
  ├── BuildError              4: export or engine build failed
  ├── DeviceUnavailable       5: the runtime or the device is not here
  └── VerificationError       6: a package is not what its manifest says
+     └── ArtifactDamaged     6: an artifact in the store is not what its manifest says
 """
 
 from profiles.errors import BonsaiError
@@ -15,6 +17,10 @@ from profiles.errors import BonsaiError
 
 class TrainingDiverged(BonsaiError):
     """Training cannot go on: the loss is no longer finite."""
+
+
+class MomentsGone(BonsaiError):
+    """The optimizer's moments of a segment of the trunk were freed, or are damaged. A run trains them again."""
 
 
 class TimingFailed(BonsaiError):
@@ -43,3 +49,7 @@ class VerificationError(BonsaiError):
     """A package differs from its manifest, or its engine gives other results."""
 
     exit_code = 6
+
+
+class ArtifactDamaged(VerificationError):
+    """An artifact in the store differs from its manifest, or has none that can be read. A run makes such an artifact again."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from profiles.errors import ConfigError, describe
 from profiles.source import Record
 from stages.artifacts import sha256_file
+from stages.errors import ArtifactDamaged
 from stages.lineage import parents_of
 from stages.locks import hold, is_held
-from stages.manifest import MANIFEST
-from stages.store import IN_USE, LOCKS, WORK
+from stages.manifest import MANIFEST, SPARE, read_either_manifest
+from stages.store import DAMAGED, IN_USE, LOCKS, WORK
 
 PACKAGES = "packages"
 TRASH = ".trash"
@@ -28,7 +29,8 @@ class Waste(Record):
     """Something to free.
 
     Attributes:
-        path: Relative to the store: ``stage/key``, a stopped stage's ``.work/stage-key``, or what an earlier freeing left.
+        path: Relative to the store: ``stage/key``, a stopped stage's ``.work/stage-key``, what was set aside as damaged
+            (``.damaged/stage-key``), or what an earlier freeing left. A ``stage/key`` without a readable manifest is no artifact.
         size: Bytes.
         age: Days since it was finished, or last written to.
     """
@@ -75,17 +77,18 @@ def take_inventory(root: Path, *, keep_days: float, packages: Iterable[Path] = (
             describe("no store of artifacts", given=root, allowed="a folder that `bonsai run` wrote its artifacts to", fix="name it: --store DIR")
         )
     now, folders = time.time(), _artifacts(root)
-    ages = {address: (now - (folder / MANIFEST).stat().st_mtime) / DAY for address, folder in folders.items()}
+    ages = {address: (now - _manifest_file(folder).stat().st_mtime) / DAY for address, folder in folders.items()}
     roots, names = _needed(root, folders, packages)
     kept = _with_origins(roots | {address for address, age in ages.items() if age < keep_days}, folders)
     waste = [Waste(path=address, size=_size(folder), age=ages[address]) for address, folder in folders.items() if address not in kept]
-    for place in (WORK, TRASH):
-        for folder in sorted((root / place).iterdir()) if (root / place).is_dir() else []:
-            if place == WORK and is_held(root / LOCKS / folder.name):
-                continue
-            age = (now - max(file.stat().st_mtime for file in (folder, *folder.rglob("*")))) / DAY
-            if place == TRASH or age >= keep_days:
-                waste.append(Waste(path=f"{place}/{folder.name}", size=_size(folder), age=age))
+    remains = [folder for place in (WORK, TRASH, DAMAGED) for folder in (sorted((root / place).iterdir()) if (root / place).is_dir() else [])]
+    for folder in remains + _unfinished(root, folders):
+        place = folder.parent.name
+        if place == WORK and is_held(root / LOCKS / folder.name):
+            continue
+        age = (now - max(file.lstat().st_mtime for file in (folder, *folder.rglob("*")))) / DAY
+        if place == TRASH or age >= keep_days:
+            waste.append(Waste(path=f"{place}/{folder.name}", size=_size(folder), age=age))
     kept_size = sum(_size(folders[address]) for address in kept)
     return Inventory(waste=tuple(sorted(waste, key=lambda item: item.age)), kept=len(kept), kept_size=kept_size, packages=tuple(sorted(names)))
 
@@ -115,21 +118,35 @@ def _delete(path: Path, trash: Path) -> None:
         away = trash / f"{path.parent.name}-{path.name}"
         os.replace(path, away)
         path = away
-    shutil.rmtree(path)
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _artifacts(root: Path) -> dict[str, Path]:
+    return {f"{folder.parent.name}/{folder.name}": folder for folder in _candidates(root) if _is_artifact(folder)}
+
+
+def _unfinished(root: Path, artifacts: dict[str, Path]) -> list[Path]:
+    """Return what stands under an artifact's name, as the lock of that name tells, without a manifest that can be read."""
+    others = [folder for folder in _candidates(root) if f"{folder.parent.name}/{folder.name}" not in artifacts]
+    return [folder for folder in others if (root / LOCKS / f"{folder.parent.name}-{folder.name}").is_file()]
+
+
+def _candidates(root: Path) -> list[Path]:
     stages = [stage for stage in sorted(root.iterdir()) if stage.is_dir() and not stage.name.startswith(".") and stage.name != PACKAGES]
-    return {f"{stage.name}/{folder.name}": folder for stage in stages for folder in sorted(stage.iterdir()) if _is_artifact(folder)}
+    return [folder for stage in stages for folder in sorted(stage.iterdir())]
 
 
 def _is_artifact(folder: Path) -> bool:
     """Return whether its manifest says that it is what lies there: a store may be given a folder that holds other things too."""
     try:
-        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool((facts["stage"], facts["key"]) == (folder.parent.name, folder.name))
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = read_either_manifest(folder)
+    except ArtifactDamaged:
         return False
+    return (manifest.stage, manifest.key) == (folder.parent.name, folder.name)
+
+
+def _manifest_file(folder: Path) -> Path:
+    return next(file for file in (folder / MANIFEST, folder / SPARE / MANIFEST) if file.is_file())
 
 
 def _needed(root: Path, folders: dict[str, Path], packages: Iterable[Path]) -> tuple[set[str], set[str]]:

@@ -1,12 +1,11 @@
 """What an artifact was made from, back to the data."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from profiles.source import Record
 from stages.artifacts import Artifact
-from stages.manifest import MANIFEST
+from stages.manifest import read_either_manifest
 
 
 class Ancestor(Record):
@@ -27,7 +26,11 @@ class Lineage(Record):
 
 
 def trace_lineage(*results: Artifact) -> Lineage:
-    """Follow the manifests from artifacts of one store to those they were made from: the first's whole, then what the others add."""
+    """Follow the manifests from artifacts of one store to those they were made from: the first's whole, then what the others add.
+
+    Raises:
+        ArtifactDamaged: A manifest and its spare copy are not as they were written.
+    """
     root = results[0].folder.parent.parent
     roots, waiting, seen, found = [f"{result.folder.parent.name}/{result.folder.name}" for result in results], list[str](), set[str](), []
     while waiting or roots:
@@ -36,16 +39,16 @@ def trace_lineage(*results: Artifact) -> Lineage:
         if address in seen:
             continue
         seen.add(address)
-        manifest = json.loads((root / address / MANIFEST).read_text())
-        parents = tuple(_addresses(manifest["inputs"]))
+        manifest = read_either_manifest(root / address)
+        parents = tuple(_addresses(manifest.inputs))
         found.append(
             Ancestor(
                 artifact=address,
-                digest=manifest["record"]["digest"],
+                digest=manifest.record["digest"],
                 made_from=parents,
-                finished=manifest["finished"],
-                seconds=manifest["seconds"],
-                tools=manifest["tools"],
+                finished=manifest.finished,
+                seconds=manifest.seconds,
+                tools=manifest.tools,
             )
         )
         waiting += parents
@@ -53,8 +56,12 @@ def trace_lineage(*results: Artifact) -> Lineage:
 
 
 def parents_of(folder: Path) -> tuple[str, ...]:
-    """Return ``stage/key`` of what the artifact in a folder was made from."""
-    return tuple(dict.fromkeys(_addresses(json.loads((folder / MANIFEST).read_text())["inputs"])))
+    """Return ``stage/key`` of what the artifact in a folder was made from.
+
+    Raises:
+        ArtifactDamaged: Its manifest and the spare copy are not as they were written.
+    """
+    return tuple(dict.fromkeys(_addresses(read_either_manifest(folder).inputs)))
 
 
 def _addresses(inputs: Any) -> list[str]:

@@ -20,6 +20,7 @@ from stages.measurements import DeviceTimes, KernelShare, Measurement, Row
 from stages.models.calling import logits_of
 from stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 from stages.store import stage
+from stages.tensor_files import written_plainly
 from stages.training.batches import load_split
 from stages.verdicts import Shown, choose_precision, judge
 
@@ -99,7 +100,8 @@ def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path)
     """Write the layers of an engine, and the times of its parts, whose medians are returned."""
     backend = cast(DissectingBackend, backend_of(target))
     parts, layers = backend.dissect(engine.folder / engine.file, target, images[torch.arange(target.batch) % len(images)].numpy())
-    save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
+    with written_plainly(folder / PARTS):
+        save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
     (folder / LAYERS).write_text(layers, encoding="utf-8")
     copy_in, compute, copy_out = np.median(parts, axis=0)
     return DeviceTimes(copy_in_ms=copy_in, compute_ms=compute, copy_out_ms=copy_out, n=len(parts))

@@ -15,6 +15,7 @@ from stages.declared import in_place, places_of
 from stages.reading import warning_of_undeclared
 from stages.registry import resolve
 from stages.store import stage
+from stages.tensor_files import written_plainly
 from stages.user_code import user_code
 
 TOO_SMALL = "the dataset is too small for a stratified split"
@@ -37,7 +38,8 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
     parts = split_images(loaded.labels, loaded.parts, loaded.classes, data)
     for name, indices in parts.items():
         tensors = {"images": loaded.images[indices].contiguous(), "labels": loaded.labels[indices].contiguous()}
-        save_file(tensors, out_dir / f"{name}.safetensors")
+        with written_plainly(out_dir / f"{name}.safetensors"):
+            save_file(tensors, out_dir / f"{name}.safetensors")
     channels, height, width = loaded.images.shape[1:]
     return Dataset(
         folder=out_dir,

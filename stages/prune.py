@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import STATISTICS, load_scores, load_tensors, load_training, save_training
+from stages.checkpoints import STATISTICS, load_moments, load_scores, load_training, save_training
 from stages.pruning.groups import WidthPlan
 from stages.pruning.policy import FinetuneConfig
 from stages.pruning.removal import Removal
@@ -33,7 +33,7 @@ def prune(
     finetune: FinetuneConfig | None,
     batchnorm_batches: int,
 ) -> Checkpoint:
-    """Keep each group's best channels and carry the optimizer's moments over.
+    """Keep each group's best channels and carry the optimizer's moments over, which lie beside the segment.
 
     Args:
         out_dir: Receives weights and optimizer moments.
@@ -46,6 +46,9 @@ def prune(
         schedule: Number of cuts, and the training between them.
         finetune: Given where the cycle has ended: its learning rate is then that of the training between the cuts.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the last cut.
+
+    Raises:
+        MomentsGone: The segment's moments were freed.
     """
     phase = Phase("branch", dataset, training, out_dir / RESUME)
     rate = (lambda _: finetune.lr) if finetune else phase.rate
@@ -64,7 +67,7 @@ def prune(
             choose=reselection.choose if reselection else None,
             start=dense.step,
             train=train_between,
-            observed=load_tensors(dense, STATISTICS),
+            observed=load_moments(dense, STATISTICS),
             resume=out_dir / RESUME,
         )
         for network in {removal.state.network, removal.state.deployed}:

@@ -6,29 +6,39 @@
 An artifact is built beside its final place, in ``.work``, and published by one rename after its
 ``manifest.json`` is written: what stands under ``<stage>/<key>`` is finished. A killed stage leaves its
 work folder, and the next run continues from the training checkpoints it finds there.
+
+Every file is hashed before it is used. What is not as it was written, or was never finished, is set aside in ``.damaged`` and made again:
+under the same key, and unless it was measured to the same bytes. What was measured is restored from its spare copy.
 """
 
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
+from pydantic import ValidationError
+
 from profiles.errors import ConfigError, describe
-from stages.artifacts import Artifact, fingerprint, sha256_text
-from stages.errors import VerificationError
+from stages.artifacts import MOMENTS, Artifact, Moments, fingerprint, sha256_text
+from stages.errors import ArtifactDamaged
 from stages.locks import hold
-from stages.manifest import MANIFEST, Manifest, collect_files, host_facts
+from stages.manifest import MANIFEST, Manifest, collect_files, digest_of, host_facts, read_either_manifest, read_manifest, require_intact, write_manifest
+from stages.spares import keep_spare, open_to_others, restore
 from stages.timing_lock import hold_timing
+from stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
 WORK = ".work"
+DAMAGED = ".damaged"
+"""Holds what was set aside, so that it can be looked at, until `bonsai gc` frees it."""
 IN_USE = "in-use"
 """Lock that a run shares with other runs for as long as it needs the artifacts that it has found or made; who frees some holds it alone."""
 RESUME = "resume"
@@ -43,19 +53,23 @@ class Step(Protocol):
         ...
 
 
-def stage(*, version: int, timed: bool = False, tools: tuple[str, ...] = ()) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
+def stage(
+    *, version: int, timed: bool = False, tools: tuple[str, ...] = (), beside: str = ""
+) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
     """Mark a function as a stage.
 
     Args:
         version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
         timed: Whether the stage measures latency: one such stage runs at a time on a machine.
         tools: Distributions whose version is part of the key, because the result depends on it.
+        beside: Name of the input whose key the result bears too: a part of what that input's stage left, made again.
     """
 
     def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
         function.version = version  # type: ignore[attr-defined]  # read by Store alone
         function.timed = timed  # type: ignore[attr-defined]
         function.tools = tools  # type: ignore[attr-defined]
+        function.beside = beside  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -79,34 +93,87 @@ class Store:
         Raises:
             TypeError: An input has no identity (a bare path or dict).
         """
+        if beside := _mark(function, "beside"):
+            return str(inputs[beside].key)
         prints = {name: fingerprint(value) for name, value in inputs.items()}
         versions = {tool: metadata.version(tool) for tool in _mark(function, "tools")}
         return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
 
     def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:
-        """Return the finished artifact of this stage and these inputs, or None."""
-        folder = self.root / function.__name__ / self.key(function, inputs)
-        return self._load(function, folder) if (folder / MANIFEST).exists() else None
+        """Return the finished artifact of this stage and these inputs, or None where there is none, or a damaged one; nothing is changed."""
+        return self._find(function, self.root / function.__name__ / self.key(function, inputs))
 
     def run(self, function: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
-        """Return the stage's artifact, running the stage only where there is none yet."""
+        """Return the stage's artifact, running the stage only where there is none yet, or a damaged one.
+
+        Raises:
+            ArtifactDamaged: An input was damaged since the run found it.
+        """
         key = self.key(function, inputs)
         final = self.root / function.__name__ / key
-        if (final / MANIFEST).exists():
-            return self._load(function, final)
+        found = self._find(function, final)
+        if found is not None:
+            return found
         with hold(self.root / LOCKS / f"{function.__name__}-{key}", wait=True):
-            if (final / MANIFEST).exists():  # another process finished it while this one waited
-                return self._load(function, final)
+            problem = ""
+            if os.path.lexists(final):
+                try:
+                    return self._load(function, final)  # another process finished it while this one waited
+                except ArtifactDamaged as damage:
+                    problem = f"{str(damage).splitlines()[0]}; it is set aside ({DAMAGED}/{self._set_aside(final).name})"
             work = self._work_folder(f"{function.__name__}-{key}")
+            earlier = self._damaged(final)  # also what a run set aside that was killed before it could do more
+            if any(self._restored(function, folder, work) for folder in earlier):
+                say(f"{problem or f'{function.__name__}/{key} was set aside as damaged'}; it is restored from its spare copy")
+                self._finish(work, final)
+                return self._load(function, final)
+            if problem:
+                say(f"{problem} and made again")
+            for value in inputs.values():
+                _require_intact_input(value)
             with hold_timing() if is_timed(function) else nullcontext():
                 started = time.time()
                 record = function(work, **inputs)
-            self._publish(function, record, inputs, key=key, work=work, final=final, seconds=time.time() - started)
+            self._publish(function, record, inputs, key=key, work=work, final=final, seconds=time.time() - started, earlier=earlier)
         return self._load(function, final)
+
+    def manifests(self, function: Callable[..., Any]) -> Iterator[Manifest]:
+        """Return the manifests of all of a stage's artifacts, from the spare copy where one is damaged."""
+        for folder in sorted((self.root / function.__name__).glob("*")):
+            with suppress(ArtifactDamaged):
+                yield read_either_manifest(folder)
+
+    def _find(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT | None:
+        with suppress(ArtifactDamaged):
+            return self._load(function, folder) if os.path.lexists(folder) else None
+        return None
 
     def _load(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT:
         kind = cast(type[ArtifactT], get_type_hints(function)["return"])
         return load_artifact(kind, folder)
+
+    def _set_aside(self, folder: Path) -> Path:
+        """Move away what stands under an artifact's name and is not that artifact; return where it is now."""
+        name = f"{folder.parent.name}-{folder.name}"
+        places = (self.root / DAMAGED / (f"{name}-{number}" if number else name) for number in itertools.count())
+        aside = next(place for place in places if not os.path.lexists(place))
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(folder, aside)
+        os.utime(aside)  # `bonsai gc` counts its age from now
+        return aside
+
+    def _damaged(self, folder: Path) -> list[Path]:
+        """Return what was set aside of an artifact, the latest first."""
+        found = (self.root / DAMAGED).glob(f"{folder.parent.name}-{folder.name}*")
+        return sorted(found, key=lambda aside: aside.lstat().st_mtime_ns, reverse=True)
+
+    def _restored(self, function: Callable[..., ArtifactT], damaged: Path, work: Path) -> bool:
+        if restore(damaged, work):
+            with suppress(ArtifactDamaged):  # whole, but of another version: it is made anew
+                self._load(function, work)
+                return True
+            self._work_folder(work.name)
+        return False
 
     def _work_folder(self, name: str) -> Path:
         """Return the stage's work folder, emptied of all but its own training checkpoints."""
@@ -117,24 +184,59 @@ class Store:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
         return work
 
-    def _publish(self, function: Callable[..., Any], record: Artifact, inputs: dict[str, Any], *, key: str, work: Path, final: Path, seconds: float) -> None:
-        shutil.rmtree(work / RESUME, ignore_errors=True)
-        files = collect_files(work)
-        content = record.model_dump_json(exclude={"digest", "key"})
-        digest = sha256_text(json.dumps([content, sorted(files.items())]))
-        manifest = Manifest(
-            stage=function.__name__,
-            version=_mark(function, "version"),
-            key=key,
-            inputs={name: lineage(value) for name, value in inputs.items()},
-            files=files,
-            record=json.loads(record.model_copy(update={"digest": digest, "key": key}).model_dump_json()),
-            seconds=seconds,
-            **host_facts(),
-        )
-        (work / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+    def _publish(
+        self,
+        function: Callable[..., Any],
+        record: Artifact,
+        inputs: dict[str, Any],
+        *,
+        key: str,
+        work: Path,
+        final: Path,
+        seconds: float,
+        earlier: Sequence[Path],
+    ) -> None:
+        def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, spare: bool) -> Artifact:
+            files = {name: digest for name, digest in collect_files(folder).items() if not name.startswith((f"{RESUME}/", f"{MOMENTS}/"))}
+            facts = json.loads(record.model_dump_json(exclude={"digest", "key"}))
+            manifest = Manifest(
+                stage=stage,
+                version=_mark(function, "version"),
+                key=key,
+                inputs={name: lineage(value) for name, value in inputs.items()},
+                files=files,
+                record=facts | {"digest": digest_of(facts, files), "key": key},
+                seconds=seconds,
+                **host_facts(),
+            )
+            write_manifest(folder, _as_before(manifest, earlier) if folder == work else manifest)
+            open_to_others(folder)
+            keep_spare(folder, whole=spare)
+            return record.model_copy(update={"digest": manifest.record["digest"], "key": key, "folder": final})
+
+        made = seal(function.__name__, record, inputs, work, spare=is_timed(function))
+        if (part := work / MOMENTS).is_dir():  # first: an artifact without its moments is as if they had been freed
+            seal(MOMENTS, Moments(folder=part), {"of": made}, part, spare=False)
+            with hold(self.root / LOCKS / f"{MOMENTS}-{key}", wait=True):
+                self._replace(part, self.root / MOMENTS / key)
+        self._finish(work, final)
+
+    def _replace(self, part: Path, final: Path) -> None:
+        """Give a finished part its name, unless it is there already."""
+        if os.path.lexists(final):
+            with suppress(ArtifactDamaged):
+                if require_intact(final).record == read_manifest(part).record:
+                    shutil.rmtree(part)
+                    return
+            self._set_aside(final)
+        self._finish(part, final)
+
+    def _finish(self, work: Path, final: Path) -> None:
+        """Give a finished folder its name."""
         for file in [*work.rglob("*"), work]:
             _sync(file)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(work / RESUME)  # last: where the disk is full before, a run goes on from there
         final.parent.mkdir(parents=True, exist_ok=True)
         work.rename(final)
         _sync(final.parent)
@@ -163,16 +265,18 @@ def require_writable_folder(folder: Path, option: str) -> None:
 
 
 def load_artifact(kind: type[ArtifactT], folder: Path) -> ArtifactT:
-    """Read an artifact's record from its folder.
+    """Read an artifact's record from its folder, once all of its files were hashed.
 
     Raises:
-        VerificationError: A file that the manifest lists is gone.
+        ArtifactDamaged: Record or files are not what the stage wrote.
     """
-    manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
-    missing = [name for name in manifest.files if not (folder / name).is_file()]
-    if missing:
-        raise VerificationError(f"{folder}: {missing[0]} is gone although the manifest lists it; delete the folder, and the next run makes it again")
-    return kind.model_validate({**manifest.record, "folder": folder})
+    manifest = require_intact(folder)
+    try:
+        return kind.model_validate({**manifest.record, "folder": folder})
+    except ValidationError as error:
+        problem = f"{folder.parent.name}/{folder.name} is damaged: its record is none of a {kind.__name__}"
+        fix = "repeat the `bonsai run` that made it"
+        raise ArtifactDamaged(describe(problem, given=f"{error.error_count()} fields that do not fit", allowed="a record of this version", fix=fix)) from error
 
 
 def lineage(value: Any) -> Any:
@@ -182,6 +286,23 @@ def lineage(value: Any) -> Any:
     if isinstance(value, tuple):
         return [lineage(item) for item in value]
     return json.loads(value.model_dump_json()) if hasattr(value, "model_dump_json") else value
+
+
+def _require_intact_input(value: Any) -> None:
+    if isinstance(value, Artifact) and (value.folder / MANIFEST).is_file():  # otherwise no store made it
+        require_intact(value.folder)
+    for item in value if isinstance(value, tuple) else ():
+        _require_intact_input(item)
+
+
+def _as_before(manifest: Manifest, earlier: Sequence[Path]) -> Manifest:
+    """Return the manifest that a damaged artifact had, where the same bytes were made again: what it went into names its time."""
+    for folder in earlier:
+        with suppress(ArtifactDamaged):
+            before = read_either_manifest(folder)
+            if (before.record, before.files, before.inputs) == (manifest.record, manifest.files, manifest.inputs):
+                return before
+    return manifest
 
 
 def _mark(function: Callable[..., Any], name: str) -> Any:

@@ -1,10 +1,24 @@
-"""Stage `warmup`: one segment of the trunk, the dense network's training."""
+"""Stage `warmup`: one segment of the trunk, the dense network's training. Stage `moments` repeats one for what was not kept of it."""
 
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import PENALTY, STATISTICS, build, load_tensors, load_training, save_scores, save_tensors, save_training
+import torch
+
+from stages.artifacts import MOMENTS, Checkpoint, Dataset, History, Moments
+from stages.checkpoints import (
+    PENALTY,
+    STATISTICS,
+    WEIGHTS,
+    build,
+    load_moments,
+    load_tensors,
+    load_training,
+    save_moments,
+    save_scores,
+    save_segment,
+)
 from stages.models.config import ModelConfig
 from stages.models.registry import build_network
 from stages.pruning.groups import Group
@@ -14,11 +28,13 @@ from stages.pruning.statistics import BatchStatistics
 from stages.pruning.surgery import find_groups
 from stages.store import RESUME, stage
 from stages.training.config import TrainConfig
+from stages.training.loop import Penalty
 from stages.training.phase import Phase
+from stages.training.progress import say
 from stages.training.state import TrainState, reproducible
 
 
-@stage(version=5, tools=("torch", "torch-pruning"))
+@stage(version=6, tools=("torch", "torch-pruning"))
 def warmup(
     out_dir: Path,
     dataset: Dataset,
@@ -34,7 +50,7 @@ def warmup(
     The trunk does not depend on the criterion that a target prunes by, so that all share it.
 
     Args:
-        out_dir: Receives weights, optimizer moments and scores.
+        out_dir: Receives weights and scores, and the optimizer's moments as an artifact of their own.
         dataset: What to train on.
         model: The network.
         training: The learning-rate cycle.
@@ -42,7 +58,83 @@ def warmup(
         regularised: Names of the groups that it pulls.
         previous: The segment before, or None for the first.
         stop: Step of the cycle at which this segment ends.
+
+    Raises:
+        MomentsGone: The moments of the segment before were freed.
     """
+    segment = _train(out_dir, dataset, model, training, regulariser, regularised, previous, stop)
+    save_segment(out_dir, segment.state)
+    segment.save_moments(out_dir / MOMENTS)
+    save_scores(out_dir, weight_scores(segment.state.network.cpu(), segment.groups) | segment.statistics.scores())
+    return Checkpoint(folder=out_dir, model=model, image_shape=dataset.image_shape, num_classes=len(dataset.classes), step=stop, history=segment.history)
+
+
+@stage(version=1, beside="of")
+def moments(
+    out_dir: Path,
+    of: Checkpoint,
+    dataset: Dataset,
+    model: ModelConfig,
+    training: TrainConfig,
+    regulariser: RegulariserConfig,
+    regularised: tuple[str, ...],
+    previous: Checkpoint | None,
+    stop: int,
+) -> Moments:
+    """Train a segment of the trunk again for its moments alone, which were freed or are damaged.
+
+    Args:
+        out_dir: Receives the moments.
+        of: The segment.
+        dataset: As for `warmup`, like all that follows.
+        model: The network.
+        training: The learning-rate cycle.
+        regulariser: What pulls whole channels towards zero meanwhile.
+        regularised: Names of the groups that it pulls.
+        previous: The segment before, with its moments, or None for the first.
+        stop: Step at which the segment ends.
+    """
+    segment = _train(out_dir, dataset, model, training, regulariser, regularised, previous, stop)
+    segment.save_moments(out_dir)
+    weights, kept = segment.state.network.cpu().state_dict(), load_tensors(of, WEIGHTS)
+    if any(not torch.equal(value, kept[name]) for name, value in weights.items()):
+        say(f"{of.folder.parent.name}/{of.key}: trained again, the weights are not the same to the bit; the moments belong to weights that differ a little")
+    return Moments(folder=out_dir)
+
+
+class _Segment(NamedTuple):
+    """A segment of the trunk, trained.
+
+    Attributes:
+        state: The training at its end.
+        groups: The dense network's.
+        statistics: What the steps have shown of its channels.
+        penalty: The regulariser; None where there is none.
+        history: The learning curve.
+    """
+
+    state: TrainState
+    groups: tuple[Group, ...]
+    statistics: BatchStatistics
+    penalty: Penalty | None
+    history: tuple[History, ...]
+
+    def save_moments(self, folder: Path) -> None:
+        """Write what a training that goes on needs beside weights and average."""
+        folder.mkdir(exist_ok=True)
+        save_moments(folder, self.state, self.statistics.state(), self.penalty.state() if self.penalty else None)
+
+
+def _train(
+    out_dir: Path,
+    dataset: Dataset,
+    model: ModelConfig,
+    training: TrainConfig,
+    regulariser: RegulariserConfig,
+    regularised: tuple[str, ...],
+    previous: Checkpoint | None,
+    stop: int,
+) -> _Segment:
     shape, classes = dataset.image_shape, len(dataset.classes)
     phase = Phase("trunk", dataset, training, out_dir / RESUME)
     with reproducible(training):
@@ -51,19 +143,14 @@ def warmup(
         statistics = BatchStatistics(state.network, groups, training.score_window)
         penalty = make_regulariser(regulariser, state.network, tuple(g for g in groups if g.name in regularised))
         if previous:
-            statistics.restore(load_tensors(previous, STATISTICS))
+            statistics.restore(load_moments(previous, STATISTICS))
         if previous and penalty:
-            penalty.restore(load_tensors(previous, PENALTY))
+            penalty.restore(load_moments(previous, PENALTY))
         start = previous.step if previous else 0
         if stop == 0:  # before any training there are no gradients to see in passing
             statistics.observe_untrained(phase.batches, batches_seen=training.score_window)
         history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=statistics, penalty=penalty)
-    save_training(out_dir, state)
-    save_tensors(out_dir / STATISTICS, statistics.state())
-    if penalty:
-        save_tensors(out_dir / PENALTY, penalty.state())
-    save_scores(out_dir, weight_scores(state.network.cpu(), groups) | statistics.scores())
-    return Checkpoint(folder=out_dir, model=model, image_shape=shape, num_classes=classes, step=stop, history=history)
+    return _Segment(state, groups, statistics, penalty, history)
 
 
 @lru_cache(maxsize=1)

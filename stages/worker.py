@@ -26,6 +26,7 @@ from typing import Any
 
 from profiles.errors import BonsaiError, ConfigError
 from stages.errors import BuildError, DeviceUnavailable
+from stages.room import MACHINE_ERRORS
 
 MODULE = "stages.worker"
 GRACE_SECONDS = 5.0
@@ -48,6 +49,8 @@ def call(function: str, arguments: Mapping[str, Any], *, doing: str, seconds: fl
     Raises:
         BuildError: The process crashed, was ended for lack of memory or after `seconds`, or the function raised something unexpected.
         BonsaiError: What the function raised, of a kind in `ERRORS`.
+        OSError: The disk or the memory is full.
+        MemoryError: The memory is full.
     """
     with _turn:
         return _worker().call(function, arguments, doing, seconds)
@@ -89,6 +92,10 @@ class Worker:
         finally:
             if not answered:
                 self.stop()
+        if "errno" in answer:
+            raise OSError(answer["errno"], *answer["words"])
+        if answer.get("error") == MemoryError.__name__:
+            raise MemoryError(f"{doing}: {answer['message']}")
         if "error" in answer:
             raise ERRORS.get(answer["error"], BuildError)(answer["message"])
         return answer["value"]
@@ -155,6 +162,9 @@ def _answer(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"value": getattr(importlib.import_module(module), name)(**arguments)}
     except BonsaiError as error:
         return {"error": type(error).__name__, "message": str(error)}
+    except OSError as error:
+        told = {"errno": error.errno, "words": [error.strerror, *([str(error.filename)] if error.filename else [])]} if error.errno in MACHINE_ERRORS else {}
+        return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}"} | told
     except Exception as error:  # of libraries whose errors share no base; told with its kind
         return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}"}
 

@@ -18,7 +18,8 @@ def gc(
     """Free artifacts that no package needs.
 
     Without --delete it is only shown what would be freed. The packages in STORE/packages keep all that they were made from, so that
-    `bonsai run` still finds it. Nothing is freed while a run works.
+    `bonsai run` still finds it; the optimizer's moments of the trunk go, and are trained again where they are needed. Listed too is what was set
+    aside as damaged, and what was never finished. Nothing is freed while a run works.
 
     Example: bonsai gc
              bonsai gc --delete --keep-days 30

@@ -17,6 +17,7 @@ from stages.backends.onnxruntime_profile import SessionProfile
 from stages.backends.running import Run, in_batches
 from stages.errors import BuildError
 from stages.graph.names import INPUT
+from stages.room import require_room
 
 PROVIDERS = ["CPUExecutionProvider"]
 BIAS_QUANTIZATION = "WeightBiasQuantization"
@@ -69,6 +70,8 @@ class OnnxRuntimeBackend:
         try:
             ort.InferenceSession(str(graph), options, providers=PROVIDERS)
         except ORT_ERRORS as error:
+            engine.unlink(missing_ok=True)
+            require_room(engine.parent, graph.stat().st_size)  # of a full disk it says "Protobuf serialization failed"
             raise BuildError(f"ONNX Runtime cannot build {graph.name}: {error}") from error
         kernels = Counter(node.op_type for node in onnx.load(engine).graph.node)
         return {

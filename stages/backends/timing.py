@@ -19,6 +19,7 @@ from profiles.schema import Target
 from profiles.source import Record
 from stages.artifacts import Latency
 from stages.backends.running import Run
+from stages.tensor_files import written_plainly
 
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"
@@ -184,4 +185,5 @@ def contention(samples: Mapping[str, np.ndarray]) -> float:
 
 def save_samples(file: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Write the raw nanoseconds beside the result, as safetensors."""
-    save_file(dict(samples), file)
+    with written_plainly(file):
+        save_file(dict(samples), file)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from profiles.errors import describe
 from stages.backends.running import Run
 from stages.errors import BuildError
+from stages.tensor_files import written_plainly
 
 GOLDEN = "golden.safetensors"
 IMAGES, LOGITS = "input", "logits"
@@ -39,7 +40,8 @@ def write_golden(folder: Path, images: np.ndarray, run: Run) -> None:
     logits = _one_by_one(images, run)
     _require_same(_one_by_one(images, run), logits, REPEATED, "run again on the same images", RANDOM)
     _require_same(run(images), logits, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
-    save_file({IMAGES: images, LOGITS: logits}, folder / GOLDEN)
+    with written_plainly(folder / GOLDEN):
+        save_file({IMAGES: images, LOGITS: logits}, folder / GOLDEN)
 
 
 def _one_by_one(images: np.ndarray, run: Run) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Times a packaged engine on the machine it is on, and judges its budget where that can be done."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,9 @@ from stages.backends.process_timing import Timed
 from stages.backends.timing import TimingConfig
 from stages.delivery.compatibility import find_absence
 from stages.delivery.contents import PackageManifest, read_intact
+from stages.errors import ArtifactDamaged
 from stages.fresh_timing import milliseconds_of, time_afresh
-from stages.manifest import MANIFEST, Manifest
+from stages.manifest import Manifest, read_manifest
 from stages.measurements import Fresh, Gate
 from stages.timing_lock import hold_timing
 from stages.verdicts import judge_latency, limit_of
@@ -77,14 +79,15 @@ def find_dense(manifest: PackageManifest, store: Path) -> Engine | None:
         if kept is not None and kept.record["digest"] in {ancestor.digest for ancestor in manifest.lineage}:
             engine = Engine.model_validate({**kept.record, "folder": store / str(address)})
             file = engine.folder / engine.file
-            if file.is_file() and sha256_file(file) == kept.files[engine.file]:  # before anything interprets it
+            if file.is_file() and sha256_file(file) == kept.files.get(engine.file):  # before anything interprets it
                 return engine
     return None
 
 
 def _manifest_in(store: Path, address: str) -> Manifest | None:
-    file = store / address / MANIFEST
-    return Manifest.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    with suppress(ArtifactDamaged):
+        return read_manifest(store / address)
+    return None
 
 
 def _describe(fresh: Fresh, manifest: PackageManifest) -> str:

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from profiles.schema import Precision
 from stages.errors import BuildError
+from stages.tensor_files import written_plainly
 
 PROBES = "probes.safetensors"
 """Beside the ONNX file of an untrained network: torch's logits of the first images, (n, classes) float32."""
@@ -39,7 +40,8 @@ def _probe_image(image_shape: tuple[int, int, int], number: int) -> np.ndarray:
 
 def save_logits(folder: Path, logits: np.ndarray) -> None:
     """Keep torch's logits of the first probe images beside the file that was exported."""
-    save_file({"logits": np.ascontiguousarray(logits, dtype=np.float32)}, folder / PROBES)
+    with written_plainly(folder / PROBES):
+        save_file({"logits": np.ascontiguousarray(logits, dtype=np.float32)}, folder / PROBES)
 
 
 def load_logits(folder: Path) -> np.ndarray:

@@ -3,7 +3,6 @@
 write_reports(Path("report"), [read_intact(folder) for folder in folders], title="resnet-edge on three devices")
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from stages.delivery.contents import REPORTS, PackageManifest
 from stages.reporting.comparison import write_report
+from stages.whole_files import write_whole
 
 MARKDOWN_ESCAPES = str.maketrans(
     {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "*": "\\*", "_": "\\_", "[": "\\[", "`": "\\`", "\n": "<br>"}
@@ -32,9 +32,7 @@ def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: s
     folder.mkdir(parents=True, exist_ok=True)
     for name in REPORTS:
         text = _environment().get_template(f"{name}.j2").render(report=report)
-        unfinished = folder / f".{name}.part"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, folder / name)
+        write_whole(folder / name, text)
 
 
 @cache

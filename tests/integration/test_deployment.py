@@ -80,7 +80,7 @@ def continued(served: Served, cancelled: Cancelled) -> str:
 
 
 def checkpoints(store: Path) -> list[Path]:
-    return list(store.glob(f".work/*/{RESUME}/{LAST}"))
+    return list(store.glob(f".work/*/{RESUME}/{LAST.format(sha256='*')}"))
 
 
 def manifests(store: Path) -> dict[Path, float]:

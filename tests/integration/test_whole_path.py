@@ -208,7 +208,9 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
     manifests = {stage: ancestor(root, stage) for stage in ("warmup", "prune", "recover")}
     assert {name: len(channels) for name, channels in manifests["prune"]["record"]["kept"].items()} == kept
     assert manifests["prune"]["record"]["metrics"]["cut_difference"] <= 1e-4
-    assert {"training.safetensors", "penalty.safetensors"} <= set(manifests["warmup"]["files"])
+    assert set(manifests["warmup"]["files"]) == {"average.safetensors", "scores.safetensors", "weights.safetensors"}
+    beside = json.loads((root / "moments" / str(manifests["warmup"]["key"]) / MANIFEST).read_text())
+    assert set(beside["files"]) == {"penalty.safetensors", "statistics.safetensors", "training.safetensors"}
     assert manifests["recover"]["inputs"]["teacher"]["artifact"].startswith("warmup/")
     card = (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
     assert "with the regulariser growing" in card

@@ -1,16 +1,23 @@
 """The command line itself: help, names, ends. Nothing is compressed here."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from pipeline.cli import app, main
 from pipeline.commands.completion import complete_profiles, complete_recipes
+from pipeline.endings import message_of
+from stages.locks import hold
+from stages.store import IN_USE, LOCKS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 ROOT = str(Path(__file__).parents[3])
@@ -136,3 +143,84 @@ def test_the_shell_gets_names_and_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", f"{code}; pipeline.cli.main()"], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **words}
     )
     assert done.stdout.split() == ["resnet-edge"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.safetensors"), "the disk is full\n  given:   [Errno 28] No space left on device: 'a.safetensors'"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "your quota on the disk is used up"),
+        (MemoryError("Unable to allocate 9 TiB"), "there is not enough memory\n  given:   Unable to allocate 9 TiB"),
+        (MemoryError(), "there is not enough memory\n  given:   MemoryError"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "there is not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "there is not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 9 TiB"), "there is not enough memory"),
+    ],
+)
+def test_a_full_machine_ends_in_one_message_and_code_1(error: Exception, words: str, bonsai: Bonsai, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_what: str) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.listing.describe_all", fail)
+    done = bonsai("list", "recipes")
+    assert done.code == 1
+    assert done.err.startswith(f"error: {words}")
+    assert "the same command goes on" in done.err
+
+
+def test_torchs_own_error_for_lack_of_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(1 << 60)
+    assert "there is not enough memory" in (message_of(failed.value) or "")
+
+
+def test_a_fault_of_bonsais_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_what: str) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("pipeline.listing.describe_all", fail)
+    monkeypatch.setattr(sys, "argv", ["bonsai", "list", "recipes"])
+    with pytest.raises(RuntimeError, match="a fault"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "words"),
+    [
+        (">/dev/full", 1, "error: the disk is full"),
+        (">&-", 1, "error: [Errno 9] standard output is closed"),
+        ("2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_ends_in_one_message(redirected: str, code: int, words: str) -> None:
+    line = f'"{sys.executable}" -m pipeline.cli list recipes {redirected}'
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == (4 if "disk" in words else 1 if words else 0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_end_says_so_and_ends_with_the_signals_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    lock = tmp_path / LOCKS / IN_USE
+    command = [sys.executable, "-m", "pipeline.cli", "run", "resnet-edge", "--store", str(tmp_path)]
+    with hold(lock):  # as `bonsai gc --delete` does: the run waits for it
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        while process.poll() is None and not any(link.resolve() == lock for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (code, "stopped; the same command goes on from the last finished epoch\n")
+
+
+def test_a_run_on_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", script, "run", "resnet-edge", "--store", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a file would become larger than this process may write\n")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "prepare").exists()
+    assert [file for file in (tmp_path / ".work").rglob("*") if file.is_file()] == []

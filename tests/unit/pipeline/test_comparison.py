@@ -1,6 +1,5 @@
 import csv
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from profiles.errors import BudgetError
 from profiles.loader import load_profile
 from profiles.source import Record
 from stages.artifacts import Artifact, Latency
-from stages.manifest import MANIFEST
+from stages.manifest import read_manifest, write_manifest
 from stages.measurements import Accuracy, Gate, Row
 from stages.store import Store, stage
 
@@ -103,8 +102,7 @@ def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() 
 
 
 def take(artifact: Artifact, seconds: float) -> None:
-    file = artifact.folder / MANIFEST
-    file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": seconds}))
+    write_manifest(artifact.folder, read_manifest(artifact.folder).model_copy(update={"seconds": seconds}))
 
 
 def test_the_cost_counts_shared_stages_once_and_what_separate_runs_would_repeat(store: Store) -> None:

@@ -10,7 +10,7 @@ import pytest
 from profiles.errors import ConfigError
 from profiles.source import Record
 from stages.artifacts import Artifact
-from stages.garbage import free, take_inventory
+from stages.garbage import DAY, free, take_inventory
 from stages.lineage import trace_lineage
 from stages.locks import hold
 from stages.manifest import MANIFEST
@@ -62,7 +62,7 @@ def test_what_a_package_was_made_from_stays_and_the_rest_goes(store: Store) -> N
     assert there(store) > needed
     assert shown.packages == ("one--cpu",)
     assert [item.path.split("/")[0] for item in shown.waste] == ["grown", "seed"]
-    assert shown.size == sum(file.stat().st_size for item in shown.waste for file in (store.root / item.path).rglob("*"))
+    assert shown.size == sum(file.stat().st_size for item in shown.waste for file in (store.root / item.path).rglob("*") if file.is_file())
     assert free(store.root, keep_days=0).size == shown.size
     assert there(store) == needed
     assert not (store.root / ".trash").exists()
@@ -123,6 +123,30 @@ def test_a_leftover_does_not_stand_in_the_way_of_what_was_made_anew(store: Store
     (store.root / ".trash" / f"grown-{made.folder.name}" / "half").mkdir(parents=True)
     assert len(free(store.root, keep_days=0).waste) == 3
     assert there(store) == set()
+
+
+def test_what_was_set_aside_and_what_was_never_finished_is_listed_and_freed(store: Store) -> None:
+    publish(store, make(store, 1))
+    damaged, unfinished = make(store, 2), make(store, 3)
+    (damaged.folder / "number.txt").write_text("3")
+    make(store, 2)
+    (unfinished.folder / MANIFEST).unlink()
+    (unfinished.folder / ".spare" / MANIFEST).write_text("{")
+    old = time.time() - 10 * DAY
+    for folder in (unfinished.folder, *unfinished.folder.rglob("*")):
+        os.utime(folder, (old, old))
+    assert [item.path for item in take_inventory(store.root, keep_days=7).waste] == [f"grown/{unfinished.folder.name}"]
+    freed = {item.path for item in free(store.root, keep_days=0).waste}
+    assert {f".damaged/grown-{damaged.folder.name}", f"grown/{unfinished.folder.name}"} < freed
+    assert not unfinished.folder.exists()
+    assert list((store.root / ".damaged").iterdir()) == []
+
+
+def test_an_artifact_whose_spare_manifest_alone_is_left_is_kept_for_its_package(store: Store) -> None:
+    made = make(store, 1)
+    publish(store, made)
+    (made.folder / MANIFEST).write_text("{")
+    assert free(store.root, keep_days=0).waste == ()
 
 
 @pytest.mark.parametrize("manifest", ['{"name": "one--cpu", "lineage": []}', '{"short_name": "app", "icons": []}', "[]", "no json"])

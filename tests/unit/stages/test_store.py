@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from stages.errors import VerificationError
 from stages.lineage import trace_lineage
 from stages.manifest import MANIFEST
 from stages.models.config import ModelConfig
-from stages.store import RESUME, Store, stage
+from stages.store import RESUME, Store, load_artifact, stage
 
 calls: list[int] = []
 
@@ -115,7 +118,7 @@ def test_a_lost_file_is_an_error_that_names_it(store: Store) -> None:
     made = store.run(write_number, config=Config())
     (made.folder / "number.txt").unlink()
     with pytest.raises(VerificationError, match=r"number.txt is gone although the manifest lists it"):
-        store.run(write_number, config=Config())
+        load_artifact(Number, made.folder)
 
 
 @pytest.mark.parametrize("value", [Path("a"), {"a": 1}, [1], object()])
@@ -135,3 +138,55 @@ def test_a_plain_function_is_no_stage(store: Store) -> None:
 
     with pytest.raises(TypeError, match="plain is no stage"):
         store.run(plain)
+
+
+@pytest.mark.parametrize("mode", ["same", "other"])
+def test_processes_that_share_a_store_run_each_stage_once_and_a_killed_one_blocks_nobody(mode: str, tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+from pathlib import Path
+from profiles.source import Record
+from stages.artifacts import Artifact
+from stages.store import Store, stage
+
+class Config(Record):
+    value: int
+
+class Number(Artifact):
+    value: int
+
+@stage(version=1)
+def slow(out_dir: Path, config: Config) -> Number:
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{config.value}\\n")
+    time.sleep(0.3)
+    (out_dir / "number.txt").write_text(str(config.value))
+    return Number(folder=out_dir, value=config.value)
+
+@stage(version=1)
+def joined(out_dir: Path, numbers: tuple[Number, ...]) -> Number:
+    return Number(folder=out_dir, value=sum(number.value for number in numbers))
+
+store, order = Store(Path(sys.argv[1])), [int(digit) for digit in sys.argv[3]]
+with store.in_use():
+    numbers = {value: store.run(slow, config=Config(value=value)) for value in order}
+    print(store.run(joined, numbers=tuple(numbers[value] for value in sorted(numbers))).digest)
+"""
+    log = tmp_path / "log"
+    orders = ["0123"] * 6 if mode == "same" else ["0123", "3210", "1032", "2301", "0312", "3021"]
+
+    def start(order: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", script, str(tmp_path / "store"), str(log), order]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+
+    killed = start("0123")
+    while not log.exists():
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    running = [start(order) for order in orders]
+    digests = {process.communicate(timeout=120)[0] for process in running}
+    assert [process.returncode for process in running] == [0] * len(orders)
+    assert len(digests) == 1
+    counts = {value: log.read_text().splitlines().count(value) for value in "0123"}
+    assert counts == {"0": 2, "1": 1, "2": 1, "3": 1}  # the killed process had begun the first

@@ -1,3 +1,4 @@
+import errno
 import time
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def test_any_other_error_is_told_with_its_kind() -> None:
 def test_the_process_is_the_first_that_linux_ends_where_memory_runs_out() -> None:
     number = call("misbehaving:process", {}, doing="asking", seconds=60)
     assert Path(f"/proc/{number}/oom_score_adj").read_text().strip() == "1000"
+
+
+def test_a_full_disk_and_a_lack_of_memory_are_told_as_what_they_are() -> None:
+    with pytest.raises(OSError, match=r"No space left on device: 'engine\.onnx'") as full:
+        call("misbehaving:fill", {"number": errno.ENOSPC}, doing="building", seconds=60)
+    assert full.value.errno == errno.ENOSPC
+    with pytest.raises(MemoryError, match="building"):
+        call("misbehaving:take_all_memory", {}, doing="building", seconds=60)
+    with pytest.raises(BuildError, match="FileNotFoundError"):  # a fault of the call's own
+        call("misbehaving:fill", {"number": errno.ENOENT}, doing="building", seconds=60)
