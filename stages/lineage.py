@@ -54,7 +54,12 @@ def trace_lineage(*results: Artifact) -> Lineage:
 
 def parents_of(folder: Path) -> tuple[str, ...]:
     """Return ``stage/key`` of what the artifact in a folder was made from."""
-    return tuple(dict.fromkeys(_addresses(json.loads((folder / MANIFEST).read_text())["inputs"])))
+    return made_from(json.loads((folder / MANIFEST).read_text())["inputs"])
+
+
+def made_from(inputs: Any) -> tuple[str, ...]:
+    """Return ``stage/key`` of every artifact that a manifest's `inputs` name, each once."""
+    return tuple(dict.fromkeys(_addresses(inputs)))
 
 
 def _addresses(inputs: Any) -> list[str]:

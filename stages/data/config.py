@@ -20,7 +20,7 @@ class DataConfig(Record):
         seed: Of the split. A dataset that comes split, such as `glyphs`, ignores these three.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     options: dict[str, int | float | str | bool] = {}
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25

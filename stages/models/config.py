@@ -17,7 +17,7 @@ class ModelConfig(Record):
         seed: Of the initial weights.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     options: dict[str, int | float | str | bool] = {}
     seed: Annotated[int, Field(ge=0)] = 0
 
