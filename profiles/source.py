@@ -168,16 +168,16 @@ def validate(record: type[RecordT], source: Source) -> RecordT:
     return built
 
 
-def nonfinite(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the path of every float that is infinite or NaN in nested mappings and sequences."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield path
-    elif isinstance(value, Mapping):
+def nonfinite(value: Any, path: KeyPath = (), *, largest: float | None = None) -> Iterator[KeyPath]:
+    """Yield the path of every number in nested mappings and sequences that is infinite, NaN, or further from 0 than `largest`."""
+    if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from nonfinite(inner, (*path, str(key)))
+            yield from nonfinite(inner, (*path, str(key)), largest=largest)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from nonfinite(inner, (*path, str(index)))
+            yield from nonfinite(inner, (*path, str(index)), largest=largest)
+    elif (isinstance(value, float) and not math.isfinite(value)) or (largest is not None and isinstance(value, int | float) and abs(value) > largest):
+        yield path
 
 
 def _rename(data: dict[str, Any], path: KeyPath, name: str) -> dict[str, Any]:

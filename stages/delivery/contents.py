@@ -1,19 +1,19 @@
 """What is in a package: its files, and the manifest that lists them and says what a stranger must know."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from profiles.errors import ConfigError, describe
+from profiles.bounded_json import read_json
+from profiles.errors import ConfigError, describe, shorten
 from profiles.schema import HardwareProfile, Precision
 from profiles.source import Record
 from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.golden import GOLDEN, GoldenSource
-from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_sums, write_sums
+from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
@@ -126,7 +126,10 @@ def read_intact(folder: Path) -> PackageManifest:
     Raises:
         VerificationError: The first thing that differs.
     """
+    _require_package(folder)
+    require_plain(folder)
     manifest = _read_manifest(folder)
+    require_names(manifest.files, MANIFEST)
     sums = read_sums(folder)
     for name in sorted((sums.keys() | manifest.files.keys()) - {MANIFEST}):
         if sums.get(name) != manifest.files.get(name):
@@ -151,15 +154,18 @@ def _require_listed(names: tuple[str, ...], listed: Mapping[str, str], place: st
             raise VerificationError(describe(f"{name}: not listed in {place}", given=", ".join(sorted(listed)), allowed=f"a list with {name}", fix=CHANGED))
 
 
-def _read_manifest(folder: Path) -> PackageManifest:
+def _require_package(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
         raise VerificationError(
             describe(
                 f"{folder}: no package, for it has no {MANIFEST}", given=folder, allowed="a package", fix="give the folder that `bonsai run` names at its end"
             )
         )
+
+
+def _read_manifest(folder: Path) -> PackageManifest:
     try:
-        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        facts = read_json(folder / MANIFEST)
     except ValueError as error:  # no JSON, or not even a text
         raise VerificationError(describe(f"{MANIFEST}: not valid JSON; the file was changed", given=error, allowed="JSON", fix=CHANGED)) from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -167,13 +173,15 @@ def _read_manifest(folder: Path) -> PackageManifest:
         raise VerificationError(
             describe(
                 f"{folder}: no package manifest that this version of bonsai reads",
-                given=f"schema {version}",
+                given=f"schema {shorten(str(version))}",
                 allowed=f"schema {SCHEMA}",
                 fix="verify it with the bonsai that made it, or run `bonsai run` again",
             )
         )
     try:
         return PackageManifest.model_validate(facts)
-    except ValueError as error:
-        problem, key = f"{MANIFEST}: incomplete; the file was changed", str(error).splitlines()[1]
-        raise VerificationError(describe(problem, given=key, allowed="the manifest as it was written", fix=CHANGED)) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        given = f"{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']))}: {fault['msg']}"
+        problem = f"{MANIFEST}: incomplete; the file was changed"
+        raise VerificationError(describe(problem, given=given, allowed="the manifest as it was written", fix=CHANGED)) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from profiles.errors import describe
+from profiles.errors import SHORT, describe, shorten
 from stages.backends.machine import this_machine
 from stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
 from stages.delivery.contents import PackageManifest, read_intact
@@ -114,10 +114,14 @@ def _run_probe(request: Request) -> np.ndarray:
     if process.returncode != 0:
         last_words = process.stderr.strip().splitlines()[-1:] or ["it left no message"]
         raise VerificationError(describe(f"{request.engine}: {_ending(process.returncode)}", given=last_words[0], allowed=allowed, fix=fix))
-    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
-    if "refused" in answer:
-        raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
-    return np.asarray(answer["logits"], dtype=np.float32)
+    try:
+        answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
+        if "refused" in answer:
+            raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
+        return np.asarray(answer["logits"], dtype=np.float32)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        given = shorten(process.stdout[-SHORT:]) or "nothing"
+        raise VerificationError(describe(f"{request.engine}: its process gave no logits", given=given, allowed=allowed, fix=fix)) from error
 
 
 def _ending(code: int) -> str:
