@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from profiles.bounded_json import read_json
 from profiles.errors import ConfigError, describe, shorten
-from profiles.schema import HardwareProfile, Precision
+from profiles.schema import HardwareProfile, Precision, Runtime
 from profiles.source import Record
 from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
 from stages.delivery.compatibility import Compatibility
@@ -43,7 +43,7 @@ class PackagedEngine(Record):
 
     file: Annotated[str, Field(pattern=PLAIN)]
     graph: Annotated[str, Field(pattern=PLAIN)]
-    runtime: str
+    runtime: Runtime
     precision: Precision
     dialect: Dialect
     image_shape: tuple[int, int, int]
@@ -93,6 +93,12 @@ class PackageManifest(Record):
     quantisation: str
     history: tuple[History, ...]
     lineage: tuple[Ancestor, ...]
+
+    @model_validator(mode="after")
+    def _one_runtime(self) -> "PackageManifest":
+        if self.engine.runtime != self.profile.target.runtime:
+            raise ValueError(f"the engine is one of {self.engine.runtime}, the profile asks for {self.profile.target.runtime}")
+        return self
 
 
 def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
