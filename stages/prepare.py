@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Dataset
+from stages.data.checking import check_loaded
 from stages.data.config import DataConfig
 from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages
 from stages.registry import resolve
@@ -19,7 +20,7 @@ TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
 
 
-@stage(version=1, tools=("numpy", "scikit-learn", "pillow", "torch"))
+@stage(version=2, tools=("numpy", "scikit-learn", "pillow", "torch"))
 def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 
@@ -48,17 +49,20 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
 
 
 def load_images(data: DataConfig) -> LoadedImages:
-    """Call the dataset's loader with the recipe's options."""
+    """Call the dataset's loader with the recipe's options, and check what it returns.
+
+    Raises:
+        ConfigError: The loader cannot be called, raises something, or returns what no classifier can be trained on.
+    """
     loader = resolve(data.name, LOADERS, "dataset")
     with user_code(
         f"data.options do not fit dataset {data.name!r}",
         given=f"data.options {data.options}",
         allowed="a loader that takes what data.options names",
         fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
-        passing=(OSError,),
+        passing=(OSError,) if data.name in LOADERS else (),
     ):
-        loaded: LoadedImages = loader(**data.options)
-    return loaded
+        return check_loaded(loader(**data.options), data.name)
 
 
 def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tuple[str, ...], data: DataConfig) -> dict[str, torch.Tensor]:
