@@ -14,8 +14,10 @@ SHORT = 200
 """Characters of a single value that a message shows."""
 LONG = 4_000
 """Characters of one part of a message."""
-INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that steer a terminal or a page instead of showing something."""
+JOINERS = "\u200c\u200d\u00ad"
+"""Of these categories what spelling needs: in Persian, in Indic scripts, in emoji; and a soft hyphen."""
 
 
 class BonsaiError(Exception):
@@ -63,7 +65,7 @@ def visible(text: str, *, keep: str = "\n\t") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in keep or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c in keep or c in JOINERS or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode() for c in text)
 
 
 def suggestion(given: str, allowed: Iterable[str]) -> str:

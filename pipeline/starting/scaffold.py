@@ -17,7 +17,7 @@ from pipeline.recipe import load_recipe
 from pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError, describe
+from profiles.errors import ConfigError, describe, visible
 from profiles.loader import load_profile
 from stages.data.config import DataConfig
 from stages.data.depth import find_depth, kind_of
@@ -243,12 +243,15 @@ def _slug(text: str) -> str:
 
 def _counts(found: Folder, sizes: dict[str, int]) -> str:
     counts = found.counts()
-    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:12]) + (f" and {len(counts) - 12} more classes" if len(counts) > 12 else "")
+    shown = ", ".join(f"{visible(name, keep='')} {count}" for name, count in list(counts.items())[:12]) + (
+        f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
+    )
     return f"{len(found.images)} images: {shown}; {', '.join(f'{count} for {part}' for part, count in sizes.items())}"
 
 
 def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     counts, lines = found.counts(), []
+    counts = {visible(name, keep=""): count for name, count in counts.items()}
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if found.others:
         lines.append(f"warning: {passed_over(found)}")

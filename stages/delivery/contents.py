@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from profiles.bounded_json import read_json
-from profiles.errors import ConfigError, describe, shorten
+from profiles.errors import describe, shorten
 from profiles.schema import HardwareProfile, Precision, Runtime
 from profiles.source import Record
 from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
@@ -18,6 +18,7 @@ from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
 from stages.measurements import Against, Gate, KernelShare, Row
+from stages.texts import one_line
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
@@ -107,16 +108,8 @@ def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
 
 
 def write_labels(folder: Path, manifest: PackageManifest) -> None:
-    """Write the classes, a line each.
-
-    Raises:
-        ConfigError: A name has a line break, after which every label would stand a line too low.
-    """
-    broken = [name for name in manifest.classes if "\n" in name or "\r" in name]
-    if broken:
-        fix = "rename the class; manifest.json and the metadata of model.onnx hold any name"
-        raise ConfigError(describe(f"{LABELS}: a class has a line break in its name", given=repr(broken[0]), allowed="names of one line", fix=fix))
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+    r"""Write the classes, a line each; a line break in a name becomes an escape such as ``\n``, so that no label stands a line too low."""
+    (folder / LABELS).write_text("".join(f"{one_line(name)}\n" for name in manifest.classes), encoding="utf-8")
 
 
 def seal(folder: Path, manifest: PackageManifest) -> None:
