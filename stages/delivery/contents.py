@@ -125,8 +125,7 @@ def read_intact(folder: Path) -> PackageManifest:
     Raises:
         VerificationError: The first thing that differs.
     """
-    _require_package(folder)
-    require_plain(folder)
+    require_package(folder)
     manifest = _read_manifest(folder)
     require_names(manifest.files, MANIFEST)
     sums = read_sums(folder)
@@ -153,13 +152,19 @@ def _require_listed(names: tuple[str, ...], listed: Mapping[str, str], place: st
             raise VerificationError(describe(f"{name}: not listed in {place}", given=", ".join(sorted(listed)), allowed=f"a list with {name}", fix=CHANGED))
 
 
-def _require_package(folder: Path) -> None:
+def require_package(folder: Path) -> None:
+    """Check that a folder may be a package, before anything in it is read: it has a manifest, and is made of regular files.
+
+    Raises:
+        VerificationError: It has none, or holds a link, an empty folder, a pipe.
+    """
     if not (folder / MANIFEST).is_file():
         raise VerificationError(
             describe(
                 f"{folder}: no package, for it has no {MANIFEST}", given=folder, allowed="a package", fix="give the folder that `bonsai run` names at its end"
             )
         )
+    require_plain(folder)
 
 
 def _read_manifest(folder: Path) -> PackageManifest:

@@ -11,6 +11,8 @@ from stages.artifacts import sha256_file
 from stages.errors import VerificationError
 
 SUMS = "SHA256SUMS"
+SIGNATURE = "model.sig"
+"""Signs all other files, the sums among them, and so is in no list (`stages/delivery/signing.py`)."""
 LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>[^\n]+)")
 """A blank marks a text file and an asterisk a binary one, which are the same on every system of today."""
 MOST_BYTES = 2**20
@@ -101,5 +103,5 @@ def require_sums(folder: Path, listed: Mapping[str, str]) -> None:
 
 
 def list_files(folder: Path) -> set[str]:
-    """Return the path of every file below `folder` but its ``SHA256SUMS``, relative to it."""
-    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {SUMS}
+    """Return the path of every file below `folder` but its ``SHA256SUMS`` and its signature, relative to it."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()} - {SUMS, SIGNATURE}
