@@ -48,7 +48,7 @@ def sign(
 ) -> None:
     """Sign a package, so that others can tell who made it.
 
-    Writes model.sig into the package; `bonsai verify --key` checks it. The password of an encrypted key is read from the environment
+    Writes model.sig into the package; `bonsai verify --key FILE` checks it. The password of an encrypted key is read from the environment
     variable BONSAI_KEY_PASSWORD. Needs the extra `sign`.
 
     Example: bonsai sign artifacts/packages/resnet-edge--local-cpu --key private.pem
