@@ -17,6 +17,7 @@ from typing import Protocol
 
 from pipeline.comparison import HEADER, Outcome, show_cells
 from stages.store import require_writable_folder
+from stages.texts import fenced, markdown
 from stages.whole_files import write_whole
 
 JUNIT, SUMMARY = "junit.xml", "summary.md"
@@ -118,13 +119,13 @@ def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:
         lines += [_row(HEADER), _row(["---"] * len(HEADER)), *(_row(show_cells(outcome)) for outcome in named), ""]
     for outcome in outcomes:
         if outcome.error:
-            lines += [f"**{_name(title, outcome)} failed, code {outcome.exit_code}**", "", "~~~", outcome.error, "~~~", ""]
+            lines += [f"**{_name(title, outcome)} failed, code {outcome.exit_code}**", "", fenced(outcome.error), ""]
         else:
             lines += [
                 f"**{_name(title, outcome)}**",
                 "",
-                *(f"- {gate.sentence}" for gate in outcome.gates),
-                *(f"- **warning: {text}**" for text in outcome.warnings),
+                *(f"- {markdown(gate.sentence)}" for gate in outcome.gates),
+                *(f"- **warning: {markdown(text)}**" for text in outcome.warnings),
                 "",
             ]
     return "\n".join([*lines, *([note, ""] if note else [])]) + "\n"

@@ -17,7 +17,7 @@ from pipeline.commands.gc import gc
 from pipeline.commands.importing import import_config
 from pipeline.commands.init import init
 from pipeline.commands.names import list_names, schema
-from pipeline.commands.packages import lay_out, verify
+from pipeline.commands.packages import lay_out, sign, verify
 from pipeline.commands.report import report
 from pipeline.commands.run import run
 from pipeline.commands.serve import serve
@@ -47,7 +47,7 @@ class Screen(TyperGroup):
         formatter.write(f"{self.help}\n\n")
         for panel, lines in panels.items():
             formatter.write("\n".join([panel, *lines, ""]))
-        formatter.write(f"\nbonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
+        formatter.write(f"bonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
 
 
 def show_version(asked: bool) -> None:
@@ -100,6 +100,7 @@ add(init, START)
 add(run, START)
 add(compare, START)
 add(verify, RESULTS)
+add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)
 add(lay_out, RESULTS, "layout")

@@ -1,20 +1,56 @@
 """`bonsai show`: what an artifact or a package was made of, as a tree."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rich.tree import Tree
 
-from profiles.errors import ConfigError, describe
+from profiles.bounded_json import read_json
+from profiles.errors import ConfigError, describe, shorten, visible
 from profiles.source import Record
 from stages.errors import VerificationError
-from stages.lineage import parents_of
+from stages.lineage import made_from
 from stages.manifest import MANIFEST
 
 MANY = 3
 """Most origins of one stage that are drawn one by one."""
+DEEPEST = 100
+"""Branches that are drawn inside each other."""
+Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
+"""``stage/key``: no path leads out of a store by it."""
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ADDRESSES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Address, ...])
+
+
+class _Read(BaseModel):
+    """What is read of a manifest, whichever version of Bonsai wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Gate(_Read):
+    verdict: str = ""
+
+
+class _Ancestor(_Read):
+    artifact: Address
+    seconds: Seconds
+    made_from: tuple[Address, ...]
+
+
+class _Package(_Read):
+    name: str
+    gates: tuple[_Gate, ...]
+    lineage: tuple[_Ancestor, ...]
+
+
+class _Artifact(_Read):
+    stage: str
+    record: dict[str, Any]
+    inputs: dict[str, Any]
+    seconds: Seconds
 
 
 class Node(Record):
@@ -56,11 +92,11 @@ def read_family(what: str, store: Path) -> Family:
         VerificationError: A manifest is broken.
     """
     folder = Path(what) if (Path(what) / MANIFEST).is_file() else _by_key(what, store)
-    facts = _read(folder)
-    if "lineage" in facts:  # a package: what it was made of lies in its manifest, whether the store is at hand or not
-        passed = sum(gate.get("verdict") == "met" for gate in facts["gates"])
-        top = Node(address=facts["name"], seconds=0, figures=f"{passed} of {len(facts['gates'])} gates met", made_of=_roots(facts["lineage"]))
-        return Family(nodes=(top, *(_ancestor(ancestor, store) for ancestor in facts["lineage"])))
+    read = _read(folder)
+    if isinstance(read, _Package):  # what it was made of lies in its manifest, whether the store is at hand or not
+        passed = sum(gate.verdict == "met" for gate in read.gates)
+        top = Node(address=read.name, seconds=0, figures=f"{passed} of {len(read.gates)} gates met", made_of=_roots(read.lineage))
+        return Family(nodes=(top, *(_ancestor(ancestor, store) for ancestor in read.lineage)))
     root, waiting, nodes = folder.resolve().parent.parent, [f"{folder.resolve().parent.name}/{folder.resolve().name}"], dict[str, Node]()
     while waiting:
         address = waiting.pop(0)
@@ -75,11 +111,14 @@ def draw(family: Family) -> Tree:
     nodes, drawn = {node.address: node for node in family.nodes}, set[str]()
     root = family.nodes[0]
     tree = Tree(_label(root.address, root.seconds, root.figures), highlight=False)
-    _grow(tree, root, nodes, drawn)
+    _grow(tree, root, nodes, drawn, depth=1)
     return tree
 
 
-def _grow(tree: Tree, node: Node, nodes: Mapping[str, Node], drawn: set[str]) -> None:
+def _grow(tree: Tree, node: Node, nodes: Mapping[str, Node], drawn: set[str], depth: int) -> None:
+    if depth > DEEPEST:
+        tree.add("... (more than is drawn)")
+        return
     by_stage: dict[str, list[Node]] = {}
     for address in node.made_of:
         if address in nodes:
@@ -98,20 +137,21 @@ def _grow(tree: Tree, node: Node, nodes: Mapping[str, Node], drawn: set[str]) ->
             seconds, more = sum(link.seconds for link in chain), f" and {len(chain) - 1} before it" if len(chain) > 1 else ""
             branch = tree.add(_label(member.address + more, seconds, member.figures))
             rest = tuple(dict.fromkeys(address for link in chain for address in link.made_of if nodes.get(address) not in chain))
-            _grow(branch, member.model_copy(update={"made_of": rest}), nodes, drawn)
+            _grow(branch, member.model_copy(update={"made_of": rest}), nodes, drawn, depth + 1)
 
 
 def _chain(node: Node, nodes: Mapping[str, Node], drawn: set[str]) -> list[Node]:
     """Return a node and those before it of the same stage, each made of the next."""
-    chain = [node]
-    while before := [nodes[a] for a in chain[-1].made_of if a in nodes and nodes[a].stage == node.stage and a not in drawn]:
+    chain, seen = [node], {*drawn, node.address}
+    while before := [nodes[a] for a in chain[-1].made_of if a in nodes and nodes[a].stage == node.stage and a not in seen]:
         chain.append(before[0])
+        seen.add(before[0].address)
     return chain
 
 
 def _label(name: str, seconds: float, figures: str) -> str:
     took = f"  {seconds:.1f} s" if seconds else ""
-    return f"{name}{took}" + (f"  {figures}" if figures else "")
+    return visible(f"{shorten(name)}{took}" + (f"  {shorten(figures)}" if figures else ""), keep="")
 
 
 def _by_key(what: str, store: Path) -> Path:
@@ -131,36 +171,51 @@ def glob_escape(text: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> _Package | _Artifact:
+    file = folder / MANIFEST
     try:
-        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        facts = read_json(file)
     except (OSError, ValueError) as error:
-        raise VerificationError(describe(f"{folder / MANIFEST}: cannot be read", given=error, allowed="a manifest", fix="run `bonsai run` again")) from error
-    if not isinstance(facts, dict) or (not facts.keys() >= {"name", "gates", "lineage"} and not facts.keys() >= {"stage", "record", "inputs", "seconds"}):
+        raise VerificationError(describe(f"{file}: cannot be read", given=error, allowed="a manifest", fix="run `bonsai run` again")) from error
+    kind: type[_Package | _Artifact] = _Package if isinstance(facts, dict) and "lineage" in facts else _Artifact
+    try:
+        return kind.model_validate(facts)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        given = f"{'.'.join(map(str, fault['loc'])) or 'the whole'} = {shorten(repr(fault['input']))}: {fault['msg']}"
         raise VerificationError(
-            describe(f"{folder / MANIFEST}: no manifest of Bonsai's", given=folder, allowed="an artifact or a package", fix="check the path")
-        )
-    return facts
+            describe(f"{file}: no manifest of Bonsai's", given=given, allowed="the manifest of an artifact or a package", fix="check the path")
+        ) from error
 
 
 def _node(address: str, root: Path) -> Node:
-    if not (root / address / MANIFEST).is_file():
+    file = root / address / MANIFEST
+    if not file.is_file():
         return Node(address=address, seconds=0, figures="not in the store any more", made_of=())
-    facts = _read(root / address)
-    return Node(address=address, seconds=facts["seconds"], figures=main_figures(facts["stage"], facts["record"]), made_of=parents_of(root / address))
+    read = _read(file.parent)
+    if isinstance(read, _Package):
+        problem = f"{file}: the manifest of a package, not of an artifact"
+        raise VerificationError(describe(problem, given=read.name, allowed=f"the manifest of {address}", fix="name another store: --store DIR"))
+    try:
+        parents = ADDRESSES.validate_python(made_from(read.inputs))
+        figures = main_figures(read.stage, read.record)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:  # it is not what the stage writes
+        problem = f"{file}: not what the stage {shorten(read.stage)} writes"
+        given = f"{type(error).__name__}: {shorten(str(error))}"
+        raise VerificationError(describe(problem, given=given, allowed="a manifest as it was written", fix="run `bonsai run` again")) from error
+    return Node(address=address, seconds=read.seconds, figures=figures, made_of=parents)
 
 
-def _ancestor(facts: Mapping[str, Any], store: Path) -> Node:
-    address = str(facts["artifact"])
-    there = (store / address / MANIFEST).is_file()
-    figures = _node(address, store).figures if there else ""
-    return Node(address=address, seconds=facts["seconds"], figures=figures, made_of=tuple(facts["made_from"]))
+def _ancestor(ancestor: _Ancestor, store: Path) -> Node:
+    there = (store / ancestor.artifact / MANIFEST).is_file()
+    figures = _node(ancestor.artifact, store).figures if there else ""
+    return Node(address=ancestor.artifact, seconds=ancestor.seconds, figures=figures, made_of=ancestor.made_from)
 
 
-def _roots(lineage: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _roots(lineage: Sequence[_Ancestor]) -> tuple[str, ...]:
     """Return what nothing else in a lineage was made of."""
-    used = {address for ancestor in lineage for address in ancestor["made_from"]}
-    return tuple(str(ancestor["artifact"]) for ancestor in lineage if ancestor["artifact"] not in used)
+    used = {address for ancestor in lineage for address in ancestor.made_from}
+    return tuple(ancestor.artifact for ancestor in lineage if ancestor.artifact not in used)
 
 
 def main_figures(stage: str, record: Mapping[str, Any]) -> str:

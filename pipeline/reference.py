@@ -17,6 +17,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from pipeline.cli import EXIT_CODES, app
 from pipeline.json_schema import schema_of
 from pipeline.recipe import Recipe
+from profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from profiles.loader import load_profile
 
 Schema = dict[str, Any]
@@ -46,6 +47,10 @@ def reference_page() -> str:
         "",
         "The same as JSON schemas, for editors: `bonsai schema recipe`, `bonsai schema profile`. On the command line a key is set by its path:",
         "`--set prune.epi.window=3`, `--set profile.budget.latency=0.3`. An unknown key is an error that names the nearest one.",
+        "",
+        f"A file has at most {MAX_BYTES // 1024} KiB, {MAX_NODES:,} keys and values (what an alias stands for counts each time)",
+        f"and {MAX_DEPTH} levels. Values are texts, finite numbers of at most 64 bits, `true`, `false` and `null`. Dates, octal",
+        "numbers (`0777`) and numbers to base 60 (`1:30`) are refused: quote a text.",
         "",
         "[Recipe](#recipe): what to compress, and how. [Profile](#profile): what a device can do and must achieve.",
         "",

@@ -285,13 +285,7 @@ def brought_tables(profile: HardwareProfile) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in profile.tables:
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                describe("a latency table cannot be read", given=f"{name}: {error}", allowed="a file of `bonsai characterize`", fix="check the path")
-            ) from error
-        found[LatencyTable.load(Path(name)).meta.precision] = text
+        found[LatencyTable.load(Path(name)).meta.precision] = Path(name).read_text(encoding="utf-8")
     return found
 
 

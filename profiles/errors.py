@@ -7,7 +7,17 @@ BonsaiError                  every error that Bonsai raises on purpose
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+SHORT = 200
+"""Characters of a single value that a message shows."""
+LONG = 4_000
+"""Characters of one part of a message."""
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that steer a terminal or a page instead of showing something."""
+JOINERS = "\u200c\u200d\u00ad"
+"""Of these categories what spelling needs: in Persian, in Indic scripts, in emoji; and a soft hyphen."""
 
 
 class BonsaiError(Exception):
@@ -37,10 +47,28 @@ def describe(problem: str, *, given: object, allowed: object, fix: str) -> str:
     """
     if isinstance(allowed, Iterable) and not isinstance(allowed, str):
         allowed = ", ".join(str(name) for name in allowed) or "nothing"
+    problem, given, allowed, fix = (shorten(visible(str(part)), LONG) for part in (problem, given, allowed, fix))
     return f"{problem}\n  given:   {given}\n  allowed: {allowed}\n  do:      {fix}"
+
+
+def shorten(text: str, limit: int = SHORT) -> str:
+    """Return a text of at most about `limit` characters; a longer one says how long it was."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    """Return a text in which what steers a terminal, or turns the direction of writing, is an escape sequence instead.
+
+    Args:
+        text: Any text, even one that UTF-8 cannot write.
+        keep: Characters that stay as they are.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or c in JOINERS or unicodedata.category(c) not in INVISIBLE else c.encode("unicode_escape").decode() for c in text)
 
 
 def suggestion(given: str, allowed: Iterable[str]) -> str:
     """Return ' (did you mean X?)' for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(given, list(allowed), n=1)
+    close = difflib.get_close_matches(given[:SHORT], list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -8,14 +8,16 @@ holds for widths that are multiples of the device's step; `a` and `b` come from 
 """
 
 import csv
-import json
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
+from pydantic import ConfigDict, Field, ValidationError
 
-from profiles.errors import ConfigError, describe
+from profiles.bounded_json import parse_json, read_text
+from profiles.errors import ConfigError, describe, shorten
 from profiles.operator_class import OperatorClass
 from profiles.schema import Precision
 from profiles.source import Record
@@ -25,20 +27,31 @@ SCHEMA = 2
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
 
 
+OURS = "a file of `bonsai characterize`, as it was written"
+AGAIN = "characterise the network again on the device, or copy the file again"
+ROW = "an operator with whole numbers of channels, and times in microseconds that are finite and not negative"
+Channels = Annotated[int, Field(ge=1, le=10**7)]
+Microseconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
 class Entry(Record):
     """One measured or estimated point: an operator class at given channels, times in microseconds."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     operator: OperatorClass
-    ci: int
-    co: int
-    p10_us: float
-    p50_us: float
-    reps: int
+    ci: Channels
+    co: Channels
+    p10_us: Microseconds
+    p50_us: Microseconds
+    reps: Annotated[int, Field(ge=0)]
     kernels: str
 
 
 class Calibration(Record):
     """`predicted_ms = offset_ms + scale * sum_ms`, from whole networks timed end to end."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     offset_ms: float = 0.0
     scale: float = 1.0
@@ -61,15 +74,17 @@ class TableMeta(Record):
         calibration: From the sum to whole networks, where some were timed; the entries then hold corrections by class too.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     schema_version: int = SCHEMA
     source: Literal["measured", "estimated"]
     device: str
     runtime: str
     runtime_version: str
     precision: Precision
-    batch: int
-    threads: int
-    step: int
+    batch: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    step: Channels
     clock: str
     statistic: str
     date: str
@@ -143,38 +158,89 @@ class LatencyTable:
             expect: Values of `TableMeta` that the table must have, such as ``{"precision": "int8"}``.
 
         Raises:
-            ConfigError: The file is no table, or was measured under other conditions.
+            ConfigError: The file is no table, has a row that is none, or was measured under other conditions.
         """
-        with file.open(newline="", encoding="utf-8") as stream:
-            first = stream.readline()
-            if not first.startswith("#meta "):
-                raise ConfigError(describe(f"{file}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
-            meta = _meta(file, first.removeprefix("#meta "))
-            for key, wanted in (expect or {}).items():
-                if getattr(meta, key) != wanted:
-                    raise ConfigError(
-                        describe(
-                            f"{file}: measured under other conditions",
-                            given=f"{key} = {getattr(meta, key)}",
-                            allowed=wanted,
-                            fix="bring the table of this target",
-                        )
+        try:
+            first, _, rest = read_text(file).partition("\n")
+        except (OSError, ValueError) as error:
+            raise ConfigError(describe(f"{file}: a latency table cannot be read", given=error, allowed=OURS, fix="check the path")) from error
+        if not first.startswith("#meta "):
+            raise ConfigError(describe(f"{file}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
+        meta = _meta(file, first.removeprefix("#meta "))
+        for key, wanted in (expect or {}).items():
+            if getattr(meta, key) != wanted:
+                raise ConfigError(
+                    describe(
+                        f"{file}: measured under other conditions",
+                        given=f"{key} = {getattr(meta, key)}",
+                        allowed=wanted,
+                        fix="bring the table of this target",
                     )
-            return cls(meta, [_entry(row) for row in csv.DictReader(stream)])
+                )
+        return cls(meta, _entries(file, rest))
 
 
 def _meta(file: Path, text: str) -> TableMeta:
-    found = json.loads(text)
-    if found.get("schema_version") != SCHEMA:
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise ConfigError(describe(f"{file}:1: no JSON after #meta", given=error, allowed=OURS, fix=AGAIN)) from error
+    version = found.get("schema_version") if isinstance(found, dict) else None
+    if version != SCHEMA:
         raise ConfigError(
             describe(
                 f"{file}: a latency table of another edition of Bonsai",
-                given=f"schema {found.get('schema_version')}",
+                given=f"schema {shorten(str(version))}",
                 allowed=f"schema {SCHEMA}; before it, kernels that are no squares, groups and what is no convolution were measured wrongly or not at all",
                 fix="characterise the network again on the device: `bonsai characterize RECIPE`",
             )
         )
-    return TableMeta.model_validate(found)
+    try:
+        return TableMeta.model_validate(found)
+    except ValidationError as error:
+        raise ConfigError(describe(f"{file}:1: #meta is not usable", given=_first_fault(error), allowed=OURS, fix=AGAIN)) from error
+
+
+def _entries(file: Path, text: str) -> Iterator[Entry]:
+    """Yield the rows of a table, each channel pair of an operator once.
+
+    Raises:
+        ConfigError: A row is none, or is there twice; or no operator takes any time.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines: dict[tuple[OperatorClass, int, int], int] = {}
+    takes_time = False
+    try:
+        header = next(reader, [])
+        if tuple(header) != COLUMNS:
+            raise ConfigError(describe(f"{file}:2: other columns", given=", ".join(header), allowed=COLUMNS, fix=AGAIN))
+        for cells in reader:
+            line = reader.line_num + 1
+            if len(cells) != len(COLUMNS):
+                raise ConfigError(describe(f"{file}:{line}: a row is not usable", given=f"{len(cells)} cells", allowed=f"{len(COLUMNS)} cells", fix=AGAIN))
+            try:
+                entry = _entry(dict(zip(COLUMNS, cells, strict=True)))
+            except ValidationError as error:
+                raise ConfigError(describe(f"{file}:{line}: a row is not usable", given=_first_fault(error), allowed=ROW, fix=AGAIN)) from error
+            point = (entry.operator, entry.ci, entry.co)
+            if point in lines:
+                problem = f"{file}:{line}: an operator's channels are there twice"
+                given = f"first at line {lines[point]}: {entry.operator}, {entry.ci} to {entry.co}"
+                raise ConfigError(describe(problem, given=given, allowed="each pair of channels once", fix="delete one of the two rows"))
+            lines[point] = line
+            takes_time = takes_time or entry.p50_us > 0
+            yield entry
+    except csv.Error as error:
+        raise ConfigError(describe(f"{file}:{reader.line_num + 1}: no CSV", given=error, allowed=OURS, fix=AGAIN)) from error
+    if not takes_time:
+        given = f"{len(lines)} rows, none above 0 us"
+        raise ConfigError(describe(f"{file}: no operator takes any time", given=given, allowed="rows with a p50_us above 0", fix=AGAIN))
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Return where and what the first fault of a record is, in a line."""
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']), 80)}: {fault['msg']}"
 
 
 def _row(operator: OperatorClass) -> list[object]:

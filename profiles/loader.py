@@ -9,6 +9,7 @@ from profiles.schema import OLDER_GATES, HardwareProfile
 from profiles.source import Source, from_overrides, read_yaml, validate
 
 SHIPPED = Path(__file__).parent
+MOST_PARENTS = 20
 OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
@@ -42,7 +43,7 @@ def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
         ConfigError: Neither such a name nor such a file exists.
     """
     if name_or_path.endswith((".yaml", ".yml")):
-        if Path(name_or_path).is_file():
+        if _is_file(Path(name_or_path)):
             return Path(name_or_path)
         raise ConfigError(
             describe(
@@ -65,6 +66,13 @@ def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
     return shipped / f"{name_or_path}.yaml"
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the file system
+        return False
+
+
 def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     source = _with_new_names(read_yaml(file))
     if isinstance(source.data.get("tables"), list):
@@ -75,7 +83,10 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     parent = source.data.pop("extends", None)
     if parent is None:
         return source
-    parent_file = file.parent / parent if str(parent).endswith((".yaml", ".yml")) else find_yaml(str(parent), "profile", SHIPPED)
+    if len(seen) > MOST_PARENTS:
+        problem = f"{file}: profiles extend each other too often"
+        raise ConfigError(describe(problem, given=f"more than {MOST_PARENTS} files", allowed="a short chain", fix="put values into one file"))
+    parent_file = file.parent / str(parent) if str(parent).endswith((".yaml", ".yml")) else find_yaml(str(parent), "profile", SHIPPED)
     if parent_file in (*seen, file):
         raise ConfigError(describe(f"{file}: profiles extend each other in a circle", given=parent, allowed="a chain that ends", fix="remove one `extends`"))
     return _with_parents(parent_file, (*seen, file)).merged(source)

@@ -28,7 +28,8 @@ def _pair(value: Any) -> Any:
     return value
 
 
-Pair = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Pair = Annotated[tuple[Count, Count], BeforeValidator(_pair)]
 
 
 class OperatorClass(Record):
@@ -54,13 +55,13 @@ class OperatorClass(Record):
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
-    height: int = 1
-    width: int = 1
+    height: Count = 1
+    width: Count = 1
     input_size: Pair | None = None
-    groups: Annotated[int, Field(ge=1)] = 1
+    groups: Count = 1
     depthwise: bool = False
-    multiplier: Annotated[int, Field(ge=1)] = 1
-    tokens: Annotated[int, Field(ge=1)] = 1
+    multiplier: Count = 1
+    tokens: Count = 1
     epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
     precision: Precision | None = None
 

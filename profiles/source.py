@@ -1,19 +1,21 @@
 """YAML files as records: where every value came from, so that an error can name its line."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, KeyPath, read_bounded, require_size
 from profiles.descriptions import keys_of, summary_of
-from profiles.errors import ConfigError, describe, suggestion
+from profiles.errors import ConfigError, describe, shorten, suggestion
 
-KeyPath = tuple[str, ...]
 RecordT = TypeVar("RecordT", bound="Record")
+SHOWN = 10
+"""Faults that are listed one by one."""
 
 
 class Record(BaseModel):
@@ -96,7 +98,12 @@ def read_yaml(file: Path) -> Source:
         ConfigError: The file cannot be read, or `parse_yaml` refuses it.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():
+            raise OSError("not a regular file")
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        require_size(len(content), str(file))
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(describe(f"{file}: cannot be read", given=error, allowed="a readable YAML file in UTF-8", fix="check the path")) from error
     return parse_yaml(text, file)
@@ -106,17 +113,13 @@ def parse_yaml(text: str, file: Path) -> Source:
     """Read a YAML mapping that stands, or will stand, in `file`.
 
     Raises:
-        ConfigError: It is no YAML, no mapping, or sets a key twice.
+        ConfigError: It is no YAML, no mapping, sets a key twice, or is beyond a limit of `profiles/bounded_yaml.py`.
     """
-    origins: dict[KeyPath, str] = {}
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = _construct(node, (), file, origins)
-    except yaml.YAMLError as error:
-        raise ConfigError(describe(f"{file}: not valid YAML", given=error, allowed="YAML 1.1", fix="mend the line named above")) from error
+    data, lines = read_bounded(text, str(file))
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(describe(f"{file}: holds no mapping", given=type(data).__name__, allowed="key: value lines", fix="see the shipped files"))
-    return Source(data, origins, str(file))
+    return Source(data, {path: f"{file}:{line}" for path, line in lines.items()}, str(file))
 
 
 def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source:
@@ -129,6 +132,9 @@ def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source
     origins: dict[KeyPath, str] = {}
     for dotted, value in overrides.items():
         *parents, leaf = path = tuple(dotted.split("."))
+        if len(path) > MAX_DEPTH:
+            problem = f"{name}{shorten(dotted)}: nested too deeply"
+            raise ConfigError(describe(problem, given=f"{len(path)} levels", allowed=f"at most {MAX_DEPTH} levels", fix="see the shipped files"))
         table = data
         for parent in parents:
             table = table.setdefault(parent, {})
@@ -136,13 +142,9 @@ def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source
                 raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
         if leaf in table:
             raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
-        try:
-            table[leaf] = yaml.safe_load(value) if isinstance(value, str) else value
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                describe(f"{name}{dotted}: not valid YAML", given=value, allowed="a YAML value", fix="quote it, or close its brackets")
-            ) from error
-        origins[path] = f"{name}{dotted}"
+        place = f"{name}{dotted}"
+        table[leaf] = read_bounded(value, place, with_lines=False)[0] if isinstance(value, str) else value
+        origins[path] = place
     return Source(data, origins, name)
 
 
@@ -154,36 +156,28 @@ def validate(record: type[RecordT], source: Source) -> RecordT:
             the place, what was given, what is allowed and what to do. All faults are listed.
     """
     try:
-        return record.model_validate(source.data)
+        built = record.model_validate(source.data)
     except ValidationError as error:
-        faults = [_fault(record, source, dict(detail)) for detail in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
+        faults = [_fault(record, source, dict(detail)) for detail in error.errors()[:SHOWN]]
+        more = error.error_count() - len(faults)
+        raise ConfigError("\n".join([*faults, *([f"and {more} more"] if more else [])])) from error
+    for path in nonfinite(built.model_dump()):
+        dotted = ".".join(path)
+        fix = f"change {dotted!r}"
+        raise ConfigError(describe(f"{source.origin(path)}: {dotted!r} is not usable", given="infinity or NaN", allowed="a finite number", fix=fix))
+    return built
 
 
-def _construct(node: yaml.Node | None, path: KeyPath, file: Path, origins: dict[KeyPath, str]) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = key_node.start_mark.line + 1
-            if key in mapping:
-                first = origins[(*path, key)]
-                raise ConfigError(
-                    describe(
-                        f"{file}:{line}: key {'.'.join((*path, key))!r} is set twice",
-                        given=f"first at {first}, again at line {line}",
-                        allowed="each key once",
-                        fix="delete one of the two",
-                    )
-                )
-            origins[(*path, key)] = f"{file}:{line}"
-            mapping[key] = _construct(value_node, (*path, key), file, origins)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(child, (*path, str(index)), file, origins) for index, child in enumerate(node.value)]
-    if node is None:
-        return {}
-    return yaml.safe_load(yaml.serialize(node))
+def nonfinite(value: Any, path: KeyPath = (), *, largest: float | None = None) -> Iterator[KeyPath]:
+    """Yield the path of every number in nested mappings and sequences that is infinite, NaN, or further from 0 than `largest`."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from nonfinite(inner, (*path, str(key)), largest=largest)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from nonfinite(inner, (*path, str(index)), largest=largest)
+    elif (isinstance(value, float) and not math.isfinite(value)) or (largest is not None and isinstance(value, int | float) and abs(value) > largest):
+        yield path
 
 
 def _rename(data: dict[str, Any], path: KeyPath, name: str) -> dict[str, Any]:
@@ -202,20 +196,20 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _fault(record: type[BaseModel], source: Source, detail: dict[str, Any]) -> str:
     path = tuple(str(part) for part in detail["loc"])
-    dotted = ".".join(path) or "(whole file)"
+    dotted = shorten(".".join(path)) or "(whole file)"
     place = source.origin(path)
     if detail["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(record, path[:-1]))
         return describe(
             f"{place}: unknown key {dotted!r}{suggestion(path[-1], allowed)}",
-            given=f"{dotted} = {detail['input']!r}",
+            given=f"{dotted} = {shorten(repr(detail['input']))}",
             allowed=allowed,
             fix="use one of the allowed keys, or remove it",
         )
     if detail["type"] == "missing":
         return describe(f"{place}: key {dotted!r} is missing", given="nothing", allowed="a value", fix=f"add {dotted!r}")
     allowed_text = detail["msg"].removeprefix("Value error, ")
-    return describe(f"{place}: {dotted!r} is not usable", given=repr(detail["input"]), allowed=allowed_text, fix=f"change {dotted!r}")
+    return describe(f"{place}: {dotted!r} is not usable", given=shorten(repr(detail["input"])), allowed=allowed_text, fix=f"change {dotted!r}")
 
 
 def _fields_at(record: type[BaseModel], path: KeyPath) -> list[str]:

@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from profiles.errors import describe
 from profiles.schema import HardwareProfile
 from stages.artifacts import Engine
 from stages.backends.onnxruntime_engine import open_graph
 from stages.backends.registry import backend_of
 from stages.backends.running import Run
+from stages.errors import VerificationError
 from stages.graph.exporting import MODEL
 from stages.intervals import wilson
 from stages.measurements import Accuracy, Part
@@ -71,8 +74,20 @@ def save_results(file: Path, results: Results) -> None:
 
 
 def read_results(file: Path) -> Results:
-    """Read what `save_results` wrote."""
-    found = load_file(file)
+    """Read what `save_results` wrote.
+
+    Raises:
+        VerificationError: The file is no safetensors, or holds something else.
+    """
+    allowed, fix = f"{LABELS}, {DENSE} and {SHIPPED}, (n,) int64 each", "run `bonsai run` again, or copy the package again"
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise VerificationError(describe(f"{file.name}: cannot be read", given=error, allowed=f"safetensors with {allowed}", fix=fix)) from error
+    arrays = [found.get(name) for name in (LABELS, DENSE, SHIPPED)]
+    if any(a is None or a.dtype != np.int64 or a.ndim != 1 or not a.size for a in arrays) or len({len(a) for a in arrays if a is not None}) != 1:
+        given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in found.items()) or "nothing"
+        raise VerificationError(describe(f"{file.name}: no results of a test", given=given, allowed=allowed, fix=fix))
     return Results(found[LABELS], found[DENSE], found[SHIPPED])
 
 

@@ -61,7 +61,12 @@ def parents_of(folder: Path) -> tuple[str, ...]:
     Raises:
         ArtifactDamaged: Its manifest and the spare copy are not as they were written.
     """
-    return tuple(dict.fromkeys(_addresses(read_either_manifest(folder).inputs)))
+    return made_from(read_either_manifest(folder).inputs)
+
+
+def made_from(inputs: Any) -> tuple[str, ...]:
+    """Return ``stage/key`` of every artifact that a manifest's `inputs` name, each once."""
+    return tuple(dict.fromkeys(_addresses(inputs)))
 
 
 def _addresses(inputs: Any) -> list[str]:

@@ -9,6 +9,7 @@ from stages.delivery.compatibility import Compatibility
 from stages.delivery.licences import licence_notes
 from stages.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
 from stages.quantization.summary import summarise
+from stages.texts import listed_names, markdown
 from stages.training.batches import MEAN, STD
 
 HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
@@ -48,7 +49,7 @@ def write_model_card(
 
 ## Use
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
-Classes: {", ".join(dataset.classes)}.
+Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
 `model.onnx`, what it was built from{_simplification(engine)}, is portable. After every copy: `sha256sum --check SHA256SUMS`, and on the device
 `bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's logits with `golden.safetensors`.
@@ -67,7 +68,7 @@ of every group, the networks that were timed to fit the budget, the precisions t
 
 
 def _warnings(measurement: Measurement) -> str:
-    return "".join(f" **Warning: {warning}.**" for warning in measurement.warnings)
+    return "".join(f" **Warning: {markdown(warning)}.**" for warning in measurement.warnings)
 
 
 def _regulariser(decisions: Decisions) -> str:

@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from profiles.errors import ConfigError, describe
 from stages.artifacts import Dataset
+from stages.data.checking import check_loaded
 from stages.data.config import FILES, DataConfig
 from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
 from stages.declared import in_place, places_of
@@ -22,7 +23,7 @@ TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
 
 
-@stage(version=1, tools=("numpy", "scikit-learn", "pillow", "torch"))
+@stage(version=2, tools=("numpy", "scikit-learn", "pillow", "torch"))
 def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 
@@ -52,7 +53,11 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
 
 
 def load_images(data: DataConfig) -> LoadedImages:
-    """Call the dataset's loader with the recipe's options."""
+    """Call the dataset's loader with the recipe's options, and check what it returns.
+
+    Raises:
+        ConfigError: The loader cannot be called, raises something, or returns what no classifier can be trained on.
+    """
     root, options = root_of(data), in_place(data.options, data.files, data.content, FILES)
     with warning_of_undeclared(data.name, FILES, [*places_of(data.files, data.content, FILES), *([root] if root else [])]):
         loader = resolve(data.name, LOADERS, "dataset")
@@ -61,10 +66,9 @@ def load_images(data: DataConfig) -> LoadedImages:
             given=f"data.options {data.options}",
             allowed="a loader that takes what data.options names",
             fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
-            passing=(OSError,),
+            passing=(OSError,) if data.name in LOADERS else (),
         ):
-            loaded: LoadedImages = loader(**options)
-    return loaded
+            return check_loaded(loader(**options), data.name)
 
 
 def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tuple[str, ...], data: DataConfig) -> dict[str, torch.Tensor]:

@@ -104,5 +104,5 @@ def _place(error: BaseException) -> str:
 def _spec(module_name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(module_name)
-    except (ImportError, ValueError):  # the package around it is not there, or is broken: `resolve` says so
+    except FAILURES:  # the package around it is not there, or is broken: `resolve` says so
         return None

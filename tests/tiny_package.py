@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -85,6 +86,12 @@ def reseal(folder: Path, edit: Edit | None = None) -> None:
     if edit is not None:
         edit(facts)
     seal(folder, PackageManifest.model_validate({**facts, "files": {}}))
+
+
+def ask(facts: Any, profile: HardwareProfile) -> None:
+    """Let a manifest tell that the package was made for another profile."""
+    facts["profile"] = profile.model_dump(mode="json")
+    facts["engine"]["runtime"] = profile.target.runtime
 
 
 def write_graph(file: Path, *, divides: bool = False) -> None:

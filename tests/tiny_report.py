@@ -78,7 +78,7 @@ def a_manifest(profile: str = "local-cpu", **told: Any) -> PackageManifest:
         compatibility=Compatibility(
             device="d",
             sm=None,
-            runtime="r",
+            runtime="onnxruntime",
             built_with="1",
             runtime_versions="==1",
             system=None,

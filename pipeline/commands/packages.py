@@ -1,4 +1,4 @@
-"""`bonsai verify` and `bonsai layout`: what is done with finished packages."""
+"""`bonsai verify`, `bonsai sign` and `bonsai layout`: what is done with finished packages."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,12 @@ def verify(
     time: Annotated[bool, typer.Option("--time", help="Time the engine too, in several processes, and judge its budget.")] = False,
     store: StoreOption = Path("artifacts"),
     allow_undecided: AllowUndecidedOption = False,
+    key: Annotated[Path | None, typer.Option("--key", help="Public key (PEM) that the package must be signed with.", metavar="FILE")] = None,
 ) -> None:
     """Check a package on this machine.
 
-    In this order: files, machine, runtime, and the engine against its golden results; with --time its latency. A budget that is a fraction of
-    the dense engine's latency needs that engine, which only the store that the package was made in has.
+    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency.
+    A budget that is a fraction of the dense engine's latency needs that engine, which only the store that the package was made in has.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time
@@ -29,7 +30,7 @@ def verify(
     from stages.errors import GateMissed
     from stages.verdicts import fails
 
-    for line in verify_package(package, require_run=require_run):
+    for line in verify_package(package, require_run=require_run, key=key):
         typer.echo(line)
     if not time:
         return
@@ -39,6 +40,25 @@ def verify(
         typer.echo(line)
     if gate is not None and fails(gate, allow_undecided):
         raise GateMissed(gate.sentence)
+
+
+def sign(
+    package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
+    key: Annotated[Path, typer.Option("--key", help="Private key of an elliptic curve, PEM.", metavar="FILE")],
+) -> None:
+    """Sign a package, so that others can tell who made it.
+
+    Writes model.sig into the package; `bonsai verify --key FILE` checks it. The password of an encrypted key is read from the environment
+    variable BONSAI_KEY_PASSWORD. Needs the extra `sign`.
+
+    Example: bonsai sign artifacts/packages/resnet-edge--local-cpu --key private.pem
+             bonsai verify artifacts/packages/resnet-edge--local-cpu --key public.pem
+    """
+    from stages.delivery.contents import read_intact
+    from stages.delivery.signing import sign as sign_package
+
+    read_intact(package)
+    typer.echo(sign_package(package, key))
 
 
 def lay_out(

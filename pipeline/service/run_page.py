@@ -33,6 +33,7 @@ from stages.delivery.contents import CARD, FIGURE, REPORTS
 from stages.delivery.contents import FOLDER as PACKAGE
 from stages.model_card import HEADER, row_cells
 from stages.package import Package
+from stages.texts import fenced, markdown
 from stages.training.progress import Progress, logger, say
 
 CLOSE_SECONDS = 5
@@ -132,9 +133,11 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
     """
     key, name = slug(comparison.recipe), comparison.recipe
     table = [_verdict_first(dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True))) for outcome in comparison.outcomes]
-    wrong = [f"## {outcome.profile} failed\n\n```\n{outcome.error}\n```" for outcome in comparison.outcomes if outcome.error]
-    wrong += [f"## {outcome.profile}: gate {gate.name} {gate.verdict}\n\n{gate.sentence}" for outcome in comparison.outcomes for gate in outcome.unmet]
-    wrong += [f"## {outcome.profile}: warning\n\n{text}" for outcome in comparison.outcomes for text in outcome.warnings]
+    wrong = [f"## {outcome.profile} failed\n\n{fenced(outcome.error)}" for outcome in comparison.outcomes if outcome.error]
+    wrong += [
+        f"## {outcome.profile}: gate {gate.name} {gate.verdict}\n\n{markdown(gate.sentence)}" for outcome in comparison.outcomes for gate in outcome.unmet
+    ]
+    wrong += [f"## {outcome.profile}: warning\n\n{markdown(text)}" for outcome in comparison.outcomes for text in outcome.warnings]
     text = "\n\n".join([f"# {name} on {len(table)} profiles", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
     try:
         create_table_artifact(table, key=f"{key}-compared", description=f"{name}, a line per profile")
@@ -154,7 +157,8 @@ def _verdict_first(line: dict[str, str]) -> dict[str, str]:
 
 def with_figure(card: str, figure: bytes) -> str:
     """Return a model card that carries its figure: a page of the UI has no folder to find it in."""
-    return card.replace(f"]({FIGURE})", f"](data:image/svg+xml;base64,{base64.b64encode(figure).decode()})")
+    picture = re.compile(rf"^(!\[[^\]\n]*\])\({re.escape(FIGURE)}\)$", re.MULTILINE)
+    return picture.sub(rf"\1(data:image/svg+xml;base64,{base64.b64encode(figure).decode()})", card)
 
 
 def slug(text: str) -> str:

@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from torch import nn
 
 from pipeline.starting.scaffold import Adapt, Changes
+from profiles.bounded_json import read_json
 from profiles.errors import ConfigError, describe, suggestion
 
 CHANNELS, SLICES = "channel_sparsity_args", "slice_sparsity_args"
@@ -39,6 +41,7 @@ UNUSED = {
 """Keys without a counterpart, and why."""
 USED = ("start_epoch", "end_epoch", "epoch_rate", "layers", "pruning_method", "prune_channels_at_init", "global_pruning", "isomorphic", "max_pruning_rate")
 REGULARIZE = ("reg", "mac_reg", "gamma", "alpha_shrinkage_reg")
+MOST_EPOCHS = 100_000
 RECOVERY = 10
 """Least epochs after the last cut."""
 
@@ -72,7 +75,7 @@ def read_pruning_config(file: Path) -> Adapt:
 
 def _channel_settings(file: Path) -> Mapping[str, Any]:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = read_json(file)
     except (OSError, ValueError) as error:
         raise ConfigError(describe(f"{file}: cannot be read", given=error, allowed="a pruning_config.json", fix="check the path")) from error
     if not isinstance(facts, dict) or not isinstance(facts.get(CHANNELS), dict):
@@ -92,18 +95,22 @@ def _channel_settings(file: Path) -> Mapping[str, Any]:
 
 def _require_types(found: Mapping[str, Any], file: Path) -> None:
     rules: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
-        (("start_epoch", "end_epoch"), "a whole number from 0 on", lambda value: isinstance(value, int) and value >= 0),
-        (("epoch_rate",), "a whole number from 1 on", lambda value: isinstance(value, int) and value >= 1),
-        (("max_pruning_rate",), "a number from 0 to 1", lambda value: isinstance(value, int | float) and 0 <= value <= 1),
+        (("start_epoch", "end_epoch"), f"a whole number from 0 to {MOST_EPOCHS}", lambda value: _is_number(value, int) and 0 <= value <= MOST_EPOCHS),
+        (("epoch_rate",), f"a whole number from 1 to {MOST_EPOCHS}", lambda value: _is_number(value, int) and 1 <= value <= MOST_EPOCHS),
+        (("max_pruning_rate",), "a number from 0 to 1", lambda value: _is_number(value, int | float) and 0 <= value <= 1),
         (("pruning_method",), "a name", lambda value: isinstance(value, str)),
-        (("reg",), "a number from 0 on", lambda value: isinstance(value, int | float) and value >= 0),
+        (("reg",), "a number from 0 to 1e9", lambda value: _is_number(value, int | float) and 0 <= value <= 1e9),
         ((SLICES,), "a table", lambda value: isinstance(value, dict)),
         (("layers",), "a list of names of layers", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
     ]
     for keys, allowed, fits in rules:
         for key in keys:
             if key in found and not fits(found[key]):
-                raise ConfigError(describe(f"{file}: {key} is not usable", given=repr(found[key]), allowed=allowed, fix=f"change {key}"))
+                raise ConfigError(describe(f"{file}: {key} is not usable", given=_short(found[key]), allowed=allowed, fix=f"change {key}"))
+
+
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
@@ -128,9 +135,9 @@ def _schedule(cuts: int, iterations: int, start: int, end: int) -> list[str]:
 
 def _criterion(settings: Mapping[str, Any], notes: list[str]) -> list[str]:
     method = settings.get("pruning_method", "GroupNormPruner")
-    lines = [f"criterion: {METHODS.get(method, 'magnitude_l2')}    # {method}"]
+    lines = [f"criterion: {METHODS.get(method, 'magnitude_l2')}    # {_short(method)}"]
     if method not in METHODS:
-        notes.append(f"  pruning_method: {method}    (no such criterion here; magnitude_l2 stands in its place: choose another one)")
+        notes.append(f"  pruning_method: {_short(method)}    (no such criterion here; magnitude_l2 stands in its place: choose another one)")
     if settings.get("isomorphic"):
         lines.append("normalisation: isomorphic")
     elif settings.get("global_pruning") is False:
@@ -141,7 +148,7 @@ def _criterion(settings: Mapping[str, Any], notes: list[str]) -> list[str]:
         lines.append(f"regulariser: {{name: bn_l1, strength: {strength:g}}}    # reg; coupled layers one by one instead of as a group")
     elif strength:
         notes.append(f"  regularize.reg: {strength}    (no such penalty here; near it is prune.regulariser: {{name: group_lasso, strength: 1e-4}})")
-    notes += [f"  regularize.{key}: {regularize[key]}    (of that penalty)" for key in REGULARIZE[1:] if key in regularize]
+    notes += [f"  regularize.{key}: {_short(regularize[key])}    (of that penalty)" for key in REGULARIZE[1:] if key in regularize]
     return lines
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import nn
 
 from pipeline.recipe import load_recipe
 from pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
 from pipeline.targets import inspect_network, width_choices
 from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError, describe
+from profiles.errors import ConfigError, describe, visible
 from profiles.loader import load_profile
 from stages.data.config import DataConfig
-from stages.data.image_folder import UNREADABLE, Folder, passed_over, require_readable, scan_folder
+from stages.data.depth import find_depth, kind_of
+from stages.data.image_folder import UNREADABLE, Folder, passed_over, quietly_opened, read_values, require_readable, scan_folder
 from stages.intervals import images_to_prove, least_provable_drop
 from stages.models.config import ModelConfig
 from stages.models.counting import count_macs
@@ -114,7 +114,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     _require_free((file, device_file), force=ask.force)
     found = scan_folder(ask.data.expanduser())
     parent = load_profile(ask.profile)
-    side, channels = _look_at(found)
+    side, channels, depth = _look_at(found)
     size, new = ask.size or side, not folder.exists()
     with ExitStack() as undo:
         for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
@@ -176,7 +176,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         for path, draft in drafts.items():
             os.replace(draft, path)
         undo.pop_all()
-    lines = [_counts(found, sizes), *_warnings(found, sizes, drop)]
+    lines = [_counts(found, sizes), *depth, *_warnings(found, sizes, drop)]
     lines.append(
         f"{epochs} epochs of {steps} steps: some {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
     )
@@ -205,24 +205,25 @@ def _require_free(files: Sequence[Path], *, force: bool) -> None:
         raise ConfigError(describe("files cannot be written there", given=folder, allowed="a folder that you may write to", fix="choose another one"))
 
 
-def _look_at(found: Folder) -> tuple[int, int]:
-    """Return a side in pixels and the channels that fit the images.
+def _look_at(found: Folder) -> tuple[int, int, tuple[str, ...]]:
+    """Return a side in pixels and the channels that fit the images, and what is white in those of more than 8 bits, a sentence each.
 
     Raises:
-        ConfigError: One cannot be opened.
+        ConfigError: One cannot be opened, or it cannot be told what is white in it.
     """
     chosen = found.images[:: ceil(len(found.images) / OPENED)]
     sides, grey, broken = [], True, []
     for image in chosen:
         try:
-            with Image.open(image.path) as opened:
+            with quietly_opened(image.path) as opened:
                 sides.append(min(opened.size))
-                grey = grey and opened.mode in ("1", "L", "I;16", "I")
+                grey = grey and (opened.mode in ("1", "L") or kind_of(opened) in ("grey", "fractions"))
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
-    require_readable(broken, len(chosen))
+    deep = read_values(chosen, broken)
+    require_readable(list(dict.fromkeys(broken)), len(chosen))
     middle = statistics.median(sides)
-    return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3
+    return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3, find_depth(deep).sentences
 
 
 def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -242,12 +243,15 @@ def _slug(text: str) -> str:
 
 def _counts(found: Folder, sizes: dict[str, int]) -> str:
     counts = found.counts()
-    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:12]) + (f" and {len(counts) - 12} more classes" if len(counts) > 12 else "")
+    shown = ", ".join(f"{visible(name, keep='')} {count}" for name, count in list(counts.items())[:12]) + (
+        f" and {len(counts) - 12} more classes" if len(counts) > 12 else ""
+    )
     return f"{len(found.images)} images: {shown}; {', '.join(f'{count} for {part}' for part, count in sizes.items())}"
 
 
 def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     counts, lines = found.counts(), []
+    counts = {visible(name, keep=""): count for name, count in counts.items()}
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if found.others:
         lines.append(f"warning: {passed_over(found)}")

@@ -26,7 +26,7 @@ class DataConfig(Record):
             contents are part of the input. An option that repeats an entry is passed as the path of that file.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     options: dict[str, Option] = {}
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25

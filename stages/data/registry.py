@@ -18,15 +18,21 @@ ROOT = "data.options.root"
 TRAIN, VALIDATION, TEST = range(3)
 
 
+ValueRange = tuple[float, float]
+"""The values that stand for black and for white."""
+
+
 class LoadedImages(NamedTuple):
-    """All images of a dataset, before the split.
+    """All images of a dataset, before the split. `stages/data/checking.py` says what is refused, and why.
 
     Attributes:
-        images: (n, c, h, w) uint8.
+        images: (n, c, h, w) uint8; or other numbers, of which `value_range` says what they stand for.
         labels: (n,) int64, indices into `classes`.
+        classes: Names, at least two; any text.
         licence: What may be done with the images.
         parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe, and where VALIDATION
             or TEST is missing, its share is taken from TRAIN.
+        value_range: Values that stand for black and white, such as (0, 1) or (0, 65535): images are scaled from them to uint8. None for uint8.
     """
 
     images: torch.Tensor
@@ -34,6 +40,7 @@ class LoadedImages(NamedTuple):
     classes: tuple[str, ...]
     licence: str
     parts: torch.Tensor | None = None
+    value_range: ValueRange | None = None
 
 
 def source_digest(data: DataConfig) -> str:

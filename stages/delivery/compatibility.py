@@ -1,9 +1,11 @@
 """Where an engine runs: what it needs of a machine, and the first thing in which a machine differs."""
 
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from pydantic import AfterValidator, Field
 
 from profiles.errors import describe
 from profiles.schema import Isa, Target
@@ -18,6 +20,21 @@ SAME_MINOR = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu")
 """Runtimes whose patch releases keep the operators of a saved graph. Nothing is promised across minor ones, since an optimised graph holds
 operators of the runtime's own. An engine of any other runtime is valid for the very version that built it, which TensorRT and TensorRT for RTX
 document ("Engine Compatibility")."""
+
+
+Distribution = Literal["onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx"]
+"""Every runtime that an engine may need. What a package names is looked up, and said to be installed: any name would do for a stranger's."""
+
+
+def _versions(text: str) -> str:
+    """Return a version specifier that is one; pydantic names the key where it is not."""
+    SpecifierSet(text)
+    return text
+
+
+def _version(text: str) -> str:
+    Version(text)
+    return text
 
 
 class Compatibility(Record):
@@ -40,16 +57,16 @@ class Compatibility(Record):
 
     device: str
     sm: str | None
-    runtime: str
+    runtime: Distribution
     built_with: str
-    runtime_versions: str
+    runtime_versions: Annotated[str, Field(max_length=200), AfterValidator(_versions)]
     system: str | None
     architecture: str | None
     isa: tuple[Isa, ...]
     excluded_isa: tuple[Isa, ...]
-    driver: str | None
-    threads: int
-    batch: tuple[int, int]
+    driver: Annotated[str, AfterValidator(_version)] | None
+    threads: Annotated[int, Field(ge=1)]
+    batch: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
     @property
     def sentence(self) -> str:

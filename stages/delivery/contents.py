@@ -1,23 +1,24 @@
 """What is in a package: its files, and the manifest that lists them and says what a stranger must know."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import HardwareProfile, Precision
+from profiles.bounded_json import read_json
+from profiles.errors import describe, shorten
+from profiles.schema import HardwareProfile, Precision, Runtime
 from profiles.source import Record
 from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
 from stages.delivery.compatibility import Compatibility
 from stages.delivery.golden import GOLDEN, GoldenSource
-from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_sums, write_sums
+from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from stages.errors import VerificationError
 from stages.lineage import Ancestor
 from stages.manifest import MANIFEST
 from stages.measurements import Against, Gate, KernelShare, Row
+from stages.texts import one_line
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""
@@ -43,7 +44,7 @@ class PackagedEngine(Record):
 
     file: Annotated[str, Field(pattern=PLAIN)]
     graph: Annotated[str, Field(pattern=PLAIN)]
-    runtime: str
+    runtime: Runtime
     precision: Precision
     dialect: Dialect
     image_shape: tuple[int, int, int]
@@ -94,6 +95,12 @@ class PackageManifest(Record):
     history: tuple[History, ...]
     lineage: tuple[Ancestor, ...]
 
+    @model_validator(mode="after")
+    def _one_runtime(self) -> "PackageManifest":
+        if self.engine.runtime != self.profile.target.runtime:
+            raise ValueError(f"the engine is one of {self.engine.runtime}, the profile asks for {self.profile.target.runtime}")
+        return self
+
 
 def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
     """Return the manifest with the sums of the files that are in the folder."""
@@ -101,16 +108,8 @@ def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
 
 
 def write_labels(folder: Path, manifest: PackageManifest) -> None:
-    """Write the classes, a line each.
-
-    Raises:
-        ConfigError: A name has a line break, after which every label would stand a line too low.
-    """
-    broken = [name for name in manifest.classes if "\n" in name or "\r" in name]
-    if broken:
-        fix = "rename the class; manifest.json and the metadata of model.onnx hold any name"
-        raise ConfigError(describe(f"{LABELS}: a class has a line break in its name", given=repr(broken[0]), allowed="names of one line", fix=fix))
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in manifest.classes), encoding="utf-8")
+    r"""Write the classes, a line each; a line break in a name becomes an escape such as ``\n``, so that no label stands a line too low."""
+    (folder / LABELS).write_text("".join(f"{one_line(name)}\n" for name in manifest.classes), encoding="utf-8")
 
 
 def seal(folder: Path, manifest: PackageManifest) -> None:
@@ -126,7 +125,9 @@ def read_intact(folder: Path) -> PackageManifest:
     Raises:
         VerificationError: The first thing that differs.
     """
+    require_package(folder)
     manifest = _read_manifest(folder)
+    require_names(manifest.files, MANIFEST)
     sums = read_sums(folder)
     for name in sorted((sums.keys() | manifest.files.keys()) - {MANIFEST}):
         if sums.get(name) != manifest.files.get(name):
@@ -151,15 +152,24 @@ def _require_listed(names: tuple[str, ...], listed: Mapping[str, str], place: st
             raise VerificationError(describe(f"{name}: not listed in {place}", given=", ".join(sorted(listed)), allowed=f"a list with {name}", fix=CHANGED))
 
 
-def _read_manifest(folder: Path) -> PackageManifest:
+def require_package(folder: Path) -> None:
+    """Check that a folder may be a package, before anything in it is read: it has a manifest, and is made of regular files.
+
+    Raises:
+        VerificationError: It has none, or holds a link, an empty folder, a pipe.
+    """
     if not (folder / MANIFEST).is_file():
         raise VerificationError(
             describe(
                 f"{folder}: no package, for it has no {MANIFEST}", given=folder, allowed="a package", fix="give the folder that `bonsai run` names at its end"
             )
         )
+    require_plain(folder)
+
+
+def _read_manifest(folder: Path) -> PackageManifest:
     try:
-        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        facts = read_json(folder / MANIFEST)
     except ValueError as error:  # no JSON, or not even a text
         raise VerificationError(describe(f"{MANIFEST}: not valid JSON; the file was changed", given=error, allowed="JSON", fix=CHANGED)) from error
     version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -167,13 +177,15 @@ def _read_manifest(folder: Path) -> PackageManifest:
         raise VerificationError(
             describe(
                 f"{folder}: no package manifest that this version of bonsai reads",
-                given=f"schema {version}",
+                given=f"schema {shorten(str(version))}",
                 allowed=f"schema {SCHEMA}",
                 fix="verify it with the bonsai that made it, or run `bonsai run` again",
             )
         )
     try:
         return PackageManifest.model_validate(facts)
-    except ValueError as error:
-        problem, key = f"{MANIFEST}: incomplete; the file was changed", str(error).splitlines()[1]
-        raise VerificationError(describe(problem, given=key, allowed="the manifest as it was written", fix=CHANGED)) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        given = f"{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']))}: {fault['msg']}"
+        problem = f"{MANIFEST}: incomplete; the file was changed"
+        raise VerificationError(describe(problem, given=given, allowed="the manifest as it was written", fix=CHANGED)) from error

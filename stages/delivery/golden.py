@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from profiles.errors import describe
 from stages.backends.running import Run
-from stages.errors import BuildError
+from stages.errors import BuildError, VerificationError
 from stages.tensor_files import written_plainly
 
 GOLDEN = "golden.safetensors"
@@ -56,11 +57,25 @@ def _require_same(found: np.ndarray, expected: np.ndarray, limit: float, when: s
 
 
 def read_golden(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (n, c, h, w) float32 and their logits (n, classes) float32."""
-    golden = load_file(folder / GOLDEN)
-    return golden[IMAGES], golden[LOGITS]
+    """Return the images (n, c, h, w) float32 and their logits (n, classes) float32.
+
+    Raises:
+        VerificationError: The file is no safetensors, or holds something else.
+    """
+    allowed, fix = f"{IMAGES} (n, c, h, w) and {LOGITS} (n, classes), float32, of at least one image", "let Bonsai write the package again"
+    try:
+        golden = load_file(folder / GOLDEN)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise VerificationError(describe(f"{GOLDEN}: cannot be read", given=error, allowed=f"safetensors with {allowed}", fix=fix)) from error
+    images, logits = golden.get(IMAGES), golden.get(LOGITS)
+    whole = images is not None and logits is not None and images.dtype == logits.dtype == np.float32
+    if images is None or logits is None or not whole or logits.ndim != 2 or len(images) != len(logits) or not logits.size or not images.size:
+        given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in golden.items()) or "nothing"
+        raise VerificationError(describe(f"{GOLDEN}: no golden results", given=given, allowed=allowed, fix=fix))
+    return images, logits
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest difference of two equal shapes of logits over the largest one expected; NaN where one of them is."""
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # it is the caller who refuses NaN
+        return float(np.abs(found - expected).max() / np.abs(expected).max())

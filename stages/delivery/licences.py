@@ -2,6 +2,7 @@
 
 from stages.artifacts import Dataset
 from stages.models.config import ModelConfig
+from stages.texts import markdown
 
 BONSAI = "Apache-2.0"
 NVIDIA = "NVIDIA's software licence agreement for TensorRT (proprietary, it comes with the library)"
@@ -22,7 +23,7 @@ def licence_notes(dataset: Dataset, model: ModelConfig, runtime: str) -> str:
         weights = f"trained on these data from what `{model.name}`, code of the user's own, begins with: under which licence that is, Bonsai cannot know"
     return "\n".join(
         [
-            f"- Data (`{dataset.name}`; the golden images are some of them): {dataset.licence}",
+            f"- Data (`{dataset.name}`; the golden images are some of them): {markdown(dataset.licence)}",
             f"- Weights: {weights}",
             f"- Runtime that the engine needs, not in the package: {runtime}, {RUNTIMES.get(runtime, 'see its own licence')}",
             f"- Bonsai, which made the package and is not in it: {BONSAI}",

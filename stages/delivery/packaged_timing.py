@@ -5,15 +5,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.artifacts import Engine, sha256_file
+from pydantic import ValidationError
+
+from profiles.errors import describe
+from stages.artifacts import Engine, Latency, sha256_file
 from stages.backends.machine import this_machine
 from stages.backends.process_timing import Timed
 from stages.backends.timing import TimingConfig
 from stages.delivery.compatibility import find_absence
 from stages.delivery.contents import PackageManifest, read_intact
-from stages.errors import ArtifactDamaged
+from stages.delivery.sums import CHANGED
+from stages.errors import ArtifactDamaged, VerificationError
 from stages.fresh_timing import milliseconds_of, time_afresh
-from stages.manifest import Manifest, read_manifest
+from stages.manifest import MANIFEST, Manifest, read_manifest
 from stages.measurements import Fresh, Gate
 from stages.timing_lock import hold_timing
 from stages.verdicts import judge_latency, limit_of
@@ -44,6 +48,7 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
         TimingFailed: A process crashed, was ended, or could not open an engine.
     """
     manifest = read_intact(folder)
+    timing, said = _told(manifest)
     absence = find_absence(manifest.compatibility, this_machine())
     if absence is not None:
         return PackagedTiming([f"not timed: {absence}"], None)
@@ -57,12 +62,12 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
             Timed(file=folder / manifest.engine.file, target=target),
             Timed(file=dense.folder / dense.file, target=target) if dense is not None else None,
             image_shape=manifest.engine.image_shape,
-            timing=TimingConfig.model_validate(manifest.recipe.get("timing", {})),
+            timing=timing,
             percentile=budget.percentile,
             relative=budget.latency is not None and dense is not None,
             limit=limit if judged else None,
         )
-    lines = [_describe(fresh, manifest)]
+    lines = [_describe(fresh, manifest, said)]
     if not judged:
         why = "a package does not hold the dense engine, and this store does not have it"
         return PackagedTiming([*lines, f"budget not judged: the limit is {limit:g} {unit}; {why} ({store}): name the store it was made in, --store DIR"], None)
@@ -90,13 +95,32 @@ def _manifest_in(store: Path, address: str) -> Manifest | None:
     return None
 
 
-def _describe(fresh: Fresh, manifest: PackageManifest) -> str:
+def _told(manifest: PackageManifest) -> tuple[TimingConfig, Latency]:
+    """Return how the package's engine was timed, and what was found.
+
+    Raises:
+        VerificationError: The manifest does not tell.
+    """
+    shipped = [row.latency for row in manifest.metrics if row.shipped and row.latency is not None and row.latency.p50 > 0]
+    try:
+        timing = TimingConfig.model_validate(manifest.recipe.get("timing", {}))
+    except ValidationError as error:
+        shipped, timing = [], TimingConfig()
+        given = str(error.errors()[0]["msg"])
+    else:
+        given = f"{len(shipped)} shipped engines with a latency"
+    if len(shipped) != 1:
+        problem = f"{MANIFEST}: tells not how the engine was timed, or what was found"
+        raise VerificationError(describe(problem, given=given, allowed="one shipped engine, its latency, and recipe.timing", fix=CHANGED))
+    return timing, shipped[0]
+
+
+def _describe(fresh: Fresh, manifest: PackageManifest, shipped: Latency) -> str:
     """Return what was found beside what the package says."""
-    ms, shipped = milliseconds_of(fresh), next(row for row in manifest.metrics if row.shipped)
-    assert shipped.latency is not None
-    said = shipped.latency.at(fresh.percentile)
+    ms = milliseconds_of(fresh)
+    said = shipped.at(fresh.percentile)
     clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
     return (
         f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
-        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.latency.source} for {manifest.device.device}"
+        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.source} for {manifest.device.device}"
     )

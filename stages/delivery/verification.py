@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from profiles.errors import describe
+from profiles.errors import SHORT, describe, shorten
 from stages.backends.machine import this_machine
 from stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
-from stages.delivery.contents import PackageManifest, read_intact
+from stages.delivery.contents import PackageManifest, read_intact, require_package
 from stages.delivery.golden import TOLERANCE, largest_difference, read_golden
 from stages.delivery.probe import Request
-from stages.delivery.sums import CHANGED, SUMS
+from stages.delivery.signing import require_signature
+from stages.delivery.sums import CHANGED, SIGNATURE, SUMS
 from stages.errors import DeviceUnavailable, VerificationError
 
 PROBE = "stages.delivery.probe"
@@ -25,7 +26,7 @@ PROBE_SECONDS = 300.0
 """An engine that takes longer to load and to run three images is ended; TensorRT for RTX compiles its kernels on the device."""
 
 
-def verify_package(folder: Path, *, require_run: bool = False) -> list[str]:
+def verify_package(folder: Path, *, require_run: bool = False, key: Path | None = None) -> list[str]:
     """Check a package on the machine it is on and return what was checked, line by line.
 
     No byte of the engine is interpreted before its checksum is found right, and it is loaded in a process of its own.
@@ -33,14 +34,19 @@ def verify_package(folder: Path, *, require_run: bool = False) -> list[str]:
     Args:
         folder: The package.
         require_run: Whether it is an error where the engine cannot be run because its device is not here.
+        key: Public key that the package must be signed with; None does not ask who made it.
 
     Raises:
         VerificationError: The first thing that differs.
         DeviceUnavailable: The engine's runtime is not installed here, or its device is not here and `require_run` is set.
     """
+    require_package(folder)
+    origin = [require_signature(folder, key)] if key is not None else []
     manifest = read_intact(folder)
+    if key is None and (folder / SIGNATURE).exists():
+        origin = [f"not checked: {SIGNATURE}, which tells who made the package: give the maker's public key, --key FILE"]
     needed, here = manifest.compatibility, this_machine()
-    checked = [f"files: {len(manifest.files) + 1} files have the sha256 of {SUMS} and of the manifest, and there is no other"]
+    checked = [*origin, f"files: {len(manifest.files) + 1} files have the sha256 of {SUMS} and of the manifest, and there is no other"]
     absence = find_absence(needed, here)
     if absence is not None:
         if require_run:
@@ -114,10 +120,14 @@ def _run_probe(request: Request) -> np.ndarray:
     if process.returncode != 0:
         last_words = process.stderr.strip().splitlines()[-1:] or ["it left no message"]
         raise VerificationError(describe(f"{request.engine}: {_ending(process.returncode)}", given=last_words[0], allowed=allowed, fix=fix))
-    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
-    if "refused" in answer:
-        raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
-    return np.asarray(answer["logits"], dtype=np.float32)
+    try:
+        answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
+        if "refused" in answer:
+            raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
+        return np.asarray(answer["logits"], dtype=np.float32)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        given = shorten(process.stdout[-SHORT:]) or "nothing"
+        raise VerificationError(describe(f"{request.engine}: its process gave no logits", given=given, allowed=allowed, fix=fix)) from error
 
 
 def _ending(code: int) -> str:

@@ -24,7 +24,7 @@ class ModelConfig(Record):
             the input. An option that repeats an entry is passed as the path of that file.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     options: dict[str, Option] = {}
     seed: Annotated[int, Field(ge=0)] = 0
     files: tuple[str, ...] = ()

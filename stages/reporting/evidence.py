@@ -1,13 +1,12 @@
 """What a package's manifest says, made ready to be reported."""
 
-import json
 from typing import NamedTuple
 
 from profiles.schema import Precision
 from stages.artifacts import Latency
-from stages.decisions import Decisions
 from stages.delivery.contents import PackageManifest
 from stages.measurements import Row
+from stages.reporting.checking import read_decisions
 from stages.reporting.content import Outcome
 
 
@@ -27,11 +26,14 @@ class Evidence:
 
     Args:
         manifest: Of a finished package.
+
+    Raises:
+        VerificationError: What it tells does not go together.
     """
 
     def __init__(self, manifest: PackageManifest) -> None:
         self.manifest = manifest
-        self.decisions = Decisions.model_validate({**manifest.decisions, "recipe": json.dumps(manifest.recipe)})
+        self.decisions = read_decisions(manifest)
         self.dense = next(row for row in manifest.metrics if row.network == "dense")
         self.shipped = next(row for row in manifest.metrics if row.shipped)
 

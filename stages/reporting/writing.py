@@ -9,13 +9,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from profiles.errors import visible
 from stages.delivery.contents import REPORTS, PackageManifest
 from stages.reporting.comparison import write_report
+from stages.texts import markdown
 from stages.whole_files import write_whole
-
-MARKDOWN_ESCAPES = str.maketrans(
-    {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "*": "\\*", "_": "\\_", "[": "\\[", "`": "\\`", "\n": "<br>"}
-)
 
 
 def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: str, failures: Mapping[str, str] | None = None, note: str = "") -> None:
@@ -45,6 +43,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    found.filters["md"] = lambda text: str(text).translate(MARKDOWN_ESCAPES)
+    found.filters["md"] = lambda text: markdown(str(text))
     return found

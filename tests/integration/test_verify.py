@@ -1,8 +1,10 @@
 """Every way in which a package can be broken ends in exit code 6 and names what is broken, from the real command line."""
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_package import needs, reseal, write_graph
 
 from stages.delivery import verification
-from stages.delivery.sums import SUMS
+from stages.delivery.sums import SUMS, write_sums
 from stages.delivery.verification import verify_package
 from stages.errors import DeviceUnavailable, VerificationError
 from stages.manifest import MANIFEST
@@ -55,6 +57,35 @@ def list_another_sum(package: Path) -> None:
     (package / SUMS).write_text(text.replace(text[:64], "0" * 64, 1))
 
 
+def write_no_golden(package: Path) -> None:
+    (package / "golden.safetensors").write_bytes(b"no safetensors")
+    reseal(package)
+
+
+def link_the_card(package: Path) -> None:
+    shutil.move(package / "MODEL_CARD.md", package.parent / "card.md")
+    (package / "MODEL_CARD.md").symlink_to(package.parent / "card.md")
+
+
+def add_to_sums(package: Path, name: str) -> None:
+    (package.parent / "outside.txt").write_text("outside")
+    with (package / SUMS).open("a") as stream:
+        stream.write(f"{hashlib.sha256(b'outside').hexdigest()}  {name}\n")
+
+
+def edit_manifest(package: Path, part: str, **values: object) -> None:
+    """Change a manifest into one that Bonsai would not write, with all sums right."""
+    facts = json.loads((package / MANIFEST).read_text())
+    facts[part].update(values)
+    (package / MANIFEST).write_text(json.dumps(facts))
+    write_sums(package)
+
+
+def list_a_file_outside(package: Path) -> None:
+    edit_manifest(package, "files", **{"../outside.txt": hashlib.sha256(b"outside").hexdigest()})
+    add_to_sums(package, "outside.txt")
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "engine's last byte": (lambda p: change_last_byte(p / "engine.onnx"), "engine.onnx: its sha256 is not the manifest's"),
     "card's last byte": (lambda p: change_last_byte(p / "MODEL_CARD.md"), "MODEL_CARD.md: its sha256 is not the manifest's"),
@@ -69,7 +100,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "architecture": (lambda p: compatible(p, architecture="m68k"), "the CPU has another architecture"),
     "golden logits": (lambda p: change_golden(p, lambda logits: logits + 1), "engine.onnx: golden logits differ"),
     "golden logits that are no number": (lambda p: change_golden(p, lambda logits: logits * np.float32("nan")), "given:   nan% of the largest logit"),
-    "golden logits of another shape": (lambda p: change_golden(p, lambda logits: logits[:2]), "engine.onnx: gives another shape of logits"),
+    "golden logits of another shape": (lambda p: change_golden(p, lambda logits: logits[:, :2].copy()), "engine.onnx: gives another shape of logits"),
+    "golden logits of fewer images": (lambda p: change_golden(p, lambda logits: logits[:2]), "golden.safetensors: no golden results"),
+    "golden logits of another kind": (lambda p: change_golden(p, lambda logits: logits.astype(np.float64)), "golden.safetensors: no golden results"),
+    "golden file that is no safetensors": (write_no_golden, "golden.safetensors: cannot be read"),
+    "link in place of a file": (link_the_card, "MODEL_CARD.md: a link"),
+    "linked folder": (lambda p: (p / "more").symlink_to(p.parent), "more: a link"),
+    "empty folder": (lambda p: (p / "more").mkdir(), "more: an empty folder"),
+    "pipe": (lambda p: os.mkfifo(p / "more"), "more: no regular file"),
+    "file outside in the sums": (lambda p: add_to_sums(p, "../outside.txt"), "SHA256SUMS: a name that is no file of the package"),
+    "absolute file in the sums": (lambda p: add_to_sums(p, "/etc/hostname"), "SHA256SUMS: a name that is no file of the package"),
+    "file in the sums twice": (lambda p: add_to_sums(p, "MODEL_CARD.md"), "a file is named twice"),
+    "file outside in the manifest": (list_a_file_outside, "manifest.json: a name that is no file of the package"),
+    "runtime that is none": (lambda p: edit_manifest(p, "compatibility", runtime="pip"), "manifest.json: incomplete"),
+    "runtime versions that are none": (lambda p: edit_manifest(p, "compatibility", runtime_versions="yes"), "manifest.json: incomplete"),
+    "nested manifest": (lambda p: (p / MANIFEST).write_text("[" * 100_000), "manifest.json: not valid JSON"),
+    "manifest with infinity": (lambda p: edit_manifest(p, "compatibility", threads=float("inf")), "manifest.json: not valid JSON"),
+    "sums that are no text": (lambda p: (p / SUMS).write_bytes(b"\xff\xfe"), "SHA256SUMS: cannot be read"),
     "engine that is none": (raise_in_the_loader, "engine.onnx: does not load here"),
     "engine of other images": (take_other_images, "engine.onnx: its process ended with code 1\n  given:   onnxruntime."),
 }
@@ -142,8 +189,8 @@ def test_a_changed_engine_of_an_absent_device_is_still_found(package: Path) -> N
 
 
 def test_a_runtime_that_is_not_installed_is_named(package: Path) -> None:
-    compatible(package, runtime="no-such-runtime")
-    with pytest.raises(DeviceUnavailable, match=r"runtime 'no-such-runtime' is not installed\n(.|\n)*pip install 'no-such-runtime==1\."):
+    compatible(package, runtime="onnxruntime-gpu")
+    with pytest.raises(DeviceUnavailable, match=r"runtime 'onnxruntime-gpu' is not installed\n(.|\n)*pip install 'onnxruntime-gpu==1\."):
         verify_package(package)
 
 

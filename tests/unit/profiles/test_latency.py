@@ -177,3 +177,55 @@ def test_roofline_rounds_channels_up_to_the_tile() -> None:
     at = {c: estimate_us(CONV, c, 64, peak=peak, precision="int8", batch=1, step=32) for c in (33, 64, 65)}
     assert at[33] == pytest.approx(at[64]) != pytest.approx(at[65])
     assert at[64] == pytest.approx(LAUNCH_US + 2 * 64 * 64 * 64 * 9 / (4e6 * 0.5))
+
+
+def damaged(tmp_path: Path, old: str, new: str) -> Path:
+    file = tmp_path / "table.csv"
+    TABLE.save(file)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+ROW = "16,16,10.360,10.360,1,k"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("10.360,10.360", "10.360,nan", r"table\.csv:3: a row is not usable\n  given:   p50_us = 'nan'"),
+        ("10.360,10.360", "10.360,inf", r"p50_us = 'inf'"),
+        ("10.360,10.360", "10.360,-1", r"p50_us = '-1'"),
+        ("10.360,10.360", "10.360,1e300", r"p50_us = '1e300'"),
+        ("10.360,10.360", "10.360", r"table\.csv:3: a row is not usable\n  given:   16 cells"),
+        (ROW, ROW.replace("16,16", "16,-16"), r"co = '-16'"),
+        (ROW, ROW.replace("16,16", "sixteen,16"), r"ci = 'sixteen'"),
+        ("16,128,", "16,16,", r"table\.csv:4: an operator's channels are there twice\n  given:   first at line 3"),
+        ("\nconv,", "\nconvolution,", r"op.* = 'convolution'"),
+        ("3x3", "3x3x3", r"kernel = "),
+        ("p50_us", "p51_us", r"table\.csv:2: other columns"),
+        ('"step":16', '"step":0', r"table\.csv:1: #meta is not usable\n  given:   step = 0"),
+        ('"contention":null', '"contention":NaN', r"table\.csv:1: no JSON after #meta"),
+        ('"contention":null', '"contention":1e999', r"table\.csv:1: no JSON after #meta"),
+        ("#meta {", "#meta " + "[" * 5000, r"table\.csv:1: no JSON after #meta"),
+        ("#meta {", "#meta 5 {", r"table\.csv:1: no JSON after #meta"),
+        (ROW, f'"{ROW}', r"no CSV|a row is not usable"),
+    ],
+)
+def test_a_row_that_is_none_is_refused_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        LatencyTable.load(damaged(tmp_path, old, new))
+    assert len(str(error.value)) < 2_000
+
+
+def test_a_table_whose_operators_take_no_time_is_refused(tmp_path: Path) -> None:
+    LatencyTable(META, [entry(CONV, 16, 16, 0.0)]).save(tmp_path / "table.csv")
+    with pytest.raises(ConfigError, match="no operator takes any time"):
+        LatencyTable.load(tmp_path / "table.csv")
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(b"#meta \xff\xfe")
+    with pytest.raises(ConfigError, match=r"table\.csv: a latency table cannot be read"):
+        LatencyTable.load(tmp_path / "table.csv")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -274,3 +275,14 @@ def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, d
     last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
     warn_of_chance(Checkpoint(folder=digits.folder, model=ModelConfig(name="resnet8"), num_classes=2, image_shape=(1, 8, 8), history=(last,)), digits)
     assert len(lines) == told
+
+
+def test_init_says_what_is_white_in_images_of_more_than_8_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.linspace(0, 4000, 48 * 48).reshape(48, 48).astype(np.uint16)
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(40):
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    written = scaffold(Ask(tmp_path, tmp_path / "images"))
+    assert "80 grey images of more than 8 bits: 4095 is white (the largest value is 4000; data.options.white states another)" in written.lines

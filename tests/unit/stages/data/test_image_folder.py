@@ -129,3 +129,62 @@ def test_where_the_folder_lies_is_no_part_of_the_input(tmp_path: Path) -> None:
     here, there = (DataConfig(name="image_folder", options={"root": str(classes(tmp_path / name, "cat"))}) for name in ("a", "b"))
     assert here.identity() == there.identity()
     assert here.identity() != DataConfig(name="image_folder", options={"root": str(tmp_path / "gone")}).identity()
+
+
+def deep(root: Path, pixels: np.ndarray, *names: str, count: int = 2) -> Path:
+    for name in names:
+        for number in range(count):
+            put(root / name / f"{number}.tiff", Image.fromarray(pixels))
+    return root
+
+
+def ramp(most: float, kind: type) -> np.ndarray:
+    return np.linspace(0, most, 256).reshape(16, 16).astype(kind)
+
+
+@pytest.mark.parametrize(
+    ("most", "kind", "white"), [(1023, np.uint16, 1023), (4000, np.uint16, 4095), (65535, np.uint16, 65535), (70000, np.int32, 2**24 - 1), (1, np.float32, 1)]
+)
+def test_images_of_more_than_8_bits_keep_their_shades(most: float, kind: type, white: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = load_image_folder(root=str(deep(tmp_path, ramp(most, kind), "cat", "dog")), size=16, channels=1)
+    assert int(loaded.images.min()) == 0
+    assert int(loaded.images.max()) == int(255 * most / white)
+    assert len(loaded.images.unique()) >= 250 * most / white
+    assert f"{white:g} is white" in caplog.text
+
+
+def test_a_dark_image_stays_dark_beside_a_bright_one(tmp_path: Path) -> None:
+    deep(tmp_path, ramp(500, np.uint16), "dark")
+    deep(tmp_path, ramp(4095, np.uint16), "light")
+    loaded = load_image_folder(root=str(tmp_path), size=16, channels=1)
+    assert [int(image.max()) for image in loaded.images] == [31, 31, 255, 255]
+
+
+def test_the_recipe_can_state_what_is_white(tmp_path: Path) -> None:
+    root = deep(tmp_path, ramp(255, np.float32), "cat", "dog")
+    assert int(load_image_folder(root=str(root), size=16, channels=1, white=510).images.max()) == 127
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        (ramp(255, np.float32), r"images of fractions: which value stands for white cannot be told\n  given:   0 in .* to 255 in"),
+        (ramp(1, np.float32) - 0.5, "which value stands for white cannot be told"),
+        (ramp(1, np.float32) * np.float32("nan"), r"NaN or infinite values"),
+        (-ramp(9, np.int32), "which value stands for white cannot be told"),
+    ],
+    ids=["floats to 255", "negative floats", "NaN", "negative integers"],
+)
+def test_images_of_which_white_cannot_be_told_are_refused(pixels: np.ndarray, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_image_folder(root=str(deep(tmp_path, pixels, "cat", "dog")), size=16, channels=1)
+
+
+def test_values_above_the_stated_white_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="allowed: 0 to 1023"):
+        load_image_folder(root=str(deep(tmp_path, ramp(4095, np.uint16), "cat", "dog")), size=16, channels=1, white=1023)
+
+
+def test_an_impossible_white_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.options\.white: no such value"):
+        load_image_folder(root=str(classes(tmp_path, "cat", "dog")), white=-1)

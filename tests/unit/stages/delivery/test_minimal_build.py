@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_package import CLASSES, reseal
+from tiny_package import CLASSES, ask, reseal
 
 from pipeline.publish import lay_out
 from profiles.errors import ConfigError
@@ -35,7 +35,7 @@ def test_engines_that_are_compiled_otherwise_are_refused(package: Path, tmp_path
     changed = load_profile(profile, overrides)
     with pytest.raises(ConfigError, match=rf"layout ort(.|\n)*given:   {changed.target.runs_on}\n"):
         require_portable_kernels(changed.target)
-    reseal(package, lambda facts: facts.update(profile=changed.model_dump(mode="json")))
+    reseal(package, lambda facts: ask(facts, changed))
     with pytest.raises(ConfigError, match="layout ort"):
         lay_out("ort", package, tmp_path / "ort")
     assert not (tmp_path / "ort").exists()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from tiny_package import CLASSES, needs, reseal
+from tiny_package import CLASSES, ask, needs, reseal
 from tritonclient.grpc import model_config_pb2 as triton
 
 from pipeline.publish import lay_out
@@ -82,7 +82,7 @@ def test_a_layout_replaces_an_older_one_and_leaves_nothing_beside_it(package: Pa
 
 
 def test_tensorrt_for_rtx_is_refused(package: Path, tmp_path: Path) -> None:
-    reseal(package, lambda facts: facts.update(profile=load_profile("rtx-4090").model_dump(mode="json")))
+    reseal(package, lambda facts: ask(facts, load_profile("rtx-4090")))
     with pytest.raises(ConfigError, match="Triton does not run engines of this runtime\n  given:   tensorrt-rtx\n  allowed: onnxruntime, tensorrt\n"):
         lay_out("triton", package, tmp_path / "models")
     assert not (tmp_path / "models").exists()

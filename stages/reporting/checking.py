@@ -1,0 +1,85 @@
+"""Whether what a manifest tells goes together: a report is refused in one message before any of it is written."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from profiles.errors import describe, shorten
+from profiles.source import nonfinite
+from stages.decisions import Decisions
+from stages.delivery.contents import PackageManifest
+from stages.delivery.sums import CHANGED
+from stages.errors import VerificationError
+from stages.manifest import MANIFEST
+from stages.measurements import Row
+
+LARGEST = 1e15
+"""Of any number that is drawn."""
+
+
+def read_decisions(manifest: PackageManifest) -> Decisions:
+    """Return what a manifest tells of how its engine came about.
+
+    Raises:
+        VerificationError: Something that a report rests on is missing, or contradicts the rest.
+    """
+    try:
+        decisions = Decisions.model_validate({**manifest.decisions, "recipe": manifest.model_dump_json(include={"recipe"})})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        given = f"decisions.{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']))}: {fault['msg']}"
+        raise _refusal("its decisions are not whole", given) from error
+    for problem, given in (*_of_rows(manifest), *_of_numbers(manifest), *_of_recipe(manifest), *_of_decisions(decisions)):
+        raise _refusal(problem, given)
+    return decisions
+
+
+def _refusal(problem: str, given: str) -> VerificationError:
+    return VerificationError(describe(f"{MANIFEST}: no report can be made of it: {problem}", given=given, allowed="what `bonsai run` wrote", fix=CHANGED))
+
+
+def _of_rows(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
+    shipped, dense = [row for row in manifest.metrics if row.shipped], [row for row in manifest.metrics if row.network == "dense"]
+    if len(shipped) != 1 or not dense:
+        yield "the result table has no dense or no shipped engine, or several that were shipped", f"{len(dense)} dense, {len(shipped)} shipped"
+    for row in (*shipped, *dense):
+        if row.latency is None or row.size_bytes <= 0:
+            yield "an engine has no latency or no size", row.label
+    for row in manifest.metrics:
+        yield from _of_row(row)
+
+
+def _of_row(row: Row) -> Iterator[tuple[str, str]]:
+    times = [] if row.latency is None else [ms for ms in (row.latency.p50, row.latency.p90, row.latency.p95) if ms is not None]
+    if any(ms <= 0 for ms in times):
+        yield "a latency is not above 0", f"{row.label}: {times} ms"
+    for accuracy in (row.accuracy, row.validation):
+        if accuracy is not None and not 0 <= accuracy.low <= accuracy.top1 <= accuracy.high <= 1:
+            yield "an accuracy lies outside its interval, or the interval outside 0 to 1", f"{row.label}: {accuracy.top1}, {accuracy.low} to {accuracy.high}"
+
+
+def _of_numbers(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
+    told = manifest.model_dump(exclude={"recipe"})
+    for path in nonfinite(told, largest=LARGEST):
+        yield "a number is no finite one, or too large to draw", ".".join(path)
+
+
+def _of_recipe(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
+    recipe = manifest.recipe
+    prune = recipe.get("prune")
+    schedule = prune.get("schedule") if isinstance(prune, dict) else None
+    if not isinstance(recipe.get("name"), str) or not isinstance(schedule, dict) or not isinstance(schedule.get("soft"), bool):
+        yield "its recipe lacks a name, or says not whether channels were masked first", "name, prune.schedule.soft"
+
+
+def _of_decisions(decisions: Decisions) -> Iterator[tuple[str, str]]:
+    trigger, dense = decisions.trigger, decisions.dense_widths
+    if not len(trigger.epochs) == len(trigger.curve) == len(trigger.overlap):
+        yield "the trigger's curves are not equally long", f"{len(trigger.epochs)} epochs, {len(trigger.curve)} of EPI, {len(trigger.overlap)} of overlap"
+    if not dense or not dense.keys() == decisions.kept_widths.keys() == decisions.fit.widths.keys():
+        yield "the groups of the dense, the asked and the kept widths are not the same", ", ".join(dense) or "no group"
+    elif any(not width > 0 for widths in (dense, decisions.kept_widths, decisions.fit.widths) for width in widths.values()):
+        yield "a width is not above 0", str(decisions.kept_widths)
+    predicted = [ms for attempt in decisions.attempts for ms in (attempt.predicted_ms, *(found.predicted_ms for found in attempt.rounds))]
+    if any(ms <= 0 for ms in (*predicted, *(operator.dense_ms for operator in decisions.forecast.operators))):
+        yield "a predicted latency is not above 0", "decisions.attempts, decisions.forecast"
