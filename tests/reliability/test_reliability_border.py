@@ -1,11 +1,13 @@
 """Damaged inputs are read, or refused in one short message; nothing else happens, and not for long."""
 
 import json
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fuzzing_texts import PIECES, damaged_texts, damaged_values
 from torch import nn
 
@@ -16,8 +18,10 @@ from profiles.errors import BonsaiError
 from profiles.latency import Entry, LatencyTable, TableMeta
 from profiles.loader import load_profile
 from profiles.operator_class import OperatorClass
+from stages.data.checking import check_loaded
+from stages.data.registry import LoadedImages
 from stages.delivery.contents import read_intact
-from stages.delivery.sums import write_sums
+from stages.delivery.sums import SUMS, write_sums
 from stages.manifest import MANIFEST
 from stages.reporting.writing import write_reports
 
@@ -133,3 +137,50 @@ def test_whatever_is_much_damaged_is_read_or_refused(package: Path, tmp_path: Pa
     damage_package(package, MANY, seed)
     damage_artifact(tmp_path / "store", MANY, seed)
     damage_pruning_config(tmp_path, MANY, seed)
+
+
+def damage_sums(package: Path, count: int, seed: int) -> None:
+    whole = (package / SUMS).read_text()
+    for text in damaged_texts(whole, count, seed):
+        (package / SUMS).write_text(text, encoding="utf-8")
+        survives(lambda: read_intact(package))
+
+
+def odd_datasets(count: int, seed: int) -> Iterator[LoadedImages]:
+    """Yield what a loader may return: right in most parts, odd in one or two."""
+    rng = random.Random(seed)
+    kinds = (torch.uint8, torch.int8, torch.int32, torch.int64, torch.uint16, torch.float16, torch.float32, torch.float64, torch.bool, torch.complex64)
+    shapes = ((6, 3, 8, 8), (6, 8, 8, 3), (6, 8, 8), (6, 0, 8, 8), (0, 3, 8, 8), (6,), (), (6, 1, 1, 1))
+    labels = (torch.arange(6) % 2, torch.arange(6), torch.zeros(6), torch.ones(5).long(), torch.zeros(6, 2).long(), torch.tensor(1), None, [0, 1])
+    classes = (("a", "b"), ("a", "a"), (), None, ("a", 1), ("", "b"), "ab", ["a\n", "\u202e"])
+    ranges = (None, (0, 1), (0, 255), (1, 0), (0, float("nan")), "x", (0,), (-1e308, 1e308))
+    for _ in range(count):
+        shape, kind = rng.choice((shapes[0], *shapes)), rng.choice((torch.uint8, *kinds))
+        images = (torch.rand(shape) * rng.choice((1, 255, 1e30))).to(kind)
+        parts = rng.choice((None, None, torch.zeros(6).long(), torch.ones(6).long(), torch.zeros(2)))
+        yield LoadedImages(images, rng.choice((labels[0], *labels)), rng.choice((classes[0], *classes)), "own", parts, rng.choice(ranges))  # type: ignore[arg-type]
+
+
+def check_datasets(count: int, seed: int) -> None:
+    for loaded in odd_datasets(count, seed):
+        if survives(lambda loaded=loaded: check_loaded(loaded, "mine")):
+            found = check_loaded(loaded, "mine")
+            assert found.images.dtype == torch.uint8
+            assert found.labels.dtype == torch.int64
+            assert len(found.images) == len(found.labels)
+            assert int(found.labels.max()) < len(found.classes)
+
+
+def test_damaged_sums_are_read_or_refused(package: Path) -> None:
+    damage_sums(package, FEW, seed=1)
+
+
+def test_odd_datasets_are_taken_or_refused() -> None:
+    check_datasets(10 * FEW, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_many_odd_datasets_and_sums_are_taken_or_refused(package: Path, seed: int) -> None:
+    damage_sums(package, MANY, seed)
+    check_datasets(10 * MANY, seed)
