@@ -9,10 +9,13 @@ import numpy as np
 import onnxruntime as ort
 
 from stages.backends.kernel_profile import Kernel
+from stages.room import require_room
 
 WARM = 7  # the first of every so many runs are not counted
 CUT_US = 0.5
 """The profiler cuts durations to whole microseconds: half of one is added back for every kernel."""
+MORE = 1 << 20
+"""Bytes that a profile which was cut short lacks at most, as a guess."""
 INTEGERS = {"int8", "uint8"}
 
 
@@ -27,15 +30,29 @@ class SessionProfile:
         self._session.run(None, feeds)
 
     def finish(self) -> list[Kernel]:
-        """End the profile, delete its file, and return the kernels that ran, in their order."""
-        profile = Path(self._session.end_profiling())
-        events = json.loads(profile.read_text())
-        profile.unlink()
+        """End the profile, delete its file, and return the kernels that ran, in their order.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        events = _read_whole(Path(self._session.end_profiling()))
         found: dict[str, list[dict[str, Any]]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 found.setdefault(event["name"], []).append(event)
         return [_kernel(runs) for runs in found.values()]
+
+
+def _read_whole(profile: Path) -> list[dict[str, Any]]:
+    """Return the events of a profile, and delete it; ONNX Runtime leaves half of one without a word where the disk is full."""
+    text = profile.read_text(encoding="utf-8", errors="replace")
+    profile.unlink()
+    try:
+        events: list[dict[str, Any]] = json.loads(text)
+    except json.JSONDecodeError:
+        require_room(profile.parent, len(text) + MORE)
+        raise
+    return events
 
 
 def _kernel(runs: list[dict[str, Any]]) -> Kernel:

@@ -41,8 +41,7 @@ except OSError as error:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_does_not_fit_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
-    script = """
+NETWORK = """
 import errno, sys, numpy as np, onnx
 from onnx import helper, numpy_helper
 from pathlib import Path
@@ -52,20 +51,39 @@ values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 60])
 weight = numpy_helper.from_array(np.random.rand(60, 60).astype(np.float32), "weight")
 graph = helper.make_graph([helper.make_node("MatMul", ["input", "weight"], ["logits"])], "g", values[:1], values[1:], [weight])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+target = load_profile("local-cpu").target
 folder = Path(sys.argv[1])
-(folder / "model.onnx").symlink_to(sys.argv[2])
+"""
+
+
+def test_an_engine_that_does_not_fit_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", f"{NETWORK}onnx.save(model, folder / 'elsewhere.onnx')", str(tmp_path)], check=True, cwd=ROOT)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    build = """
 try:
-    OnnxRuntimeBackend().build(folder / "model.onnx", folder / "engine.onnx", load_profile("local-cpu").target, (1, 6, 10))
+    OnnxRuntimeBackend().build(folder / "model.onnx", folder / "engine.onnx", target, (1, 6, 10))
 except OSError as error:
     print(errno.errorcode[error.errno])
 """
-    model = tmp_path / "elsewhere.onnx"
-    make = script.split("folder = Path")[0] + "onnx.save(model, sys.argv[1])"
-    subprocess.run([sys.executable, "-c", make, str(model)], check=True, cwd=ROOT)
-    (tmp_path / "out").mkdir()
-    done = limited(script, str(tmp_path / "out"), str(model))
+    done = limited(NETWORK + build, str(tmp_path / "out"))
     assert done.stdout == "EFBIG\n", done.stderr
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+
+def test_a_profile_that_does_not_fit_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
+    profile = """
+profiled = OnnxRuntimeBackend().open_profiled(model.SerializeToString(), target, folder)
+for _ in range(60):
+    profiled.run({"input": np.zeros((1, 60), np.float32)})
+try:
+    profiled.finish()
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+    done = limited(NETWORK + profile, str(tmp_path))
+    assert done.stdout == "EFBIG\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tensors_are_readable_as_the_umask_says(tmp_path: Path) -> None:
