@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow check serve clean
+.PHONY: demo test test-slow test-reliability check serve clean
 
 demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
@@ -13,6 +13,9 @@ test: .venv/dev
 
 test-slow: .venv/dev
 	$(BIN)/pytest --basetemp=.venv/pytest -m slow
+
+test-reliability: .venv/dev
+	$(BIN)/pytest --basetemp=.venv/pytest tests/reliability -m "slow or not slow"
 
 check: .venv/dev
 	$(BIN)/ruff check .
