@@ -61,7 +61,7 @@ def test_an_engine_has_the_precision_that_was_asked_and_gives_the_graphs_logits(
 ) -> None:
     target = target_of(profile, precision)
     engine = build(store, graphs, target)
-    assert sorted(path.name for path in engine.folder.iterdir()) == sorted([engine.file, "manifest.json", MODEL])
+    assert sorted(path.name for path in engine.folder.glob("[!.]*")) == sorted([engine.file, "manifest.json", MODEL])
     counts = (engine.coverage["int8_convolutions"], engine.coverage["float_convolutions"])
     assert counts == ((0, CONVOLUTIONS) if precision == "fp32" else (CONVOLUTIONS, 0))
     images = random_images(20)
