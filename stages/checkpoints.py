@@ -16,6 +16,7 @@ from stages.artifacts import MOMENTS, Checkpoint, Quantised, QuantizerState
 from stages.errors import ArtifactDamaged, MomentsGone
 from stages.manifest import require_intact
 from stages.models.config import ModelConfig
+from stages.models.loading import load_weights
 from stages.models.registry import build_network, to_channels_last
 from stages.pruning.groups import Kept
 from stages.pruning.scores import Scores
@@ -47,7 +48,7 @@ def load_network(checkpoint: Checkpoint) -> nn.Module:
     network = _rebuild(checkpoint)
     training = load_tensors(checkpoint, AVERAGE) or load_tensors(checkpoint, TRAINING)
     averaged = {name.removeprefix(MODULE): value for name, value in training.items() if name.startswith(MODULE)}
-    network.load_state_dict(averaged or load_file(checkpoint.folder / WEIGHTS))
+    load_weights(network, averaged or load_file(checkpoint.folder / WEIGHTS))
     return network
 
 
@@ -62,7 +63,7 @@ def load_quantised(checkpoint: Checkpoint) -> dict[Quantised, nn.Module]:
             networks[name] = load_network(checkpoint)
         elif (checkpoint.folder / weights_of(name)).exists():
             networks[name] = _rebuild(checkpoint.model_copy(update={"quantizers": by_recipe}))
-            networks[name].load_state_dict(load_file(checkpoint.folder / weights_of(name)))
+            load_weights(networks[name], load_file(checkpoint.folder / weights_of(name)))
     return networks
 
 
@@ -78,7 +79,7 @@ def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:
         MomentsGone: The checkpoint is a segment of the trunk whose moments are not there any more.
     """
     network = _rebuild(checkpoint)
-    network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
+    load_weights(network, load_file(checkpoint.folder / WEIGHTS))
     if (checkpoint.folder / TRAINING).exists():
         return TrainState(network, config, load_tensors(checkpoint, TRAINING))
     return TrainState(network, config, load_moments(checkpoint, TRAINING) | load_tensors(checkpoint, AVERAGE))

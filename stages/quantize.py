@@ -8,6 +8,7 @@ from torch import nn
 
 from stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
 from stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
+from stages.models.loading import load_weights
 from stages.quantization.calibrate import calibrate, freeze_batchnorm
 from stages.quantization.config import QuantizeConfig, within
 from stages.quantization.insert import insert_quantizers
@@ -68,7 +69,7 @@ def quantize(
             top1["qat"] = phase.validation_top1(network)
             starts.insert(0 if top1["qat"] >= top1["ptq"] else 1, Start("qat", _copy_state(network)))
         best = starts[0]
-        network.load_state_dict(best.state)
+        load_weights(network, best.state)
         quantization = Quantization(kept=best.weights, weights=best.weights, max_drop=config.max_drop)
         if config.mixed and not enough(top1[best.weights]):
             mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration)

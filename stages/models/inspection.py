@@ -15,6 +15,7 @@ from profiles.errors import ConfigError, describe
 from stages.models.attributes import differing
 from stages.models.calling import computed_tensors, copy_network, evaluating, logits_of, running, training
 from stages.models.config import ModelConfig
+from stages.models.loading import load_weights
 from stages.models.registry import build_network, require_shape
 from stages.models.seeding import seeded
 from stages.user_code import user_code
@@ -110,7 +111,7 @@ def _load(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
         allowed="a factory whose layers depend on its arguments alone",
         fix="draw no sizes at random, and count nothing from one network to the next",
     ):
-        network.load_state_dict(state)
+        load_weights(network, state)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from stages.models.calling import copy_network
+from stages.models.loading import load_weights
 from stages.models.registry import to_channels_last
 from stages.pruning.groups import Group, Kept, Widths, best_channels
 from stages.pruning.schedule import ScheduleConfig, widths_after
@@ -125,12 +126,12 @@ class Removal:
         carried = {name: value for name, value in tensors.items() if value.ndim == 0}
         for moment in {name.partition(".")[0] for name, value in tensors.items() if value.ndim and not name.startswith(AVERAGE)}:
             twin = copy_network(network)
-            twin.load_state_dict({name: tensors[f"{moment}.{name}"] for name, _ in twin.named_parameters() if f"{moment}.{name}" in tensors}, strict=False)
+            load_weights(twin, {name: tensors[f"{moment}.{name}"] for name, _ in twin.named_parameters() if f"{moment}.{name}" in tensors}, strict=False)
             cut(twin, groups, chosen, self._image_shape)
             carried |= {f"{moment}.{name}": value.detach() for name, value in twin.named_parameters() if f"{moment}.{name}" in tensors}
         if self.state.average:
             twin = copy_network(network)
-            twin.load_state_dict({name.removeprefix(MODULE): value for name, value in tensors.items() if name.startswith(MODULE)})
+            load_weights(twin, {name.removeprefix(MODULE): value for name, value in tensors.items() if name.startswith(MODULE)})
             cut(twin, groups, chosen, self._image_shape)
             carried |= {MODULE + name: value.detach() for name, value in twin.state_dict().items()}
         cut(network, groups, chosen, self._image_shape)
@@ -148,7 +149,7 @@ class Removal:
         network = self.state.network.cpu()
         kept = {name: tuple(channels) for name, channels in facts["kept"].items()}  # type: ignore[attr-defined]  # JSON of our own
         cut(network, find_groups(network, self._image_shape), kept, self._image_shape)
-        network.load_state_dict(parts["weights"])
+        load_weights(network, parts["weights"])
         self.kept, self.difference = kept, float(str(facts["difference"]))
         self._go_on_with(network, parts.get("training", {}))
 

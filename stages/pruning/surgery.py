@@ -103,27 +103,32 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
 def _bounded(reached: list[tp.Dependency]) -> Iterator[None]:
     """Stop Torch-Pruning where it follows more than `MOST_POSITIONS`: some reshapes send it round and round, with ever more of them.
 
+    What it has followed is looked up in a set; its own list of thousands takes minutes for a network such as timm's RexNet.
+
     Args:
         reached: Receives what it follows.
 
     Raises:
         Uncuttable: It does.
     """
-    add, left = LibraryGroup.add_dep, MOST_POSITIONS
+    add, has, left = LibraryGroup.add_dep, LibraryGroup.has_pruning_op, MOST_POSITIONS
+    followed: set[tuple[Any, ...]] = set()
 
     def count(group: Any, dep: tp.Dependency, idxs: list[Any]) -> None:
         nonlocal left
         left -= len(idxs)
         reached.append(dep)
+        followed.add((dep.target, dep.handler, *idxs))
         if left < 0:
             raise Uncuttable("the network reshapes them into ever more positions")
         add(group, dep, idxs)
 
     LibraryGroup.add_dep = count
+    LibraryGroup.has_pruning_op = lambda group, dep, idxs: (dep.target, dep.handler, *idxs) in followed
     try:
         yield
     finally:
-        LibraryGroup.add_dep = add
+        LibraryGroup.add_dep, LibraryGroup.has_pruning_op = add, has
 
 
 def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> None:

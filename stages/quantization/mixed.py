@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from stages.artifacts import QuantizerState, Sensitivity, Weights
 from stages.graph.trace import module_of, trace
+from stages.models.loading import load_weights
 from stages.quantization.calibrate import calibrate, settle_batchnorm
 from stages.quantization.config import MixedConfig
 from stages.quantization.insert import quantise_graph
@@ -71,7 +72,7 @@ class Mixer:
 
     def network(self, start: Start, layers: Layers) -> fx.GraphModule:
         """Return the network, on the device of the first, where these layers stay in float too."""
-        self._quantised.load_state_dict(start.state)
+        load_weights(self._quantised, start.state)
         self._copy.load_state_dict(self._twin.state_dict())
         made = quantise_graph(copy.deepcopy(self._traced), self.quantizers(layers))
         for name, module in made.named_modules():

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from stages.artifacts import Dataset, History
+from stages.models.loading import load_weights
 from stages.training.batches import Batches, load_split
 from stages.training.config import TrainConfig
 from stages.training.distillation import Teacher
@@ -77,7 +78,7 @@ class Phase:
         if progress := load_progress(self._resume):
             parts, facts = progress
             start, history = facts["step"], tuple(History.model_validate(line) for line in facts["history"])
-            state.network.load_state_dict(parts["weights"])
+            load_weights(state.network, parts["weights"])
             state.restore(parts.get("training", {}))
             for name, item in carried.items():
                 item.restore(parts.get(name, {}))

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from profiles.errors import describe
 from stages.errors import DeviceUnavailable
 from stages.models.calling import copy_network
+from stages.models.loading import load_weights
 from stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."
@@ -93,7 +94,7 @@ class TrainState:
             if name in parameters and not key.startswith((AVERAGE, SCALER)):
                 self.optimizer.state[parameters[name]][moment] = as_moment(moment, value, parameters[name])
         if self.average:
-            self.average.load_state_dict({key.removeprefix(AVERAGE): value for key, value in tensors.items() if key.startswith(AVERAGE)})
+            load_weights(self.average, {key.removeprefix(AVERAGE): value for key, value in tensors.items() if key.startswith(AVERAGE)})
         if self._scaler.is_enabled():
             scale = {key.removeprefix(SCALER): float(value) for key, value in tensors.items() if key.startswith(SCALER)}
             self._scaler.load_state_dict({name: int(value) if name.endswith(("interval", "tracker")) else value for name, value in scale.items()})
