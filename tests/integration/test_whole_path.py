@@ -241,7 +241,7 @@ def test_the_removal_chooses_again_and_still_fits(packages: tuple[Package, ...],
     assert set(package.decisions.kept_widths) == set(package.decisions.fit.widths)
 
 
-def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path) -> None:
+def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     def count() -> dict[str, int]:
         return {stage.name: len(list(stage.iterdir())) for stage in root.iterdir() if not stage.name.startswith(".")}
 
@@ -249,7 +249,7 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     again = compress(TINY, [CPU, RTX], store=root)
     assert again == packages
     assert count() == before
-    (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root)
+    (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root, out=tmp_path)  # the tests below look at the first package
     grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
     branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
     expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "time_engine": 1, "package": 1}
