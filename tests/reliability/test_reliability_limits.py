@@ -34,14 +34,15 @@ def small_disk(folder: Path, kilobytes: int, options: str = "rw") -> Iterator[Pa
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MOUNTS or os.getuid() != 0, reason="only root mounts a small disk")
-@pytest.mark.parametrize("kilobytes", [300, *(pytest.param(size, marks=pytest.mark.slow) for size in (20, 100, 1000, 2000, 3000, 5000))])
+@pytest.mark.parametrize("kilobytes", [20, 100, 300, 1000, 2000, 3000, 5000])
 def test_a_full_disk_ends_in_one_message_and_the_run_goes_on_where_there_is_room(tmp_path: Path, runs: Runs, kilobytes: int) -> None:
     with small_disk(tmp_path / "disk", kilobytes) as disk:
         ended = runs.run([*ONE, "--store", str(disk / "store")])
         require_quiet(ended)
         assert ended.code == 1, ended.said[-3000:]
-        assert "No space left on device" in ended.said
+        assert "the disk is full" in ended.said
         assert ended.said.count("error: ") == 1
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         assert runs.run([*ONE, "--store", str(disk / "store")]).code == 0
@@ -65,7 +66,7 @@ def test_files_that_may_not_grow_end_in_one_message(tmp_path: Path, runs: Runs, 
     ended = runs.run([*ONE, "--store", str(store)], limits={"FSIZE": kilobytes * 1000})
     require_quiet(ended)
     assert ended.code == 1, ended.said[-3000:]
-    assert "File too large" in ended.said
+    assert "larger than this process may write" in ended.said
     digests(store)  # nothing is half-made under a final name
     assert runs.run([*ONE, "--store", str(store)]).code == 0
 
