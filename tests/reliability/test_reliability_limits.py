@@ -51,6 +51,7 @@ def test_a_full_disk_ends_in_one_message_and_the_run_goes_on_where_there_is_room
         assert digests(disk / "store", ("package",)) == digests(alone, ("package",))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MOUNTS or os.getuid() != 0, reason="only root mounts a disk")
 def test_a_read_only_store_is_refused_in_one_message(tmp_path: Path, runs: Runs) -> None:
     with small_disk(tmp_path / "disk", 1000, "ro") as disk:
