@@ -40,7 +40,7 @@ def load(table, root=""):
     lines = Path(table).read_text().split()
     for file in sorted(Path(root).glob("*")) if root else []:
         file.read_bytes()
-    return LoadedImages(torch.zeros(len(lines), 1, 8, 8, dtype=torch.uint8), torch.tensor([int(line) for line in lines]), ("a", "b"), "free")
+    return LoadedImages(torch.full((len(lines), 1, 8, 8), 9, dtype=torch.uint8), torch.tensor([int(line) for line in lines]), ("a", "b"), "free")
 """
 RECIPE = """
 name: mine
