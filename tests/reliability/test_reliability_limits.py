@@ -146,10 +146,10 @@ def test_three_hundred_segments_take_flat_memory_and_open_files(tmp_path: Path, 
 @pytest.mark.parametrize("command", [["list", "profiles"], pytest.param(RUN[3:], marks=pytest.mark.slow)])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path: Path, command: list[str]) -> None:
     arguments = [*command, "--store", str(tmp_path / "store")] if "run" in command else command
-    process = subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    errors = process.stderr.read().decode()
-    assert process.wait() in (0, 141)
+    with subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+    assert process.returncode in (0, 141)
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
