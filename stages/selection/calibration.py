@@ -36,15 +36,24 @@ def calibrate(table: LatencyTable, operators: tuple[Operator, ...], timed: Seque
     """
     plain = NetworkLatency(table, operators, Calibration())
     sums, measured = np.array([plain.sum_ms(widths) for widths, _ in timed]), np.array([ms for _, ms in timed])
-    line = np.linalg.lstsq(np.stack([np.ones(len(sums)), sums], 1) / measured[:, None], np.ones(len(sums)), rcond=None)[0]
-    offset, scale = float(line[0]), float(line[1])
+    offset, scale = _line(sums, measured)
+    noisy = not scale > 0
+    if noisy:
+        least_and_largest = [sums.argmin(), sums.argmax()]
+        offset, scale = _line(sums[least_and_largest], measured[least_and_largest])
     if not scale > 0 or not np.ptp(sums) > 0:
         raise ValueError("the time does not grow with the table's sum")
     affine = NetworkLatency(table, operators, Calibration(offset_ms=offset, scale=scale))
-    if len(timed) <= LEAST:
+    if noisy or len(timed) <= LEAST:
         return affine
     corrected = _corrected(table, operators, timed, measured - (offset + scale * sums), scale)
     return affine if corrected is None else NetworkLatency(corrected, operators, Calibration(offset_ms=offset, scale=scale))
+
+
+def _line(sums: Array, measured: Array) -> tuple[float, float]:
+    """Return offset and scale of the line whose relative errors have the least sum of squares."""
+    line = np.linalg.lstsq(np.stack([np.ones(len(sums)), sums], 1) / measured[:, None], np.ones(len(sums)), rcond=None)[0]
+    return float(line[0]), float(line[1])
 
 
 def _corrected(

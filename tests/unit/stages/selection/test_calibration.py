@@ -65,3 +65,11 @@ def test_a_machine_on_which_wider_is_faster_is_refused() -> None:
     dense, narrow = networks(0, 0)
     with pytest.raises(ValueError, match="does not grow"):
         calibrate(TABLE, OPERATORS, [(dense, 1.0), (narrow, 2.0)])
+
+
+def test_where_noise_is_larger_than_what_widths_save_the_line_goes_through_the_edges() -> None:
+    dense, narrow, *others = networks(6, 0)
+    line = calibrate(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0)])
+    noisy = calibrate(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0), *((widths, 3.0 - line(widths)) for widths in others)])
+    assert noisy(dense) == pytest.approx(1.1)
+    assert noisy(narrow) == pytest.approx(1.0)
