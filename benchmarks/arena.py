@@ -22,33 +22,33 @@ from typing import Any, Literal
 import torch
 from scipy.stats import t as student
 
-from pipeline.flow import load
-from pipeline.recipe import Recipe
-from pipeline.targets import ReadyTarget, inspect_network
-from pipeline.trunk import trunk_inputs
-from profiles.source import Record
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import load_network, load_scores
-from stages.data.registry import source_digest
-from stages.manifest import host_facts
-from stages.models.counting import count_macs
-from stages.prepare import prepare
-from stages.prune import prune
-from stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
-from stages.pruning.groups import Group, Kept, WidthPlan
-from stages.pruning.limits import least_channels
-from stages.pruning.policy import FinetuneConfig, RecoverConfig
-from stages.pruning.regularisers import RegulariserConfig
-from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import Criterion, Normalisation, normalise
-from stages.recover import recover
-from stages.selection.reselection import Reselection
-from stages.selection.subnetwork import Ranking
-from stages.store import Store
-from stages.training.batches import load_split
-from stages.training.config import DistillConfig
-from stages.training.evaluation import top1
-from stages.warmup import warmup
+from bonsai.pipeline.flow import load
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.trunk import trunk_inputs
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.models.counting import count_macs
+from bonsai.stages.prepare import prepare
+from bonsai.stages.prune import prune
+from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
+from bonsai.stages.pruning.groups import Group, Kept, WidthPlan
+from bonsai.stages.pruning.limits import least_channels
+from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
+from bonsai.stages.recover import recover
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.store import Store
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.training.config import DistillConfig
+from bonsai.stages.training.evaluation import top1
+from bonsai.stages.warmup import warmup
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

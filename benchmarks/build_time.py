@@ -8,16 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from profiles.loader import load_profile
-from profiles.schema import Precision
-from stages.backends.registry import graph_form
-from stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
-from stages.graph.exporting import MODEL
-from stages.manifest import host_facts
-from stages.models.config import ModelConfig
-from stages.pruning.groups import WidthPlan
-from stages.sketch import sketch
-from stages.store import Store
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.registry import graph_form
+from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.sketch import sketch
+from bonsai.stages.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "build_time.json"
 NETWORKS = {

@@ -16,13 +16,13 @@ from arena import HERE, RESULTS, Outcome, load_outcomes
 from oracle import FINETUNE
 from torch.nn import functional
 
-from pipeline.flow import load
-from pipeline.targets import ReadyTarget, inspect_network
-from stages.checkpoints import build
-from stages.manifest import host_facts
-from stages.pruning.groups import first_channels
-from stages.store import Store
-from stages.training.state import TrainState, reproducible
+from bonsai.pipeline.flow import load
+from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.stages.checkpoints import build
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.pruning.groups import first_channels
+from bonsai.stages.store import Store
+from bonsai.stages.training.state import TrainState, reproducible
 
 ROUNDS, STEPS = 8, 2
 

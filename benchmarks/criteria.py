@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 
-from stages.pruning.scores import Criterion
-from stages.training.config import DistillConfig
+from bonsai.stages.pruning.scores import Criterion
+from bonsai.stages.training.config import DistillConfig
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 EPOCH, BUDGET = 6, 0.22

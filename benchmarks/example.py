@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline import compress
-from stages.manifest import MANIFEST
+from bonsai import compress
+from bonsai.stages.manifest import MANIFEST
 
 RESULTS = Path(__file__).parent / "results" / "example.json"
 RECIPE, PROFILE = "resnet-edge", "local-cpu"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from stages.data.glyphs import FACES, fonts_folder
+from bonsai.stages.data.glyphs import FACES, fonts_folder
 
 CLASSES = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abdefghnqrt" + "247")
 PARTS = {"train": 152, "val": 13, "test": 100}

@@ -4,8 +4,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from stages.selection.problem import Problem
-from stages.selection.terms import Choice
+from bonsai.stages.selection.problem import Problem
+from bonsai.stages.selection.terms import Choice
 
 
 def solve_exactly(problem: Problem, *, seconds: float = 600) -> tuple[Choice | None, float]:

@@ -19,22 +19,22 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from pipeline.flow import load
-from pipeline.targets import ReadyTarget, inspect_network
-from pipeline.trunk import Watch, trunk_inputs
-from stages.artifacts import Checkpoint, Dataset
-from stages.backends.registry import check_target
-from stages.checkpoints import build
-from stages.data.registry import source_digest
-from stages.manifest import host_facts
-from stages.prepare import prepare
-from stages.store import Store
-from stages.training.batches import Batches, load_split
-from stages.training.config import TrainConfig
-from stages.training.evaluation import top1
-from stages.training.rates import learning_rate
-from stages.training.state import make_optimizer, reproducible
-from stages.warmup import warmup
+from bonsai.pipeline.flow import load
+from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.trunk import Watch, trunk_inputs
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.checkpoints import build
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store
+from bonsai.stages.training.batches import Batches, load_split
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.rates import learning_rate
+from bonsai.stages.training.state import make_optimizer, reproducible
+from bonsai.stages.warmup import warmup
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 
@@ -113,7 +113,7 @@ def timed(call: object) -> float:
 
 def equal_weights(network: torch.nn.Module, segment: Checkpoint | None) -> bool:
     """Return whether the trunk's weights are those of the bare loop, bit by bit."""
-    from stages.checkpoints import load_network
+    from bonsai.stages.checkpoints import load_network
 
     assert segment is not None
     other = load_network(segment).state_dict()

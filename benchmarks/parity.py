@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from profiles.loader import load_profile
-from stages.artifacts import Dialect, FloatType, QuantizerState
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import backend_of
-from stages.backends.running import Run
-from stages.graph.exporting import MODEL, write_graph
-from stages.graph.parity import compare
-from stages.manifest import host_facts
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
-from stages.quantization.insert import insert_quantizers
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import Dialect, FloatType, QuantizerState
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.running import Run
+from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.parity import compare
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.export_form import to_export_form
+from bonsai.stages.quantization.insert import insert_quantizers
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf", "densenet121")

@@ -20,20 +20,20 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from selection import OVERRIDES, train_one
 
-from pipeline.flow import load
-from stages.artifacts import Checkpoint, Dataset, Engine
-from stages.backends.onnxruntime_engine import backend
-from stages.backends.registry import check_target, graph_form
-from stages.backends.running import Run
-from stages.backends.timing import TimingConfig, time_interleaved
-from stages.compile import compile as compile_engine
-from stages.export import export
-from stages.graph.exporting import MODEL
-from stages.intervals import paired_drop
-from stages.manifest import host_facts
-from stages.quantization.config import QuantizeConfig
-from stages.quantize import quantize
-from stages.training.batches import Batches, load_split
+from bonsai.pipeline.flow import load
+from bonsai.stages.artifacts import Checkpoint, Dataset, Engine
+from bonsai.stages.backends.onnxruntime_engine import backend
+from bonsai.stages.backends.registry import check_target, graph_form
+from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.compile import compile as compile_engine
+from bonsai.stages.export import export
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.intervals import paired_drop
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.quantize import quantize
+from bonsai.stages.training.batches import Batches, load_split
 
 FILE = RESULTS / "peers.json"
 BUDGET, SEEDS, ROUNDS = 0.2, 3, 7

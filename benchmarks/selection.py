@@ -26,28 +26,28 @@ import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
-from pipeline.flow import load
-from pipeline.targets import ReadyTarget, inspect_network
-from profiles.latency import Calibration, LatencyTable
-from profiles.operator_class import OperatorClass
-from profiles.source import Record
-from stages.artifacts import Checkpoint
-from stages.checkpoints import load_network, load_scores
-from stages.manifest import host_facts
-from stages.prune import prune
-from stages.pruning.groups import WidthPlan, Widths
-from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import Criterion, Normalisation, normalise
-from stages.recover import recover
-from stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
-from stages.selection.latency import NetworkLatency
-from stages.selection.problem import Problem, Values
-from stages.selection.search import solve
-from stages.selection.terms import Choice, Options, Terms
-from stages.selection.values import reciprocal_values, values_from_scores
-from stages.store import Store
-from stages.training.batches import load_split
-from stages.training.evaluation import top1
+from bonsai.pipeline.flow import load
+from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Checkpoint
+from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.prune import prune
+from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
+from bonsai.stages.recover import recover
+from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.problem import Problem, Values
+from bonsai.stages.selection.search import solve
+from bonsai.stages.selection.terms import Choice, Options, Terms
+from bonsai.stages.selection.values import reciprocal_values, values_from_scores
+from bonsai.stages.store import Store
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.training.evaluation import top1
 
 DEVICE = RESULTS / "selection-device.json"
 FILE = RESULTS / "selection.json"

@@ -7,15 +7,15 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import load_network, load_scores
-from stages.pruning.groups import Group, Widths, best_channels
-from stages.pruning.scores import Criterion
-from stages.pruning.surgery import cut
-from stages.selection.terms import Options, Terms
-from stages.training.batches import Batches, load_split
-from stages.training.config import TrainConfig
-from stages.training.evaluation import reestimate_batchnorm
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.pruning.groups import Group, Widths, best_channels
+from bonsai.stages.pruning.scores import Criterion
+from bonsai.stages.pruning.surgery import cut
+from bonsai.stages.selection.terms import Options, Terms
+from bonsai.stages.training.batches import Batches, load_split
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.evaluation import reestimate_batchnorm
 
 BATCHES, IMAGES = 4, 2048
 

@@ -6,7 +6,7 @@ python benchmarks/soft.py [--device cuda --workers 12]      # results/soft.json
 from arena import RESULTS, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 from criteria import BUDGET, STEPS
 
-from stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.schedule import ScheduleConfig
 
 CYCLE, EPOCH = 10, 3
 KINDS = {

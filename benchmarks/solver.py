@@ -15,23 +15,23 @@ from pathlib import Path
 import numpy as np
 from milp import solve_exactly
 
-from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from profiles.loader import load_profile
-from profiles.roofline import estimate_us
-from stages.characterize import grid_points
-from stages.manifest import host_facts
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.pruning.limits import width_options
-from stages.pruning.surgery import find_groups
-from stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
-from stages.selection.bound import smallest_latency
-from stages.selection.latency import NetworkLatency
-from stages.selection.operators import list_operators
-from stages.selection.problem import Problem
-from stages.selection.search import select_widths
-from stages.selection.terms import Options, Terms
-from stages.selection.values import values_from_scores
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.roofline import estimate_us
+from bonsai.stages.characterize import grid_points
+from bonsai.stages.manifest import host_facts
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
+from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import list_operators
+from bonsai.stages.selection.problem import Problem
+from bonsai.stages.selection.search import select_widths
+from bonsai.stages.selection.terms import Options, Terms
+from bonsai.stages.selection.values import values_from_scores
 
 RESULTS = Path(__file__).parent / "results" / "solver.json"
 STEP = 16

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import stages  # noqa: F401  # comes first: it makes `import torchvision` work beside a CPU build of torch
+import bonsai.stages  # noqa: F401  # comes first: it makes `import torchvision` work beside a CPU build of torch
 
 # isort: split
 import timm
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from stages.models.torchvision_models import make
+from bonsai.stages.models.torchvision_models import make
 
 TIMM_MODULES = (
     "resnet",

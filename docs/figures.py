@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from stages.artifacts import History
-from stages.pruning.epi import Trigger
-from stages.reporting.plots import draw_training
+from bonsai.stages.artifacts import History
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.reporting.plots import draw_training
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 IMAGES = Path(__file__).parent / "images"

@@ -4,28 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.final_timing import time_finished
-from pipeline.recipe import Recipe
-from pipeline.targets import Network, ReadyTarget
-from pipeline.trunk import Watch, steps_per_epoch, trunk_inputs, with_moments
-from profiles.schema import Precision
-from stages.artifacts import Artifact, Checkpoint, Dataset, Engine
-from stages.backends.registry import backend_of, graph_form
-from stages.compile import compile as compile_engine
-from stages.decisions import Attempt, Decisions, Tried
-from stages.export import export
-from stages.lineage import trace_lineage
-from stages.measure import measure
-from stages.measurements import Challenge, Measurement
-from stages.package import Package, package
-from stages.prune import prune
-from stages.pruning.epi import Trigger
-from stages.pruning.groups import WidthPlan, Widths
-from stages.quantize import quantize
-from stages.recover import recover
-from stages.selection.loop import Fit
-from stages.store import Step
-from stages.training.tracking import scope
+from bonsai.pipeline.final_timing import time_finished
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import Network, ReadyTarget
+from bonsai.pipeline.trunk import Watch, steps_per_epoch, trunk_inputs, with_moments
+from bonsai.profiles.schema import Precision
+from bonsai.stages.artifacts import Artifact, Checkpoint, Dataset, Engine
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.compile import compile as compile_engine
+from bonsai.stages.decisions import Attempt, Decisions, Tried
+from bonsai.stages.export import export
+from bonsai.stages.lineage import trace_lineage
+from bonsai.stages.measure import measure
+from bonsai.stages.measurements import Challenge, Measurement
+from bonsai.stages.package import Package, package
+from bonsai.stages.prune import prune
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.quantize import quantize
+from bonsai.stages.recover import recover
+from bonsai.stages.selection.loop import Fit
+from bonsai.stages.store import Step
+from bonsai.stages.training.tracking import scope
 
 ATTEMPTS = 2
 """Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""

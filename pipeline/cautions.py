@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from profiles.schema import HardwareProfile
-from stages.artifacts import Checkpoint, Dataset
-from stages.intervals import images_to_prove, least_provable_drop, wilson_of_share
-from stages.training.batches import load_split
-from stages.training.progress import say
-from stages.verdicts import doubt_about
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.intervals import images_to_prove, least_provable_drop, wilson_of_share
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.training.progress import say
+from bonsai.stages.verdicts import doubt_about
 
 
 def warn_of_few(test_images: int, profiles: Sequence[HardwareProfile]) -> None:

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.flow import load
-from pipeline.recipe import Recipe
-from pipeline.targets import Network, inspect_network, width_choices
-from pipeline.testbed import Testbed, random_networks
-from profiles.errors import describe
-from profiles.latency import LatencyTable
-from profiles.schema import HardwareProfile, Precision
-from profiles.source import Record
-from stages.artifacts import DeviceInfo
-from stages.backends.operator_timing import measure_operator
-from stages.backends.registry import backend_of, check_target
-from stages.backends.step_detection import sweep_steps
-from stages.characterize import characterize
-from stages.data.registry import source_digest
-from stages.errors import DeviceUnavailable
-from stages.prepare import prepare
-from stages.store import Store, require_writable_folder
+from bonsai.pipeline.flow import load
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import Network, inspect_network, width_choices
+from bonsai.pipeline.testbed import Testbed, random_networks
+from bonsai.profiles.errors import describe
+from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.operator_timing import measure_operator
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.backends.step_detection import sweep_steps
+from bonsai.stages.characterize import characterize
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store, require_writable_folder
 
 TRIED = 6
 """Networks that the calibration does not see, which the prediction is compared with."""

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.comparison import HEADER, Outcome, show_cells
-from stages.store import require_writable_folder
-from stages.texts import fenced, markdown
-from stages.whole_files import write_whole
+from bonsai.pipeline.comparison import HEADER, Outcome, show_cells
+from bonsai.stages.store import require_writable_folder
+from bonsai.stages.texts import fenced, markdown
+from bonsai.stages.whole_files import write_whole
 
 JUNIT, SUMMARY = "junit.xml", "summary.md"
 FAILURES = {"missed": "GateMissed", "undecided": "GateUndecided"}

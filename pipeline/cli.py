@@ -11,20 +11,20 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from pipeline.commands.characterize import characterize
-from pipeline.commands.compare import compare
-from pipeline.commands.gc import gc
-from pipeline.commands.importing import import_config
-from pipeline.commands.init import init
-from pipeline.commands.names import list_names, schema
-from pipeline.commands.packages import lay_out, sign, verify
-from pipeline.commands.report import report
-from pipeline.commands.run import run
-from pipeline.commands.serve import serve
-from pipeline.commands.show import show
-from pipeline.commands.stopping import noticing_signals, stop_code, tell
-from pipeline.endings import drop_output, drop_unwritable_output, message_of, require_streams
-from profiles.errors import BonsaiError
+from bonsai.pipeline.commands.characterize import characterize
+from bonsai.pipeline.commands.compare import compare
+from bonsai.pipeline.commands.gc import gc
+from bonsai.pipeline.commands.importing import import_config
+from bonsai.pipeline.commands.init import init
+from bonsai.pipeline.commands.names import list_names, schema
+from bonsai.pipeline.commands.packages import lay_out, sign, verify
+from bonsai.pipeline.commands.report import report
+from bonsai.pipeline.commands.run import run
+from bonsai.pipeline.commands.serve import serve
+from bonsai.pipeline.commands.show import show
+from bonsai.pipeline.commands.stopping import noticing_signals, stop_code, tell
+from bonsai.pipeline.endings import drop_output, drop_unwritable_output, message_of, require_streams
+from bonsai.profiles.errors import BonsaiError
 
 START, RESULTS, MORE = "Start here", "Results", "More"
 EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.comparison import Comparison, cost_of, outcome_of, to_csv
-from pipeline.conduct import Growth, require_gates
-from pipeline.flow import DEFAULT_STORE, deliver, load
-from pipeline.publish import replace_folder
-from pipeline.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
-from profiles.errors import BonsaiError
-from stages.artifacts import Artifact
-from stages.delivery.contents import read_intact
-from stages.package import Package
-from stages.reporting.writing import write_reports
-from stages.store import Step, Store, require_writable_folder
-from stages.training.progress import say
+from bonsai.pipeline.comparison import Comparison, cost_of, outcome_of, to_csv
+from bonsai.pipeline.conduct import Growth, require_gates
+from bonsai.pipeline.flow import DEFAULT_STORE, deliver, load
+from bonsai.pipeline.publish import replace_folder
+from bonsai.pipeline.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
+from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.delivery.contents import read_intact
+from bonsai.stages.package import Package
+from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.store import Step, Store, require_writable_folder
+from bonsai.stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ResultT = TypeVar("ResultT")

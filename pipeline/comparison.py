@@ -5,16 +5,16 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from profiles.errors import BonsaiError
-from profiles.schema import HardwareProfile, Precision
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.errors import GateMissed
-from stages.manifest import read_manifest
-from stages.measurements import Gate, Row, unmet
-from stages.model_card import row_cells
-from stages.package import Package
-from stages.verdicts import fails
+from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.schema import HardwareProfile, Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.errors import GateMissed
+from bonsai.stages.manifest import read_manifest
+from bonsai.stages.measurements import Gate, Row, unmet
+from bonsai.stages.model_card import row_cells
+from bonsai.stages.package import Package
+from bonsai.stages.verdicts import fails
 
 COLUMNS = (
     "profile", "exit_code", "error", "device", "runtime", "precision", "top1", "top1_low", "top1_high", "p50_ms", "p99_ms", "latency_source",

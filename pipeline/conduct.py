@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from profiles.errors import BonsaiError
-from stages.errors import GateMissed
-from stages.measurements import Gate
-from stages.package import Package
-from stages.store import Step
-from stages.training.progress import say
-from stages.verdicts import fails
+from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.errors import GateMissed
+from bonsai.stages.measurements import Gate
+from bonsai.stages.package import Package
+from bonsai.stages.store import Step
+from bonsai.stages.training.progress import say
+from bonsai.stages.verdicts import fails
 
 ResultT = TypeVar("ResultT")
 Growth = Callable[[], Package | BonsaiError]

@@ -8,14 +8,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.characterize import Characterized
-from pipeline.comparison import HEADER as HEADER_COMPARED
-from pipeline.comparison import Comparison, show_cells
-from pipeline.plan import Plan
-from pipeline.starting.scaffold import Written
-from stages.delivery.contents import REPORTS
-from stages.model_card import HEADER, gate_lines, row_cells
-from stages.package import Package
+from bonsai.pipeline.characterize import Characterized
+from bonsai.pipeline.comparison import HEADER as HEADER_COMPARED
+from bonsai.pipeline.comparison import Comparison, show_cells
+from bonsai.pipeline.plan import Plan
+from bonsai.pipeline.starting.scaffold import Written
+from bonsai.stages.delivery.contents import REPORTS
+from bonsai.stages.model_card import HEADER, gate_lines, row_cells
+from bonsai.stages.package import Package
 
 
 def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:

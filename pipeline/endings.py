@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from profiles.errors import describe
+from bonsai.profiles.errors import describe
 
 FULL = {
     errno.ENOSPC: "the disk is full",

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pipeline.recipe import Recipe
-from pipeline.targets import ReadyTarget
-from stages.artifacts import Engine
-from stages.measurements import FreshTiming, Measurement
-from stages.store import Step, Store
-from stages.time_engine import time_engine
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import ReadyTarget
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.measurements import FreshTiming, Measurement
+from bonsai.stages.store import Step, Store
+from bonsai.stages.time_engine import time_engine
 
 
 def time_finished(

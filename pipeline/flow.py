@@ -12,26 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.cautions import warn_of_chance, warn_of_few
-from pipeline.conduct import AllOrNothing, Conduct
-from pipeline.precisions import Field, harvest, prepare_field
-from pipeline.preflight import Cleared, preflight
-from pipeline.publish import publish
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.releases import read_releases, require_releases
-from pipeline.targets import dialects_of, inspect_network
-from pipeline.trunk import grow_trunk, segment_stops
-from profiles.errors import BonsaiError, ConfigError, describe
-from profiles.loader import load_profile
-from profiles.schema import HardwareProfile
-from stages.backends.registry import check_target, graph_form
-from stages.data.registry import source_digest
-from stages.delivery.release import Release
-from stages.package import Package
-from stages.prepare import prepare
-from stages.store import Step, Store, require_writable_folder
-from stages.training.state import require_device
-from stages.training.tracking import VARIABLE, scope, track, tracking
+from bonsai.pipeline.cautions import warn_of_chance, warn_of_few
+from bonsai.pipeline.conduct import AllOrNothing, Conduct
+from bonsai.pipeline.precisions import Field, harvest, prepare_field
+from bonsai.pipeline.preflight import Cleared, preflight
+from bonsai.pipeline.publish import publish
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.releases import read_releases, require_releases
+from bonsai.pipeline.targets import dialects_of, inspect_network
+from bonsai.pipeline.trunk import grow_trunk, segment_stops
+from bonsai.profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.backends.registry import check_target, graph_form
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.package import Package
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Step, Store, require_writable_folder
+from bonsai.stages.training.state import require_device
+from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19

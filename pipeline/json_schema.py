@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
-from pipeline.recipe import Recipe
-from profiles.schema import HardwareProfile
+from bonsai.pipeline.recipe import Recipe
+from bonsai.profiles.schema import HardwareProfile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

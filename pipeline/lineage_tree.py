@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rich.tree import Tree
 
-from profiles.bounded_json import read_json
-from profiles.errors import ConfigError, describe, shorten, visible
-from profiles.source import Record
-from stages.errors import VerificationError
-from stages.lineage import made_from
-from stages.manifest import MANIFEST
+from bonsai.profiles.bounded_json import read_json
+from bonsai.profiles.errors import ConfigError, describe, shorten, visible
+from bonsai.profiles.source import Record
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.lineage import made_from
+from bonsai.stages.manifest import MANIFEST
 
 MANY = 3
 """Most origins of one stage that are drawn one by one."""

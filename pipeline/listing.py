@@ -5,13 +5,13 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.recipe import SHIPPED, list_recipes
-from profiles.loader import list_profiles, load_profile
-from profiles.source import read_yaml
-from stages.backends.registry import BACKENDS
-from stages.data.registry import LOADERS
-from stages.models.registry import FACTORIES
-from stages.training.tracking import TRACKERS
+from bonsai.pipeline.recipe import SHIPPED, list_recipes
+from bonsai.profiles.loader import list_profiles, load_profile
+from bonsai.profiles.source import read_yaml
+from bonsai.stages.backends.registry import BACKENDS
+from bonsai.stages.data.registry import LOADERS
+from bonsai.stages.models.registry import FACTORIES
+from bonsai.stages.training.tracking import TRACKERS
 
 
 def describe_all(what: str) -> list[tuple[str, str]]:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from torch import nn
 
-from profiles.errors import ConfigError, describe
-from stages import checkpoints
-from stages.artifacts import Checkpoint
-from stages.manifest import MANIFEST
-from stages.store import load_artifact
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages import checkpoints
+from bonsai.stages.artifacts import Checkpoint
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store import load_artifact
 
 STAGES = ("warmup", "prune", "recover", "quantize")
 

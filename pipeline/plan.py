@@ -6,26 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cautions import warn_of_few
-from pipeline.conduct import AllOrNothing
-from pipeline.flow import grow
-from pipeline.preflight import what_is_tried
-from pipeline.prospects import Prospect, foresee
-from pipeline.recipe import Recipe
-from pipeline.releases import read_releases, require_releases
-from pipeline.targets import dialects_of, inspect_network, width_choices
-from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError, describe
-from profiles.schema import HardwareProfile
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.backends.registry import check_target
-from stages.data.registry import source_digest
-from stages.delivery.release import Release
-from stages.package import package
-from stages.prepare import prepare
-from stages.store import Store
-from stages.time_engine import time_engine
+from bonsai.pipeline.cautions import warn_of_few
+from bonsai.pipeline.conduct import AllOrNothing
+from bonsai.pipeline.flow import grow
+from bonsai.pipeline.preflight import what_is_tried
+from bonsai.pipeline.prospects import Prospect, foresee
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.releases import read_releases, require_releases
+from bonsai.pipeline.targets import dialects_of, inspect_network, width_choices
+from bonsai.pipeline.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.package import package
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store
+from bonsai.stages.time_engine import time_engine
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ORDER = (

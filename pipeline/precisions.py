@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.branch import Branch, grow_branch, pack
-from pipeline.recipe import Recipe
-from pipeline.targets import Network, ReadyTarget
-from pipeline.trunk import Watch
-from profiles.errors import BudgetError
-from profiles.schema import HardwareProfile
-from stages.artifacts import Artifact, Checkpoint, Dataset
-from stages.assess import assess
-from stages.challenge import challenge
-from stages.decisions import Tried
-from stages.delivery.release import Release
-from stages.package import Package
-from stages.store import Step
+from bonsai.pipeline.branch import Branch, grow_branch, pack
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import Network, ReadyTarget
+from bonsai.pipeline.trunk import Watch
+from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Artifact, Checkpoint, Dataset
+from bonsai.stages.assess import assess
+from bonsai.stages.challenge import challenge
+from bonsai.stages.decisions import Tried
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.package import Package
+from bonsai.stages.store import Step
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 

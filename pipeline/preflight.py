@@ -8,19 +8,19 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.recipe import Recipe
-from pipeline.targets import Network
-from pipeline.testbed import Testbed
-from profiles.errors import describe
-from profiles.schema import HardwareProfile, Precision, Target
-from stages.artifacts import Artifact, DeviceInfo
-from stages.backends.onnxruntime_engine import runtime_here
-from stages.backends.registry import backend_of, check_target
-from stages.decisions import Tried
-from stages.errors import BuildError
-from stages.store import Step
-from stages.training.progress import say
-from stages.try_open import Opened, try_open
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import Network
+from bonsai.pipeline.testbed import Testbed
+from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.stages.artifacts import Artifact, DeviceInfo
+from bonsai.stages.backends.onnxruntime_engine import runtime_here
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.decisions import Tried
+from bonsai.stages.errors import BuildError
+from bonsai.stages.store import Step
+from bonsai.stages.training.progress import say
+from bonsai.stages.try_open import Opened, try_open
 
 
 class Failure(NamedTuple):

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from pipeline.precisions import prepare_field
-from pipeline.recipe import Recipe
-from pipeline.targets import Network
-from pipeline.testbed import Testbed
-from profiles.schema import HardwareProfile
-from profiles.source import Record
-from stages.artifacts import Artifact, DeviceInfo
-from stages.backends.registry import backend_of
-from stages.selection.coverage import LEAST_SEEN, prunable_share, seen_share
-from stages.selection.operators import count_macs_at
-from stages.selection.terms import Options
-from stages.store import Step, Store
+from bonsai.pipeline.precisions import prepare_field
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import Network
+from bonsai.pipeline.testbed import Testbed
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, DeviceInfo
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.selection.coverage import LEAST_SEEN, prunable_share, seen_share
+from bonsai.stages.selection.operators import count_macs_at
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.store import Step, Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 QUICK = {"runs": 200, "seconds": 0.5, "warmup_runs": 20, "warmup_seconds": 0.1, "tries": 1, "calibrating": 0}

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Target
-from stages.delivery import minimal_build, triton
-from stages.delivery.contents import FOLDER, PackageManifest, read_intact
-from stages.locks import hold
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.delivery import minimal_build, triton
+from bonsai.stages.delivery.contents import FOLDER, PackageManifest, read_intact
+from bonsai.stages.locks import hold
 
 if TYPE_CHECKING:
-    from stages.package import Package
+    from bonsai.stages.package import Package
 
 
 def publish(finished: "Package", packages: Path) -> Path:

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from profiles.errors import ConfigError, describe
-from profiles.loader import find_yaml
-from profiles.source import Record, Source, from_overrides, read_yaml, validate
-from stages.backends.timing import TimingConfig
-from stages.data.config import DataConfig
-from stages.declared import announce, content_of
-from stages.graph.config import ExportConfig
-from stages.import_policy import require_import
-from stages.models.config import ModelConfig
-from stages.pruning.config import PruneConfig
-from stages.quantization.config import QuantizeConfig
-from stages.registry import make_importable
-from stages.training.config import TrainConfig
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.loader import find_yaml
+from bonsai.profiles.source import Record, Source, from_overrides, read_yaml, validate
+from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.declared import announce, content_of
+from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.import_policy import require_import
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.registry import make_importable
+from bonsai.stages.training.config import TrainConfig
 
 SHIPPED = Path(__file__).parent / "recipes"
 

@@ -1,6 +1,6 @@
 """The pages of `docs/` that are written by the code: every key of a recipe and a profile, every command and option.
 
-python -m pipeline.reference      # from the checkout; a test compares the pages with what this writes
+python -m bonsai.pipeline.reference      # from the checkout; a test compares the pages with what this writes
 """
 
 import inspect
@@ -14,15 +14,15 @@ import typer
 import yaml
 from typer.models import ArgumentInfo, OptionInfo
 
-from pipeline.cli import EXIT_CODES, app
-from pipeline.json_schema import schema_of
-from pipeline.recipe import Recipe
-from profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES
-from profiles.loader import load_profile
+from bonsai.pipeline.cli import EXIT_CODES, app
+from bonsai.pipeline.json_schema import schema_of
+from bonsai.pipeline.recipe import Recipe
+from bonsai.profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, MAX_NODES
+from bonsai.profiles.loader import load_profile
 
 Schema = dict[str, Any]
 
-NOTICE = "<!-- Written by `python -m pipeline.reference`: change the docstrings that it reads, not this page. -->"
+NOTICE = "<!-- Written by `python -m bonsai.pipeline.reference`: change the docstrings that it reads, not this page. -->"
 PROFILE_SHOWN = "rtx-4090"
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}

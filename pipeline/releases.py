@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import HardwareProfile
-from stages.artifacts import Dataset
-from stages.classifying import digest_of
-from stages.delivery.release import Release, read_release, require_comparable
-from stages.training.batches import load_split
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.classifying import digest_of
+from bonsai.stages.delivery.release import Release, read_release, require_comparable
+from bonsai.stages.training.batches import load_split
 
 
 def read_releases(folders: Sequence[Path], profiles: Sequence[HardwareProfile]) -> dict[str, Release]:

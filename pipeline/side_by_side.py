@@ -21,16 +21,16 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, Self, TypeVar
 
-from pipeline.recipe import Recipe
-from profiles.errors import BonsaiError
-from stages.artifacts import Artifact
-from stages.store import Store, is_timed
-from stages.training.progress import logger
-from stages.training.tracking import sending_to, track
+from bonsai.pipeline.recipe import Recipe
+from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.store import Store, is_timed
+from bonsai.stages.training.progress import logger
+from bonsai.stages.training.tracking import sending_to, track
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ResultT = TypeVar("ResultT")
-CHILD = "import sys; from pipeline.side_by_side import serve_stages; serve_stages(int(sys.argv[1]))"
+CHILD = "import sys; from bonsai.pipeline.side_by_side import serve_stages; serve_stages(int(sys.argv[1]))"
 branch_name = contextvars.ContextVar("branch_name", default="")
 """Profile whose branch the thread grows, for the lines of its log."""
 

@@ -6,38 +6,38 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.recipe import Recipe
-from pipeline.testbed import Testbed, Timed
-from profiles.errors import ConfigError, describe
-from profiles.latency import Calibration, LatencyTable
-from profiles.schema import HardwareProfile, Precision, Target
-from stages.artifacts import Artifact, Checkpoint, Dialect, Latency
-from stages.backends.registry import backend_of, check_target, graph_form
-from stages.characterize import TableArtifact, characterize
-from stages.checkpoints import load_scores
-from stages.graph.randomness import require_repeatable
-from stages.models.inspection import require_plain_state, require_whole_state
-from stages.models.registry import build_network, require_logits, require_own_weights
-from stages.pruning.groups import Group, Kept, Widths
-from stages.pruning.limits import least_channels, prunable, shares, width_options
-from stages.pruning.regularisers import make_regulariser
-from stages.pruning.scores import Scores, normalise, require_scores
-from stages.pruning.surgery import find_groups, refused_groups
-from stages.quantization.keeping import layers_to_keep
-from stages.quantization.proof import prove_quantizable
-from stages.quantization.summary import listed
-from stages.selection.bound import smallest_latency
-from stages.selection.coverage import at_precision, left_in_float, require_seen
-from stages.selection.latency import Forecast, NetworkLatency
-from stages.selection.loop import Fit, fit_widths
-from stages.selection.operators import Operator, Unseen, read_operators
-from stages.selection.problem import Values, require_reachable
-from stages.selection.reselection import Reselection
-from stages.selection.subnetwork import Ranking
-from stages.selection.terms import Options
-from stages.selection.values import values_of
-from stages.store import Step
-from stages.training.progress import say
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.testbed import Testbed, Timed
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.stages.artifacts import Artifact, Checkpoint, Dialect, Latency
+from bonsai.stages.backends.registry import backend_of, check_target, graph_form
+from bonsai.stages.characterize import TableArtifact, characterize
+from bonsai.stages.checkpoints import load_scores
+from bonsai.stages.graph.randomness import require_repeatable
+from bonsai.stages.models.inspection import require_plain_state, require_whole_state
+from bonsai.stages.models.registry import build_network, require_logits, require_own_weights
+from bonsai.stages.pruning.groups import Group, Kept, Widths
+from bonsai.stages.pruning.limits import least_channels, prunable, shares, width_options
+from bonsai.stages.pruning.regularisers import make_regulariser
+from bonsai.stages.pruning.scores import Scores, normalise, require_scores
+from bonsai.stages.pruning.surgery import find_groups, refused_groups
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.quantization.proof import prove_quantizable
+from bonsai.stages.quantization.summary import listed
+from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
+from bonsai.stages.selection.latency import Forecast, NetworkLatency
+from bonsai.stages.selection.loop import Fit, fit_widths
+from bonsai.stages.selection.operators import Operator, Unseen, read_operators
+from bonsai.stages.selection.problem import Values, require_reachable
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.selection.values import values_of
+from bonsai.stages.store import Step
+from bonsai.stages.training.progress import say
 
 
 @dataclass(frozen=True)

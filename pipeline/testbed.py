@@ -4,23 +4,23 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.recipe import Recipe
-from profiles.errors import ConfigError, describe
-from profiles.latency import LatencyTable
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, DeviceInfo, Engine, OnnxGraph
-from stages.backends.registry import backend_of, graph_form
-from stages.compile import compile as compile_engine
-from stages.measurements import Lane, Race
-from stages.pruning.groups import WidthPlan, Widths
-from stages.race import race
-from stages.selection.calibration import calibrate
-from stages.selection.latency import NetworkLatency
-from stages.selection.operators import Operator
-from stages.selection.terms import Options
-from stages.sketch import sketch
-from stages.store import Step
-from stages.training.progress import say
+from bonsai.pipeline.recipe import Recipe
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.artifacts import Artifact, DeviceInfo, Engine, OnnxGraph
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.compile import compile as compile_engine
+from bonsai.stages.measurements import Lane, Race
+from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.race import race
+from bonsai.stages.selection.calibration import calibrate
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.sketch import sketch
+from bonsai.stages.store import Step
+from bonsai.stages.training.progress import say
 
 CALIBRATING_DEAR = 6
 """Most random networks that a latency model is calibrated with where an engine takes long to build."""

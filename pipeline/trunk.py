@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
-from pipeline.recipe import Recipe
-from pipeline.targets import ReadyTarget
-from profiles.errors import ConfigError, describe
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import has_moments
-from stages.errors import MomentsGone
-from stages.manifest import read_either_manifest
-from stages.pruning.config import PruneConfig
-from stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
-from stages.pruning.groups import Group, Kept
-from stages.pruning.policy import fires
-from stages.store import Step, load_artifact
-from stages.training.progress import say
-from stages.warmup import moments, warmup
+from bonsai.pipeline.recipe import Recipe
+from bonsai.pipeline.targets import ReadyTarget
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import has_moments
+from bonsai.stages.errors import MomentsGone
+from bonsai.stages.manifest import read_either_manifest
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
+from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.policy import fires
+from bonsai.stages.store import Step, load_artifact
+from bonsai.stages.training.progress import say
+from bonsai.stages.warmup import moments, warmup
 
 
 class Watch:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from profiles.errors import ConfigError, describe, shorten
+from bonsai.profiles.errors import ConfigError, describe, shorten
 
 MAX_BYTES = 65_536
 """Of one text. The largest recipe that ships has three thousand."""

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal, NamedTuple, overload
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError
 
-from profiles.bounded_json import parse_json, read_text
-from profiles.errors import ConfigError, describe, shorten
-from profiles.operator_class import OperatorClass
-from profiles.schema import Precision
-from profiles.source import Record
+from bonsai.profiles.bounded_json import parse_json, read_text
+from bonsai.profiles.errors import ConfigError, describe, shorten
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
 
 SCHEMA = 2
 """Of the file. In 1 kernels were squares, groups were taken for narrow dense convolutions, and only convolutions and linear layers had rows."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import ConfigError, describe, suggestion
-from profiles.schema import OLDER_GATES, HardwareProfile
-from profiles.source import Source, from_overrides, read_yaml, validate
+from bonsai.profiles.errors import ConfigError, describe, suggestion
+from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
+from bonsai.profiles.source import Source, from_overrides, read_yaml, validate
 
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20

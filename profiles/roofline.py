@@ -6,8 +6,8 @@ tile. On its own it is a guess, 3-50 % off: every figure that rests on it is cal
 
 from math import ceil
 
-from profiles.operator_class import POINTWISE, OperatorClass
-from profiles.schema import Peak, Precision
+from bonsai.profiles.operator_class import POINTWISE, OperatorClass
+from bonsai.profiles.schema import Peak, Precision
 
 EFFICIENCY = 0.5  # share of the published rate that real kernels reach; an assumption, like LAUNCH_US
 LAUNCH_US = 3.0

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, KeyPath, read_bounded, require_size
-from profiles.descriptions import keys_of, summary_of
-from profiles.errors import ConfigError, describe, shorten, suggestion
+from bonsai.profiles.bounded_yaml import MAX_BYTES, MAX_DEPTH, KeyPath, read_bounded, require_size
+from bonsai.profiles.descriptions import keys_of, summary_of
+from bonsai.profiles.errors import ConfigError, describe, shorten, suggestion
 
 RecordT = TypeVar("RecordT", bound="Record")
 SHOWN = 10

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from profiles.schema import Precision
-from profiles.source import Record
-from stages.models.config import ModelConfig
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.models.config import ModelConfig
 
 Dialect = Literal["float", "ort", "trt"]
 """Form of an ONNX file: without Q/DQ nodes, or with those of ONNX Runtime or of TensorRT."""

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from profiles.schema import HardwareProfile
-from stages.artifacts import Dataset, Engine
-from stages.classifying import RESULTS, Results, accuracy_of, classify, digest_of, measured_by, open_for_accuracy, save_results
-from stages.measurements import Measurement, Row
-from stages.store import stage
-from stages.training.batches import load_split
-from stages.verdicts import ACCURACY_GATES, Shown, accuracy_gates, doubt_about
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Dataset, Engine
+from bonsai.stages.classifying import RESULTS, Results, accuracy_of, classify, digest_of, measured_by, open_for_accuracy, save_results
+from bonsai.stages.measurements import Measurement, Row
+from bonsai.stages.store import stage
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.verdicts import ACCURACY_GATES, Shown, accuracy_gates, doubt_about
 
 
 @stage(version=1)

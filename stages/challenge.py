@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from profiles.schema import HardwareProfile
-from stages.artifacts import Dataset, Engine
-from stages.backends.process_timing import Timed
-from stages.backends.timing import TimingConfig
-from stages.classifying import RESULTS, accuracy_of, classify, read_results
-from stages.delivery.release import Release
-from stages.fresh_timing import time_afresh
-from stages.intervals import paired_drop
-from stages.measurements import Against, Challenge, Fresh, Gate, Measurement
-from stages.process_interval import Interval
-from stages.store import stage
-from stages.training.batches import load_split
-from stages.verdicts import verdict_within
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Dataset, Engine
+from bonsai.stages.backends.process_timing import Timed
+from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.classifying import RESULTS, accuracy_of, classify, read_results
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.fresh_timing import time_afresh
+from bonsai.stages.intervals import paired_drop
+from bonsai.stages.measurements import Against, Challenge, Fresh, Gate, Measurement
+from bonsai.stages.process_interval import Interval
+from bonsai.stages.store import stage
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.verdicts import verdict_within
 
 
 @stage(version=2, timed=True)

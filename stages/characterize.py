@@ -8,23 +8,23 @@ from pathlib import Path
 
 from torch import nn
 
-from profiles.latency import Entry, LatencyTable, TableMeta
-from profiles.operator_class import OperatorClass
-from profiles.roofline import estimate_us
-from profiles.schema import Target
-from profiles.source import Record
-from stages.artifacts import Artifact, DeviceInfo, sha256_text
-from stages.backends.operator_timing import STATISTIC, measure_operator
-from stages.backends.registry import backend_of
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.pruning.surgery import find_groups
-from stages.quantization.keeping import layers_to_keep
-from stages.selection.coverage import at_precision, left_in_float
-from stages.selection.operators import Operator, list_operators
-from stages.store import RESUME, stage
-from stages.training.progress import report
-from stages.whole_files import write_whole
+from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.roofline import estimate_us
+from bonsai.profiles.schema import Target
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, DeviceInfo, sha256_text
+from bonsai.stages.backends.operator_timing import STATISTIC, measure_operator
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.selection.coverage import at_precision, left_in_float
+from bonsai.stages.selection.operators import Operator, list_operators
+from bonsai.stages.store import RESUME, stage
+from bonsai.stages.training.progress import report
+from bonsai.stages.whole_files import write_whole
 
 TABLE = "table.csv"
 

@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from profiles.errors import describe
-from stages.artifacts import MOMENTS, Checkpoint, Quantised, QuantizerState
-from stages.errors import ArtifactDamaged, MomentsGone
-from stages.manifest import require_intact
-from stages.models.config import ModelConfig
-from stages.models.loading import load_weights
-from stages.models.registry import build_network, to_channels_last
-from stages.pruning.groups import Kept
-from stages.pruning.scores import Scores
-from stages.pruning.surgery import cut, find_groups
-from stages.quantization.insert import insert_quantizers
-from stages.tensor_files import written_plainly
-from stages.training.config import TrainConfig
-from stages.training.state import MODULE, TrainState
+from bonsai.profiles.errors import describe
+from bonsai.stages.artifacts import MOMENTS, Checkpoint, Quantised, QuantizerState
+from bonsai.stages.errors import ArtifactDamaged, MomentsGone
+from bonsai.stages.manifest import require_intact
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.models.registry import build_network, to_channels_last
+from bonsai.stages.pruning.groups import Kept
+from bonsai.stages.pruning.scores import Scores
+from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.state import MODULE, TrainState
 
 WEIGHTS, TRAINING, AVERAGE = "weights.safetensors", "training.safetensors", "average.safetensors"
 SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"

@@ -9,17 +9,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from profiles.errors import describe
-from profiles.schema import HardwareProfile
-from stages.artifacts import Engine
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import backend_of
-from stages.backends.running import Run
-from stages.errors import VerificationError
-from stages.graph.exporting import MODEL
-from stages.intervals import wilson
-from stages.measurements import Accuracy, Part
-from stages.tensor_files import written_plainly
+from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.intervals import wilson
+from bonsai.stages.measurements import Accuracy, Part
+from bonsai.stages.tensor_files import written_plainly
 
 RESULTS = "test_results.safetensors"
 LABELS, DENSE, SHIPPED = "labels", "dense", "engine"

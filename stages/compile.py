@@ -3,15 +3,15 @@
 import shutil
 from pathlib import Path
 
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo, Engine, OnnxGraph, sha256_file
-from stages.backends.apart import build_engine, try_engine
-from stages.backends.registry import backend_of, graph_form
-from stages.backends.tensorrt_build import TIMING_CACHE
-from stages.errors import BuildError
-from stages.graph.exporting import MODEL
-from stages.graph.probes import PROBES
-from stages.store import stage
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo, Engine, OnnxGraph, sha256_file
+from bonsai.stages.backends.apart import build_engine, try_engine
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.probes import PROBES
+from bonsai.stages.store import stage
 
 
 @stage(version=3)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 SETTLED_SECONDS = 2.0
 """A file that was touched more recently is read again, for the clock of a file system is too coarse to tell two changes apart."""

@@ -1,11 +1,11 @@
 """What the stages decided on the way to an engine."""
 
-from profiles.schema import Precision
-from profiles.source import Record
-from stages.artifacts import History
-from stages.pruning.epi import Trigger
-from stages.selection.latency import Forecast
-from stages.selection.loop import Fit, Round
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import History
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.selection.latency import Forecast
+from bonsai.stages.selection.loop import Fit, Round
 
 
 class Attempt(Record):

@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
-from stages.contents import digest_of, files_at
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.contents import digest_of, files_at
 
 FOLDERS = "BONSAI_FILE_FOLDERS"
 """Environment variable that tells this process and its children in which folder declared files of a content lie."""

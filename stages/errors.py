@@ -1,6 +1,6 @@
 """Errors of the stages, each with the exit code of the command line.
 
-BonsaiError                  (profiles.errors)
+BonsaiError                  (bonsai.profiles.errors)
  ├── ConfigError             2: recipe, profile or option cannot be used
  ├── TrainingDiverged        1: the loss is no longer finite
  ├── MomentsGone             1: a training cannot go on from a checkpoint, which has its weights alone
@@ -12,7 +12,7 @@ BonsaiError                  (profiles.errors)
      └── ArtifactDamaged     6: an artifact in the store is not what its manifest says
 """
 
-from profiles.errors import BonsaiError
+from bonsai.profiles.errors import BonsaiError
 
 
 class TrainingDiverged(BonsaiError):

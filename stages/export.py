@@ -5,16 +5,16 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from stages.artifacts import Checkpoint, Dataset, Dialect, FloatType, OnnxGraph
-from stages.backends.onnxruntime_engine import open_graph
-from stages.checkpoints import load_network
-from stages.graph.config import ExportConfig
-from stages.graph.exporting import MODEL, set_metadata, write_graph
-from stages.graph.parity import compare, require_parity
-from stages.models.counting import count_macs, count_parameters
-from stages.quantization.export_form import count_quantised, to_export_form
-from stages.store import stage
-from stages.training.batches import MEAN, STD, load_split
+from bonsai.stages.artifacts import Checkpoint, Dataset, Dialect, FloatType, OnnxGraph
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.checkpoints import load_network
+from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.graph.exporting import MODEL, set_metadata, write_graph
+from bonsai.stages.graph.parity import compare, require_parity
+from bonsai.stages.models.counting import count_macs, count_parameters
+from bonsai.stages.quantization.export_form import count_quantised, to_export_form
+from bonsai.stages.store import stage
+from bonsai.stages.training.batches import MEAN, STD, load_split
 
 
 @stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))

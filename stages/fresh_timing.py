@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
-from stages.backends.process_timing import Request, Timed, time_in_process
-from stages.backends.timing import SAMPLES, TimingConfig, contention, shared_clock, summarise, turn_count
-from stages.measurements import Fresh, ProcessFigures
-from stages.process_interval import Interval, interval_between, looks_of, movement_of
-from stages.timing_lock import inheritable
-from stages.training.progress import report
-from stages.verdicts import verdict_within
+from bonsai.stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
+from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
+from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, shared_clock, summarise, turn_count
+from bonsai.stages.measurements import Fresh, ProcessFigures
+from bonsai.stages.process_interval import Interval, interval_between, looks_of, movement_of
+from bonsai.stages.timing_lock import inheritable
+from bonsai.stages.training.progress import report
+from bonsai.stages.verdicts import verdict_within
 
 ENGINE, REFERENCE = "engine", "reference"
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
-from profiles.source import Record
-from stages.artifacts import sha256_file
-from stages.errors import ArtifactDamaged
-from stages.lineage import parents_of
-from stages.locks import hold, is_held
-from stages.manifest import MANIFEST, SPARE, read_either_manifest
-from stages.store import DAMAGED, IN_USE, LOCKS, WORK
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.errors import ArtifactDamaged
+from bonsai.stages.lineage import parents_of
+from bonsai.stages.locks import hold, is_held
+from bonsai.stages.manifest import MANIFEST, SPARE, read_either_manifest
+from bonsai.stages.store import DAMAGED, IN_USE, LOCKS, WORK
 
 PACKAGES = "packages"
 TRASH = ".trash"

@@ -7,7 +7,7 @@ somebody else: there only what stands in recipe files on the disk of the machine
 import os
 from typing import Literal, get_args
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 VARIABLE = "BONSAI_IMPORTS"
 Policy = Literal["allow", "recipes", "deny"]

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.manifest import read_either_manifest
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.manifest import read_either_manifest
 
 
 class Ancestor(Record):

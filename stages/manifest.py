@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from profiles.errors import describe
-from profiles.source import Record
-from stages.artifacts import sha256_file, sha256_text
-from stages.errors import ArtifactDamaged
+from bonsai.profiles.errors import describe
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import sha256_file, sha256_text
+from bonsai.stages.errors import ArtifactDamaged
 
 MANIFEST = "manifest.json"
 SPARE = ".spare"

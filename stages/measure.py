@@ -8,21 +8,21 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
-from stages.backends.calm import calm_part
-from stages.backends.kernel_profile import profile_kernels
-from stages.backends.registry import DissectingBackend, backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
-from stages.checkpoints import WEIGHTS, load_quantised, weights_of
-from stages.classifying import accuracy_of, classify, measured_by, open_for_accuracy
-from stages.measurements import DeviceTimes, KernelShare, Measurement, Row
-from stages.models.calling import logits_of
-from stages.quantization.keeping import FloatConvolutions, count_float_convolutions
-from stages.store import stage
-from stages.tensor_files import written_plainly
-from stages.training.batches import load_split
-from stages.verdicts import Shown, choose_precision, judge
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.artifacts import Checkpoint, Dataset, Engine, Latency, Quantised
+from bonsai.stages.backends.calm import calm_part
+from bonsai.stages.backends.kernel_profile import profile_kernels
+from bonsai.stages.backends.registry import DissectingBackend, backend_of
+from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.checkpoints import WEIGHTS, load_quantised, weights_of
+from bonsai.stages.classifying import accuracy_of, classify, measured_by, open_for_accuracy
+from bonsai.stages.measurements import DeviceTimes, KernelShare, Measurement, Row
+from bonsai.stages.models.calling import logits_of
+from bonsai.stages.quantization.keeping import FloatConvolutions, count_float_convolutions
+from bonsai.stages.store import stage
+from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.verdicts import Shown, choose_precision, judge
 
 DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from profiles.schema import Precision
-from profiles.source import Record
-from stages.artifacts import Artifact, Latency, Quantised
-from stages.process_interval import Interval
-from stages.quantization.summary import NAMES
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, Latency, Quantised
+from bonsai.stages.process_interval import Interval
+from bonsai.stages.quantization.summary import NAMES
 
 Part = Literal["validation", "test"]
 """Of the data: by the one engines are chosen, by the other the one that ships is judged."""

@@ -2,15 +2,15 @@
 
 import json
 
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Checkpoint, Dataset, Engine, Latency
-from stages.decisions import Decisions
-from stages.delivery.compatibility import Compatibility
-from stages.delivery.licences import licence_notes
-from stages.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
-from stages.quantization.summary import summarise
-from stages.texts import listed_names, markdown
-from stages.training.batches import MEAN, STD
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.artifacts import Checkpoint, Dataset, Engine, Latency
+from bonsai.stages.decisions import Decisions
+from bonsai.stages.delivery.compatibility import Compatibility
+from bonsai.stages.delivery.licences import licence_notes
+from bonsai.stages.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
+from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.texts import listed_names, markdown
+from bonsai.stages.training.batches import MEAN, STD
 
 HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
 

@@ -3,25 +3,25 @@
 import json
 from pathlib import Path
 
-from profiles.schema import HardwareProfile
-from stages.artifacts import Artifact, Checkpoint, Dataset, Engine, sha256_file
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import backend_of
-from stages.classifying import RESULTS
-from stages.decisions import Decisions
-from stages.delivery.compatibility import compatibility_of
-from stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
-from stages.delivery.golden import GOLDEN_IMAGES, write_golden
-from stages.graph.exporting import MODEL
-from stages.lineage import Lineage
-from stages.manifest import tool_versions
-from stages.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
-from stages.model_card import describe_quantisation, figure_notes, write_model_card
-from stages.reporting.plots import draw_training, learning_curve
-from stages.reporting.writing import write_reports
-from stages.store import stage
-from stages.training.batches import load_split
-from stages.verdicts import with_fresh
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import Artifact, Checkpoint, Dataset, Engine, sha256_file
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.classifying import RESULTS
+from bonsai.stages.decisions import Decisions
+from bonsai.stages.delivery.compatibility import compatibility_of
+from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
+from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.lineage import Lineage
+from bonsai.stages.manifest import tool_versions
+from bonsai.stages.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
+from bonsai.stages.model_card import describe_quantisation, figure_notes, write_model_card
+from bonsai.stages.reporting.plots import draw_training, learning_curve
+from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.store import stage
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.verdicts import with_fresh
 
 
 class Package(Artifact):

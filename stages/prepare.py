@@ -7,17 +7,17 @@ import torch
 from safetensors.torch import save_file
 from sklearn.model_selection import train_test_split
 
-from profiles.errors import ConfigError, describe
-from stages.artifacts import Dataset
-from stages.data.checking import check_loaded
-from stages.data.config import FILES, DataConfig
-from stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
-from stages.declared import in_place, places_of
-from stages.reading import warning_of_undeclared
-from stages.registry import resolve
-from stages.store import stage
-from stages.tensor_files import written_plainly
-from stages.user_code import user_code
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.data.checking import check_loaded
+from bonsai.stages.data.config import FILES, DataConfig
+from bonsai.stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
+from bonsai.stages.declared import in_place, places_of
+from bonsai.stages.reading import warning_of_undeclared
+from bonsai.stages.registry import resolve
+from bonsai.stages.store import stage
+from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.user_code import user_code
 
 TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from profiles.source import Record
+from bonsai.profiles.source import Record
 
 CONFIDENCE = 0.95
 LEAST_SPREAD = 0.01

@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import STATISTICS, load_moments, load_scores, load_training, save_training
-from stages.pruning.groups import WidthPlan
-from stages.pruning.policy import FinetuneConfig
-from stages.pruning.removal import Removal
-from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import Criterion
-from stages.pruning.statistics import BatchStatistics
-from stages.selection.reselection import Reselection
-from stages.store import RESUME, stage
-from stages.training.config import TrainConfig
-from stages.training.evaluation import reestimate_batchnorm
-from stages.training.loop import train_steps
-from stages.training.phase import Phase
-from stages.training.progress import report
-from stages.training.state import TrainState, reproducible
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import STATISTICS, load_moments, load_scores, load_training, save_training
+from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.pruning.policy import FinetuneConfig
+from bonsai.stages.pruning.removal import Removal
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.scores import Criterion
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.store import RESUME, stage
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.evaluation import reestimate_batchnorm
+from bonsai.stages.training.loop import train_steps
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.progress import report
+from bonsai.stages.training.state import TrainState, reproducible
 
 
 @stage(version=7, tools=("torch", "torch-pruning"))

@@ -6,23 +6,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
-from stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
-from stages.models.loading import load_weights
-from stages.quantization.calibrate import calibrate, freeze_batchnorm
-from stages.quantization.config import QuantizeConfig, within
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import float_nodes, layers_to_keep
-from stages.quantization.mixed import Mixer, Start, search_layers
-from stages.quantization.proof import require_same
-from stages.quantization.summary import summarise
-from stages.store import RESUME, stage
-from stages.training.config import TrainConfig
-from stages.training.distillation import Teacher
-from stages.training.phase import Phase
-from stages.training.progress import say
-from stages.training.rates import half_cosine
-from stages.training.state import TrainState, reproducible
+from bonsai.stages.artifacts import Checkpoint, Dataset, Dialect, Quantization, QuantizerState
+from bonsai.stages.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm
+from bonsai.stages.quantization.config import QuantizeConfig, within
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
+from bonsai.stages.quantization.mixed import Mixer, Start, search_layers
+from bonsai.stages.quantization.proof import require_same
+from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.store import RESUME, stage
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.progress import say
+from bonsai.stages.training.rates import half_cosine
+from bonsai.stages.training.state import TrainState, reproducible
 
 COMPARED = 8
 """Images that the quantised network, with its quantisers passing their values on, is compared with the float one on."""

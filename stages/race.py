@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from profiles.schema import Target
-from stages.artifacts import Engine
-from stages.backends.calm import calm_part
-from stages.backends.registry import backend_of
-from stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
-from stages.measurements import Lane, Race
-from stages.store import stage
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.calm import calm_part
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.measurements import Lane, Race
+from bonsai.stages.store import stage
 
 REFERENCE = "reference"
 

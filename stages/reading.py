@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.contents import listed_few, shown_path
-from stages.training.progress import say
-from stages.user_code import BONSAI, PACKAGES, STANDARD
+from bonsai.stages.contents import listed_few, shown_path
+from bonsai.stages.training.progress import say
+from bonsai.stages.user_code import BONSAI, PACKAGES, STANDARD
 
 CODE = (".py", ".pyc", ".pyi", ".so", ".pyd")
 SYSTEM = tuple(Path(name) for name in ("/proc", "/sys", "/dev", "/etc", "/usr/share"))

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import WEIGHTS, load_network, load_training, save_tensors
-from stages.pruning.policy import FinetuneConfig, RecoverConfig
-from stages.store import RESUME, stage
-from stages.training.config import DistillConfig, TrainConfig
-from stages.training.distillation import Teacher
-from stages.training.phase import Phase
-from stages.training.rates import Rate, half_cosine, learning_rate
-from stages.training.state import reproducible
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import WEIGHTS, load_network, load_training, save_tensors
+from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
+from bonsai.stages.store import RESUME, stage
+from bonsai.stages.training.config import DistillConfig, TrainConfig
+from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.rates import Rate, half_cosine, learning_rate
+from bonsai.stages.training.state import reproducible
 
 
 @stage(version=2, tools=("torch", "torch-pruning"))

@@ -10,9 +10,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import ConfigError, describe, suggestion
-from stages.import_policy import require_imports
-from stages.user_code import FAILURES, place_of
+from bonsai.profiles.errors import ConfigError, describe, suggestion
+from bonsai.stages.import_policy import require_imports
+from bonsai.stages.user_code import FAILURES, place_of
 
 CODE_PATH = "BONSAI_CODE_PATH"
 """Environment variable that tells child processes where the user's code lies; unlike PYTHONPATH it hides nothing that is installed."""

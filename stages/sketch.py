@@ -11,23 +11,23 @@ import onnx
 import torch
 from torch import fx, nn
 
-from stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
-from stages.backends.onnxruntime_engine import require_runs
-from stages.checkpoints import build
-from stages.errors import BuildError
-from stages.graph.exporting import MODEL, write_graph
-from stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
-from stages.graph.probes import COUNT, probe_images, save_logits
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network, to_channels_last
-from stages.pruning.groups import Group, WidthPlan, first_channels
-from stages.pruning.surgery import find_groups
-from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import count_quantised, to_export_form
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import layers_to_keep
-from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
-from stages.store import stage
+from bonsai.stages.artifacts import Dialect, FloatType, OnnxGraph, QuantizerState
+from bonsai.stages.backends.onnxruntime_engine import require_runs
+from bonsai.stages.checkpoints import build
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
+from bonsai.stages.graph.probes import COUNT, probe_images, save_logits
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network, to_channels_last
+from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.export_form import count_quantised, to_export_form
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
+from bonsai.stages.store import stage
 
 IMAGES = 16
 """Random images that BatchNorms and quantisers of an untrained network see."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from stages.errors import ArtifactDamaged
-from stages.manifest import MANIFEST, SPARE, Manifest, has_hash, read_manifest
+from bonsai.stages.errors import ArtifactDamaged
+from bonsai.stages.manifest import MANIFEST, SPARE, Manifest, has_hash, read_manifest
 
 
 def keep_spare(folder: Path, *, whole: bool) -> None:

@@ -25,14 +25,14 @@ from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
 from pydantic import ValidationError
 
-from profiles.errors import ConfigError, describe
-from stages.artifacts import MOMENTS, Artifact, Moments, fingerprint, sha256_text
-from stages.errors import ArtifactDamaged
-from stages.locks import hold
-from stages.manifest import MANIFEST, Manifest, collect_files, digest_of, host_facts, read_either_manifest, read_manifest, require_intact, write_manifest
-from stages.spares import keep_spare, open_to_others, restore
-from stages.timing_lock import hold_timing
-from stages.training.progress import say
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import MOMENTS, Artifact, Moments, fingerprint, sha256_text
+from bonsai.stages.errors import ArtifactDamaged
+from bonsai.stages.locks import hold
+from bonsai.stages.manifest import MANIFEST, Manifest, collect_files, digest_of, host_facts, read_either_manifest, read_manifest, require_intact, write_manifest
+from bonsai.stages.spares import keep_spare, open_to_others, restore
+from bonsai.stages.timing_lock import hold_timing
+from bonsai.stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"

@@ -3,7 +3,7 @@
 import json
 import re
 
-from profiles.errors import visible
+from bonsai.profiles.errors import visible
 
 MARKDOWN = str.maketrans(
     {

@@ -5,14 +5,14 @@ The measurement that let an engine through is the lucky one among those that cho
 
 from pathlib import Path
 
-from profiles.schema import Budget, Target
-from stages.artifacts import Engine
-from stages.backends.process_timing import Timed
-from stages.backends.timing import TimingConfig, VerdictConfig
-from stages.fresh_timing import time_afresh
-from stages.measurements import FreshTiming
-from stages.store import stage
-from stages.verdicts import limit_of
+from bonsai.profiles.schema import Budget, Target
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.process_timing import Timed
+from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.fresh_timing import time_afresh
+from bonsai.stages.measurements import FreshTiming
+from bonsai.stages.store import stage
+from bonsai.stages.verdicts import limit_of
 
 
 @stage(version=1, timed=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.training.progress import say
+from bonsai.stages.training.progress import say
 
 VARIABLE = "BONSAI_TIMING_LOCK"
 NAME = "bonsai-timing.lock"

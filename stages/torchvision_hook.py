@@ -57,7 +57,7 @@ def _declare(operators: ModuleType) -> None:
         return
     import torch  # not before somebody imports torchvision, which imports it too
 
-    from stages.models.suppression import nms
+    from bonsai.stages.models.suppression import nms
 
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it untyped
     _LIBRARIES.append(library)

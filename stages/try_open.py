@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-from stages.artifacts import Artifact, OnnxGraph
-from stages.backends.apart import try_graph
-from stages.graph.exporting import MODEL
-from stages.store import stage
+from bonsai.stages.artifacts import Artifact, OnnxGraph
+from bonsai.stages.backends.apart import try_graph
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.store import stage
 
 
 class Opened(Artifact):

@@ -7,7 +7,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import NamedTuple
 
-from profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.profiles.errors import BonsaiError, ConfigError, describe
 
 FAILURES = (Exception, SystemExit)
 """What somebody else's code may raise; Ctrl-C goes through."""

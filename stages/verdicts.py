@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from profiles.schema import Budget, Gates, HardwareProfile, Precision
-from stages.artifacts import Engine
-from stages.intervals import expected_drop, paired_drop, wilson, wilson_of_share
-from stages.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
+from bonsai.profiles.schema import Budget, Gates, HardwareProfile, Precision
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.intervals import expected_drop, paired_drop, wilson, wilson_of_share
+from bonsai.stages.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
 
 LEARNT = 0.25
 """A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""

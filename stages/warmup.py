@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from stages.artifacts import MOMENTS, Checkpoint, Dataset, History, Moments
-from stages.checkpoints import (
+from bonsai.stages.artifacts import MOMENTS, Checkpoint, Dataset, History, Moments
+from bonsai.stages.checkpoints import (
     PENALTY,
     STATISTICS,
     WEIGHTS,
@@ -19,19 +19,19 @@ from stages.checkpoints import (
     save_scores,
     save_segment,
 )
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.pruning.groups import Group
-from stages.pruning.regularisers import RegulariserConfig, make_regulariser
-from stages.pruning.scores import weight_scores
-from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import find_groups
-from stages.store import RESUME, stage
-from stages.training.config import TrainConfig
-from stages.training.loop import Penalty
-from stages.training.phase import Phase
-from stages.training.progress import say
-from stages.training.state import TrainState, reproducible
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.regularisers import RegulariserConfig, make_regulariser
+from bonsai.stages.pruning.scores import weight_scores
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.store import RESUME, stage
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.loop import Penalty
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.progress import say
+from bonsai.stages.training.state import TrainState, reproducible
 
 
 @stage(version=6, tools=("torch", "torch-pruning"))

@@ -1,6 +1,6 @@
 """Calls that may end their process, made in another one: native code that crashes, hangs or takes all memory must not take the run with it.
 
-    counts = call("stages.backends.apart:build_here", {"graph": "model.onnx"}, doing="building model.onnx", seconds=600)
+    counts = call("bonsai.stages.backends.apart:build_here", {"graph": "model.onnx"}, doing="building model.onnx", seconds=600)
 
 A call is an import string and arguments that JSON can hold; so is what it returns. The process is started by the first call, which costs half a
 second, and serves the next ones. One that ended, or was ended because it did not answer, is replaced at the next call.
@@ -24,11 +24,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import BonsaiError, ConfigError
-from stages.errors import BuildError, DeviceUnavailable
-from stages.room import MACHINE_ERRORS
+from bonsai.profiles.errors import BonsaiError, ConfigError
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.room import MACHINE_ERRORS
 
-MODULE = "stages.worker"
+MODULE = "bonsai.stages.worker"
 GRACE_SECONDS = 5.0
 """So long after its time a call ends itself, where nobody is left who would end it."""
 ERRORS: dict[str, type[BonsaiError]] = {kind.__name__: kind for kind in (BuildError, ConfigError, DeviceUnavailable)}

@@ -1,11 +1,11 @@
-"""What a library's native code may do to its process, for calls of `stages.worker`."""
+"""What a library's native code may do to its process, for calls of `bonsai.stages.worker`."""
 
 import os
 import signal
 import sys
 import time
 
-from stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.errors import BuildError, DeviceUnavailable
 
 
 def double(number: int) -> int:

@@ -10,16 +10,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny_report import story
 
-from profiles.loader import load_profile
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Engine
-from stages.backends.machine import Machine
-from stages.backends.registry import backend_of, check_target
-from stages.delivery.compatibility import Compatibility, compatibility_of
-from stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
-from stages.delivery.golden import write_golden
-from stages.graph.names import INPUT, OUTPUT
-from stages.manifest import MANIFEST
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.machine import Machine
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
+from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
+from bonsai.stages.delivery.golden import write_golden
+from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.manifest import MANIFEST
 
 SHAPE, CLASSES = (1, 8, 8), ("circle", 'square "s"', "line")
 Edit = Callable[[dict[str, object]], object]

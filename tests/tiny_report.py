@@ -3,18 +3,18 @@
 import json
 from typing import Any
 
-from profiles.loader import load_profile
-from profiles.operator_class import OperatorClass
-from profiles.schema import HardwareProfile
-from stages.artifacts import DeviceInfo, History, Latency
-from stages.decisions import Attempt, Decisions, Tried
-from stages.delivery.compatibility import Compatibility
-from stages.delivery.contents import PackagedEngine, PackageManifest
-from stages.lineage import Ancestor
-from stages.measurements import Accuracy, Gate, KernelShare, Row
-from stages.pruning.epi import Trigger
-from stages.selection.latency import Forecast, OperatorForecast
-from stages.selection.loop import Fit, Round
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.artifacts import DeviceInfo, History, Latency
+from bonsai.stages.decisions import Attempt, Decisions, Tried
+from bonsai.stages.delivery.compatibility import Compatibility
+from bonsai.stages.delivery.contents import PackagedEngine, PackageManifest
+from bonsai.stages.lineage import Ancestor
+from bonsai.stages.measurements import Accuracy, Gate, KernelShare, Row
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.selection.latency import Forecast, OperatorForecast
+from bonsai.stages.selection.loop import Fit, Round
 
 DENSE, KEPT = {"stem": 32, "body.conv1": 64}, {"stem": 16, "body.conv1": 48}
 TRIGGER = Trigger(

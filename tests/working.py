@@ -9,7 +9,7 @@ from pathlib import Path
 
 from served import READY_SECONDS, ROOT, Served, free_port, wait_for
 
-from pipeline.service.local_server import answers, home, settings
+from bonsai.pipeline.service.local_server import answers, home, settings
 
 
 @contextmanager

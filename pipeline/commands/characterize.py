@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.completion import complete_profiles
-from pipeline.commands.options import JsonOption, RecipeArgument, SettingsOption, StoreOption, read_settings
+from bonsai.pipeline.commands.completion import complete_profiles
+from bonsai.pipeline.commands.options import JsonOption, RecipeArgument, SettingsOption, StoreOption, read_settings
 
 
 def characterize(
@@ -31,9 +31,9 @@ def characterize(
              and elsewhere:
              bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
     """
-    from pipeline.characterize import characterize_device
-    from pipeline.console import show_tables
-    from pipeline.progress_lines import show_progress
+    from bonsai.pipeline.characterize import characterize_device
+    from bonsai.pipeline.console import show_tables
+    from bonsai.pipeline.progress_lines import show_progress
 
     show_progress()
     show_tables(characterize_device(recipe, profile, read_settings(settings), store=store, out=out, detect=detect), as_json=as_json)

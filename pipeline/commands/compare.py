@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import (
+from bonsai.pipeline.commands.options import (
     AllowUndecidedOption,
     CiDirOption,
     CiOption,
@@ -19,7 +19,7 @@ from pipeline.commands.options import (
     ci_folder,
     read_settings,
 )
-from pipeline.commands.stopping import resumable
+from bonsai.pipeline.commands.stopping import resumable
 
 
 def compare(
@@ -43,11 +43,11 @@ def compare(
 
     Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
     """
-    from pipeline.ci import ci_job
-    from pipeline.comparing import compare as run_comparison
-    from pipeline.comparing import comparison_folder, require_all
-    from pipeline.console import show_comparison
-    from pipeline.progress_lines import show_progress
+    from bonsai.pipeline.ci import ci_job
+    from bonsai.pipeline.comparing import compare as run_comparison
+    from bonsai.pipeline.comparing import comparison_folder, require_all
+    from bonsai.pipeline.console import show_comparison
+    from bonsai.pipeline.progress_lines import show_progress
 
     show_progress(plain=ci)
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:

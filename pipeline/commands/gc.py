@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import StoreOption
+from bonsai.pipeline.commands.options import StoreOption
 
 
 def gc(
@@ -24,7 +24,7 @@ def gc(
     Example: bonsai gc
              bonsai gc --delete --keep-days 30
     """
-    from stages.garbage import free, take_inventory
+    from bonsai.stages.garbage import free, take_inventory
 
     days = 0.0 if everything else keep_days
     found = (free if delete else take_inventory)(store, keep_days=days, packages=packages or ())

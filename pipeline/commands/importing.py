@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DataOption, ForceOption, ParentOption, SizeOption
+from bonsai.pipeline.commands.options import DataOption, ForceOption, ParentOption, SizeOption
 
 
 def import_config(
@@ -23,8 +23,8 @@ def import_config(
 
     Example: bonsai import pruning_config.json --data images --model my_model:build
     """
-    from pipeline.console import show_written
-    from pipeline.starting.foreign import read_pruning_config
-    from pipeline.starting.scaffold import Ask, scaffold
+    from bonsai.pipeline.console import show_written
+    from bonsai.pipeline.starting.foreign import read_pruning_config
+    from bonsai.pipeline.starting.scaffold import Ask, scaffold
 
     show_written(scaffold(Ask(place, data, model, size, profile, force), read_pruning_config(file)))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DataOption, ForceOption, ParentOption, SizeOption
+from bonsai.pipeline.commands.options import DataOption, ForceOption, ParentOption, SizeOption
 
 
 def init(
@@ -23,7 +23,7 @@ def init(
 
     Example: bonsai init --data images --model my_model:build
     """
-    from pipeline.console import show_written
-    from pipeline.starting.scaffold import Ask, scaffold
+    from bonsai.pipeline.console import show_written
+    from bonsai.pipeline.starting.scaffold import Ask, scaffold
 
     show_written(scaffold(Ask(place, data, model, size, profile, force)))

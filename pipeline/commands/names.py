@@ -30,7 +30,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
 
     Example: bonsai list profiles
     """
-    from pipeline.listing import describe_all
+    from bonsai.pipeline.listing import describe_all
 
     for name, description in describe_all(what.value):
         typer.echo(f"{name:24}{description}")
@@ -45,6 +45,6 @@ def schema(what: Annotated[Described, typer.Argument(help="Kind of file.")]) -> 
              and in a profile:
              # yaml-language-server: $schema=profile.schema.json
     """
-    from pipeline.json_schema import schema_of
+    from bonsai.pipeline.json_schema import schema_of
 
     typer.echo(json.dumps(schema_of(what.value), indent=2))

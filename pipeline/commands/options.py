@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.completion import complete_profiles, complete_recipes
-from profiles.errors import ConfigError, describe
+from bonsai.pipeline.commands.completion import complete_profiles, complete_recipes
+from bonsai.profiles.errors import ConfigError, describe
 
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the artifacts.", metavar="DIR")]
 RecipeArgument = Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a recipe file.", metavar="RECIPE", autocompletion=complete_recipes)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import AllowUndecidedOption, Layout, StoreOption
+from bonsai.pipeline.commands.options import AllowUndecidedOption, Layout, StoreOption
 
 
 def verify(
@@ -24,11 +24,11 @@ def verify(
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time
     """
-    from pipeline.progress_lines import show_progress
-    from stages.delivery.packaged_timing import time_package
-    from stages.delivery.verification import verify_package
-    from stages.errors import GateMissed
-    from stages.verdicts import fails
+    from bonsai.pipeline.progress_lines import show_progress
+    from bonsai.stages.delivery.packaged_timing import time_package
+    from bonsai.stages.delivery.verification import verify_package
+    from bonsai.stages.errors import GateMissed
+    from bonsai.stages.verdicts import fails
 
     for line in verify_package(package, require_run=require_run, key=key):
         typer.echo(line)
@@ -54,8 +54,8 @@ def sign(
     Example: bonsai sign artifacts/packages/resnet-edge--local-cpu --key private.pem
              bonsai verify artifacts/packages/resnet-edge--local-cpu --key public.pem
     """
-    from stages.delivery.contents import read_intact
-    from stages.delivery.signing import sign as sign_package
+    from bonsai.stages.delivery.contents import read_intact
+    from bonsai.stages.delivery.signing import sign as sign_package
 
     read_intact(package)
     typer.echo(sign_package(package, key))
@@ -74,7 +74,7 @@ def lay_out(
     Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu
              tritonserver --model-repository models
     """
-    from pipeline.publish import lay_out as lay_out_package
+    from bonsai.pipeline.publish import lay_out as lay_out_package
 
     for package in packages:
         typer.echo(lay_out_package(layout.value, package, out))

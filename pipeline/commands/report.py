@@ -14,11 +14,11 @@ def report(
 
     Example: bonsai report artifacts/packages/resnet-edge--local-cpu artifacts/packages/resnet-edge--t4 --out report
     """
-    from profiles.errors import ConfigError, describe
-    from stages.delivery.contents import REPORTS, read_intact
-    from stages.delivery.sums import SUMS
-    from stages.manifest import MANIFEST
-    from stages.reporting.writing import write_reports
+    from bonsai.profiles.errors import ConfigError, describe
+    from bonsai.stages.delivery.contents import REPORTS, read_intact
+    from bonsai.stages.delivery.sums import SUMS
+    from bonsai.stages.manifest import MANIFEST
+    from bonsai.stages.reporting.writing import write_reports
 
     for package in packages:
         missing = [name for name in (MANIFEST, SUMS) if not (package / name).is_file()]

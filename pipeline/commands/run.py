@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import (
+from bonsai.pipeline.commands.options import (
     AllowUndecidedOption,
     CiDirOption,
     CiOption,
@@ -20,7 +20,7 @@ from pipeline.commands.options import (
     ci_folder,
     read_settings,
 )
-from pipeline.commands.stopping import resumable
+from bonsai.pipeline.commands.stopping import resumable
 
 
 def run(
@@ -57,15 +57,15 @@ def run(
              bonsai run resnet-edge --against releases/resnet-edge--local-cpu --ci
              bonsai run resnet-edge --remeasure
     """
-    from pipeline.ci import ci_job
-    from pipeline.comparison import outcome_of
-    from pipeline.conduct import require_gates
-    from pipeline.console import show_packages, show_plan
-    from pipeline.flow import compress, load
-    from pipeline.plan import plan_run, require_finished
-    from pipeline.progress_lines import show_progress
-    from pipeline.publish import LAYOUTS, lay_out
-    from stages.store import Store
+    from bonsai.pipeline.ci import ci_job
+    from bonsai.pipeline.comparison import outcome_of
+    from bonsai.pipeline.conduct import require_gates
+    from bonsai.pipeline.console import show_packages, show_plan
+    from bonsai.pipeline.flow import compress, load
+    from bonsai.pipeline.plan import plan_run, require_finished
+    from bonsai.pipeline.progress_lines import show_progress
+    from bonsai.pipeline.publish import LAYOUTS, lay_out
+    from bonsai.stages.store import Store
 
     show_progress(plain=ci)
     finished = out or store / "packages"

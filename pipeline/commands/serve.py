@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import StoreOption
-from pipeline.service.reach import LOOPBACK
+from bonsai.pipeline.commands.options import StoreOption
+from bonsai.pipeline.service.reach import LOOPBACK
 
 HostOption = Annotated[
     str, typer.Option("--host", help="Where the server listens; beyond this machine only with PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD.", metavar="ADDRESS")
@@ -22,6 +22,6 @@ def serve(store: StoreOption = Path("artifacts"), host: HostOption = LOOPBACK) -
              and in another shell:
              prefect deployment run compress/resnet-edge --watch
     """
-    from pipeline.service.serve import serve as serve_deployments
+    from bonsai.pipeline.service.serve import serve as serve_deployments
 
     serve_deployments(store, host)

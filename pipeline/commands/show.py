@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import JsonOption, StoreOption
+from bonsai.pipeline.commands.options import JsonOption, StoreOption
 
 LABEL = 160
 """Columns that a line may take: the terminal breaks longer ones than its own, which are found by `grep` then."""
@@ -24,7 +24,7 @@ def show(
     """
     from rich.console import Console
 
-    from pipeline.lineage_tree import draw, read_family
+    from bonsai.pipeline.lineage_tree import draw, read_family
 
     family = read_family(what, store)
     if as_json:

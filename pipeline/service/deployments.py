@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pipeline.recipe import Recipe, list_recipes, load_recipe
-from profiles.source import Record
+from bonsai.pipeline.recipe import Recipe, list_recipes, load_recipe
+from bonsai.profiles.source import Record
 
 COMPRESS, COMPARE = "compress", "compare"
-FLOWS = "pipeline.service.flows"
+FLOWS = "bonsai.pipeline.service.flows"
 BESIDE = "local-cpu-openvino"
 """What a comparison sets beside the recipe's own profile, unless it is that one."""
 TIMING_LIMIT = "bonsai-timing"

@@ -10,26 +10,26 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from pipeline import flow as plain
-from pipeline.comparing import compare as compare_targets
-from pipeline.comparing import comparison_folder, require_all
-from pipeline.conduct import require_gates
-from pipeline.console import package_facts
-from pipeline.publish import LAYOUTS, lay_out
-from pipeline.recipe import load_recipe
-from pipeline.service.deployments import COMPARE, COMPRESS
-from pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
-from pipeline.service.local_server import run_lock
-from pipeline.service.place import find_store, settle
-from pipeline.service.run_log import show_log
-from pipeline.service.run_page import show_comparison, show_package, show_progress
-from pipeline.service.tasks import as_tasks
-from profiles.errors import BonsaiError
-from stages.import_policy import VARIABLE as IMPORTS
-from stages.import_policy import Policy
-from stages.locks import hold
-from stages.store import Store
-from stages.training.progress import logger
+from bonsai.pipeline import flow as plain
+from bonsai.pipeline.comparing import compare as compare_targets
+from bonsai.pipeline.comparing import comparison_folder, require_all
+from bonsai.pipeline.conduct import require_gates
+from bonsai.pipeline.console import package_facts
+from bonsai.pipeline.publish import LAYOUTS, lay_out
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.service.deployments import COMPARE, COMPRESS
+from bonsai.pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
+from bonsai.pipeline.service.local_server import run_lock
+from bonsai.pipeline.service.place import find_store, settle
+from bonsai.pipeline.service.run_log import show_log
+from bonsai.pipeline.service.run_page import show_comparison, show_package, show_progress
+from bonsai.pipeline.service.tasks import as_tasks
+from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.import_policy import VARIABLE as IMPORTS
+from bonsai.stages.import_policy import Policy
+from bonsai.stages.locks import hold
+from bonsai.stages.store import Store
+from bonsai.stages.training.progress import logger
 
 WITHOUT_STRANGERS: Policy = "recipes"
 

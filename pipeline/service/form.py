@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from pipeline.recipe import list_recipes
-from profiles.errors import ConfigError, describe
-from profiles.loader import list_profiles
+from bonsai.pipeline.recipe import list_recipes
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.loader import list_profiles
 
 FILE = {"type": "string", "pattern": r"\.ya?ml$"}
 ANY_PROFILE = {"anyOf": [{"type": "string", "enum": list_profiles(), "title": "shipped"}, {**FILE, "title": "file"}]}

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.service.reach import LOOPBACK, is_loopback, origin, secrets
-from profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.pipeline.service.reach import LOOPBACK, is_loopback, origin, secrets
+from bonsai.profiles.errors import BonsaiError, ConfigError, describe
 
 STORE_VARIABLE = "BONSAI_STORE"
 PORT_VARIABLES = ("BONSAI_PORT", "PREFECT_SERVER_API_PORT")

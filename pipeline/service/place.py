@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.flow import DEFAULT_STORE
-from pipeline.service.local_server import STORE_VARIABLE
-from pipeline.service.package_server import URL_VARIABLE
-from profiles.errors import ConfigError, describe
+from bonsai.pipeline.flow import DEFAULT_STORE
+from bonsai.pipeline.service.local_server import STORE_VARIABLE
+from bonsai.pipeline.service.package_server import URL_VARIABLE
+from bonsai.profiles.errors import ConfigError, describe
 
 
 def find_store(environment: Mapping[str, str]) -> Path:

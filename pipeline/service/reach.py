@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 LOOPBACK = "127.0.0.1"
 EVERY = {"0.0.0.0": LOOPBACK, "::": "[::1]"}  # noqa: S104  # names them; `serve` listens there only where a secret is asked for

@@ -5,8 +5,8 @@ import logging
 from prefect.exceptions import FailedRun
 from rich.markup import escape
 
-from pipeline.service.quiet import quieten
-from stages.training.progress import logger
+from bonsai.pipeline.service.quiet import quieten
+from bonsai.stages.training.progress import logger
 
 
 class RunLog(logging.Filter):

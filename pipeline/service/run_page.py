@@ -26,15 +26,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from pipeline.comparison import HEADER as HEADER_COMPARED
-from pipeline.comparison import Comparison, show_cells
-from pipeline.service.package_server import URL_VARIABLE
-from stages.delivery.contents import CARD, FIGURE, REPORTS
-from stages.delivery.contents import FOLDER as PACKAGE
-from stages.model_card import HEADER, row_cells
-from stages.package import Package
-from stages.texts import fenced, markdown
-from stages.training.progress import Progress, logger, say
+from bonsai.pipeline.comparison import HEADER as HEADER_COMPARED
+from bonsai.pipeline.comparison import Comparison, show_cells
+from bonsai.pipeline.service.package_server import URL_VARIABLE
+from bonsai.stages.delivery.contents import CARD, FIGURE, REPORTS
+from bonsai.stages.delivery.contents import FOLDER as PACKAGE
+from bonsai.stages.model_card import HEADER, row_cells
+from bonsai.stages.package import Package
+from bonsai.stages.texts import fenced, markdown
+from bonsai.stages.training.progress import Progress, logger, say
 
 CLOSE_SECONDS = 5
 

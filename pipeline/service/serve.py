@@ -14,13 +14,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.service.deployments import FLOWS, TIMING_LIMIT, list_deployments
-from pipeline.service.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
-from pipeline.service.package_server import URL_VARIABLE, serve_packages
-from pipeline.service.quiet import quieten
-from pipeline.service.reach import LOOPBACK, is_loopback, origin
-from profiles.errors import ConfigError, describe
-from stages.locks import hold, is_held
+from bonsai.pipeline.service.deployments import FLOWS, TIMING_LIMIT, list_deployments
+from bonsai.pipeline.service.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
+from bonsai.pipeline.service.package_server import URL_VARIABLE, serve_packages
+from bonsai.pipeline.service.quiet import quieten
+from bonsai.pipeline.service.reach import LOOPBACK, is_loopback, origin
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.locks import hold, is_held
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

@@ -16,11 +16,11 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.states import Failed
 
-from pipeline.service.deployments import TIMING_LIMIT
-from profiles.errors import BonsaiError
-from stages.artifacts import Artifact
-from stages.store import Step, Store, is_timed
-from stages.training.progress import say
+from bonsai.pipeline.service.deployments import TIMING_LIMIT
+from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.store import Step, Store, is_timed
+from bonsai.stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 RETRIES, RETRY_SECONDS = 2, 5

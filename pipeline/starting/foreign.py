@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.starting.scaffold import Adapt, Changes
-from profiles.bounded_json import read_json
-from profiles.errors import ConfigError, describe, suggestion
+from bonsai.pipeline.starting.scaffold import Adapt, Changes
+from bonsai.profiles.bounded_json import read_json
+from bonsai.profiles.errors import ConfigError, describe, suggestion
 
 CHANNELS, SLICES = "channel_sparsity_args", "slice_sparsity_args"
 METHODS = {"BNScalePruner": "bn_scale", "GroupNormPruner": "magnitude_l2", "MACAwareImportance": "magnitude_l2"}

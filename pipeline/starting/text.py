@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from profiles.schema import Budget
+from bonsai.profiles.schema import Budget
 
 COLUMN = 34
 """Where comments begin."""

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from profiles.schema import Precision, Target
-from stages.backends.onnxruntime_engine import ORT_ERRORS, open_graph
-from stages.backends.registry import backend_of
-from stages.backends.running import Run
-from stages.errors import BuildError
-from stages.graph.probes import compare_logits, load_logits, probe_images
-from stages.worker import call
+from bonsai.profiles.schema import Precision, Target
+from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, open_graph
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.probes import compare_logits, load_logits, probe_images
+from bonsai.stages.worker import call
 
-HERE = "stages.backends.apart"
+HERE = "bonsai.stages.backends.apart"
 BUILD_SECONDS, RUN_SECONDS = 600.0, 300.0
 """A build, and a file that takes longer to open and to run a few images, is ended."""
 

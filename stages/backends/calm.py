@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from stages.backends.timing import CLOCKS
+from bonsai.stages.backends.timing import CLOCKS
 
 CALM = 0.08
 """In a calm turn the median of the dense engine is at most this much slower, relatively, than its pace."""

@@ -3,10 +3,10 @@
 import os
 import platform
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo
-from stages.backends.machine import read_cpu
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.machine import read_cpu
 
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}
 """Instruction sets whose products of 8-bit numbers do not saturate at 16 bits."""

@@ -3,11 +3,11 @@
 import os
 import platform
 
-from profiles.errors import describe
-from profiles.schema import Device, Target
-from stages.artifacts import DeviceInfo
-from stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
-from stages.errors import DeviceUnavailable
+from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import Device, Target
+from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
+from bonsai.stages.errors import DeviceUnavailable
 
 
 def describe_gpu(target: Target, runtime_version: str) -> DeviceInfo:

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from profiles.schema import Target
-from stages.backends.registry import Backend, backend_of
-from stages.graph.names import INPUT
-from stages.measurements import KernelShare
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.registry import Backend, backend_of
+from bonsai.stages.graph.names import INPUT
+from bonsai.stages.measurements import KernelShare
 
 RUNS = 200
 

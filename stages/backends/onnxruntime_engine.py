@@ -9,15 +9,15 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
-from stages.backends.machine import read_cpu
-from stages.backends.onnxruntime_profile import SessionProfile
-from stages.backends.running import Run, in_batches
-from stages.errors import BuildError
-from stages.graph.names import INPUT
-from stages.room import require_room
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from bonsai.stages.backends.machine import read_cpu
+from bonsai.stages.backends.onnxruntime_profile import SessionProfile
+from bonsai.stages.backends.running import Run, in_batches
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.names import INPUT
+from bonsai.stages.room import require_room
 
 PROVIDERS = ["CPUExecutionProvider"]
 BIAS_QUANTIZATION = "WeightBiasQuantization"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 
-from stages.backends.kernel_profile import Kernel
-from stages.room import require_room
+from bonsai.stages.backends.kernel_profile import Kernel
+from bonsai.stages.room import require_room
 
 WARM = 7  # the first of every so many runs are not counted
 CUT_US = 0.5

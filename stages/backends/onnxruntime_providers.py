@@ -16,15 +16,15 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Precision, Target
-from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
-from stages.backends.host_gpu import describe_gpu, require_gpu
-from stages.backends.onnxruntime_engine import ORT_ERRORS, engine_options, runner
-from stages.backends.onnxruntime_profile import SessionProfile
-from stages.backends.running import Run
-from stages.errors import BuildError, DeviceUnavailable
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Precision, Target
+from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
+from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, engine_options, runner
+from bonsai.stages.backends.onnxruntime_profile import SessionProfile
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import BuildError, DeviceUnavailable
 
 BATCH = "batch"
 """Name of the dimension that an exported graph leaves open."""

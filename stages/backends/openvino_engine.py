@@ -1,7 +1,7 @@
 """OpenVINO on the CPU of this machine.
 
 Its inference runs on the thread that calls it: with one thread that thread does all the work, as the clock of
-`stages.backends.timing` asks (measured: CPU time of the thread over that of the process 1.00).
+`bonsai.stages.backends.timing` asks (measured: CPU time of the thread over that of the process 1.00).
 """
 
 import io
@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
-from stages.backends.kernel_profile import Kernel
-from stages.backends.running import Run
-from stages.errors import BuildError
-from stages.graph.names import INPUT
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
+from bonsai.stages.backends.kernel_profile import Kernel
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.names import INPUT
 
 DEVICE = "CPU"
 INTEGERS = {"u8", "i8"}

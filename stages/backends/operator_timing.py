@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from profiles.latency import Entry
-from profiles.operator_class import OperatorClass
-from profiles.schema import Target
-from stages.backends.kernel_profile import middle_mean, open_profiled
-from stages.graph.single_operator import single_operator_graph
+from bonsai.profiles.latency import Entry
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.kernel_profile import middle_mean, open_profiled
+from bonsai.stages.graph.single_operator import single_operator_graph
 
 STATISTIC = "mean of the middle half"
 RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from profiles.errors import BonsaiError, describe
-from profiles.schema import Target
-from profiles.source import Record
-from stages.backends.registry import backend_of
-from stages.backends.timing import TimingConfig, save_samples, time_interleaved
-from stages.errors import TimingFailed
+from bonsai.profiles.errors import BonsaiError, describe
+from bonsai.profiles.schema import Target
+from bonsai.profiles.source import Record
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.timing import TimingConfig, save_samples, time_interleaved
+from bonsai.stages.errors import TimingFailed
 
-CHILD = "stages.backends.process_timing"
+CHILD = "bonsai.stages.backends.process_timing"
 REFUSED = 3
 """Exit code of the process where Bonsai itself refuses to open an engine: the last line of stderr says why."""
 

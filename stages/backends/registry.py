@@ -7,21 +7,21 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from packaging.specifiers import SpecifierSet
 
-from profiles.errors import describe
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo, Dialect, FloatType
-from stages.backends.running import Run
-from stages.errors import DeviceUnavailable
-from stages.registry import resolve
+from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo, Dialect, FloatType
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.registry import resolve
 
 BACKENDS = {
-    "onnxruntime": "stages.backends.onnxruntime_engine:backend",
-    "onnxruntime/openvino": "stages.backends.onnxruntime_providers:openvino",
-    "onnxruntime/cuda": "stages.backends.onnxruntime_providers:cuda",
-    "onnxruntime/tensorrt": "stages.backends.onnxruntime_providers:tensorrt",
-    "openvino": "stages.backends.openvino_engine:backend",
-    "tensorrt": "stages.backends.tensorrt_engine:full",
-    "tensorrt-rtx": "stages.backends.tensorrt_engine:rtx",
+    "onnxruntime": "bonsai.stages.backends.onnxruntime_engine:backend",
+    "onnxruntime/openvino": "bonsai.stages.backends.onnxruntime_providers:openvino",
+    "onnxruntime/cuda": "bonsai.stages.backends.onnxruntime_providers:cuda",
+    "onnxruntime/tensorrt": "bonsai.stages.backends.onnxruntime_providers:tensorrt",
+    "openvino": "bonsai.stages.backends.openvino_engine:backend",
+    "tensorrt": "bonsai.stages.backends.tensorrt_engine:full",
+    "tensorrt-rtx": "bonsai.stages.backends.tensorrt_engine:rtx",
 }
 
 

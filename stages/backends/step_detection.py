@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from profiles.operator_class import OperatorClass
+from bonsai.profiles.operator_class import OperatorClass
 
 SWEEP = tuple(range(32, 97, 4))
 FIXED = 64

@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Target
-from stages.artifacts import DeviceInfo, FloatType
-from stages.backends.host_gpu import describe_gpu, require_gpu
-from stages.backends.running import Run, in_batches
-from stages.backends.tensorrt_build import TIMING_CACHE, Request
-from stages.backends.tensorrt_run import PlanRunner, load_plan
-from stages.errors import BuildError, DeviceUnavailable
-from stages.graph.names import INPUT
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
+from bonsai.stages.backends.running import Run, in_batches
+from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
+from bonsai.stages.backends.tensorrt_run import PlanRunner, load_plan
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.graph.names import INPUT
 
 BUILD_SECONDS = 600.0
 """A build that takes longer is ended."""

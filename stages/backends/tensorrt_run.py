@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from profiles.errors import describe
-from stages.backends.tensorrt_build import DYNAMIC, message_logger
-from stages.errors import DeviceUnavailable
-from stages.graph.names import INPUT, OUTPUT
+from bonsai.profiles.errors import describe
+from bonsai.stages.backends.tensorrt_build import DYNAMIC, message_logger
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.graph.names import INPUT, OUTPUT
 
 DISSECTED_RUNS, WARM_RUNS = 500, 50
 """Runs whose parts are timed, and runs before them."""

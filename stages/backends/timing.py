@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import Field, model_validator
 from safetensors.numpy import save_file
 
-from profiles.schema import Target
-from profiles.source import Record
-from stages.artifacts import Latency
-from stages.backends.running import Run
-from stages.tensor_files import written_plainly
+from bonsai.profiles.schema import Target
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Latency
+from bonsai.stages.backends.running import Run
+from bonsai.stages.tensor_files import written_plainly
 
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from profiles.errors import ConfigError, describe, shorten
-from stages.data.registry import TEST, TRAIN, LoadedImages, ValueRange
+from bonsai.profiles.errors import ConfigError, describe, shorten
+from bonsai.stages.data.registry import TEST, TRAIN, LoadedImages, ValueRange
 
 SLICE = 512
 """Images whose values are looked at, and scaled, at once."""
 LONGEST_NAME = 1_000
 IMAGES = "(n, channels, height, width) as a torch tensor: uint8, or other numbers with LoadedImages(..., value_range=(black, white))"
 LABELS = "(n,) int64 as a torch tensor: one class for each image, counted from 0"
-RETURNED = "stages.data.registry.LoadedImages(images, labels, classes, licence)"
+RETURNED = "bonsai.stages.data.registry.LoadedImages(images, labels, classes, licence)"
 
 
 def check_loaded(loaded: object, name: str) -> LoadedImages:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 WHOLE_BITS = (8, 10, 12, 14, 16, 24, 32)
 SHALLOW = 128

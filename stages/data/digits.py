@@ -4,7 +4,7 @@ import torch
 from sklearn import datasets
 from torch.nn import functional
 
-from stages.data.registry import LoadedImages
+from bonsai.stages.data.registry import LoadedImages
 
 
 def load_digits(*, size: int = 32) -> LoadedImages:

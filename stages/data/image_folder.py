@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from profiles.errors import ConfigError, describe
-from stages.data.depth import Depth, Values, find_depth, kind_of, to_bytes, values_of
-from stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
-from stages.training.progress import say
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.data.depth import Depth, Values, find_depth, kind_of, to_bytes, values_of
+from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
+from bonsai.stages.training.progress import say
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}

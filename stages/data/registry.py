@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import torch
 
-from stages.contents import digest_of, files_at
-from stages.data.config import DataConfig
+from bonsai.stages.contents import digest_of, files_at
+from bonsai.stages.data.config import DataConfig
 
 LOADERS = {
-    "digits": "stages.data.digits:load_digits",
-    "glyphs": "stages.data.glyphs:load_glyphs",
-    "image_folder": "stages.data.image_folder:load_image_folder",
+    "digits": "bonsai.stages.data.digits:load_digits",
+    "glyphs": "bonsai.stages.data.glyphs:load_glyphs",
+    "image_folder": "bonsai.stages.data.image_folder:load_image_folder",
 }
 
 ROOT = "data.options.root"

@@ -7,11 +7,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from pydantic import AfterValidator, Field
 
-from profiles.errors import describe
-from profiles.schema import Isa, Target
-from profiles.source import Record
-from stages.artifacts import Engine
-from stages.backends.machine import ARCHITECTURES, Machine, plain_name
+from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import Isa, Target
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.machine import ARCHITECTURES, Machine, plain_name
 
 REBUILD = "give the engine the machine that it is for, or let Bonsai build one for this machine"
 ANY_SYSTEM = ("tensorrt-rtx",)

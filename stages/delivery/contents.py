@@ -6,19 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from profiles.bounded_json import read_json
-from profiles.errors import describe, shorten
-from profiles.schema import HardwareProfile, Precision, Runtime
-from profiles.source import Record
-from stages.artifacts import DeviceInfo, Dialect, History, sha256_file
-from stages.delivery.compatibility import Compatibility
-from stages.delivery.golden import GOLDEN, GoldenSource
-from stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
-from stages.errors import VerificationError
-from stages.lineage import Ancestor
-from stages.manifest import MANIFEST
-from stages.measurements import Against, Gate, KernelShare, Row
-from stages.texts import one_line
+from bonsai.profiles.bounded_json import read_json
+from bonsai.profiles.errors import describe, shorten
+from bonsai.profiles.schema import HardwareProfile, Precision, Runtime
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import DeviceInfo, Dialect, History, sha256_file
+from bonsai.stages.delivery.compatibility import Compatibility
+from bonsai.stages.delivery.golden import GOLDEN, GoldenSource
+from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.lineage import Ancestor
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.measurements import Against, Gate, KernelShare, Row
+from bonsai.stages.texts import one_line
 
 FOLDER = "package"
 """Name of a package in the artifact of the stage that makes it."""

@@ -7,10 +7,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from profiles.errors import describe
-from stages.backends.running import Run
-from stages.errors import BuildError, VerificationError
-from stages.tensor_files import written_plainly
+from bonsai.profiles.errors import describe
+from bonsai.stages.backends.running import Run
+from bonsai.stages.errors import BuildError, VerificationError
+from bonsai.stages.tensor_files import written_plainly
 
 GOLDEN = "golden.safetensors"
 IMAGES, LOGITS = "input", "logits"

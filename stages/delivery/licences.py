@@ -1,8 +1,8 @@
 """What the parts of a package may be used for, in so far as Bonsai knows."""
 
-from stages.artifacts import Dataset
-from stages.models.config import ModelConfig
-from stages.texts import markdown
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.texts import markdown
 
 BONSAI = "Apache-2.0"
 NVIDIA = "NVIDIA's software licence agreement for TensorRT (proprietary, it comes with the library)"

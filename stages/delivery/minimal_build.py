@@ -9,10 +9,10 @@ import shutil
 import warnings
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Target
-from stages.backends.onnxruntime_engine import write_ort_format
-from stages.delivery.contents import CARD, PackageManifest, write_labels
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.onnxruntime_engine import write_ort_format
+from bonsai.stages.delivery.contents import CARD, PackageManifest, write_labels
 
 OPERATORS = "required_operators.config"
 

@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from profiles.errors import describe
-from stages.artifacts import Engine, Latency, sha256_file
-from stages.backends.machine import this_machine
-from stages.backends.process_timing import Timed
-from stages.backends.timing import TimingConfig
-from stages.delivery.compatibility import find_absence
-from stages.delivery.contents import PackageManifest, read_intact
-from stages.delivery.sums import CHANGED
-from stages.errors import ArtifactDamaged, VerificationError
-from stages.fresh_timing import milliseconds_of, time_afresh
-from stages.manifest import MANIFEST, Manifest, read_manifest
-from stages.measurements import Fresh, Gate
-from stages.timing_lock import hold_timing
-from stages.verdicts import judge_latency, limit_of
+from bonsai.profiles.errors import describe
+from bonsai.stages.artifacts import Engine, Latency, sha256_file
+from bonsai.stages.backends.machine import this_machine
+from bonsai.stages.backends.process_timing import Timed
+from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.delivery.compatibility import find_absence
+from bonsai.stages.delivery.contents import PackageManifest, read_intact
+from bonsai.stages.delivery.sums import CHANGED
+from bonsai.stages.errors import ArtifactDamaged, VerificationError
+from bonsai.stages.fresh_timing import milliseconds_of, time_afresh
+from bonsai.stages.manifest import MANIFEST, Manifest, read_manifest
+from bonsai.stages.measurements import Fresh, Gate
+from bonsai.stages.timing_lock import hold_timing
+from bonsai.stages.verdicts import judge_latency, limit_of
 
 STAGE = "time_engine/"
 """Where the address of the timing that judged the engine begins; the dense engine is among what it was made from."""

@@ -8,11 +8,11 @@ import json
 import sys
 from pathlib import Path
 
-from profiles.errors import BonsaiError
-from profiles.schema import Target
-from profiles.source import Record
-from stages.backends.registry import backend_of
-from stages.delivery.golden import read_golden
+from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.schema import Target
+from bonsai.profiles.source import Record
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.delivery.golden import read_golden
 
 
 class Request(Record):

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from profiles.errors import BonsaiError, ConfigError, describe
-from profiles.source import Record
-from stages.artifacts import sha256_file
-from stages.backends.registry import backend_of
-from stages.backends.running import Run
-from stages.classifying import RESULTS, read_results
-from stages.delivery.contents import PackageManifest, read_intact
-from stages.delivery.sums import SUMS
-from stages.delivery.verification import verify_package
-from stages.errors import DeviceUnavailable, VerificationError
+from bonsai.profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.running import Run
+from bonsai.stages.classifying import RESULTS, read_results
+from bonsai.stages.delivery.contents import PackageManifest, read_intact
+from bonsai.stages.delivery.sums import SUMS
+from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.errors import DeviceUnavailable, VerificationError
 
 
 class Release(Record):

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from profiles.errors import ConfigError, describe, shorten
-from stages.delivery.sums import SIGNATURE
-from stages.errors import DeviceUnavailable, VerificationError
+from bonsai.profiles.errors import ConfigError, describe, shorten
+from bonsai.stages.delivery.sums import SIGNATURE
+from bonsai.stages.errors import DeviceUnavailable, VerificationError
 
 PASSWORD = "BONSAI_KEY_PASSWORD"  # noqa: S105  # the name of a variable
 """Environment variable with the password of an encrypted private key."""

@@ -5,10 +5,10 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from profiles.bounded_json import read_text
-from profiles.errors import describe, shorten
-from stages.artifacts import sha256_file
-from stages.errors import VerificationError
+from bonsai.profiles.bounded_json import read_text
+from bonsai.profiles.errors import describe, shorten
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.errors import VerificationError
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"

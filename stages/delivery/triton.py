@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Target
-from stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
-from stages.graph.names import INPUT, OUTPUT
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
+from bonsai.stages.graph.names import INPUT, OUTPUT
 
 CONFIG, VERSION = "config.pbtxt", "1"
 

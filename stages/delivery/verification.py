@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from profiles.errors import SHORT, describe, shorten
-from stages.backends.machine import this_machine
-from stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
-from stages.delivery.contents import PackageManifest, read_intact, require_package
-from stages.delivery.golden import TOLERANCE, largest_difference, read_golden
-from stages.delivery.probe import Request
-from stages.delivery.signing import require_signature
-from stages.delivery.sums import CHANGED, SIGNATURE, SUMS
-from stages.errors import DeviceUnavailable, VerificationError
+from bonsai.profiles.errors import SHORT, describe, shorten
+from bonsai.stages.backends.machine import this_machine
+from bonsai.stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
+from bonsai.stages.delivery.contents import PackageManifest, read_intact, require_package
+from bonsai.stages.delivery.golden import TOLERANCE, largest_difference, read_golden
+from bonsai.stages.delivery.probe import Request
+from bonsai.stages.delivery.signing import require_signature
+from bonsai.stages.delivery.sums import CHANGED, SIGNATURE, SUMS
+from bonsai.stages.errors import DeviceUnavailable, VerificationError
 
-PROBE = "stages.delivery.probe"
+PROBE = "bonsai.stages.delivery.probe"
 PROBE_SECONDS = 300.0
 """An engine that takes longer to load and to run three images is ended; TensorRT for RTX compiles its kernels on the device."""
 

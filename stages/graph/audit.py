@@ -5,7 +5,7 @@ from collections import Counter
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from stages.errors import BuildError
+from bonsai.stages.errors import BuildError
 
 INTEGERS = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}
 CONVOLUTIONS = {"Conv", "ConvTranspose"}

@@ -5,9 +5,9 @@ from collections.abc import Collection
 import torch
 from torch import fx, nn
 
-from stages.graph.program import export_program
-from stages.graph.rebuilding import Rebuilding
-from stages.models.calling import evaluating
+from bonsai.stages.graph.program import export_program
+from bonsai.stages.graph.rebuilding import Rebuilding
+from bonsai.stages.models.calling import evaluating
 
 
 def capture(network: nn.Module, image_shape: tuple[int, int, int], whole: Collection[nn.Module] = (), idle: Collection[nn.Module] = ()) -> fx.GraphModule:

@@ -10,16 +10,16 @@ import onnx
 import torch
 from torch import nn
 
-from stages.artifacts import Dialect, FloatType
-from stages.errors import BuildError
-from stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
-from stages.graph.names import INPUT, OUTPUT
-from stages.graph.program import export_program
-from stages.graph.refusals import explain_refusal
-from stages.graph.shielding import shield_float_layers
-from stages.graph.simplifying import simplify
-from stages.graph.untraceable import Untraceable
-from stages.training.progress import say
+from bonsai.stages.artifacts import Dialect, FloatType
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
+from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.graph.program import export_program
+from bonsai.stages.graph.refusals import explain_refusal
+from bonsai.stages.graph.shielding import shield_float_layers
+from bonsai.stages.graph.simplifying import simplify
+from bonsai.stages.graph.untraceable import Untraceable
+from bonsai.stages.training.progress import say
 
 MODEL = "model.onnx"
 HALVED = "halved."

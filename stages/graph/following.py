@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from stages.graph.randomness import drawn_so_far, seeded
+from bonsai.stages.graph.randomness import drawn_so_far, seeded
 
 VARIATION, ROUNDING = 1e-3, 1e-5
 """Largest difference, relative to how much the outputs vary between images, and beside that to the largest output (fp32)."""

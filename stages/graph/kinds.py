@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from stages.graph.symbolic import is_plain
-from stages.graph.trace import argument, module_of
-from stages.graph.values import ACTIVATION, IDENTITY
+from bonsai.stages.graph.symbolic import is_plain
+from bonsai.stages.graph.trace import argument, module_of
+from bonsai.stages.graph.values import ACTIVATION, IDENTITY
 
 MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from profiles.operator_class import OperatorClass
-from stages.graph.operator_builder import Builder
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.graph.operator_builder import Builder
 
 Shape = tuple[int, ...]
 UNARY: dict[str, tuple[str, dict[str, Any]]] = {

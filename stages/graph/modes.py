@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from stages.graph.symbolic import is_leaf
-from stages.graph.untraceable import FAILURES
+from bonsai.stages.graph.symbolic import is_leaf
+from bonsai.stages.graph.untraceable import FAILURES
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import onnx
 from onnx import numpy_helper
 from torch import nn
 
-from stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.groups import Group, Widths
 
 
 class CannotNarrow(Exception):

@@ -9,7 +9,7 @@ from io import StringIO
 import torch
 from torch import nn
 
-from stages.graph.untraceable import BATCH, FAILURES, Untraceable, explain
+from bonsai.stages.graph.untraceable import BATCH, FAILURES, Untraceable, explain
 
 
 def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:

@@ -15,10 +15,10 @@ import torch
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.errors import ConfigError, describe
-from stages.graph.program import export_program
-from stages.graph.untraceable import FAILURES, NOT_THE_NETWORKS, Untraceable
-from stages.models.calling import evaluating
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.graph.program import export_program
+from bonsai.stages.graph.untraceable import FAILURES, NOT_THE_NETWORKS, Untraceable
+from bonsai.stages.models.calling import evaluating
 
 SAME = 1e-5
 """Largest difference between two runs of one network, relative to the largest output (fp32)."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from stages.graph.aten_layers import LAYERS, Builder, arguments_of, name_of
-from stages.graph.symbolic import is_leaf
-from stages.graph.untraceable import Untraceable
+from bonsai.stages.graph.aten_layers import LAYERS, Builder, arguments_of, name_of
+from bonsai.stages.graph.symbolic import is_leaf
+from bonsai.stages.graph.untraceable import Untraceable
 
 CHECKS = ("_assert", "sym_constrain")
 """How operators begin that only check what the capture has relied on."""

@@ -4,8 +4,8 @@ import re
 
 import torch
 
-from stages.errors import BuildError
-from stages.graph.untraceable import explain
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.untraceable import explain
 
 NO_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 NODE = re.compile(r"translating node %(\w+)")

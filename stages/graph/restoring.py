@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from stages.graph.aten_layers import LAYERS
+from bonsai.stages.graph.aten_layers import LAYERS
 
 DROPOUTS: dict[Callable[..., Any], type[nn.Module]] = {
     functional.dropout: nn.Dropout,

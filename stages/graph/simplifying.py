@@ -4,8 +4,8 @@ from pathlib import Path
 
 import onnx
 
-from stages.errors import BuildError
-from stages.worker import call
+from bonsai.stages.errors import BuildError
+from bonsai.stages.worker import call
 
 SECONDS = 600.0
 """A simplification that takes longer is ended."""
@@ -25,7 +25,7 @@ def simplify(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
     try:
         onnx.save(model, source)
         arguments = {"source": str(source), "file": str(file)}
-        if not call("stages.graph.simplifying:_simplify", arguments, doing="simplifying the graph with onnxsim", seconds=SECONDS):
+        if not call("bonsai.stages.graph.simplifying:_simplify", arguments, doing="simplifying the graph with onnxsim", seconds=SECONDS):
             raise BuildError("the simplification changed the outputs")
         return onnx.load(file)
     finally:

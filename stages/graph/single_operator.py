@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from profiles.operator_class import OperatorClass
-from profiles.schema import Precision
-from stages.graph.light_nodes import both_ends, light_nodes, shapes_of
-from stages.graph.operator_builder import Builder
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import Precision
+from bonsai.stages.graph.light_nodes import both_ends, light_nodes, shapes_of
+from bonsai.stages.graph.operator_builder import Builder
 
 OPSET, IR_VERSION = 20, 10
 

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from profiles.errors import ConfigError, describe
-from stages.graph.capture import capture
-from stages.graph.following import follows
-from stages.graph.modes import askers_of
-from stages.graph.randomness import drawn_by
-from stages.graph.restoring import restore_modules
-from stages.graph.symbolic import has_hooks, trace_symbolically
-from stages.graph.untraceable import FAILURES, Untraceable, explain
-from stages.graph.values import annotate
-from stages.models.calling import evaluating
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.graph.capture import capture
+from bonsai.stages.graph.following import follows
+from bonsai.stages.graph.modes import askers_of
+from bonsai.stages.graph.randomness import drawn_by
+from bonsai.stages.graph.restoring import restore_modules
+from bonsai.stages.graph.symbolic import has_hooks, trace_symbolically
+from bonsai.stages.graph.untraceable import FAILURES, Untraceable, explain
+from bonsai.stages.graph.values import annotate
+from bonsai.stages.models.calling import evaluating
 
 Shape = tuple[int, int, int]
 TRAINING = "training"

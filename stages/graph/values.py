@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from stages.graph.symbolic import has_hooks, is_leaf
+from bonsai.stages.graph.symbolic import has_hooks, is_leaf
 
 TENSOR, IDENTITY, ACTIVATION = "tensor_meta", "identity", "activation"
 """Keys of a node: its tensor's `TensorMeta`, or a tuple of them; whether it returns its input in evaluation; whether it depends on the images."""

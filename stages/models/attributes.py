@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.user_code import FAILURES
+from bonsai.stages.user_code import FAILURES
 
 TORCHS = set(vars(nn.Module())) - {"training"}
 """What torch itself keeps in a module: parameters, buffers, children, hooks (whose keys count through the whole process)."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from profiles.errors import ConfigError, describe
-from stages.user_code import FAILURES, say_what, user_code
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.user_code import FAILURES, say_what, user_code
 
 
 def logits_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:

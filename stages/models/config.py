@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from profiles.source import Record
-from stages.declared import Option, content_of, without_places
-from stages.registry import code_digest
+from bonsai.profiles.source import Record
+from bonsai.stages.declared import Option, content_of, without_places
+from bonsai.stages.registry import code_digest
 
 FILES = "model.files"
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.models.calling import evaluating
+from bonsai.stages.models.calling import evaluating
 
 
 def count_parameters(network: nn.Module) -> int:

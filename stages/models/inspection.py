@@ -11,14 +11,14 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError, describe
-from stages.models.attributes import differing
-from stages.models.calling import computed_tensors, copy_network, evaluating, logits_of, running, training
-from stages.models.config import ModelConfig
-from stages.models.loading import load_weights
-from stages.models.registry import build_network, require_shape
-from stages.models.seeding import seeded
-from stages.user_code import user_code
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.models.attributes import differing
+from bonsai.stages.models.calling import computed_tensors, copy_network, evaluating, logits_of, running, training
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.models.registry import build_network, require_shape
+from bonsai.stages.models.seeding import seeded
+from bonsai.stages.user_code import user_code
 
 IMAGES = 2
 TOLERANCE = 1e-3

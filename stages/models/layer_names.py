@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from profiles.errors import ConfigError, describe, suggestion
+from bonsai.profiles.errors import ConfigError, describe, suggestion
 
 
 def matching(pattern: str, names: Iterable[str], *, problem: str) -> list[str]:

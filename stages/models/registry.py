@@ -3,26 +3,26 @@
 import torch
 from torch import nn
 
-from profiles.errors import ConfigError, describe
-from stages.declared import in_place, places_of
-from stages.models.calling import evaluating, logits_of
-from stages.models.config import FILES, ModelConfig
-from stages.models.seeding import seeded
-from stages.reading import warning_of_undeclared
-from stages.registry import resolve
-from stages.user_code import user_code
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.declared import in_place, places_of
+from bonsai.stages.models.calling import evaluating, logits_of
+from bonsai.stages.models.config import FILES, ModelConfig
+from bonsai.stages.models.seeding import seeded
+from bonsai.stages.reading import warning_of_undeclared
+from bonsai.stages.registry import resolve
+from bonsai.stages.user_code import user_code
 
 FACTORIES = {
-    "resnet20": "stages.models.cifar_resnet:resnet20",
-    "resnet8": "stages.models.cifar_resnet:resnet8",
-    "resnet18": "stages.models.torchvision_models:resnet18",
-    "resnet50": "stages.models.torchvision_models:resnet50",
-    "mobilenet_v2": "stages.models.torchvision_models:mobilenet_v2",
-    "mobilenet_v3_small": "stages.models.torchvision_models:mobilenet_v3_small",
-    "efficientnet_b0": "stages.models.torchvision_models:efficientnet_b0",
-    "regnet_x_400mf": "stages.models.torchvision_models:regnet_x_400mf",
-    "regnet_y_400mf": "stages.models.torchvision_models:regnet_y_400mf",
-    "densenet121": "stages.models.torchvision_models:densenet121",
+    "resnet20": "bonsai.stages.models.cifar_resnet:resnet20",
+    "resnet8": "bonsai.stages.models.cifar_resnet:resnet8",
+    "resnet18": "bonsai.stages.models.torchvision_models:resnet18",
+    "resnet50": "bonsai.stages.models.torchvision_models:resnet50",
+    "mobilenet_v2": "bonsai.stages.models.torchvision_models:mobilenet_v2",
+    "mobilenet_v3_small": "bonsai.stages.models.torchvision_models:mobilenet_v3_small",
+    "efficientnet_b0": "bonsai.stages.models.torchvision_models:efficientnet_b0",
+    "regnet_x_400mf": "bonsai.stages.models.torchvision_models:regnet_x_400mf",
+    "regnet_y_400mf": "bonsai.stages.models.torchvision_models:regnet_y_400mf",
+    "densenet121": "bonsai.stages.models.torchvision_models:densenet121",
 }
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 COMPILED = "_orig_mod"

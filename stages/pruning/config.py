@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from profiles.source import Record
-from stages.pruning.epi import EpiConfig
-from stages.pruning.policy import PolicyConfig, RecoverConfig
-from stages.pruning.regularisers import RegulariserConfig
-from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Normalisation
-from stages.training.config import DistillConfig
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.epi import EpiConfig
+from bonsai.stages.pruning.policy import PolicyConfig, RecoverConfig
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Normalisation
+from bonsai.stages.training.config import DistillConfig
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

@@ -11,9 +11,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from profiles.source import Record
-from stages.pruning.groups import Kept
-from stages.pruning.scores import WEIGHT_CRITERIA, Criterion
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.groups import Kept
+from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion
 
 PAPER_TAU = {"weights": 0.983, "batches": 0.944}
 

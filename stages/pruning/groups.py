@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from profiles.source import Record
+from bonsai.profiles.source import Record
 
 Widths = dict[str, int]
 Kept = dict[str, tuple[int, ...]]

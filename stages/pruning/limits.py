@@ -5,10 +5,10 @@ from math import ceil
 
 from torch import nn
 
-from profiles.errors import ConfigError, describe
-from stages.models.layer_names import matching
-from stages.pruning.groups import Group
-from stages.training.progress import say
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.models.layer_names import matching
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.training.progress import say
 
 
 def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module) -> tuple[Group, ...]:

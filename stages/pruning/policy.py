@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from profiles.source import Record
-from stages.pruning.epi import EpiConfig, settled
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.epi import EpiConfig, settled
 
 
 class FinetuneConfig(Record):

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from profiles.errors import ConfigError, describe
-from profiles.source import Record
-from stages.pruning.groups import Group
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.groups import Group
 
 CEILING = 1.0
 """Where `growing` stops: the limit in the code of arXiv 2012.09243; SGD grows unstable at some multiple of 1 / learning rate."""

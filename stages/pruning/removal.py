@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.models.calling import copy_network
-from stages.models.loading import load_weights
-from stages.models.registry import to_channels_last
-from stages.pruning.groups import Group, Kept, Widths, best_channels
-from stages.pruning.schedule import ScheduleConfig, widths_after
-from stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores
-from stages.pruning.soft import Masks
-from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import check_cut, cut, find_groups
-from stages.training.resume import load_progress, save_progress
-from stages.training.state import AVERAGE, MODULE, TrainState
+from bonsai.stages.models.calling import copy_network
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.models.registry import to_channels_last
+from bonsai.stages.pruning.groups import Group, Kept, Widths, best_channels
+from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
+from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores
+from bonsai.stages.pruning.soft import Masks
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
+from bonsai.stages.training.resume import load_progress, save_progress
+from bonsai.stages.training.state import AVERAGE, MODULE, TrainState
 
 Choose = Callable[[Scores, tuple[Group, ...]], Widths]
 """Returns the final widths, given the scores of the channels that are left."""

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from profiles.source import Record
-from stages.pruning.groups import Widths
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.groups import Widths
 
 
 class ScheduleConfig(Record):

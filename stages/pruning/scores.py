@@ -30,9 +30,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from profiles.errors import ConfigError, describe
-from stages.pruning.groups import Group
-from stages.pruning.layers import Layer, by_output
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.layers import Layer, by_output
 
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.calling import evaluating
-from stages.models.seeding import seeded
-from stages.pruning.layers import Layer, channel_axis
+from bonsai.stages.models.calling import evaluating
+from bonsai.stages.models.seeding import seeded
+from bonsai.stages.pruning.layers import Layer, channel_axis
 
 SMALL = 0.01
 """A parameter none of whose values is larger hides what lies before it."""

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from stages.pruning.groups import Group, Kept
-from stages.pruning.layers import channel_axis
+from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.layers import channel_axis
 
 
 class Masks:

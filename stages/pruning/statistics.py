@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.calling import logits_of
-from stages.pruning.groups import Group, Kept
-from stages.pruning.layers import Layer, by_output, channel_axis
-from stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
-from stages.pruning.soft import Masks
-from stages.training.batches import Batches
+from bonsai.stages.models.calling import logits_of
+from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.layers import Layer, by_output, channel_axis
+from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
+from bonsai.stages.pruning.soft import Masks
+from bonsai.stages.training.batches import Batches
 
 WEIGHT = "weight"
 ACTIVATIONS_EVERY, ACTIVATION_IMAGES = 8, 16

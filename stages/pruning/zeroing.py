@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.models.calling import evaluating
-from stages.models.seeding import seeded
-from stages.pruning.groups import Group, Kept
-from stages.pruning.layers import channel_axis
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.calling import evaluating
+from bonsai.stages.models.seeding import seeded
+from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.layers import channel_axis
 
 TOLERANCE = 1e-3
 """Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import fx, nn
 
-from stages.graph.trace import module_of
-from stages.models.calling import evaluating, logits_of
-from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
-from stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.graph.trace import module_of
+from bonsai.stages.models.calling import evaluating, logits_of
+from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
+from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 
 @torch.no_grad()

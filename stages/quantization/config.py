@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from profiles.source import Record
-from stages.training.config import SoftTargets
+from bonsai.profiles.source import Record
+from bonsai.stages.training.config import SoftTargets
 
 
 class MixedConfig(Record):

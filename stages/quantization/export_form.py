@@ -5,13 +5,13 @@ import copy
 import torch
 from torch import fx, nn
 
-from stages.artifacts import Dialect, FloatType
-from stages.graph.trace import module_of
-from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, fold_ratio
-from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
-from stages.quantization.qdq import OnnxGlobalAverage, QdqConv2d, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
-from stages.quantization.quantizers import ActivationQuantizer, SameGrid, WeightQuantizer
-from stages.quantization.taking import calls_of
+from bonsai.stages.artifacts import Dialect, FloatType
+from bonsai.stages.graph.trace import module_of
+from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, fold_ratio
+from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from bonsai.stages.quantization.qdq import OnnxGlobalAverage, QdqConv2d, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
+from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid, WeightQuantizer
+from bonsai.stages.quantization.taking import calls_of
 
 LARGEST_BIAS = 2.0**30
 """Steps: runtimes hold a bias as int32 on the grid of input times weight."""

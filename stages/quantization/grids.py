@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import fx
 
-from stages.graph.kinds import SAME_VALUES, before, is_activation, is_add, is_mul, is_tensor, operation, readers, rectified_to
-from stages.graph.trace import module_of, only_user
-from stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
-from stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
-from stages.quantization.taking import is_kept
+from bonsai.stages.graph.kinds import SAME_VALUES, before, is_activation, is_add, is_mul, is_tensor, operation, readers, rectified_to
+from bonsai.stages.graph.trace import module_of, only_user
+from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
+from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from bonsai.stages.quantization.taking import is_kept
 
 READS_INTEGERS = (QuantConv2d, QuantLinear, LoneBatchNorm, GatedActivation, GlobalAverage, AveragePool)
 GATES = {"sigmoid", "hardsigmoid"}

@@ -9,14 +9,14 @@ convolution as INT8 without).
 
 from torch import fx, nn
 
-from profiles.errors import ConfigError, describe
-from stages.artifacts import QuantizerState
-from stages.graph.trace import lost_in_training, module_of, only_user, trace
-from stages.graph.values import ACTIVATION, TENSOR
-from stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
-from stages.quantization.quantizers import ActivationQuantizer, SameGrid
-from stages.quantization.rewrite import rewrite
-from stages.quantization.taking import calls_of, keep_in_float
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import QuantizerState
+from bonsai.stages.graph.trace import lost_in_training, module_of, only_user, trace
+from bonsai.stages.graph.values import ACTIVATION, TENSOR
+from bonsai.stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
+from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
+from bonsai.stages.quantization.rewrite import rewrite
+from bonsai.stages.quantization.taking import calls_of, keep_in_float
 
 
 def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], state: QuantizerState) -> fx.GraphModule:

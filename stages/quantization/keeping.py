@@ -8,16 +8,16 @@ import torch
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.errors import ConfigError, describe
-from stages.artifacts import QuantizerState
-from stages.graph.kinds import is_activation, operation
-from stages.graph.restoring import ByMode
-from stages.graph.trace import module_of, trace
-from stages.models.layer_names import matches, matching
-from stages.quantization.grids import computes
-from stages.quantization.layers import QuantConv2d, QuantLinear
-from stages.quantization.rewrite import rewrite
-from stages.quantization.taking import folded_into, keep_in_float, name_of, takes_layer
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import QuantizerState
+from bonsai.stages.graph.kinds import is_activation, operation
+from bonsai.stages.graph.restoring import ByMode
+from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.models.layer_names import matches, matching
+from bonsai.stages.quantization.grids import computes
+from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.rewrite import rewrite
+from bonsai.stages.quantization.taking import folded_into, keep_in_float, name_of, takes_layer
 
 MOVES = {
     *("identity", "flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool2d"),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.quantization.quantizers import WeightQuantizer
+from bonsai.stages.quantization.quantizers import WeightQuantizer
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import fx, nn
 
-from stages.artifacts import QuantizerState, Sensitivity, Weights
-from stages.graph.trace import module_of, trace
-from stages.models.loading import load_weights
-from stages.quantization.calibrate import calibrate, settle_batchnorm
-from stages.quantization.config import MixedConfig
-from stages.quantization.insert import quantise_graph
-from stages.quantization.layers import QuantConv2d, QuantLinear
-from stages.quantization.sensitivity import Layers, scan_layers
-from stages.quantization.taking import name_of
-from stages.training.progress import say
+from bonsai.stages.artifacts import QuantizerState, Sensitivity, Weights
+from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
+from bonsai.stages.quantization.config import MixedConfig
+from bonsai.stages.quantization.insert import quantise_graph
+from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.sensitivity import Layers, scan_layers
+from bonsai.stages.quantization.taking import name_of
+from bonsai.stages.training.progress import say
 
 
 class Start(NamedTuple):

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.artifacts import Dialect
-from stages.quantization.quantizers import learned_step
+from bonsai.stages.artifacts import Dialect
+from bonsai.stages.quantization.quantizers import learned_step
 
 GATE_LEVELS = 255
 """A gate between 0 and 1 is held as a uint8."""

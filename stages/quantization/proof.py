@@ -6,16 +6,16 @@ from collections.abc import Iterable
 import torch
 from torch import fx, nn
 
-from profiles.errors import ConfigError, describe
-from stages.artifacts import Dialect, QuantizerState
-from stages.graph.following import spread
-from stages.graph.trace import lost_in_training, trace
-from stages.graph.untraceable import FAILURES
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
-from stages.quantization.layers import QuantConv2d
-from stages.quantization.quantizers import passing_through
-from stages.training.progress import say
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.graph.following import spread
+from bonsai.stages.graph.trace import lost_in_training, trace
+from bonsai.stages.graph.untraceable import FAILURES
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
+from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.quantizers import passing_through
+from bonsai.stages.training.progress import say
 
 SEEDS, SAMPLES = (1, 2), 8
 TOLERANCE = 1e-3

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.artifacts import Dialect, FloatType
-from stages.quantization.layers import Convolution, convolve
-from stages.quantization.operations import GATE_LEVELS
-from stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.artifacts import Dialect, FloatType
+from bonsai.stages.quantization.layers import Convolution, convolve
+from bonsai.stages.quantization.operations import GATE_LEVELS
+from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 BASE_OPSET = 18
 """torch builds its graphs at this opset and converts them upwards."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.artifacts import Dialect
+from bonsai.stages.artifacts import Dialect
 
 CANDIDATES = 36
 """Scales that the calibration compares."""

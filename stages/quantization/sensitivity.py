@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from stages.artifacts import Sensitivity
-from stages.models.calling import logits_of
-from stages.training.progress import report
+from bonsai.stages.artifacts import Sensitivity
+from bonsai.stages.models.calling import logits_of
+from bonsai.stages.training.progress import report
 
 Layers = tuple[str, ...]
 BATCH = 64

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from stages.artifacts import Checkpoint
-from stages.quantization.config import within
+from bonsai.stages.artifacts import Checkpoint
+from bonsai.stages.quantization.config import within
 
 NAMES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "mixed": "mixed"}
 

@@ -2,9 +2,9 @@
 
 from torch import fx, nn
 
-from stages.graph.kinds import is_activation
-from stages.graph.symbolic import has_hooks, is_plain
-from stages.graph.trace import module_of, only_user, shape_of
+from bonsai.stages.graph.kinds import is_activation
+from bonsai.stages.graph.symbolic import has_hooks, is_plain
+from bonsai.stages.graph.trace import module_of, only_user, shape_of
 
 FLOAT, NAME = "float", "name"
 """Keys of a node: whether it is in float on purpose, and what a recipe calls it, whatever is called in its place later."""

@@ -1,11 +1,11 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
-from stages.measurements import VERDICTS, Gate, unmet
-from stages.reporting.content import Chapter, Fact, Table
-from stages.reporting.evidence import Evidence, interval, latency_of, percent
-from stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
-from stages.reporting.provenance import provenance_part
-from stages.reporting.results import coverage_part, operators_part, results_part
+from bonsai.stages.measurements import VERDICTS, Gate, unmet
+from bonsai.stages.reporting.content import Chapter, Fact, Table
+from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent
+from bonsai.stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
+from bonsai.stages.reporting.provenance import provenance_part
+from bonsai.stages.reporting.results import coverage_part, operators_part, results_part
 
 
 def write_chapter(evidence: Evidence, slug: str) -> Chapter:

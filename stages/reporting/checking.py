@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from profiles.errors import describe, shorten
-from profiles.source import nonfinite
-from stages.decisions import Decisions
-from stages.delivery.contents import PackageManifest
-from stages.delivery.sums import CHANGED
-from stages.errors import VerificationError
-from stages.manifest import MANIFEST
-from stages.measurements import Row
+from bonsai.profiles.errors import describe, shorten
+from bonsai.profiles.source import nonfinite
+from bonsai.stages.decisions import Decisions
+from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.delivery.sums import CHANGED
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.measurements import Row
 
 LARGEST = 1e15
 """Of any number that is drawn."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from stages.delivery.contents import PackageManifest
-from stages.measurements import unmet
-from stages.reporting.chapter import write_chapter
-from stages.reporting.content import Figure, Part, Report, Table
-from stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, percent
-from stages.reporting.plots import Point, draw_tradeoff, mark_front
-from stages.reporting.results import point_of
-from stages.reporting.svg import inline
+from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.measurements import unmet
+from bonsai.stages.reporting.chapter import write_chapter
+from bonsai.stages.reporting.content import Figure, Part, Report, Table
+from bonsai.stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, percent
+from bonsai.stages.reporting.plots import Point, draw_tradeoff, mark_front
+from bonsai.stages.reporting.results import point_of
+from bonsai.stages.reporting.svg import inline
 
 TRUNK = "warmup/"
 """Where the addresses of the trunk's artifacts begin."""

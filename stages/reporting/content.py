@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from profiles.source import Record
+from bonsai.profiles.source import Record
 
 Outcome = Literal["met", "estimated", "undecided", "missed"]
 """All gates are met; all are, but the latency is an estimate; one is undecided, or all are met and a warning takes the meaning from that; one is missed."""

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from profiles.schema import Precision
-from stages.artifacts import Latency
-from stages.delivery.contents import PackageManifest
-from stages.measurements import Row
-from stages.reporting.checking import read_decisions
-from stages.reporting.content import Outcome
+from bonsai.profiles.schema import Precision
+from bonsai.stages.artifacts import Latency
+from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.measurements import Row
+from bonsai.stages.reporting.checking import read_decisions
+from bonsai.stages.reporting.content import Outcome
 
 
 class SpeedUp(NamedTuple):

@@ -1,11 +1,11 @@
 """How the network was made: widths, trigger, training, and the fit to the budget."""
 
-from stages.artifacts import History
-from stages.decisions import Attempt
-from stages.reporting.content import Figure, Part, Table
-from stages.reporting.evidence import Evidence, percent
-from stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
-from stages.reporting.svg import inline
+from bonsai.stages.artifacts import History
+from bonsai.stages.decisions import Attempt
+from bonsai.stages.reporting.content import Figure, Part, Table
+from bonsai.stages.reporting.evidence import Evidence, percent
+from bonsai.stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
+from bonsai.stages.reporting.svg import inline
 
 
 def decided_by(evidence: Evidence) -> str:

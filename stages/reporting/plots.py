@@ -7,11 +7,11 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from profiles.source import Record
-from stages.artifacts import History
-from stages.pruning.epi import Trigger
-from stages.reporting.svg import PALETTE, draw
-from stages.selection.latency import OperatorForecast
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import History
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.reporting.svg import PALETTE, draw
+from bonsai.stages.selection.latency import OperatorForecast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

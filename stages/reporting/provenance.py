@@ -2,9 +2,9 @@
 
 import json
 
-from stages.delivery.contents import REPORTS
-from stages.reporting.content import Listing, Part, Table
-from stages.reporting.evidence import Evidence
+from bonsai.stages.delivery.contents import REPORTS
+from bonsai.stages.reporting.content import Listing, Part, Table
+from bonsai.stages.reporting.evidence import Evidence
 
 DIGITS = 12
 """Of a digest in the lineage, whose artifacts are found by their address; the hashes of files are whole."""

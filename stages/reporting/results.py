@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from stages.measurements import Accuracy, KernelShare, Row
-from stages.reporting.content import Figure, Part, Table
-from stages.reporting.evidence import Evidence, interval, percent
-from stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
-from stages.reporting.svg import inline
-from stages.selection.latency import OperatorForecast
+from bonsai.stages.measurements import Accuracy, KernelShare, Row
+from bonsai.stages.reporting.content import Figure, Part, Table
+from bonsai.stages.reporting.evidence import Evidence, interval, percent
+from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
+from bonsai.stages.reporting.svg import inline
+from bonsai.stages.selection.latency import OperatorForecast
 
 LISTED_OPERATORS = 24
 """Most operators that are drawn one by one: those that take longest in the dense network."""

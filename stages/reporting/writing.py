@@ -9,11 +9,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from profiles.errors import visible
-from stages.delivery.contents import REPORTS, PackageManifest
-from stages.reporting.comparison import write_report
-from stages.texts import markdown
-from stages.whole_files import write_whole
+from bonsai.profiles.errors import visible
+from bonsai.stages.delivery.contents import REPORTS, PackageManifest
+from bonsai.stages.reporting.comparison import write_report
+from bonsai.stages.texts import markdown
+from bonsai.stages.whole_files import write_whole
 
 
 def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: str, failures: Mapping[str, str] | None = None, note: str = "") -> None:
@@ -37,7 +37,7 @@ def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: s
 def _environment() -> Environment:
     """Return the templates; what is put into the page is escaped there, and the Markdown escapes what it is told to."""
     found = Environment(
-        loader=PackageLoader("stages.reporting"),
+        loader=PackageLoader("bonsai.stages.reporting"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

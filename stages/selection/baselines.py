@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.selection.problem import Problem
-from stages.selection.terms import Array, Choice
+from bonsai.stages.selection.problem import Problem
+from bonsai.stages.selection.terms import Array, Choice
 
 STEPS = 60
 """Halvings of a bisection."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.selection.problem import Problem
-from stages.selection.terms import Array, Choice, Terms
+from bonsai.stages.selection.problem import Problem
+from bonsai.stages.selection.terms import Array, Choice, Terms
 
 LARGEST = 1 << 18
 """Most entries of a table over several groups."""

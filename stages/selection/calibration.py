@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from profiles.latency import Calibration, Entry, LatencyTable
-from profiles.operator_class import OperatorClass
-from stages.pruning.groups import Widths
-from stages.selection.latency import NetworkLatency
-from stages.selection.operators import Operator
-from stages.selection.terms import Array
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.pruning.groups import Widths
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.terms import Array
 
 RIDGE = 0.01
 LEAST = 4

@@ -4,12 +4,12 @@ from typing import Any, Literal, NamedTuple
 
 from torch import fx
 
-from profiles.operator_class import Light, OperatorClass, Product
-from stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
-from stages.graph.products import BATCH
-from stages.graph.products import Product as Recorded
-from stages.graph.trace import argument, module_of, only_user, shape_of
-from stages.selection.flows import averages_all, size_of
+from bonsai.profiles.operator_class import Light, OperatorClass, Product
+from bonsai.stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
+from bonsai.stages.graph.products import BATCH
+from bonsai.stages.graph.products import Product as Recorded
+from bonsai.stages.graph.trace import argument, module_of, only_user, shape_of
+from bonsai.stages.selection.flows import averages_all, size_of
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
 """What lies between a tensor and the operator that computed it, at no cost."""

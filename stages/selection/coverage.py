@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterable
 
-from profiles.errors import ConfigError, describe
-from profiles.schema import Precision
-from stages.selection.operators import Operator, Unseen
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import Precision
+from bonsai.stages.selection.operators import Operator, Unseen
 
 LEAST_SEEN = 0.9
 """Share of a network's multiply-accumulates that its operators must cover, or their sum says nothing of its milliseconds."""

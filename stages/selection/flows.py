@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from torch import fx
 
-from stages.graph.kinds import SAME_VALUES, is_tensor, operation
-from stages.graph.products import BATCH
-from stages.graph.trace import argument, shape_of
+from bonsai.stages.graph.kinds import SAME_VALUES, is_tensor, operation
+from bonsai.stages.graph.products import BATCH
+from bonsai.stages.graph.trace import argument, shape_of
 
 POOLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "upsample", "pad"}
 

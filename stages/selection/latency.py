@@ -4,13 +4,13 @@ from typing import Protocol
 
 import numpy as np
 
-from profiles.latency import Calibration, LatencyTable
-from profiles.operator_class import OperatorClass
-from profiles.schema import Precision
-from profiles.source import Record
-from stages.pruning.groups import Widths
-from stages.selection.operators import Operator
-from stages.selection.terms import Array, Options, SumTerm, Terms
+from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.groups import Widths
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.terms import Array, Options, SumTerm, Terms
 
 
 class LatencyModel(Protocol):

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from profiles.source import Record
-from stages.pruning.config import PruneConfig
-from stages.pruning.groups import Widths
-from stages.selection.bound import smallest_latency
-from stages.selection.latency import LatencyModel
-from stages.selection.problem import Values
-from stages.selection.search import select_widths
-from stages.selection.terms import Options
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.groups import Widths
+from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.latency import LatencyModel
+from bonsai.stages.selection.problem import Values
+from bonsai.stages.selection.search import select_widths
+from bonsai.stages.selection.terms import Options
 
 
 class Round(Record):

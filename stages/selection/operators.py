@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import fx, nn
 
-from profiles.operator_class import OperatorClass
-from profiles.source import Record
-from stages.graph.kinds import is_tensor
-from stages.graph.products import BATCH, Product, record_products
-from stages.graph.trace import module_of, shape_of, trace
-from stages.models.calling import evaluating
-from stages.pruning.groups import Group, Widths
-from stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
-from stages.selection.flows import Flow, passed_on, size_of
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.source import Record
+from bonsai.stages.graph.kinds import is_tensor
+from bonsai.stages.graph.products import BATCH, Product, record_products
+from bonsai.stages.graph.trace import module_of, shape_of, trace
+from bonsai.stages.models.calling import evaluating
+from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
+from bonsai.stages.selection.flows import Flow, passed_on, size_of
 
 
 class Operator(Record):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiles.errors import BudgetError, describe
-from stages.selection.terms import Choice, Terms
+from bonsai.profiles.errors import BudgetError, describe
+from bonsai.stages.selection.terms import Choice, Terms
 
 Values = Mapping[str, Mapping[int, float]]
 """Value of every width of every group."""

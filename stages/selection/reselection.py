@@ -2,15 +2,15 @@
 
 from functools import cached_property
 
-from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from profiles.source import Record
-from stages.pruning.groups import Group, Widths
-from stages.pruning.scores import Normalisation, Scores, normalise
-from stages.selection.latency import NetworkLatency
-from stages.selection.operators import Operator
-from stages.selection.search import select_widths
-from stages.selection.terms import Options
-from stages.selection.values import Value, values_of
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.source import Record
+from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.scores import Normalisation, Scores, normalise
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.search import select_widths
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.selection.values import Value, values_of
 
 
 class Reselection(Record):

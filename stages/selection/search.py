@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from profiles.source import Record
-from stages.selection.bound import relax, smallest_latency
-from stages.selection.latency import LatencyModel
-from stages.selection.problem import Problem, Values, require_reachable
-from stages.selection.terms import Array, Choice, Options, Terms
+from bonsai.profiles.source import Record
+from bonsai.stages.selection.bound import relax, smallest_latency
+from bonsai.stages.selection.latency import LatencyModel
+from bonsai.stages.selection.problem import Problem, Values, require_reachable
+from bonsai.stages.selection.terms import Array, Choice, Options, Terms
 
 REACH = 3
 """Options up or down that one move of the search changes a group by."""

@@ -8,10 +8,10 @@ chosen otherwise (`stages/selection/search.py`).
 import numpy as np
 import torch
 
-from stages.pruning.groups import Kept, Widths
-from stages.pruning.scores import Scores
-from stages.selection.latency import LatencyModel
-from stages.selection.terms import Array, Options
+from bonsai.stages.pruning.groups import Kept, Widths
+from bonsai.stages.pruning.scores import Scores
+from bonsai.stages.selection.latency import LatencyModel
+from bonsai.stages.selection.terms import Array, Options
 
 FANOUT = 64
 """Numbers of channels that are tried at a time."""

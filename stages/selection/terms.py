@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.pruning.groups import Widths
+from bonsai.stages.pruning.groups import Widths
 
 Options = Mapping[str, Sequence[int]]
 Array = np.ndarray

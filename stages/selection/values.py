@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from stages.selection.operators import Operator
-from stages.selection.problem import Values
-from stages.selection.terms import Options
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.problem import Values
+from bonsai.stages.selection.terms import Options
 
 Value = Literal["reciprocal", "sum"]
 

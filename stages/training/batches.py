@@ -4,8 +4,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from stages.artifacts import Dataset
-from stages.training.config import AugmentConfig, TrainConfig
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.training.config import AugmentConfig, TrainConfig
 
 MEAN, STD = 0.5, 0.5
 """Normalisation of pixels in [0, 1]; the exported network takes images normalised like this."""

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.models.calling import logits_of
-from stages.training.config import SoftTargets
+from bonsai.stages.models.calling import logits_of
+from bonsai.stages.training.config import SoftTargets
 
 
 class Teacher:

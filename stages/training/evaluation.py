@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from stages.models.calling import evaluating, logits_of, training
-from stages.training.batches import Batches
+from bonsai.stages.models.calling import evaluating, logits_of, training
+from bonsai.stages.training.batches import Batches
 
 
 @torch.no_grad()

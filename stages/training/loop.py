@@ -9,13 +9,13 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-from stages.errors import TrainingDiverged
-from stages.models.calling import logits_of, running
-from stages.training.batches import Batches
-from stages.training.distillation import Teacher
-from stages.training.progress import report
-from stages.training.rates import Rate
-from stages.training.state import TrainState
+from bonsai.stages.errors import TrainingDiverged
+from bonsai.stages.models.calling import logits_of, running
+from bonsai.stages.training.batches import Batches
+from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.progress import report
+from bonsai.stages.training.rates import Rate
+from bonsai.stages.training.state import TrainState
 
 CHECK_EVERY = 16
 """Steps between two looks at the loss: each look makes a GPU wait."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,18 +6,18 @@ from typing import Literal
 
 from torch import nn
 
-from stages.artifacts import Dataset, History
-from stages.models.loading import load_weights
-from stages.training.batches import Batches, load_split
-from stages.training.config import TrainConfig
-from stages.training.distillation import Teacher
-from stages.training.evaluation import top1
-from stages.training.loop import Observer, Penalty, train_steps
-from stages.training.progress import report
-from stages.training.rates import Rate, learning_rate
-from stages.training.resume import load_progress, save_progress
-from stages.training.state import TrainState
-from stages.training.tracking import track
+from bonsai.stages.artifacts import Dataset, History
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.training.batches import Batches, load_split
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.loop import Observer, Penalty, train_steps
+from bonsai.stages.training.progress import report
+from bonsai.stages.training.rates import Rate, learning_rate
+from bonsai.stages.training.resume import load_progress, save_progress
+from bonsai.stages.training.state import TrainState
+from bonsai.stages.training.tracking import track
 
 
 class Phase:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from stages.training.config import TrainConfig
+from bonsai.stages.training.config import TrainConfig
 
 Rate = Callable[[int], float]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from stages.artifacts import sha256_file
-from stages.tensor_files import written_plainly
-from stages.training.progress import say
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.training.progress import say
 
 NEXT = "next.safetensors"
 LAST = "last-{sha256}.safetensors"

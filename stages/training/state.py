@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from profiles.errors import describe
-from stages.errors import DeviceUnavailable
-from stages.models.calling import copy_network
-from stages.models.loading import load_weights
-from stages.training.config import TrainConfig
+from bonsai.profiles.errors import describe
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.models.calling import copy_network
+from bonsai.stages.models.loading import load_weights
+from bonsai.stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."
 STEP = "step"

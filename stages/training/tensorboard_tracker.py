@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import ConfigError, describe
 
 
 class TensorBoardTracker:

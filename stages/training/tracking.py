@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from stages.registry import resolve
-from stages.training.progress import say
+from bonsai.stages.registry import resolve
+from bonsai.stages.training.progress import say
 
 VARIABLE = "BONSAI_TRACKER"
 """Of the environment: the tracker where no option names one."""
 TRACKERS = {
-    "tensorboard": "stages.training.tensorboard_tracker:open_tensorboard",
-    "mlflow": "stages.training.mlflow_tracker:open_mlflow",
+    "tensorboard": "bonsai.stages.training.tensorboard_tracker:open_tensorboard",
+    "mlflow": "bonsai.stages.training.mlflow_tracker:open_mlflow",
 }
 """A factory takes what stands behind the colon, empty where there is none, and the run's name."""
 

@@ -7,10 +7,10 @@ import pytest
 from test_tensorrt_run import target_here
 from tiny_package import make_package
 
-from profiles.loader import load_profile
-from stages.backends.machine import list_gpus, nvidia_driver
-from stages.delivery.verification import verify_package
-from stages.manifest import MANIFEST
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.machine import list_gpus, nvidia_driver
+from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.manifest import MANIFEST
 
 pytestmark = pytest.mark.gpu
 

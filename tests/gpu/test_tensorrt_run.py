@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiles.loader import load_profile
-from profiles.schema import Precision, Target
-from stages.artifacts import OnnxGraph
-from stages.backends.machine import list_gpus
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import backend_of, graph_form
-from stages.backends.running import Run
-from stages.backends.tensorrt_build import TIMING_CACHE
-from stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
-from stages.backends.tensorrt_run import DISSECTED_RUNS
-from stages.errors import DeviceUnavailable
-from stages.graph.exporting import MODEL
-from stages.models.config import ModelConfig
-from stages.pruning.groups import WidthPlan
-from stages.sketch import sketch
-from stages.store import Store
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Precision, Target
+from bonsai.stages.artifacts import OnnxGraph
+from bonsai.stages.backends.machine import list_gpus
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
+from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
+from bonsai.stages.backends.tensorrt_run import DISSECTED_RUNS
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.sketch import sketch
+from bonsai.stages.store import Store
 
 pytestmark = pytest.mark.gpu
 

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import load_network
-from stages.models.config import ModelConfig
-from stages.prune import prune
-from stages.pruning.groups import WidthPlan
-from stages.pruning.regularisers import RegulariserConfig
-from stages.pruning.schedule import ScheduleConfig
-from stages.recover import recover
-from stages.store import Store
-from stages.training.config import DistillConfig, TrainConfig
-from stages.warmup import warmup
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import load_network
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.prune import prune
+from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.recover import recover
+from bonsai.stages.store import Store
+from bonsai.stages.training.config import DistillConfig, TrainConfig
+from bonsai.stages.warmup import warmup
 
 pytestmark = pytest.mark.gpu
 

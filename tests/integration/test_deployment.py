@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from served import TINY, Served, Watched, free_port, serve_command, serving, wait_for, watch
 
-from pipeline.service.local_server import run_lock
-from stages.locks import is_held
-from stages.manifest import MANIFEST
-from stages.store import RESUME
-from stages.training.resume import LAST, load_progress
+from bonsai.pipeline.service.local_server import run_lock
+from bonsai.stages.locks import is_held
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store import RESUME
+from bonsai.stages.training.resume import LAST, load_progress
 
 CONFIGS = Path(__file__).parent / "configs"
 LONG: Mapping[str, Any] = {**TINY, "training.epochs": 32, "prune.epi": {"latest": 0.2}}
@@ -184,7 +184,7 @@ def test_timing_waits_for_the_place_and_goes_on_where_no_server_answers(served: 
     code = """
 import threading
 import time
-from pipeline.service.tasks import timing_slot
+from bonsai.pipeline.service.tasks import timing_slot
 from prefect.client.orchestration import get_client
 
 def second():
@@ -267,9 +267,9 @@ import sys
 from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.states import Running
-from pipeline.service.serve import crash_lost_runs
-from pipeline.service.local_server import run_lock
-from stages.locks import hold
+from bonsai.pipeline.service.serve import crash_lost_runs
+from bonsai.pipeline.service.local_server import run_lock
+from bonsai.stages.locks import hold
 
 store = Path(sys.argv[1])
 with get_client(sync_client=True) as client:

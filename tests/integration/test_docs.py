@@ -17,10 +17,10 @@ from pages import PAGES, ROOT, Block, anchors_of, blocks_of, code_spans, command
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.recipe import Recipe, load_recipe
-from profiles.loader import load_profile
-from profiles.schema import HardwareProfile
+from bonsai.pipeline.cli import app
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile
 
 LANGUAGES = {"python", "sh", "yaml", "json", "toml", "text", "", "dockerfile", "groovy", "csv"}
 """Those after `toml` are shown and not run; `bash`, `shell`, `yml` and the like are to be written as one of these."""

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.recipe import load_recipe
-from pipeline.targets import ReadyTarget, inspect_network
-from pipeline.trunk import segment_stops, trunk_inputs
-from profiles.loader import load_profile
-from stages.checkpoints import load_scores
-from stages.data.registry import source_digest
-from stages.prepare import prepare
-from stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
-from stages.pruning.groups import Group
-from stages.pruning.limits import least_channels
-from stages.pruning.scores import Scores, normalise
-from stages.selection.subnetwork import Ranking
-from stages.store import Store
-from stages.warmup import warmup
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.trunk import segment_stops, trunk_inputs
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.checkpoints import load_scores
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.prepare import prepare
+from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.limits import least_channels
+from bonsai.stages.pruning.scores import Scores, normalise
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.store import Store
+from bonsai.stages.warmup import warmup
 
 CRITERIA = ("magnitude_l2", "bn_gradient", "taylor")
 SHARE = 0.4

@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from walking import CLASSES, distance, model_of, pixels, ready, simulated, walked
 
-from profiles.errors import ConfigError
-from stages.artifacts import QuantizerState
-from stages.models.registry import build_network
-from stages.pruning.surgery import find_groups
-from stages.quantization.calibrate import calibrate
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import layers_to_keep
-from stages.selection.operators import count_macs_at, list_operators
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import QuantizerState
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.selection.operators import count_macs_at, list_operators
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning"),  # torch, of the old weight norm

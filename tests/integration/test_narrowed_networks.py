@@ -10,16 +10,16 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from stages.artifacts import Dialect, QuantizerState
-from stages.backends.onnxruntime_engine import require_runs
-from stages.graph.exporting import MODEL, write_graph
-from stages.graph.narrowing import narrow_graph, require_channels
-from stages.pruning.groups import first_channels
-from stages.pruning.surgery import cut, find_groups
-from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import to_export_form
-from stages.quantization.insert import insert_quantizers
-from stages.selection.operators import list_operators, weight_channels
+from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.backends.onnxruntime_engine import require_runs
+from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.narrowing import narrow_graph, require_channels
+from bonsai.stages.pruning.groups import first_channels
+from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.export_form import to_export_form
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.selection.operators import list_operators, weight_channels
 
 SHAPE = (3, 16, 16)
 WIDTHS = {"grow": 4, "point": 24, "squeeze": 5, "hidden": 12}

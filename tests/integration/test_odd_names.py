@@ -10,11 +10,11 @@ import pytest
 from chromium import find_chromium
 from markdown_it import MarkdownIt
 
-from profiles.errors import visible
+from bonsai.profiles.errors import visible
 
 NAMES = ("two\nlines", "a, b", "<img src=x onerror=document.title='bad'>", "\u202egnp.exe", "**strong** [x](http://x.example)", "| 5", "6", "7", "8", "9")
 LOADER = f"""
-from stages.data.digits import load_digits
+from bonsai.stages.data.digits import load_digits
 def load(*, size):
     digits = load_digits(size=size)
     return digits._replace(images=digits.images / 255, value_range=(0, 1), classes={NAMES!r}, licence="<script>document.title='bad'</script> mine")
@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd")
     (folder / "odd_loader.py").write_text(LOADER, encoding="utf-8")
     (folder / "odd.yaml").write_text(TINY.read_text().replace("name: digits,", 'name: "odd_loader:load",'))
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(folder / "odd.yaml"), "--store", str(folder / "store"), "--layout", "ort"]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", "run", str(folder / "odd.yaml"), "--store", str(folder / "store"), "--layout", "ort"]
     command += ["--set", "profile.budget.latency=1", "--set", "profile.gates.max_drop=1", "--set", "quantize.qat=never", "--allow-undecided"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 3}, done.stderr[-3000:]

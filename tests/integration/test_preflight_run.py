@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compress
-from pipeline.comparing import compare
-from stages.errors import BuildError
+from bonsai import compress
+from bonsai.pipeline.comparing import compare
+from bonsai.stages.errors import BuildError
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, WIDE, HOPELESS, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-wide", "tiny-hopeless", "tiny-rtx"))

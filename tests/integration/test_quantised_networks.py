@@ -11,19 +11,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.loader import load_profile
-from stages.artifacts import Dialect, FloatType, QuantizerState
-from stages.backends.onnxruntime_engine import backend, open_graph
-from stages.backends.tensorrt_engine import rtx
-from stages.graph.audit import audit_graph, float_layers, require_dialect
-from stages.graph.exporting import MODEL, write_graph
-from stages.graph.parity import compare
-from stages.models.config import ModelConfig
-from stages.models.counting import count_macs
-from stages.models.registry import build_network
-from stages.quantization.calibrate import calibrate
-from stages.quantization.export_form import count_quantised, to_export_form
-from stages.quantization.insert import insert_quantizers
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import Dialect, FloatType, QuantizerState
+from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
+from bonsai.stages.backends.tensorrt_engine import rtx
+from bonsai.stages.graph.audit import audit_graph, float_layers, require_dialect
+from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.parity import compare
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.counting import count_macs
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.export_form import count_quantised, to_export_form
+from bonsai.stages.quantization.insert import insert_quantizers
 
 SHAPE = (3, 64, 64)
 HOST, RTX = load_profile("local-cpu").target, load_profile("rtx-4090").target

@@ -4,24 +4,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from profiles.loader import load_profile
-from stages.artifacts import Checkpoint, Dataset
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.registry import check_target
-from stages.checkpoints import WEIGHTS, load_network, load_quantised
-from stages.compile import compile as compile_engine
-from stages.export import export
-from stages.graph.config import ExportConfig
-from stages.graph.exporting import MODEL
-from stages.models.config import ModelConfig
-from stages.pruning.regularisers import RegulariserConfig
-from stages.quantization.config import QuantizeConfig
-from stages.quantization.summary import summarise
-from stages.quantize import quantize
-from stages.store import Store
-from stages.training.batches import load_split
-from stages.training.config import TrainConfig
-from stages.warmup import warmup
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.checkpoints import WEIGHTS, load_network, load_quantised
+from bonsai.stages.compile import compile as compile_engine
+from bonsai.stages.export import export
+from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.quantize import quantize
+from bonsai.stages.store import Store
+from bonsai.stages.training.batches import load_split
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.warmup import warmup
 
 ORT = {"dialect": "ort", "float_type": "fp32", "batch": None}
 TRAINING = TrainConfig(epochs=12, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1)

@@ -8,7 +8,7 @@ import pytest
 from chromium import find_chromium
 from tiny_report import a_manifest
 
-from stages.reporting.writing import write_reports
+from bonsai.stages.reporting.writing import write_reports
 
 pytestmark = pytest.mark.browser
 

@@ -42,7 +42,7 @@ def test_a_client_without_the_secret_gets_401(guarded: Served, path: str, secret
 def test_a_client_with_the_secret_is_answered(guarded: Served) -> None:
     found = ask(guarded, "/deployments/name/compress/resnet-edge", SECRET)
     assert isinstance(found, dict)
-    assert found["entrypoint"] == "pipeline.service.flows.compress"
+    assert found["entrypoint"] == "bonsai.pipeline.service.flows.compress"
 
 
 def test_a_run_of_a_client_with_the_secret_is_done_and_without_it_is_refused(guarded: Served) -> None:

@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tiny_package import reseal
 
-from stages.delivery.signing import PASSWORD, SIGNATURE
+from bonsai.stages.delivery.signing import PASSWORD, SIGNATURE
 
 installed = importlib.util.find_spec("model_signing") is not None
 needs_library = pytest.mark.skipif(not installed, reason="the extra `sign` is not installed")
 
 
 def bonsai(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 

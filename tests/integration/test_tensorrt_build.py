@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from profiles.loader import load_profile
-from profiles.schema import Precision
-from stages.artifacts import OnnxGraph
-from stages.backends import tensorrt_engine
-from stages.backends.registry import GraphForm, check_target, graph_form
-from stages.backends.tensorrt_build import TIMING_CACHE, Request
-from stages.backends.tensorrt_engine import TensorRTBackend, rtx
-from stages.compile import compile
-from stages.errors import BuildError, DeviceUnavailable
-from stages.graph.exporting import MODEL
-from stages.models.config import ModelConfig
-from stages.pruning.groups import WidthPlan
-from stages.sketch import sketch
-from stages.store import Store
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Precision
+from bonsai.stages.artifacts import OnnxGraph
+from bonsai.stages.backends import tensorrt_engine
+from bonsai.stages.backends.registry import GraphForm, check_target, graph_form
+from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
+from bonsai.stages.backends.tensorrt_engine import TensorRTBackend, rtx
+from bonsai.stages.compile import compile
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.sketch import sketch
+from bonsai.stages.store import Store
 
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from untraceable import ComputedPadding
 
-from pipeline import compress, load_network
-from stages.manifest import MANIFEST
-from stages.package import Package
+from bonsai import compress, load_network
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.package import Package
 
 pytestmark = pytest.mark.slow  # its parts are tested in unit/stages/graph and test_quantised_networks
 CONFIGS = Path(__file__).parent / "configs"

@@ -15,15 +15,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_package import needs, reseal, write_graph
 
-from stages.delivery import verification
-from stages.delivery.sums import SUMS, write_sums
-from stages.delivery.verification import verify_package
-from stages.errors import DeviceUnavailable, VerificationError
-from stages.manifest import MANIFEST
+from bonsai.stages.delivery import verification
+from bonsai.stages.delivery.sums import SUMS, write_sums
+from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.manifest import MANIFEST
 
 
 def verify(package: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", "verify", str(package), *options]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", "verify", str(package), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
@@ -159,7 +159,7 @@ def test_sha256sum_accepts_a_package(package: Path) -> None:
 
 
 def test_verification_imports_neither_torch_nor_a_runtime() -> None:
-    code = "import sys, stages.delivery.verification; print([name for name in ('torch', 'onnx', 'onnxruntime', 'tensorrt') if name in sys.modules])"
+    code = "import sys, bonsai.stages.delivery.verification; print([name for name in ('torch', 'onnx', 'onnxruntime', 'tensorrt') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

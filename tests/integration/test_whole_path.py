@@ -14,14 +14,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tiny_package import reseal
 
-from pipeline import compress, load_network
-from profiles.errors import ConfigError
-from stages.delivery.contents import REPORTS, read_intact
-from stages.delivery.verification import verify_package
-from stages.errors import VerificationError
-from stages.manifest import MANIFEST
-from stages.package import Package
-from stages.reporting.writing import write_reports
+from bonsai import compress, load_network
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.delivery.contents import REPORTS, read_intact
+from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.package import Package
+from bonsai.stages.reporting.writing import write_reports
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-rtx"))
@@ -38,7 +38,7 @@ def packages(root: Path) -> tuple[Package, ...]:
 
 
 def bonsai(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def change_golden(folder: Path, by: float) -> None:
@@ -150,7 +150,7 @@ def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Pac
     network = load_network(folder)
     assert type(network).__name__ == "CifarResNet"
     assert sum(parameter.numel() for parameter in network.parameters()) < 0.9 * packages[0].rows[0].parameters
-    code = f"import torch; from pipeline import load_network; print(load_network({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
+    code = f"import torch; from bonsai import load_network; print(load_network({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(fresh.stdout) == network(torch.ones(2, 1, 16, 16)).tolist()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compress
-from stages.artifacts import MOMENTS
-from stages.manifest import MANIFEST, SPARE
-from stages.package import Package
+from bonsai import compress
+from bonsai.stages.artifacts import MOMENTS
+from bonsai.stages.manifest import MANIFEST, SPARE
+from bonsai.stages.package import Package
 
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
 RECIPE, PROFILE = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml")

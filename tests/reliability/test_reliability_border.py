@@ -11,19 +11,19 @@ import torch
 from fuzzing_texts import PIECES, damaged_texts, damaged_values
 from torch import nn
 
-from pipeline.lineage_tree import draw, read_family
-from pipeline.recipe import load_recipe
-from pipeline.starting.foreign import read_pruning_config
-from profiles.errors import BonsaiError
-from profiles.latency import Entry, LatencyTable, TableMeta
-from profiles.loader import load_profile
-from profiles.operator_class import OperatorClass
-from stages.data.checking import check_loaded
-from stages.data.registry import LoadedImages
-from stages.delivery.contents import read_intact
-from stages.delivery.sums import SUMS, write_sums
-from stages.manifest import MANIFEST
-from stages.reporting.writing import write_reports
+from bonsai.pipeline.lineage_tree import draw, read_family
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.starting.foreign import read_pruning_config
+from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.data.checking import check_loaded
+from bonsai.stages.data.registry import LoadedImages
+from bonsai.stages.delivery.contents import read_intact
+from bonsai.stages.delivery.sums import SUMS, write_sums
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.reporting.writing import write_reports
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 40, 1_000

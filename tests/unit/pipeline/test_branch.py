@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.branch import rank
+from bonsai.pipeline.branch import rank
 
 
 @pytest.mark.parametrize(

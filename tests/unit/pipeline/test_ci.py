@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ci import annotations, ci_job, junit_xml, markdown_summary
-from pipeline.comparison import Outcome
-from profiles.errors import ConfigError, visible
-from stages.artifacts import Latency
-from stages.errors import BuildError
-from stages.measurements import Accuracy, Gate, Row
+from bonsai.pipeline.ci import annotations, ci_job, junit_xml, markdown_summary
+from bonsai.pipeline.comparison import Outcome
+from bonsai.profiles.errors import ConfigError, visible
+from bonsai.stages.artifacts import Latency
+from bonsai.stages.errors import BuildError
+from bonsai.stages.measurements import Accuracy, Gate, Row
 
 MET = Gate(name="latency", limit=0.5, found=0.4, unit="of dense FP32 p50", verdict="met", note="estimated")
 MISSED = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")

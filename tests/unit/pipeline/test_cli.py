@@ -13,11 +13,11 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from pipeline.cli import app, main
-from pipeline.commands.completion import complete_profiles, complete_recipes
-from pipeline.endings import message_of
-from stages.locks import hold
-from stages.store import IN_USE, LOCKS
+from bonsai.pipeline.cli import app, main
+from bonsai.pipeline.commands.completion import complete_profiles, complete_recipes
+from bonsai.pipeline.endings import message_of
+from bonsai.stages.locks import hold
+from bonsai.stages.store import IN_USE, LOCKS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 ROOT = str(Path(__file__).parents[3])
@@ -83,7 +83,7 @@ def test_what_can_be_named_is_listed_with_a_description(what: str, name: str, bo
 def test_a_reader_that_has_gone_ends_it_without_a_word() -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "pipeline.cli", "list", "recipes"]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", "list", "recipes"]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     os.close(write)
     assert done.stderr == ""
@@ -120,7 +120,7 @@ def test_what_stops_a_command_ends_without_a_traceback(error: BaseException, cod
     def fail(_what: str) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.listing.describe_all", fail)
+    monkeypatch.setattr("bonsai.pipeline.listing.describe_all", fail)
     done = bonsai("list", "recipes")
     assert done.code == code
     assert done.err == ("error: [Errno 13] Permission denied: 'a.yaml'\n" if code == 1 else "")
@@ -137,10 +137,10 @@ def test_names_and_files_are_completed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_shell_gets_names_and_nothing_heavy_is_imported() -> None:
-    code = "import sys, pipeline.cli; sys.argv = ['bonsai']; import atexit; atexit.register(lambda: print(*{'torch', 'numpy', 'prefect'} & set(sys.modules)))"
+    code = "import atexit, sys, bonsai.pipeline.cli; sys.argv = ['bonsai']; atexit.register(lambda: print(*{'torch', 'numpy', 'prefect'} & set(sys.modules)))"
     words = {"_BONSAI_COMPLETE": "complete_bash", "COMP_WORDS": "bonsai run resn", "COMP_CWORD": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; pipeline.cli.main()"], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **words}
+        [sys.executable, "-c", f"{code}; bonsai.pipeline.cli.main()"], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **words}
     )
     assert done.stdout.split() == ["resnet-edge"]
 
@@ -161,7 +161,7 @@ def test_a_full_machine_ends_in_one_message_and_code_1(error: Exception, words: 
     def fail(_what: str) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.listing.describe_all", fail)
+    monkeypatch.setattr("bonsai.pipeline.listing.describe_all", fail)
     done = bonsai("list", "recipes")
     assert done.code == 1
     assert done.err.startswith(f"error: {words}")
@@ -178,7 +178,7 @@ def test_a_fault_of_bonsais_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch)
     def fail(_what: str) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("pipeline.listing.describe_all", fail)
+    monkeypatch.setattr("bonsai.pipeline.listing.describe_all", fail)
     monkeypatch.setattr(sys, "argv", ["bonsai", "list", "recipes"])
     with pytest.raises(RuntimeError, match="a fault"):
         main()
@@ -195,7 +195,7 @@ def test_a_fault_of_bonsais_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_an_output_that_takes_nothing_ends_in_one_message(redirected: str, code: int, words: str) -> None:
-    line = f'"{sys.executable}" -m pipeline.cli list recipes {redirected}'
+    line = f'"{sys.executable}" -m bonsai.pipeline.cli list recipes {redirected}'
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(words)
@@ -205,7 +205,7 @@ def test_an_output_that_takes_nothing_ends_in_one_message(redirected: str, code:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_asked_to_end_says_so_and_ends_with_the_signals_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
     lock = tmp_path / LOCKS / IN_USE
-    command = [sys.executable, "-m", "pipeline.cli", "run", "resnet-edge", "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", "run", "resnet-edge", "--store", str(tmp_path)]
     with hold(lock):  # as `bonsai gc --delete` does: the run waits for it
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         while process.poll() is None and not any(link.resolve() == lock for link in Path(f"/proc/{process.pid}/fd").iterdir()):
@@ -216,7 +216,7 @@ def test_a_run_that_is_asked_to_end_says_so_and_ends_with_the_signals_code(numbe
 
 
 def test_a_run_on_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
-    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); from pipeline.cli import main; main()"
+    script = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); from bonsai.pipeline.cli import main; main()"
     command = [sys.executable, "-c", script, "run", "resnet-edge", "--store", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1

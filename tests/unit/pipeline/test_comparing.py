@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from pipeline.comparing import KeepGoing, ProfilesFailed, require_all
-from pipeline.comparison import Comparison, Cost, Outcome
-from pipeline.conduct import require_gates
-from profiles.errors import BudgetError
-from stages.data.config import DataConfig
-from stages.errors import GateMissed
-from stages.measurements import Gate
-from stages.prepare import prepare
-from stages.store import Store
+from bonsai.pipeline.comparing import KeepGoing, ProfilesFailed, require_all
+from bonsai.pipeline.comparison import Comparison, Cost, Outcome
+from bonsai.pipeline.conduct import require_gates
+from bonsai.profiles.errors import BudgetError
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.errors import GateMissed
+from bonsai.stages.measurements import Gate
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store
 
 COST = Cost(runs=0, together=0, repeated=0, trunk=0)
 

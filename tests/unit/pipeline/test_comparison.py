@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.comparison import COLUMNS, HEADER, Comparison, Cost, Outcome, cost_of, outcome_of, show_cells, to_csv
-from profiles.errors import BudgetError
-from profiles.loader import load_profile
-from profiles.source import Record
-from stages.artifacts import Artifact, Latency
-from stages.manifest import read_manifest, write_manifest
-from stages.measurements import Accuracy, Gate, Row
-from stages.store import Store, stage
+from bonsai.pipeline.comparison import COLUMNS, HEADER, Comparison, Cost, Outcome, cost_of, outcome_of, show_cells, to_csv
+from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, Latency
+from bonsai.stages.manifest import read_manifest, write_manifest
+from bonsai.stages.measurements import Accuracy, Gate, Row
+from bonsai.stages.store import Store, stage
 
 COST = Cost(runs=2, together=100.0, repeated=60.0, trunk=50.0)
 

@@ -8,17 +8,17 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline import final_timing
-from pipeline.final_timing import time_finished
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import ReadyTarget
-from profiles.loader import load_profile
-from profiles.schema import Budget, Target
-from stages.artifacts import Artifact, Engine, Latency
-from stages.backends.timing import TimingConfig, VerdictConfig
-from stages.measurements import Fresh, FreshTiming, Measurement, ProcessFigures
-from stages.process_interval import interval_between
-from stages.store import Store, stage
+from bonsai.pipeline import final_timing
+from bonsai.pipeline.final_timing import time_finished
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.targets import ReadyTarget
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Budget, Target
+from bonsai.stages.artifacts import Artifact, Engine, Latency
+from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.measurements import Fresh, FreshTiming, Measurement, ProcessFigures
+from bonsai.stages.process_interval import interval_between
+from bonsai.stages.store import Store, stage
 
 asked: list[int] = []
 
@@ -100,7 +100,7 @@ def test_an_engine_whose_device_is_not_here_is_not_timed(finished: Callable[...,
 def test_what_is_asked_is_what_the_stage_takes() -> None:
     import inspect
 
-    from stages.time_engine import time_engine as real
+    from bonsai.stages.time_engine import time_engine as real
 
     assert inspect.signature(real) == inspect.signature(time_engine)
     assert issubclass(cast(Any, FreshTiming), Artifact)

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import pipeline.recipe
-import profiles.loader
-from pipeline.cli import app
-from pipeline.json_schema import schema_of
+import bonsai.pipeline.recipe
+import bonsai.profiles.loader
+from bonsai.pipeline.cli import app
+from bonsai.pipeline.json_schema import schema_of
 
-PROFILES = sorted(profiles.loader.SHIPPED.glob("*.yaml"))
-RECIPES = sorted(pipeline.recipe.SHIPPED.glob("*.yaml"))
+PROFILES = sorted(bonsai.profiles.loader.SHIPPED.glob("*.yaml"))
+RECIPES = sorted(bonsai.pipeline.recipe.SHIPPED.glob("*.yaml"))
 CONFIGS = Path(__file__).parents[2] / "integration" / "configs"
 
 

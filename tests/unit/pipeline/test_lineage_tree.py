@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.lineage_tree import Family, Node, draw, main_figures, read_family
-from profiles.errors import ConfigError
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.errors import VerificationError
-from stages.manifest import MANIFEST
-from stages.store import Store, stage
+from bonsai.pipeline.lineage_tree import Family, Node, draw, main_figures, read_family
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store import Store, stage
 
 
 class Config(Record):

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.trunk import grow_segment
-from stages.artifacts import Checkpoint, Dataset
-from stages.checkpoints import has_moments, load_network, load_training, moments_of
-from stages.errors import MomentsGone
-from stages.garbage import DAY, free
-from stages.manifest import MANIFEST
-from stages.models.config import ModelConfig
-from stages.pruning.regularisers import RegulariserConfig
-from stages.store import Store, load_artifact
-from stages.training.config import TrainConfig
+from bonsai.pipeline.trunk import grow_segment
+from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.stages.checkpoints import has_moments, load_network, load_training, moments_of
+from bonsai.stages.errors import MomentsGone
+from bonsai.stages.garbage import DAY, free
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.store import Store, load_artifact
+from bonsai.stages.training.config import TrainConfig
 
 STOPS = (2, 4, 6, 8)
 CONFIG = TrainConfig(epochs=1, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1, ema=0.9)

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from pipeline import preflight as checks
-from pipeline.preflight import precisions_to_try, preflight, what_is_tried
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import Network
-from profiles.loader import load_profile
-from profiles.schema import HardwareProfile, Target
-from stages.artifacts import Artifact, DeviceInfo
-from stages.errors import BuildError, DeviceUnavailable
-from stages.try_open import Opened
+from bonsai.pipeline import preflight as checks
+from bonsai.pipeline.preflight import precisions_to_try, preflight, what_is_tried
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.targets import Network
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.artifacts import Artifact, DeviceInfo
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.try_open import Opened
 
 NETWORK = Network((3, 16, 16), 10, (), ())
 FORMS = {("float", "fp32"): "fp32", ("float", "fp16"): "fp16", ("trt", "fp16"): "int8", ("ort", "fp32"): "int8"}

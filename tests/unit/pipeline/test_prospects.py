@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.prospects import Prospect, foresee
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.targets import Network, inspect_network, width_choices
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.backends.registry import check_target
-from stages.selection.operators import Unseen
-from stages.store import Store
+from bonsai.pipeline.prospects import Prospect, foresee
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.targets import Network, inspect_network, width_choices
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.selection.operators import Unseen
+from bonsai.stages.store import Store
 
 TINY = Path(__file__).parents[2] / "integration" / "configs" / "tiny.yaml"
 ELSEWHERE = load_profile("x86-avx512-vnni", {"budget.latency": 0.5})

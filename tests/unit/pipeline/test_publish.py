@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 from tiny_package import make_package
 
-from pipeline.publish import lay_out, replace_folder
-from profiles.errors import ConfigError
-from stages.delivery.contents import PackageManifest, read_intact
-from stages.delivery.verification import verify_package
+from bonsai.pipeline.publish import lay_out, replace_folder
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.delivery.contents import PackageManifest, read_intact
+from bonsai.stages.delivery.verification import verify_package
 
 
 def made(folder: Path) -> Path:

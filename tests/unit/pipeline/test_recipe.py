@@ -1,11 +1,11 @@
 import pytest
 
-from pipeline.recipe import list_recipes, load_recipe
-from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.models.registry import FACTORIES, build_network
-from stages.registry import resolve
+from bonsai.pipeline.recipe import list_recipes, load_recipe
+from bonsai.pipeline.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.models.registry import FACTORIES, build_network
+from bonsai.stages.registry import resolve
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -22,11 +22,11 @@ def test_every_model_of_the_table_can_be_imported(name: str) -> None:
 
 
 def test_an_import_string_stands_for_a_model_of_ones_own() -> None:
-    recipe = load_recipe("resnet-edge", {"model.name": "stages.models.cifar_resnet:resnet8", "model.options": "{width: 16}"})
+    recipe = load_recipe("resnet-edge", {"model.name": "bonsai.stages.models.cifar_resnet:resnet8", "model.options": "{width: 16}"})
     assert sum(p.numel() for p in build_network(recipe.model, (1, 32, 32), 10).parameters()) < 100_000
 
 
-@pytest.mark.parametrize("name", ["no.such.module:thing", "stages.models.cifar_resnet:resnet999"])
+@pytest.mark.parametrize("name", ["no.such.module:thing", "bonsai.stages.models.cifar_resnet:resnet999"])
 def test_an_import_string_that_leads_nowhere_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be imported"):
         resolve(name, FACTORIES, "model")

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.json_schema import schema_of
-from pipeline.reference import pages
-from profiles.descriptions import keys_of
-from profiles.schema import Budget, ChannelMultiple
-from stages.backends.timing import LEAST_RUNS, TimingConfig
-from stages.training.config import DistillConfig
+from bonsai.pipeline.json_schema import schema_of
+from bonsai.pipeline.reference import pages
+from bonsai.profiles.descriptions import keys_of
+from bonsai.profiles.schema import Budget, ChannelMultiple
+from bonsai.stages.backends.timing import LEAST_RUNS, TimingConfig
+from bonsai.stages.training.config import DistillConfig
 
 DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.mark.parametrize("name", ["reference.md", "cli.md"])
 def test_the_committed_page_is_what_the_code_writes(name: str) -> None:
-    assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], f"docs/{name} is out of date: run `python -m pipeline.reference` and commit it"
+    assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], f"docs/{name} is out of date: run `python -m bonsai.pipeline.reference` and commit it"
 
 
 def records(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:

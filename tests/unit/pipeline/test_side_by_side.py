@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.recipe import load_recipe
-from pipeline.side_by_side import ChildProcesses, ProcessLost, Turns, branches_at_once, grow_side_by_side
-from profiles.errors import BudgetError
-from profiles.source import Record
-from stages.artifacts import Artifact, Dataset
-from stages.data.config import DataConfig
-from stages.prepare import prepare
-from stages.store import Store, stage
-from stages.training.progress import say
-from stages.training.tracking import scope, sending_to, track
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.side_by_side import ChildProcesses, ProcessLost, Turns, branches_at_once, grow_side_by_side
+from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, Dataset
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store, stage
+from bonsai.stages.training.progress import say
+from bonsai.stages.training.tracking import scope, sending_to, track
 
 WAIT = 10  # seconds, for what happens at once
 

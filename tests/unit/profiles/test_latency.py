@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.errors import ConfigError
-from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from profiles.operator_class import OperatorClass
-from profiles.roofline import LAUNCH_US, estimate_us
-from profiles.schema import Peak
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.roofline import LAUNCH_US, estimate_us
+from bonsai.profiles.schema import Peak
 
 CONV = OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu")
 DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True)

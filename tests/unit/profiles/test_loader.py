@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import SHIPPED, list_profiles, load_profile
-from profiles.schema import Budget, Gates
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import SHIPPED, list_profiles, load_profile
+from bonsai.profiles.schema import Budget, Gates
 
 
 @pytest.mark.parametrize("name", list_profiles())

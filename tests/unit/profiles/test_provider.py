@@ -2,8 +2,8 @@
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
 
 ON_GPU = {"target.runtime": "onnxruntime", "target.runtime_version": '">=1.24"', "target.precisions": "[fp32, fp16]"}
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.source import Record, from_overrides, read_yaml, validate
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.source import Record, from_overrides, read_yaml, validate
 
 
 class Inner(Record):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from profiles.loader import load_profile
-from profiles.schema import HardwareProfile, Precision
-from stages.artifacts import Dataset, DeviceInfo, Engine
-from stages.assess import assess
-from stages.backends.timing import TimingConfig
-from stages.classifying import RESULTS, read_results
-from stages.measure import measure
-from stages.measurements import Measurement
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile, Precision
+from bonsai.stages.artifacts import Dataset, DeviceInfo, Engine
+from bonsai.stages.assess import assess
+from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.classifying import RESULTS, read_results
+from bonsai.stages.measure import measure
+from bonsai.stages.measurements import Measurement
 
 CLASSES, IMAGES = 4, 400
 VALIDATION, TEST = 0, 255
@@ -81,7 +81,7 @@ def result(
 
         return noting
 
-    for place in ("stages.measure", "stages.assess"):
+    for place in ("bonsai.stages.measure", "bonsai.stages.assess"):
         monkeypatch.setattr(f"{place}.open_for_accuracy", opened)
     dense, *candidates = (engine("dense", "fp32"), engine("fp32", "fp32"), engine("int8", "int8"))
     timing = TimingConfig(runs=20, warmup_runs=1, warmup_seconds=0, tries=1)

@@ -6,12 +6,12 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from tiny_report import a_manifest
 
-from profiles.errors import visible
-from stages.artifacts import Checkpoint, Dataset, Engine
-from stages.decisions import Decisions
-from stages.measurements import Measurement
-from stages.model_card import write_model_card
-from stages.models.config import ModelConfig
+from bonsai.profiles.errors import visible
+from bonsai.stages.artifacts import Checkpoint, Dataset, Engine
+from bonsai.stages.decisions import Decisions
+from bonsai.stages.measurements import Measurement
+from bonsai.stages.model_card import write_model_card
+from bonsai.stages.models.config import ModelConfig
 
 NAMES = ("two\nlines", "a, b", "<img src=x onerror=alert(1)>", "\u202egnp.exe", "**strong** [x](http://x.example)", "](training.svg)")
 LICENCE = "<script>alert(1)</script> mine"

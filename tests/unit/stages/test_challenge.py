@@ -8,19 +8,19 @@ import torch
 from safetensors.torch import save_file
 from tiny_package import CLASSES, SHAPE, Edit, make_package, reseal
 
-from pipeline.releases import read_releases, require_releases
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.artifacts import Dataset, Engine
-from stages.backends.registry import check_target
-from stages.backends.timing import TimingConfig
-from stages.challenge import challenge, judge_against
-from stages.classifying import RESULTS, Results, digest_of, save_results
-from stages.delivery.release import Release, read_release, require_comparable
-from stages.errors import DeviceUnavailable, VerificationError
-from stages.measurements import Accuracy, Against, Measurement
-from stages.process_interval import Interval
-from stages.training.batches import load_split
+from bonsai.pipeline.releases import read_releases, require_releases
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import Dataset, Engine
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.challenge import challenge, judge_against
+from bonsai.stages.classifying import RESULTS, Results, digest_of, save_results
+from bonsai.stages.delivery.release import Release, read_release, require_comparable
+from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.measurements import Accuracy, Against, Measurement
+from bonsai.stages.process_interval import Interval
+from bonsai.stages.training.batches import load_split
 
 IMAGES = 300
 PROFILE = load_profile("local-cpu", {"target.precision": "fp32"})
@@ -160,7 +160,7 @@ def test_each_package_goes_to_its_profile(monkeypatch: pytest.MonkeyPatch, datas
         return found.model_copy(update={"name": f"net--{folder.name}", "manifest": manifest})
 
     found = read_release(a_release(tmp_path / "old", dataset))
-    monkeypatch.setattr("pipeline.releases.read_release", named)
+    monkeypatch.setattr("bonsai.pipeline.releases.read_release", named)
     a, b = (load_profile("local-cpu").model_copy(update={"name": name}) for name in ("a", "b"))
     assert read_releases([], [a, b]) == {}
     assert set(read_releases([Path("other")], [a])) == {"a"}

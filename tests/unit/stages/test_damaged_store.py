@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.final_timing import newest_repetition
-from profiles.source import Record
-from stages.artifacts import SETTLED_NS, Artifact, sha256_file
-from stages.errors import ArtifactDamaged
-from stages.lineage import trace_lineage
-from stages.manifest import MANIFEST, SPARE
-from stages.store import DAMAGED, Store, load_artifact, stage
-from stages.time_engine import time_engine
-from stages.training.resume import load_progress, save_progress
+from bonsai.pipeline.final_timing import newest_repetition
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import SETTLED_NS, Artifact, sha256_file
+from bonsai.stages.errors import ArtifactDamaged
+from bonsai.stages.lineage import trace_lineage
+from bonsai.stages.manifest import MANIFEST, SPARE
+from bonsai.stages.store import DAMAGED, Store, load_artifact, stage
+from bonsai.stages.time_engine import time_engine
+from bonsai.stages.training.resume import load_progress, save_progress
 
 calls: list[str] = []
 
@@ -150,7 +150,7 @@ def test_a_file_that_may_not_be_read_is_no_damage(store: Store) -> None:
         raise PermissionError(13, "Permission denied", str(file))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.manifest.sha256_file", refused)  # a test may run as root, who may read everything
+        patch.setattr("bonsai.stages.manifest.sha256_file", refused)  # a test may run as root, who may read everything
         with pytest.raises(PermissionError):
             store.run(seeded, config=Config())
     assert not (store.root / DAMAGED).exists()

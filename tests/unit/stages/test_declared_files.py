@@ -10,15 +10,15 @@ import pytest
 import torch
 from hard_networks import Plain
 
-from pipeline.recipe import load_recipe
-from profiles.errors import ConfigError
-from stages.artifacts import fingerprint
-from stages.data.config import DataConfig
-from stages.data.registry import source_digest
-from stages.declared import FOLDERS
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.prepare import load_images
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import fingerprint
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.declared import FOLDERS
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.prepare import load_images
 
 SHAPE = (3, 12, 12)
 FACTORY = """
@@ -34,7 +34,7 @@ LOADER = """
 from pathlib import Path
 
 import torch
-from stages.data.registry import LoadedImages
+from bonsai.stages.data.registry import LoadedImages
 
 def load(table, root=""):
     lines = Path(table).read_text().split()
@@ -104,7 +104,7 @@ def test_an_option_that_is_a_declared_file_leads_to_the_recipes_folder(tmp_path:
 def test_a_child_process_finds_the_declared_files_too(tmp_path: Path) -> None:
     model = load_recipe(str(project(tmp_path / "project"))).model
     (tmp_path / "elsewhere").mkdir()
-    code = "import sys; from stages.models.config import ModelConfig; from stages.models.registry import build_network as build\n"
+    code = "import sys; from bonsai.stages.models.config import ModelConfig; from bonsai.stages.models.registry import build_network as build\n"
     code += "print(float(build(ModelConfig.model_validate_json(sys.argv[1]), (3, 12, 12), 10).fc.weight.sum()))"
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
@@ -203,8 +203,8 @@ def test_code_packages_and_what_the_code_wrote_itself_are_not_warned_of(tmp_path
     code = """
 import json, sys
 from pathlib import Path
-from stages.reading import warning_of_undeclared
-from stages.training.progress import logger
+from bonsai.stages.reading import warning_of_undeclared
+from bonsai.stages.training.progress import logger
 import logging
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 with warning_of_undeclared("mine:load", "data.files", [Path("declared")]):

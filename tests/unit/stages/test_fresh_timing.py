@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiles.loader import load_profile
-from profiles.schema import Budget
-from stages import fresh_timing
-from stages.backends.process_timing import Request, Timed
-from stages.backends.timing import TimingConfig, VerdictConfig
-from stages.fresh_timing import milliseconds_of, time_afresh
-from stages.measurements import Fresh
-from stages.verdicts import judge_latency
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Budget
+from bonsai.stages import fresh_timing
+from bonsai.stages.backends.process_timing import Request, Timed
+from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.fresh_timing import milliseconds_of, time_afresh
+from bonsai.stages.measurements import Fresh
+from bonsai.stages.verdicts import judge_latency
 
 TARGET = load_profile("local-cpu").target
 ENGINE, DENSE = (Timed(file=Path(name), target=TARGET) for name in ("e", "d"))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.garbage import DAY, free, take_inventory
-from stages.lineage import trace_lineage
-from stages.locks import hold
-from stages.manifest import MANIFEST
-from stages.store import IN_USE, LOCKS, WORK, Store, stage
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.garbage import DAY, free, take_inventory
+from bonsai.stages.lineage import trace_lineage
+from bonsai.stages.locks import hold
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store import IN_USE, LOCKS, WORK, Store, stage
 
 
 class Config(Record):

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.recipe import load_recipe
-from profiles.errors import ConfigError
-from stages.import_policy import VARIABLE
-from stages.registry import resolve
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.import_policy import VARIABLE
+from bonsai.stages.registry import resolve
 
-OWN = "stages.models.cifar_resnet:resnet8"
-OTHER = "stages.models.cifar_resnet:resnet20"
+OWN = "bonsai.stages.models.cifar_resnet:resnet8"
+OTHER = "bonsai.stages.models.cifar_resnet:resnet20"
 RECIPE = "name: mine\ndescription: a test\nmodel: {{name: '{model}'}}\ndata: {{name: '{data}'}}\n"
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from stages.registry import CODE_PATH, make_importable, resolve
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.registry import CODE_PATH, make_importable, resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +26,7 @@ def test_a_module_of_the_folder_can_be_named(tmp_path: Path) -> None:
 def test_a_child_process_finds_it_too(tmp_path: Path) -> None:
     (tmp_path / "stranger_four.py").write_text("def build(): return 4\n")
     make_importable(tmp_path)
-    code = "from stages.registry import resolve; print(resolve('stranger_four:build', {}, 'model')())"
+    code = "from bonsai.stages.registry import resolve; print(resolve('stranger_four:build', {}, 'model')())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "4\n"
 
 

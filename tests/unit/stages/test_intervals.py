@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from interval_coverage import NOMINAL, SLACK, exact_error, simulated_error
 
-from stages.intervals import Z, expected_drop, images_to_prove, least_provable_drop, paired_drop, tango, wilson
+from bonsai.stages.intervals import Z, expected_drop, images_to_prove, least_provable_drop, paired_drop, tango, wilson
 
 
 def hits(images: int, lost: int = 0, won: int = 0) -> tuple[np.ndarray, np.ndarray]:

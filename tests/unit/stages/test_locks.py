@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.locks import hold, is_held
+from bonsai.stages.locks import hold, is_held
 
 
 def test_a_lock_is_held_inside_the_block_alone(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_lock_is_held_inside_the_block_alone(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from stages.locks import hold\nwith hold(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from bonsai.stages.locks import hold\nwith hold(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as process:
         assert process.stdout is not None
         process.stdout.readline()

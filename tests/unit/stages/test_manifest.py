@@ -1,6 +1,6 @@
 from importlib import metadata
 
-from stages.manifest import tool_versions
+from bonsai.stages.manifest import tool_versions
 
 
 def test_a_manifest_names_the_version_of_bonsai() -> None:

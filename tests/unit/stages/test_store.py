@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from profiles.source import Record
-from stages.artifacts import Artifact, fingerprint
-from stages.errors import VerificationError
-from stages.lineage import trace_lineage
-from stages.manifest import MANIFEST
-from stages.models.config import ModelConfig
-from stages.store import RESUME, Store, load_artifact, stage
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact, fingerprint
+from bonsai.stages.errors import VerificationError
+from bonsai.stages.lineage import trace_lineage
+from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.store import RESUME, Store, load_artifact, stage
 
 calls: list[int] = []
 
@@ -145,9 +145,9 @@ def test_processes_that_share_a_store_run_each_stage_once_and_a_killed_one_block
     script = """
 import os, sys, time
 from pathlib import Path
-from profiles.source import Record
-from stages.artifacts import Artifact
-from stages.store import Store, stage
+from bonsai.profiles.source import Record
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.store import Store, stage
 
 class Config(Record):
     value: int

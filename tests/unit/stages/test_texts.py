@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tiny_package import make_package, reseal
 
-from pipeline.publish import lay_out
-from pipeline.service.run_page import with_figure
-from stages.texts import fenced, listed_names, markdown, one_line
+from bonsai.pipeline.publish import lay_out
+from bonsai.pipeline.service.run_page import with_figure
+from bonsai.stages.texts import fenced, listed_names, markdown, one_line
 
 ODD = (
     "two\nlines\u2028three",

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from stages import timing_lock
-from stages.artifacts import Artifact
-from stages.locks import is_held
-from stages.store import Store, stage
-from stages.timing_lock import hold_timing, inheritable, lock_file
+from bonsai.stages import timing_lock
+from bonsai.stages.artifacts import Artifact
+from bonsai.stages.locks import is_held
+from bonsai.stages.store import Store, stage
+from bonsai.stages.timing_lock import hold_timing, inheritable, lock_file
 
 ROOT = Path(__file__).parents[3]
-HOLD = "import sys\nfrom stages.timing_lock import hold_timing\nwith hold_timing(): print(flush=True); sys.stdin.read()"
+HOLD = "import sys\nfrom bonsai.stages.timing_lock import hold_timing\nwith hold_timing(): print(flush=True); sys.stdin.read()"
 """A process that holds the lock until its standard input ends."""
 
 
@@ -75,7 +75,7 @@ def test_who_waits_says_so_and_goes_on_once_the_holder_was_killed(caplog: pytest
 
 def test_a_child_that_has_the_descriptor_keeps_the_lock_when_its_parent_is_gone(own_lock: Path) -> None:
     code = (
-        "import os, subprocess, sys\nfrom stages.timing_lock import hold_timing, inheritable\n"
+        "import os, subprocess, sys\nfrom bonsai.stages.timing_lock import hold_timing, inheritable\n"
         "with hold_timing():\n"
         "    child = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], pass_fds=inheritable())\n"
         "    print(child.pid, flush=True); os.kill(os.getpid(), 9)"

@@ -46,7 +46,7 @@ def test_an_import_that_ended_halfway_can_be_repeated() -> None:
 def test_compiled_operators_that_load_are_left_alone() -> None:
     code = """
 import sys, types
-from stages.torchvision_hook import _declare, _pretend
+from bonsai.stages.torchvision_hook import _declare, _pretend
 operators = types.ModuleType("torchvision.extension")
 operators._has_ops = there = lambda: True
 package = types.ModuleType("torchvision")
@@ -67,7 +67,7 @@ def test_a_users_file_builds_a_network_of_timm_in_a_worker_that_is_spawned(tmp_p
         "    return timm.create_model('resnet18', pretrained=False, in_chans=in_channels, num_classes=num_classes)\n" + NEEDS_HOOK
     )
     code = (
-        "import multiprocessing\nfrom stages.registry import resolve\n\n"
+        "import multiprocessing\nfrom bonsai.stages.registry import resolve\n\n"
         "def count(_):\n    network = resolve('stranger_timm:build', {}, 'model')(in_channels=1, num_classes=7)\n"
         "    return network.fc.weight.shape[0]\n\n"
         "if __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        print(pool.map(count, [0]))\n"

@@ -7,13 +7,13 @@ import torch
 from hard_networks import Plain
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.models.calling import copy_network, evaluating, logits_of, unfrozen
-from stages.models.config import ModelConfig
-from stages.models.inspection import require_whole_state
-from stages.models.registry import build_network, require_logits
-from stages.registry import resolve
-from stages.user_code import place_of, user_code
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.calling import copy_network, evaluating, logits_of, unfrozen
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.inspection import require_whole_state
+from bonsai.stages.models.registry import build_network, require_logits
+from bonsai.stages.registry import resolve
+from bonsai.stages.user_code import place_of, user_code
 
 SHAPE = (3, 12, 12)
 BODIES = {

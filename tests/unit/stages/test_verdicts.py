@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from profiles.loader import load_profile
-from profiles.schema import Gates, Precision
-from stages.artifacts import Latency
-from stages.measurements import Accuracy, Gate, Row
-from stages.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Gates, Precision
+from bonsai.stages.artifacts import Latency
+from bonsai.stages.measurements import Accuracy, Gate, Row
+from bonsai.stages.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
 
 
 def row(precision: Precision, ms: float, *, source: str = "measured") -> Row:

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from pipeline.publish import replace_folder
-from stages.room import require_room
-from stages.tensor_files import written_plainly
-from stages.whole_files import write_whole
+from bonsai.pipeline.publish import replace_folder
+from bonsai.stages.room import require_room
+from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.whole_files import write_whole
 
 ROOT = str(Path(__file__).parents[3])
 
@@ -30,7 +30,7 @@ def test_tensors_that_do_not_fit_are_an_error_of_the_system_and_leave_nothing(tm
     script = """
 import errno, sys, torch
 from pathlib import Path
-from stages.checkpoints import save_tensors
+from bonsai.stages.checkpoints import save_tensors
 try:
     save_tensors(Path(sys.argv[1]), {"a": torch.zeros(9999)})
 except OSError as error:
@@ -45,8 +45,8 @@ NETWORK = """
 import errno, sys, numpy as np, onnx
 from onnx import helper, numpy_helper
 from pathlib import Path
-from profiles.loader import load_profile
-from stages.backends.onnxruntime_engine import OnnxRuntimeBackend
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.onnxruntime_engine import OnnxRuntimeBackend
 values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 60]) for name in ("input", "logits")]
 weight = numpy_helper.from_array(np.random.rand(60, 60).astype(np.float32), "weight")
 graph = helper.make_graph([helper.make_node("MatMul", ["input", "weight"], ["logits"])], "g", values[:1], values[1:], [weight])

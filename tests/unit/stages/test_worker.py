@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.errors import BuildError, DeviceUnavailable
-from stages.worker import call
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.worker import call
 
 
 def test_calls_are_made_in_one_other_process() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.recipe import list_recipes, load_recipe
-from pipeline.service.deployments import Deployment, list_deployments
-from pipeline.service.local_server import find_port, settings
-from pipeline.service.quiet import Quiet
-from pipeline.service.serve import start_command
-from profiles.errors import ConfigError
+from bonsai.pipeline.recipe import list_recipes, load_recipe
+from bonsai.pipeline.service.deployments import Deployment, list_deployments
+from bonsai.pipeline.service.local_server import find_port, settings
+from bonsai.pipeline.service.quiet import Quiet
+from bonsai.pipeline.service.serve import start_command
+from bonsai.profiles.errors import ConfigError
 
 ROOT = Path(__file__).parents[4]
 
@@ -70,8 +70,8 @@ def flatten(table: dict[str, Any], prefix: str = "PREFECT") -> Iterator[tuple[st
 
 def test_nothing_that_a_plain_run_imports_imports_prefect(tmp_path: Path) -> None:
     code = (
-        "import sys; from pipeline import cli, comparing, console, flow, plan; "
-        "from pipeline.service import deployments, form, package_server, quiet, serve; print('prefect' in sys.modules)"
+        "import sys; from bonsai.pipeline import cli, comparing, console, flow, plan; "
+        "from bonsai.pipeline.service import deployments, form, package_server, quiet, serve; print('prefect' in sys.modules)"
     )
     assert run_python(code, tmp_path).stdout == "False\n"
 

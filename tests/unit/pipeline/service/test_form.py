@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.recipe import list_recipes
-from pipeline.service.deployments import Deployment, list_deployments
-from pipeline.service.form import with_budget
-from profiles.errors import ConfigError
-from profiles.loader import list_profiles
+from bonsai.pipeline.recipe import list_recipes
+from bonsai.pipeline.service.deployments import Deployment, list_deployments
+from bonsai.pipeline.service.form import with_budget
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import list_profiles
 
 
 @pytest.fixture
 def flows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))  # Prefect makes its folder when it is first imported
-    import pipeline.service.flows
+    import bonsai.pipeline.service.flows
 
-    return pipeline.service.flows
+    return bonsai.pipeline.service.flows
 
 
 def errors_of(flows: ModuleType, flow: str, parameters: dict[str, Any]) -> list[str]:

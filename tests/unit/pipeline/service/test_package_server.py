@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.service.package_server import serve_packages
+from bonsai.pipeline.service.package_server import serve_packages
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.service.package_server import URL_VARIABLE
-from pipeline.service.place import find_store, is_scratch, settle
-from profiles.errors import ConfigError
+from bonsai.pipeline.service.package_server import URL_VARIABLE
+from bonsai.pipeline.service.place import find_store, is_scratch, settle
+from bonsai.profiles.errors import ConfigError
 
 SERVED = {URL_VARIABLE: "http://127.0.0.1:4201"}
 

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.service.local_server import settings
-from pipeline.service.reach import CLIENT_SECRET, SERVER_SECRET, is_loopback, origin, secrets
-from pipeline.service.serve import start_command
-from profiles.errors import ConfigError
+from bonsai.pipeline.service.local_server import settings
+from bonsai.pipeline.service.reach import CLIENT_SECRET, SERVER_SECRET, is_loopback, origin, secrets
+from bonsai.pipeline.service.serve import start_command
+from bonsai.profiles.errors import ConfigError
 
 SECRET = "bonsai:a long secret"
 BEYOND = ["0.0.0.0", "::", "192.168.1.9", "fe80::1", "build-machine", ""]

@@ -1,4 +1,4 @@
-"""What of `pipeline.service.tasks` and of what a run shows needs no server; `tests/integration/test_deployment.py` runs the flow."""
+"""What of `bonsai.pipeline.service.tasks` and of what a run shows needs no server; `tests/integration/test_deployment.py` runs the flow."""
 
 import logging
 import subprocess
@@ -7,16 +7,16 @@ from types import ModuleType
 
 import pytest
 
-from profiles.errors import ConfigError
-from stages.errors import BuildError
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.errors import BuildError
 
 
 @pytest.fixture
 def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))  # Prefect makes its folder when it is first imported
-    import pipeline.service.tasks
+    import bonsai.pipeline.service.tasks
 
-    return pipeline.service.tasks
+    return bonsai.pipeline.service.tasks
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_tasks_keep_nothing_in_prefects_cache(tasks: ModuleType) -> None:
 
 
 def test_a_log_line_is_escaped_where_it_looks_like_markup(tasks: ModuleType) -> None:
-    from pipeline.service.run_log import RunLog
+    from bonsai.pipeline.service.run_log import RunLog
 
     record = logging.LogRecord("bonsai", logging.INFO, __file__, 1, "node %s of [1, 2]", ("[/conv1/Conv]",), None)
     assert RunLog().filter(record)
@@ -54,7 +54,7 @@ def test_a_log_line_is_escaped_where_it_looks_like_markup(tasks: ModuleType) -> 
 def test_the_traceback_of_a_state_that_the_flow_returned_is_dropped(tasks: ModuleType) -> None:
     from prefect.exceptions import FailedRun
 
-    from pipeline.service.run_log import RunLog
+    from bonsai.pipeline.service.run_log import RunLog
 
     error = FailedRun("a gate is missed")
     record = logging.LogRecord("prefect.flow_runs", logging.ERROR, __file__, 1, "unexpected", (), (FailedRun, error, None))
@@ -62,6 +62,6 @@ def test_the_traceback_of_a_state_that_the_flow_returned_is_dropped(tasks: Modul
 
 
 def test_a_card_carries_its_figure_where_there_is_no_folder_to_find_it_in(tasks: ModuleType) -> None:
-    from pipeline.service.run_page import with_figure
+    from bonsai.pipeline.service.run_page import with_figure
 
     assert with_figure("# card\n![curve](training.svg)\n", b"<svg/>") == "# card\n![curve](data:image/svg+xml;base64,PHN2Zy8+)\n"

@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from profiles.loader import load_profile
-from profiles.schema import Target
-from stages.backends import apart
-from stages.backends.apart import build_engine, try_engine, try_graph
-from stages.errors import BuildError
-from stages.graph.probes import probe_images, save_logits
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends import apart
+from bonsai.stages.backends.apart import build_engine, try_engine, try_graph
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.probes import probe_images, save_logits
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.random.default_rng(0).standard_normal((3, 10))

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.artifacts import DeviceInfo
-from stages.backends.onnxruntime_engine import backend
-from stages.errors import BuildError
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.onnxruntime_engine import backend
+from bonsai.stages.errors import BuildError
 
 TARGET = load_profile("local-cpu").target
 

@@ -10,17 +10,17 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_package import SHAPE, make_package, write_graph
 
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from profiles.operator_class import OperatorClass
-from profiles.schema import Target
-from stages.backends.onnxruntime_engine import open_graph
-from stages.backends.onnxruntime_providers import cuda, openvino, require_provider, tensorrt
-from stages.backends.operator_timing import measure_operator
-from stages.backends.registry import backend_of, check_target, graph_form
-from stages.delivery.verification import verify_package
-from stages.errors import BuildError, DeviceUnavailable
-from stages.graph.names import INPUT, OUTPUT
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.onnxruntime_providers import cuda, openvino, require_provider, tensorrt
+from bonsai.stages.backends.operator_timing import measure_operator
+from bonsai.stages.backends.registry import backend_of, check_target, graph_form
+from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.graph.names import INPUT, OUTPUT
 
 HERE = ort.get_available_providers()
 installed = pytest.mark.skipif(openvino.provider not in HERE, reason="onnxruntime-openvino is not installed in place of onnxruntime")

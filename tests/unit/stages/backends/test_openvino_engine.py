@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.backends.openvino_engine import backend
-from stages.backends.registry import check_target
-from stages.errors import BuildError, DeviceUnavailable
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.openvino_engine import backend
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.errors import BuildError, DeviceUnavailable
 
 TARGET = load_profile("local-cpu-openvino").target
 
@@ -32,7 +32,7 @@ def test_a_broken_file_is_a_build_error(tmp_path: Path) -> None:
 
 @needs_openvino
 def test_an_import_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
-    code = "import sys; from stages.backends import openvino_engine as e; e._core(); print('openvino' in sys.modules, sys.modules['openvino_telemetry'])"
+    code = "import sys; from bonsai.stages.backends import openvino_engine as e; e._core(); print('openvino' in sys.modules, sys.modules['openvino_telemetry'])"
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "True None\n"

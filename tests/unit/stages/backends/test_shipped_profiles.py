@@ -2,16 +2,16 @@ from importlib import metadata
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import list_profiles, load_profile
-from profiles.roofline import estimate_us
-from profiles.schema import Precision, Target
-from stages.backends.registry import backend_of, check_target
-from stages.errors import DeviceUnavailable
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
-from stages.pruning.surgery import find_groups
-from stages.selection.operators import Operator, list_operators
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import list_profiles, load_profile
+from bonsai.profiles.roofline import estimate_us
+from bonsai.profiles.schema import Precision, Target
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.selection.operators import Operator, list_operators
 
 PROFILES = {name: load_profile(name) for name in list_profiles()}
 ESTIMATED = [name for name, profile in PROFILES.items() if profile.target.device.peak is not None]

@@ -3,8 +3,8 @@ from math import ceil
 import numpy as np
 import pytest
 
-from profiles.operator_class import OperatorClass
-from stages.backends.step_detection import SWEEP, detect_step, sweep_steps
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.backends.step_detection import SWEEP, detect_step, sweep_steps
 
 
 @pytest.mark.parametrize("step", [4, 8, 16, 32])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from profiles.schema import Target
-from stages.backends.host_gpu import is_model
-from stages.backends.machine import Gpu, parse_gpus
-from stages.backends.registry import BACKENDS, backend_of
-from stages.backends.tensorrt_build import Request
-from stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, rtx
-from stages.errors import DeviceUnavailable
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.host_gpu import is_model
+from bonsai.stages.backends.machine import Gpu, parse_gpus
+from bonsai.stages.backends.registry import BACKENDS, backend_of
+from bonsai.stages.backends.tensorrt_build import Request
+from bonsai.stages.backends.tensorrt_engine import BUILD_FILE, RTX_CAPABILITIES, TURING, full, rtx
+from bonsai.stages.errors import DeviceUnavailable
 
 NO_SUCH_SM = "99.9"
 
@@ -32,7 +32,7 @@ def test_backend_of_returns_the_instance_of_the_runtime(runtime: str, backend: o
 
 
 def test_import_of_the_backend_imports_neither_library() -> None:
-    code = "import sys, stages.backends.tensorrt_engine; print([name for name in sys.modules if name.startswith('tensorrt')])"
+    code = "import sys, bonsai.stages.backends.tensorrt_engine; print([name for name in sys.modules if name.startswith('tensorrt')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

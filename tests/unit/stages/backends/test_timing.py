@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from profiles.loader import load_profile
-from stages.artifacts import fingerprint
-from stages.backends.timing import TimingConfig, VerdictConfig, contention, gating_clock, percentile_error, summarise, time_interleaved, time_steadily
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import fingerprint
+from bonsai.stages.backends.timing import TimingConfig, VerdictConfig, contention, gating_clock, percentile_error, summarise, time_interleaved, time_steadily
 
 
 def spin(seconds: float) -> None:

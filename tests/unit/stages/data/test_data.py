@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from profiles.errors import ConfigError
-from stages.artifacts import Dataset
-from stages.data.config import DataConfig
-from stages.data.registry import LOADERS, source_digest
-from stages.prepare import load_images, prepare
-from stages.registry import resolve
-from stages.store import Store
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.registry import LOADERS, source_digest
+from bonsai.stages.prepare import load_images, prepare
+from bonsai.stages.registry import resolve
+from bonsai.stages.store import Store
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -1,10 +1,10 @@
 import torch
 
-from stages.data.config import DataConfig
-from stages.data.glyphs import CLASSES, FACES, UNSEEN, load_glyphs
-from stages.data.registry import TEST, TRAIN, VALIDATION
-from stages.prepare import prepare
-from stages.store import Store
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.glyphs import CLASSES, FACES, UNSEEN, load_glyphs
+from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store
 
 SMALL = {"train": 124, "validation": 62, "test": 186}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from profiles.errors import ConfigError
-from stages.data.config import DataConfig
-from stages.data.image_folder import load_image_folder, read_pixels, scan_folder
-from stages.prepare import prepare
-from stages.store import Store
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.image_folder import load_image_folder, read_pixels, scan_folder
+from bonsai.stages.prepare import prepare
+from bonsai.stages.store import Store
 
 RED = (255, 0, 0)
 

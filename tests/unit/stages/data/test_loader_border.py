@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 from walking import TINY
 
-from profiles.errors import ConfigError
-from stages.data.checking import check_batch, check_loaded, check_sample
-from stages.data.registry import LoadedImages
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.checking import check_batch, check_loaded, check_sample
+from bonsai.stages.data.registry import LoadedImages
 
 N, CLASSES, LICENCE = 40, ("cat", "dog"), "own"
 IMAGES = torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -143,7 +143,7 @@ def test_a_loader_that_ends_the_program_ends_in_exit_code_2(text: str, tmp_path:
     recipe = re.sub(r"data:.*", "data: {name: my_own_loader:load}", TINY.read_text())
     assert "my_own_loader" in recipe
     (tmp_path / "mine.yaml").write_text(recipe)
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(tmp_path / "mine.yaml"), "--dry-run", "--store", str(tmp_path / "store")]
+    command = [sys.executable, "-m", "bonsai.pipeline.cli", "run", str(tmp_path / "mine.yaml"), "--dry-run", "--store", str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

@@ -1,8 +1,8 @@
 import pytest
 from tiny_package import a_machine, needs
 
-from stages.backends.machine import Gpu
-from stages.delivery.compatibility import find_absence, list_differences, runtime_difference, versions_like
+from bonsai.stages.backends.machine import Gpu
+from bonsai.stages.delivery.compatibility import find_absence, list_differences, runtime_difference, versions_like
 
 RTX_4090, A10G, L40S = Gpu("NVIDIA GeForce RTX 4090", "8.9", "GPU-1"), Gpu("NVIDIA A10G", "8.6", "GPU-2"), Gpu("NVIDIA L40S", "8.9", "GPU-3")
 HOST = needs(device="AMD EPYC", isa=("avx2", "avx512f"), present=True, runtime_version="1.31.1")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.delivery.golden import GOLDEN, read_golden, write_golden
-from stages.errors import BuildError
+from bonsai.stages.delivery.golden import GOLDEN, read_golden, write_golden
+from bonsai.stages.errors import BuildError
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 1, 4, 4)).astype(np.float32)
 MATRIX = np.random.default_rng(1).standard_normal((16, 5)).astype(np.float32)

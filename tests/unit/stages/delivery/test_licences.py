@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from profiles.loader import list_profiles, load_profile
-from stages.artifacts import Dataset
-from stages.delivery.licences import BONSAI, RUNTIMES, licence_notes
-from stages.models.config import ModelConfig
+from bonsai.profiles.loader import list_profiles, load_profile
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.delivery.licences import BONSAI, RUNTIMES, licence_notes
+from bonsai.stages.models.config import ModelConfig
 
 DATASET = Dataset(folder=Path(), name="digits", image_shape=(1, 8, 8), classes=("0", "1"), sizes={}, licence="CC BY 4.0")
 

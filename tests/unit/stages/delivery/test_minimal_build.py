@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tiny_package import CLASSES, ask, reseal
 
-from pipeline.publish import lay_out
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.backends.onnxruntime_engine import backend
-from stages.delivery.golden import read_golden
-from stages.delivery.minimal_build import require_portable_kernels
+from bonsai.pipeline.publish import lay_out
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.onnxruntime_engine import backend
+from bonsai.stages.delivery.golden import read_golden
+from bonsai.stages.delivery.minimal_build import require_portable_kernels
 
 
 def test_the_file_gives_the_packages_golden_logits(package: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifacts import sha256_file
-from stages.delivery.sums import SUMS, read_sums, require_sums, write_sums
-from stages.errors import VerificationError
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.delivery.sums import SUMS, read_sums, require_sums, write_sums
+from bonsai.stages.errors import VerificationError
 
 
 def sha256sum(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -5,12 +5,12 @@ from google.protobuf import text_format
 from tiny_package import CLASSES, ask, needs, reseal
 from tritonclient.grpc import model_config_pb2 as triton
 
-from pipeline.publish import lay_out
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.artifacts import sha256_file
-from stages.delivery.contents import read_intact
-from stages.errors import VerificationError
+from bonsai.pipeline.publish import lay_out
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.artifacts import sha256_file
+from bonsai.stages.delivery.contents import read_intact
+from bonsai.stages.errors import VerificationError
 
 
 def parsed(model: Path) -> triton.ModelConfig:

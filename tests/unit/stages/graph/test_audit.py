@@ -3,8 +3,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.errors import BuildError
-from stages.graph.audit import audit_graph, float_layers, require_dialect, require_folded
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.audit import audit_graph, float_layers, require_dialect, require_folded
 
 
 def graph(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> onnx.ModelProto:

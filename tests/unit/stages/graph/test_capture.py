@@ -6,16 +6,16 @@ import untraceable
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.artifacts import Dialect, QuantizerState
-from stages.graph.kinds import operation
-from stages.graph.symbolic import trace_symbolically
-from stages.graph.trace import trace
-from stages.models.cifar_resnet import resnet8
-from stages.quantization.calibrate import calibrate, layers_of
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import quantizable
-from stages.quantization.quantizers import ActivationQuantizer
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.graph.kinds import operation
+from bonsai.stages.graph.symbolic import trace_symbolically
+from bonsai.stages.graph.trace import trace
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.quantization.calibrate import calibrate, layers_of
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import quantizable
+from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 SHAPE = (3, 16, 16)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from untraceable import by_value, resnet8
 
-from stages.errors import BuildError
-from stages.graph.exporting import export_onnx
-from stages.graph.names import INPUT
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.exporting import export_onnx
+from bonsai.stages.graph.names import INPUT
 
 
 @pytest.mark.parametrize("images", [1, 2, 5])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.graph.kinds import is_add, is_mul, operation, readers, rectified_to
-from stages.graph.trace import trace
+from bonsai.stages.graph.kinds import is_add, is_mul, operation, readers, rectified_to
+from bonsai.stages.graph.trace import trace
 
 SHAPE = (3, 8, 8)
 

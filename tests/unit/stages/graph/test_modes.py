@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.graph.following import follows
-from stages.graph.kinds import operation
-from stages.graph.modes import askers_of
-from stages.graph.trace import lost_in_training, trace
+from bonsai.stages.graph.following import follows
+from bonsai.stages.graph.kinds import operation
+from bonsai.stages.graph.modes import askers_of
+from bonsai.stages.graph.trace import lost_in_training, trace
 
 SHAPE = (3, 8, 8)
 Plain = hard_networks.Plain

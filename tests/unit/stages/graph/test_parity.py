@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from stages.errors import BuildError
-from stages.graph.config import ExportConfig
-from stages.graph.parity import BATCH, allowed_to_differ, compare, require_parity
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.graph.parity import BATCH, allowed_to_differ, compare, require_parity
 
 
 class Widest(nn.Module):

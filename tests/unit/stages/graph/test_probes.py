@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiles.schema import Precision
-from stages.errors import BuildError
-from stages.graph.probes import compare_logits, load_logits, probe_images, save_logits
+from bonsai.profiles.schema import Precision
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.probes import compare_logits, load_logits, probe_images, save_logits
 
 LOGITS = np.random.default_rng(1).standard_normal((4, 10)).astype(np.float32)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

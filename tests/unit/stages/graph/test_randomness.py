@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.graph.randomness import drawn_so_far, require_repeatable, seeded
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.graph.randomness import drawn_so_far, require_repeatable, seeded
 
 SHAPE = (3, 8, 8)
 DRAWING = {

@@ -5,10 +5,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from profiles.loader import load_profile
-from profiles.operator_class import LIGHT, OperatorClass
-from stages.backends.operator_timing import LEAST_US, measure_operator
-from stages.graph.single_operator import single_operator_graph
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.operator_class import LIGHT, OperatorClass
+from bonsai.stages.backends.operator_timing import LEAST_US, measure_operator
+from bonsai.stages.graph.single_operator import single_operator_graph
 
 OPERATORS = [
     (OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu"), 16, 32),

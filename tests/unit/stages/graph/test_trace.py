@@ -3,10 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.graph.trace import trace
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.graph.trace import trace
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
 
 
 class FunctionalDropout(nn.Module):

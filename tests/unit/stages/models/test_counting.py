@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from stages.models.counting import count_macs
+from bonsai.stages.models.counting import count_macs
 
 SHAPE = (3, 8, 8)
 

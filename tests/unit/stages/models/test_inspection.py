@@ -9,11 +9,11 @@ import torch
 from hard_networks import Plain
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.models.calling import logits_of
-from stages.models.config import ModelConfig
-from stages.models.inspection import random_images, require_whole_state
-from stages.models.registry import build_network
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.calling import logits_of
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.inspection import random_images, require_whole_state
+from bonsai.stages.models.registry import build_network
 
 SHAPE = (3, 12, 12)
 COUNTER = count()

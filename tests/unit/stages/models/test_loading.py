@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from stages.models.loading import load_weights
+from bonsai.stages.models.loading import load_weights
 
 
 class Versioned(nn.Module):

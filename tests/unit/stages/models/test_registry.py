@@ -1,8 +1,8 @@
 import pytest
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.models.registry import require_own_weights
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.registry import require_own_weights
 
 
 def test_layers_that_share_a_parameter_are_refused() -> None:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.models.suppression import nms
+from bonsai.stages.models.suppression import nms
 
 
 def overlap(a: list[float], b: list[float]) -> float:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from stages.models.config import ModelConfig
-from stages.models.registry import build_network
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.models.registry import build_network
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles.errors import ConfigError
-from profiles.source import Source, validate
-from stages.pruning.epi import EpiConfig, Trigger, jaccard, over_window, settled, similarity, threshold
-from stages.pruning.groups import Kept
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.source import Source, validate
+from bonsai.stages.pruning.epi import EpiConfig, Trigger, jaccard, over_window, settled, similarity, threshold
+from bonsai.stages.pruning.groups import Kept
 
 kept_sets = st.dictionaries(st.sampled_from("abcd"), st.sets(st.integers(0, 64)).map(lambda found: tuple(sorted(found))), min_size=4, max_size=4)
 

@@ -1,11 +1,11 @@
 import pytest
 
-from pipeline.recipe import load_recipe
-from pipeline.targets import Network, inspect_network, width_choices
-from profiles.errors import ConfigError
-from profiles.loader import load_profile
-from stages.pruning.groups import Group
-from stages.pruning.limits import width_options
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.targets import Network, inspect_network, width_choices
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.limits import width_options
 
 
 def network_of(overrides: dict[str, object]) -> Network:

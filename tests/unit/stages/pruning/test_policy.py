@@ -1,12 +1,12 @@
 import pytest
 
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError
-from stages.pruning.epi import EpiConfig
-from stages.pruning.policy import FinetuneConfig, PolicyConfig, RecoverConfig, fires
-from stages.recover import branch_end
-from stages.training.config import TrainConfig
+from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.pruning.epi import EpiConfig
+from bonsai.stages.pruning.policy import FinetuneConfig, PolicyConfig, RecoverConfig, fires
+from bonsai.stages.recover import branch_end
+from bonsai.stages.training.config import TrainConfig
 
 EPI = EpiConfig(window=1, monotone=1)
 SETTLED, UNSETTLED = (1.0, 1.0), (None, 0.5)

@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.models.cifar_resnet import resnet8
-from stages.pruning.groups import Group, Member
-from stages.pruning.regularisers import CEILING, Coupling, GrowingL2, Regulariser, RegulariserConfig, make_regulariser
-from stages.pruning.surgery import find_groups
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.pruning.groups import Group, Member
+from bonsai.stages.pruning.regularisers import CEILING, Coupling, GrowingL2, Regulariser, RegulariserConfig, make_regulariser
+from bonsai.stages.pruning.surgery import find_groups
 
 SHAPE = (2, 6, 6)
 Channels = list[list[torch.Tensor]]

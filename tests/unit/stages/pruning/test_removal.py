@@ -6,22 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.recipe import load_recipe
-from pipeline.trunk import segment_stops
-from profiles.errors import ConfigError
-from stages.artifacts import Dataset
-from stages.checkpoints import build
-from stages.models.config import ModelConfig
-from stages.pruning.groups import best_channels
-from stages.pruning.removal import Removal
-from stages.pruning.schedule import ScheduleConfig, widths_after
-from stages.pruning.scores import weight_scores
-from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import find_groups
-from stages.training.batches import Batches
-from stages.training.config import TrainConfig
-from stages.training.loop import train_steps
-from stages.training.state import TrainState, reproducible
+from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.checkpoints import build
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.groups import best_channels
+from bonsai.stages.pruning.removal import Removal
+from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
+from bonsai.stages.pruning.scores import weight_scores
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.training.batches import Batches
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.loop import train_steps
+from bonsai.stages.training.state import TrainState, reproducible
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.02)
 FINAL = {"conv1": 8, "layer1.0.conv1": 4, "layer2.0.conv1": 16, "layer3.0.conv2": 20}

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.models.cifar_resnet import resnet8, resnet20
-from stages.pruning.groups import Group
-from stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, require_scores, weight_scores
-from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import find_groups
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.cifar_resnet import resnet8, resnet20
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, Criterion, normalise, producing_weights, require_scores, weight_scores
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.pruning.surgery import find_groups
 
 SHAPE = (1, 16, 16)
 

@@ -6,18 +6,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.artifacts import Dataset
-from stages.checkpoints import build
-from stages.models.config import ModelConfig
-from stages.pruning.removal import Removal
-from stages.pruning.schedule import ScheduleConfig
-from stages.pruning.soft import Masks
-from stages.pruning.statistics import BatchStatistics
-from stages.pruning.surgery import cut, find_groups, refused_groups
-from stages.training.batches import Batches
-from stages.training.config import TrainConfig
-from stages.training.loop import train_steps
-from stages.training.state import TrainState
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.checkpoints import build
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.removal import Removal
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.soft import Masks
+from bonsai.stages.pruning.statistics import BatchStatistics
+from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.training.batches import Batches
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.loop import train_steps
+from bonsai.stages.training.state import TrainState
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.02)
 KEPT = {"conv1": (0, 3, 5, 9), "layer1.0.conv1": (1, 2), "layer3.0.conv1": tuple(range(0, 64, 3))}

@@ -7,11 +7,11 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.models.cifar_resnet import CifarResNet, resnet8
-from stages.pruning import surgery
-from stages.pruning.groups import best_channels
-from stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.models.cifar_resnet import CifarResNet, resnet8
+from bonsai.stages.pruning import surgery
+from bonsai.stages.pruning.groups import best_channels
+from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 
 SHAPE = (1, 16, 16)
 

@@ -3,9 +3,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from stages.artifacts import Dialect, QuantizerState
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.quantizers import ActivationQuantizer, SameGrid
+from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
 
 SHAPE = (3, 8, 8)
 

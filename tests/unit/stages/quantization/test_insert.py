@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from stages.artifacts import QuantizerState
-from stages.models.cifar_resnet import resnet8
-from stages.models.counting import count_macs, count_parameters
-from stages.quantization.calibrate import calibrate, freeze_batchnorm, layers_of
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.layers import QuantConv2d
-from stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.artifacts import QuantizerState
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.models.counting import count_macs, count_parameters
+from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm, layers_of
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 SHAPE = (1, 16, 16)
 

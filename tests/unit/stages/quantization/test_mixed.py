@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stages.artifacts import QuantizerState, Weights
-from stages.models.cifar_resnet import resnet8
-from stages.quantization.calibrate import calibrate, settle_batchnorm
-from stages.quantization.config import MixedConfig
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
-from stages.quantization.sensitivity import scan_layers
+from bonsai.stages.artifacts import QuantizerState, Weights
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
+from bonsai.stages.quantization.config import MixedConfig
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
+from bonsai.stages.quantization.sensitivity import scan_layers
 
 SHAPE = (1, 16, 16)
 LAYERS = tuple("abcdefgh")

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.errors import ConfigError
-from stages.artifacts import Dialect, QuantizerState
-from stages.quantization import proof
-from stages.quantization.calibrate import calibrate, layers_of
-from stages.quantization.insert import insert_quantizers
-from stages.quantization.keeping import float_nodes, layers_to_keep
-from stages.quantization.layers import QuantConv2d
-from stages.quantization.proof import prove_quantizable, require_same, vary
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.quantization import proof
+from bonsai.stages.quantization.calibrate import calibrate, layers_of
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
+from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.proof import prove_quantizable, require_same, vary
 
 SHAPE = (3, 8, 8)
 LEFT = {

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.quantization.qdq import QdqTensor
-from stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer, best_scale
+from bonsai.stages.quantization.qdq import QdqTensor
+from bonsai.stages.quantization.quantizers import ActivationQuantizer, WeightQuantizer, best_scale
 
 
 def quantizer(*, non_negative: bool, dialect: str, scale: float, fused_in_trt: bool = False) -> ActivationQuantizer:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 from tiny_report import HISTORY, TRIGGER
 
-from stages.pruning.epi import Trigger
-from stages.reporting.plots import Point, draw_learning, draw_training, draw_widths, learning_curve, mark_front
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.reporting.plots import Point, draw_learning, draw_training, draw_widths, learning_curve, mark_front
 
 
 def words(svg: str) -> set[str]:

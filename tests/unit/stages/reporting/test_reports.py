@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_report import a_manifest
 
-from stages.delivery.contents import PackageManifest
-from stages.reporting.content import Table
-from stages.reporting.writing import write_reports
+from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.reporting.content import Table
+from bonsai.stages.reporting.writing import write_reports
 
 
 class Page(HTMLParser):

@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ET
 
 from tiny_report import DENSE, HISTORY, TRIGGER
 
-from stages.reporting.plots import draw_learning, draw_widths
-from stages.reporting.svg import PALETTE, inline
+from bonsai.stages.reporting.plots import draw_learning, draw_widths
+from bonsai.stages.reporting.svg import PALETTE, inline
 
 
 def ids(svg: str) -> list[str]:

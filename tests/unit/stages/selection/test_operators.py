@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.operator_class import OperatorClass
-from stages.models.cifar_resnet import resnet8
-from stages.models.counting import count_macs
-from stages.pruning.groups import Group, first_channels
-from stages.pruning.surgery import cut, find_groups, refused_groups
-from stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, read_operators, weight_channels
-from stages.selection.values import reciprocal_values
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.models.counting import count_macs
+from bonsai.stages.pruning.groups import Group, first_channels
+from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, read_operators, weight_channels
+from bonsai.stages.selection.values import reciprocal_values
 
 SHAPE = (3, 16, 16)
 

@@ -6,22 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.errors import BudgetError
-from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from stages.characterize import grid_points
-from stages.models.cifar_resnet import resnet8
-from stages.pruning.config import PruneConfig
-from stages.pruning.groups import Group, Widths
-from stages.pruning.limits import width_options
-from stages.pruning.surgery import find_groups
-from stages.selection.latency import NetworkLatency
-from stages.selection.loop import fit_widths
-from stages.selection.operators import list_operators
-from stages.selection.problem import Values
-from stages.selection.reselection import Reselection
-from stages.selection.search import select_widths
-from stages.selection.terms import Options, Terms
-from stages.selection.values import values_from_scores, values_of
+from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.stages.characterize import grid_points
+from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.loop import fit_widths
+from bonsai.stages.selection.operators import list_operators
+from bonsai.stages.selection.problem import Values
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.search import select_widths
+from bonsai.stages.selection.terms import Options, Terms
+from bonsai.stages.selection.values import values_from_scores, values_of
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from milp import solve_exactly
 from torch import nn
 
-from profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from profiles.operator_class import OperatorClass
-from stages.characterize import grid_points
-from stages.models.cifar_resnet import resnet8, resnet20
-from stages.models.torchvision_models import densenet121, mobilenet_v2, resnet50
-from stages.pruning.limits import width_options
-from stages.pruning.surgery import find_groups
-from stages.selection import bound
-from stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
-from stages.selection.bound import relax, smallest_latency
-from stages.selection.latency import NetworkLatency
-from stages.selection.operators import list_operators
-from stages.selection.problem import Problem
-from stages.selection.search import select_widths
-from stages.selection.terms import Options, SumTerm, Terms
-from stages.selection.values import values_from_scores
+from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.characterize import grid_points
+from bonsai.stages.models.cifar_resnet import resnet8, resnet20
+from bonsai.stages.models.torchvision_models import densenet121, mobilenet_v2, resnet50
+from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.selection import bound
+from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
+from bonsai.stages.selection.bound import relax, smallest_latency
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import list_operators
+from bonsai.stages.selection.problem import Problem
+from bonsai.stages.selection.search import select_widths
+from bonsai.stages.selection.terms import Options, SumTerm, Terms
+from bonsai.stages.selection.values import values_from_scores
 
 META = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 16}
 TABLE_META = TableMeta.model_validate({**META, "clock": "c", "statistic": "s", "date": "d"})

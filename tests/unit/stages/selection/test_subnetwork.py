@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.pruning.epi import jaccard, over_window, similarity
-from stages.selection.subnetwork import Ranking
-from stages.selection.terms import Options, SumTerm, Terms
+from bonsai.stages.pruning.epi import jaccard, over_window, similarity
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.selection.terms import Options, SumTerm, Terms
 
 OPTIONS: Options = {"a": (16, 32, 48, 64), "b": (16, 32, 48, 64)}
 FLOORS = {"a": 16, "b": 16}

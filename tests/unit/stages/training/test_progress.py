@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from stages.training.progress import Progress, report
+from bonsai.stages.training.progress import Progress, report
 
 
 def test_a_line_carries_its_progress(caplog: pytest.LogCaptureFixture) -> None:

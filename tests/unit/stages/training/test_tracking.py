@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compress
-from profiles.errors import ConfigError
-from stages.artifacts import Dataset
-from stages.models.config import ModelConfig
-from stages.pruning.regularisers import RegulariserConfig
-from stages.store import Store
-from stages.training.config import TrainConfig
-from stages.training.tracking import TRACKERS, scope, sending_to, track, tracking
-from stages.warmup import warmup
+from bonsai import compress
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.store import Store
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.tracking import TRACKERS, scope, sending_to, track, tracking
+from bonsai.stages.warmup import warmup
 
 TINY = str(Path(__file__).parents[3] / "integration" / "configs" / "tiny.yaml")
 Logged = list[tuple[int, str]]

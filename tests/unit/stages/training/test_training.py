@@ -6,20 +6,20 @@ import torch
 from hard_networks import FusedNorm, InPlaceInput, Plain
 from torch import nn
 
-from profiles.errors import ConfigError
-from stages.artifacts import Dataset
-from stages.checkpoints import build
-from stages.errors import DeviceUnavailable, TrainingDiverged
-from stages.models.config import ModelConfig
-from stages.training.batches import Batches, augment
-from stages.training.config import AugmentConfig, DistillConfig, TrainConfig
-from stages.training.distillation import Teacher
-from stages.training.evaluation import reestimate_batchnorm, top1
-from stages.training.loop import train_steps
-from stages.training.phase import Phase
-from stages.training.rates import learning_rate
-from stages.training.resume import load_progress
-from stages.training.state import TrainState, as_moment, reproducible, require_device
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.artifacts import Dataset
+from bonsai.stages.checkpoints import build
+from bonsai.stages.errors import DeviceUnavailable, TrainingDiverged
+from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.training.batches import Batches, augment
+from bonsai.stages.training.config import AugmentConfig, DistillConfig, TrainConfig
+from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.evaluation import reestimate_batchnorm, top1
+from bonsai.stages.training.loop import train_steps
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.rates import learning_rate
+from bonsai.stages.training.resume import load_progress
+from bonsai.stages.training.state import TrainState, as_moment, reproducible, require_device
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
 KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "ema": 0.9}]

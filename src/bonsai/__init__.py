@@ -1,0 +1,27 @@
+"""Bonsai's Python interface.
+
+from bonsai import compress
+packages = compress("resnet-edge", "local-cpu", {"quantize.epochs": 2})
+comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
+network = load_network("artifacts/recover/3f2a...")  # a plain nn.Module
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import bonsai.stages  # noqa: F401  # its import hook, which data workers need that know nothing else of Bonsai
+
+if TYPE_CHECKING:
+    from bonsai.pipeline.comparing import compare
+    from bonsai.pipeline.flow import compress
+    from bonsai.pipeline.load import load_network
+
+__all__ = ["compare", "compress", "load_network"]
+HOMES = {"compare": "bonsai.pipeline.comparing", "compress": "bonsai.pipeline.flow", "load_network": "bonsai.pipeline.load"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch costs seconds, and `bonsai --help` needs none of it."""
+    if name in HOMES:
+        return getattr(importlib.import_module(HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
