@@ -22,18 +22,16 @@ from typing import Any, Literal
 import torch
 from scipy.stats import t as student
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.recipe import Recipe
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.pipeline.trunk import trunk_inputs
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import Checkpoint, Dataset
-from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.counting import count_macs
-from bonsai.stages.prepare import prepare
-from bonsai.stages.prune import prune
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_scores
+from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import Group, Kept, WidthPlan
 from bonsai.stages.pruning.limits import least_channels
@@ -41,14 +39,17 @@ from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
 from bonsai.stages.pruning.regularisers import RegulariserConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
-from bonsai.stages.recover import recover
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.subnetwork import Ranking
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.recover import recover
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import DistillConfig
 from bonsai.stages.training.evaluation import top1
-from bonsai.stages.warmup import warmup
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

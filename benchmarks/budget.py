@@ -12,15 +12,15 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.scores import weight_scores
 from bonsai.stages.selection.loop import fit_widths
 from bonsai.stages.selection.values import values_of
-from bonsai.stages.store import Store
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "budget.json"
 NETWORKS = {

@@ -13,11 +13,11 @@ from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.registry import graph_form
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "build_time.json"
 NETWORKS = {

@@ -16,12 +16,12 @@ from arena import HERE, RESULTS, Outcome, load_outcomes
 from oracle import FINETUNE
 from torch.nn import functional
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.stages.checkpoints import build
-from bonsai.stages.manifest import host_facts
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.pruning.groups import first_channels
-from bonsai.stages.store import Store
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.state import TrainState, reproducible
 
 ROUNDS, STEPS = 8, 2

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bonsai import compress
-from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store.manifest import MANIFEST
 
 RESULTS = Path(__file__).parent / "results" / "example.json"
 RECIPE, PROFILE = "resnet-edge", "local-cpu"

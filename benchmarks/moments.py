@@ -36,37 +36,38 @@ from arena import mean_interval
 from letters import draw_letters
 from torch import nn
 
-from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.targets import Network, ReadyTarget, inspect_network
+from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.pipeline.starting.scaffold import Ask, scaffold
-from bonsai.pipeline.targets import Network, ReadyTarget, inspect_network
-from bonsai.pipeline.trunk import segment_stops, trunk_inputs
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import Checkpoint, Dataset
-from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.counting import count_macs
-from bonsai.stages.prepare import prepare
-from bonsai.stages.prune import prune
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_scores
+from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.epi import over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import Criterion, Scores, normalise
-from bonsai.stages.recover import recover
 from bonsai.stages.selection.operators import count_macs_at
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.selection.values import values_of
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.recover import recover
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.evaluation import top1
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.rates import half_cosine
 from bonsai.stages.training.state import TrainState, reproducible
-from bonsai.stages.warmup import warmup
 
 RESULTS = Path(__file__).parent / "results" / "moments.json"
 WAYS = ("dense", "epi", "epi short", "initialisation", "trained", "torch-pruning uniform", "epi magnitude_l2")

@@ -19,22 +19,23 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.pipeline.trunk import Watch, trunk_inputs
-from bonsai.stages.artifacts import Checkpoint, Dataset
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.trunk import Watch, trunk_inputs
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.checkpoints import build
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.prepare import prepare
-from bonsai.stages.store import Store
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import Batches, load_split
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.evaluation import top1
 from bonsai.stages.training.rates import learning_rate
 from bonsai.stages.training.state import make_optimizer, reproducible
-from bonsai.stages.warmup import warmup
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 
@@ -113,7 +114,7 @@ def timed(call: object) -> float:
 
 def equal_weights(network: torch.nn.Module, segment: Checkpoint | None) -> bool:
     """Return whether the trunk's weights are those of the bare loop, bit by bit."""
-    from bonsai.stages.checkpoints import load_network
+    from bonsai.stages.networks.checkpoints import load_network
 
     assert segment is not None
     other = load_network(segment).state_dict()

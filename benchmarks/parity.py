@@ -14,18 +14,19 @@ import torch
 from torch import nn
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import Dialect, FloatType, QuantizerState
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.records import QuantizerState
+from bonsai.stages.store.manifest import host_facts
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf", "densenet121")

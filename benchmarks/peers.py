@@ -20,19 +20,21 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from selection import OVERRIDES, train_one
 
-from bonsai.pipeline.flow import load
-from bonsai.stages.artifacts import Checkpoint, Dataset, Engine
+from bonsai.pipeline.run.flow import load
+from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.onnxruntime_engine import backend
 from bonsai.stages.backends.registry import check_target, graph_form
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import TimingConfig, time_interleaved
-from bonsai.stages.compile import compile as compile_engine
-from bonsai.stages.export import export
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.intervals import paired_drop
-from bonsai.stages.manifest import host_facts
+from bonsai.stages.measurement.intervals import paired_drop
+from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import QuantizeConfig
-from bonsai.stages.quantize import quantize
+from bonsai.stages.steps.compile import compile as compile_engine
+from bonsai.stages.steps.export import export
+from bonsai.stages.steps.quantize import quantize
+from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.training.batches import Batches, load_split
 
 FILE = RESULTS / "peers.json"

@@ -26,26 +26,26 @@ import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import Checkpoint
-from bonsai.stages.checkpoints import load_network, load_scores
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.prune import prune
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
-from bonsai.stages.recover import recover
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.problem import Problem, Values
 from bonsai.stages.selection.search import solve
 from bonsai.stages.selection.terms import Choice, Options, Terms
 from bonsai.stages.selection.values import reciprocal_values, values_from_scores
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.recover import recover
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.evaluation import top1
 

@@ -7,8 +7,9 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from bonsai.stages.artifacts import Checkpoint, Dataset
-from bonsai.stages.checkpoints import load_network, load_scores
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.groups import Group, Widths, best_channels
 from bonsai.stages.pruning.scores import Criterion
 from bonsai.stages.pruning.surgery import cut

@@ -18,10 +18,8 @@ from milp import solve_exactly
 from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.roofline import estimate_us
-from bonsai.stages.characterize import grid_points
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
@@ -32,6 +30,8 @@ from bonsai.stages.selection.problem import Problem
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options, Terms
 from bonsai.stages.selection.values import values_from_scores
+from bonsai.stages.steps.characterize import grid_points
+from bonsai.stages.store.manifest import host_facts
 
 RESULTS = Path(__file__).parent / "results" / "solver.json"
 STEP = 16

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.pipeline.testbed import Testbed
+from bonsai.pipeline.run.device_timing import Testbed
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.timing import TimingConfig, time_interleaved
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.scores import weight_scores
 from bonsai.stages.selection.loop import fit_widths
 from bonsai.stages.selection.values import values_of
-from bonsai.stages.store import Store
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 NETWORKS = {

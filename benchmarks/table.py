@@ -12,17 +12,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import inspect_network, width_choices
-from bonsai.pipeline.testbed import Testbed, random_networks, sample_networks
+from bonsai.pipeline.run.device_timing import Testbed, random_networks, sample_networks
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import inspect_network, width_choices
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.characterize import grid_points
-from bonsai.stages.manifest import host_facts
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.selection.calibration import calibrate
-from bonsai.stages.store import Store
+from bonsai.stages.steps.characterize import grid_points
+from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.store.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "table.json"
 CASES = {

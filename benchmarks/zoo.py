@@ -21,7 +21,7 @@ from typing import Any
 
 from zoo_page import outcome, write_page
 
-from bonsai.stages.manifest import host_facts
+from bonsai.stages.store.manifest import host_facts
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "zoo.json"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from bonsai.stages.models.torchvision_models import make
+from bonsai.stages.networks.torchvision_models import make
 
 TIMM_MODULES = (
     "resnet",

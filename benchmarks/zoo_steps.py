@@ -25,21 +25,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_models import Entry, entries, options_at, smallest_size
 
-from bonsai.pipeline.flow import load
-from bonsai.pipeline.targets import inspect_network
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import BonsaiError, ConfigError
-from bonsai.stages.artifacts import Dialect, QuantizerState
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.running import Run
 from bonsai.stages.graph.exporting import MODEL, write_graph
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.records import QuantizerState
 
 PROFILE = "local-cpu"
 CLASSES = 10

@@ -26,7 +26,7 @@ from typing import Any
 
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.errors import BuildError, DeviceUnavailable
-from bonsai.stages.room import MACHINE_ERRORS
+from bonsai.stages.store.room import MACHINE_ERRORS
 
 MODULE = "bonsai.stages.worker"
 GRACE_SECONDS = 5.0

@@ -8,11 +8,11 @@ import pytest
 from chromium import find_chromium
 from tiny_package import make_package
 
-from bonsai.stages.artifacts import Dataset
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.prepare import prepare
-from bonsai.stages.store import Store
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Store
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,7 @@ from hard_networks import Plain
 from torch import nn
 from torch.nn import functional as F
 
-from bonsai.stages.models.torchvision_models import make
+from bonsai.stages.networks.torchvision_models import make
 
 
 class AlwaysNoise(Plain):

@@ -166,7 +166,7 @@ def serving(folder: Path, *options: str, **variables: str) -> Iterator[Served]:
 
 
 def serve_command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "bonsai.pipeline.cli", "serve", "--store", str(folder / "store")]
+    return [sys.executable, "-m", "bonsai", "serve", "--store", str(folder / "store")]
 
 
 def free_port() -> int:

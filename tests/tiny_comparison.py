@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from bonsai.pipeline.comparing import compare
-from bonsai.pipeline.comparison import Comparison
+from bonsai.pipeline.compare.comparing import compare
+from bonsai.pipeline.compare.comparison import Comparison
 
 CONFIGS = Path(__file__).parent / "integration" / "configs"
 SETTINGS = {"training.epochs": 2, "training.threads": 1}

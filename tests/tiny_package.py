@@ -12,14 +12,14 @@ from tiny_report import story
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile, Target
-from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
 from bonsai.stages.delivery.golden import write_golden
 from bonsai.stages.graph.names import INPUT, OUTPUT
-from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store.manifest import MANIFEST
 
 SHAPE, CLASSES = (1, 8, 8), ("circle", 'square "s"', "line")
 Edit = Callable[[dict[str, object]], object]

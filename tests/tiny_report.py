@@ -6,15 +6,17 @@ from typing import Any
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.stages.artifacts import DeviceInfo, History, Latency
-from bonsai.stages.decisions import Attempt, Decisions, Tried
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.contents import PackagedEngine, PackageManifest
-from bonsai.stages.lineage import Ancestor
-from bonsai.stages.measurements import Accuracy, Gate, KernelShare, Row
+from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.measurements import Accuracy, Gate, KernelShare, Row
+from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.selection.latency import Forecast, OperatorForecast
 from bonsai.stages.selection.loop import Fit, Round
+from bonsai.stages.store.lineage import Ancestor
 
 DENSE, KEPT = {"stem": 32, "body.conv1": 64}, {"stem": 16, "body.conv1": 48}
 TRIGGER = Trigger(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.models.cifar_resnet import CifarResNet
+from bonsai.stages.networks.cifar_resnet import CifarResNet
 
 
 class ComputedPadding(nn.Conv2d):
@@ -38,7 +38,7 @@ class AskingResNet(CifarResNet):
 
 
 def resnet8(*, in_channels: int, num_classes: int, width: int = 16) -> nn.Module:
-    """Return the network; at 16 pixels it computes what `bonsai.stages.models.cifar_resnet.resnet8` does."""
+    """Return the network; at 16 pixels it computes what `bonsai.stages.networks.cifar_resnet.resnet8` does."""
     return AskingResNet(in_channels=in_channels, num_classes=num_classes, width=width)
 
 

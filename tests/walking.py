@@ -13,17 +13,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.pipeline.recipe import Recipe, load_recipe
-from bonsai.pipeline.targets import inspect_network
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dialect, QuantizerState
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.graph.exporting import MODEL, write_graph
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.training.evaluation import top1
 
 TINY = Path(__file__).parent / "integration" / "configs" / "tiny.yaml"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bonsai.pipeline.recipe import Recipe, list_recipes, load_recipe
+from bonsai.pipeline.recipes.recipe import Recipe, list_recipes, load_recipe
 from bonsai.profiles.source import Record
 
 COMPRESS, COMPARE = "compress", "compare"

@@ -10,13 +10,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from bonsai.pipeline import flow as plain
-from bonsai.pipeline.comparing import compare as compare_targets
-from bonsai.pipeline.comparing import comparison_folder, require_all
-from bonsai.pipeline.conduct import require_gates
-from bonsai.pipeline.console import package_facts
-from bonsai.pipeline.publish import LAYOUTS, lay_out
-from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.compare.comparing import compare as compare_targets
+from bonsai.pipeline.compare.comparing import comparison_folder, require_all
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run import flow as plain
+from bonsai.pipeline.run.conduct import require_gates
+from bonsai.pipeline.run.publish import LAYOUTS, lay_out
 from bonsai.pipeline.service.deployments import COMPARE, COMPRESS
 from bonsai.pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
 from bonsai.pipeline.service.local_server import run_lock
@@ -24,11 +23,12 @@ from bonsai.pipeline.service.place import find_store, settle
 from bonsai.pipeline.service.run_log import show_log
 from bonsai.pipeline.service.run_page import show_comparison, show_package, show_progress
 from bonsai.pipeline.service.tasks import as_tasks
+from bonsai.pipeline.tables import package_facts
 from bonsai.profiles.errors import BonsaiError
-from bonsai.stages.import_policy import VARIABLE as IMPORTS
-from bonsai.stages.import_policy import Policy
-from bonsai.stages.locks import hold
-from bonsai.stages.store import Store
+from bonsai.stages.imports.import_policy import VARIABLE as IMPORTS
+from bonsai.stages.imports.import_policy import Policy
+from bonsai.stages.store.locks import hold
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.progress import logger
 
 WITHOUT_STRANGERS: Policy = "recipes"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from bonsai.pipeline.recipe import list_recipes
+from bonsai.pipeline.recipes.recipe import list_recipes
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import list_profiles
 

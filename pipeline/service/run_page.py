@@ -26,13 +26,13 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from bonsai.pipeline.comparison import HEADER as HEADER_COMPARED
-from bonsai.pipeline.comparison import Comparison, show_cells
+from bonsai.pipeline.compare.comparison import HEADER as HEADER_COMPARED
+from bonsai.pipeline.compare.comparison import Comparison, show_cells
 from bonsai.pipeline.service.package_server import URL_VARIABLE
 from bonsai.stages.delivery.contents import CARD, FIGURE, REPORTS
 from bonsai.stages.delivery.contents import FOLDER as PACKAGE
-from bonsai.stages.model_card import HEADER, row_cells
-from bonsai.stages.package import Package
+from bonsai.stages.reporting.model_card import HEADER, row_cells
+from bonsai.stages.steps.package import Package
 from bonsai.stages.texts import fenced, markdown
 from bonsai.stages.training.progress import Progress, logger, say
 

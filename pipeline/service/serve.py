@@ -20,7 +20,7 @@ from bonsai.pipeline.service.package_server import URL_VARIABLE, serve_packages
 from bonsai.pipeline.service.quiet import quieten
 from bonsai.pipeline.service.reach import LOOPBACK, is_loopback, origin
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.locks import hold, is_held
+from bonsai.stages.store.locks import hold, is_held
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

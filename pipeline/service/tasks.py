@@ -18,8 +18,8 @@ from prefect.states import Failed
 
 from bonsai.pipeline.service.deployments import TIMING_LIMIT
 from bonsai.profiles.errors import BonsaiError
-from bonsai.stages.artifacts import Artifact
-from bonsai.stages.store import Step, Store, is_timed
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.store import Step, Store, is_timed
 from bonsai.stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)

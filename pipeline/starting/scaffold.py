@@ -13,21 +13,21 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run.targets import inspect_network, width_choices
+from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
-from bonsai.pipeline.targets import inspect_network, width_choices
-from bonsai.pipeline.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe, visible
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.depth import find_depth, kind_of
 from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, quietly_opened, read_values, require_readable, scan_folder
-from bonsai.stages.intervals import images_to_prove, least_provable_drop
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.counting import count_macs
-from bonsai.stages.models.registry import build_network, require_logits
-from bonsai.stages.prepare import split_images
-from bonsai.stages.registry import make_importable
+from bonsai.stages.imports.registry import make_importable
+from bonsai.stages.measurement.intervals import images_to_prove, least_provable_drop
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.registry import build_network, require_logits
+from bonsai.stages.steps.prepare import split_images
 
 RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
 SIDES = (32, 48, 64)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import bonsai.stages  # noqa: F401  # its import hook, which data workers need that know nothing else of Bonsai
 
 if TYPE_CHECKING:
-    from bonsai.pipeline.comparing import compare
-    from bonsai.pipeline.flow import compress
-    from bonsai.pipeline.load import load_network
+    from bonsai.pipeline.compare.comparing import compare
+    from bonsai.pipeline.run.flow import compress
+    from bonsai.pipeline.run.load import load_network
 
 __all__ = ["compare", "compress", "load_network"]
-HOMES = {"compare": "bonsai.pipeline.comparing", "compress": "bonsai.pipeline.flow", "load_network": "bonsai.pipeline.load"}
+HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pipeline.run.flow", "load_network": "bonsai.pipeline.run.load"}
 
 
 def __getattr__(name: str) -> Any:

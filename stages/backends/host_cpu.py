@@ -5,7 +5,7 @@ import platform
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.machine import read_cpu
 
 FULL_ACCUMULATION = {"avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"}

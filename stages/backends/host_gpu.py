@@ -5,7 +5,7 @@ import platform
 
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Device, Target
-from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
 from bonsai.stages.errors import DeviceUnavailable
 

@@ -15,7 +15,7 @@ import numpy as np
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.registry import Backend, backend_of
 from bonsai.stages.graph.names import INPUT
-from bonsai.stages.measurements import KernelShare
+from bonsai.stages.measurement.measurements import KernelShare
 
 RUNS = 200
 

@@ -10,14 +10,15 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from bonsai.profiles.schema import Target
-from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.machine import read_cpu
 from bonsai.stages.backends.onnxruntime_profile import SessionProfile
 from bonsai.stages.backends.running import Run, in_batches
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import INPUT
-from bonsai.stages.room import require_room
+from bonsai.stages.graph.onnx_graph import FloatType
+from bonsai.stages.store.room import require_room
 
 PROVIDERS = ["CPUExecutionProvider"]
 BIAS_QUANTIZATION = "WeightBiasQuantization"

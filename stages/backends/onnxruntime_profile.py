@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bonsai.stages.backends.kernel_profile import Kernel
-from bonsai.stages.room import require_room
+from bonsai.stages.store.room import require_room
 
 WARM = 7  # the first of every so many runs are not counted
 CUT_US = 0.5

@@ -18,13 +18,14 @@ from onnx import TensorProto, helper
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Precision, Target
-from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
 from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, engine_options, runner
 from bonsai.stages.backends.onnxruntime_profile import SessionProfile
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.graph.onnx_graph import FloatType
 
 BATCH = "batch"
 """Name of the dimension that an exported graph leaves open."""

@@ -17,12 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from bonsai.profiles.schema import Target
-from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.kernel_profile import Kernel
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import INPUT
+from bonsai.stages.graph.onnx_graph import FloatType
 
 DEVICE = "CPU"
 INTEGERS = {"u8", "i8"}

@@ -9,10 +9,11 @@ from packaging.specifiers import SpecifierSet
 
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.artifacts import DeviceInfo, Dialect, FloatType
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.registry import resolve
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
+from bonsai.stages.imports.registry import resolve
 
 BACKENDS = {
     "onnxruntime": "bonsai.stages.backends.onnxruntime_engine:backend",

@@ -18,13 +18,14 @@ import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.artifacts import DeviceInfo, FloatType
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
 from bonsai.stages.backends.running import Run, in_batches
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.backends.tensorrt_run import PlanRunner, load_plan
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
+from bonsai.stages.graph.onnx_graph import FloatType
 
 BUILD_SECONDS = 600.0
 """A build that takes longer is ended."""

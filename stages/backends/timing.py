@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from bonsai.profiles.schema import Target
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import Latency
 from bonsai.stages.backends.running import Run
-from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.store.tensor_files import written_plainly
 
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from bonsai.profiles.source import Record
-from bonsai.stages.declared import Option, content_of, without_places
-from bonsai.stages.registry import code_digest
+from bonsai.stages.imports.declared import Option, content_of, without_places
+from bonsai.stages.imports.registry import code_digest
 
 FILES = "data.files"
 
@@ -33,7 +33,7 @@ class DataConfig(Record):
     seed: int = 0
     files: tuple[str, ...] = ()
     content: SkipJsonSchema[str] = ""
-    """Digest of what `files` held when the recipe was loaded (`pipeline/recipe.py`); nobody writes it into a recipe."""
+    """Digest of what `files` held when the recipe was loaded (`pipeline/recipes/recipe.py`); nobody writes it into a recipe."""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "DataConfig":

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from bonsai.stages.contents import digest_of, files_at
 from bonsai.stages.data.config import DataConfig
+from bonsai.stages.imports.contents import digest_of, files_at
 
 LOADERS = {
     "digits": "bonsai.stages.data.digits:load_digits",

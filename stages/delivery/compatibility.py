@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Isa, Target
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import Engine
+from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import ARCHITECTURES, Machine, plain_name
 
 REBUILD = "give the engine the machine that it is for, or let Bonsai build one for this machine"

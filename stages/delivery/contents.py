@@ -10,14 +10,17 @@ from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import describe, shorten
 from bonsai.profiles.schema import HardwareProfile, Precision, Runtime
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import DeviceInfo, Dialect, History, sha256_file
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.golden import GOLDEN, GoldenSource
 from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.lineage import Ancestor
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.measurements import Against, Gate, KernelShare, Row
+from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.measurement.measurements import Against, Gate, KernelShare, Row
+from bonsai.stages.networks.checkpoint import History
+from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.store.lineage import Ancestor
+from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.texts import one_line
 
 FOLDER = "package"

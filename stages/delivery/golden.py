@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from bonsai.profiles.errors import describe
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError, VerificationError
-from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import written_plainly
 
 GOLDEN = "golden.safetensors"
 IMAGES, LOGITS = "input", "logits"

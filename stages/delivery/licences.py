@@ -1,7 +1,7 @@
 """What the parts of a package may be used for, in so far as Bonsai knows."""
 
-from bonsai.stages.artifacts import Dataset
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.texts import markdown
 
 BONSAI = "Apache-2.0"

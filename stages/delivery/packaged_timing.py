@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe
-from bonsai.stages.artifacts import Engine, Latency, sha256_file
+from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.process_timing import Timed
 from bonsai.stages.backends.timing import TimingConfig
@@ -16,11 +16,13 @@ from bonsai.stages.delivery.compatibility import find_absence
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import ArtifactDamaged, VerificationError
-from bonsai.stages.fresh_timing import milliseconds_of, time_afresh
-from bonsai.stages.manifest import MANIFEST, Manifest, read_manifest
-from bonsai.stages.measurements import Fresh, Gate
-from bonsai.stages.timing_lock import hold_timing
-from bonsai.stages.verdicts import judge_latency, limit_of
+from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.measurements import Fresh, Gate
+from bonsai.stages.measurement.timing_lock import hold_timing
+from bonsai.stages.measurement.verdicts import judge_latency, limit_of
+from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.store.manifest import MANIFEST, Manifest, read_manifest
 
 STAGE = "time_engine/"
 """Where the address of the timing that judged the engine begins; the dense engine is among what it was made from."""

@@ -7,14 +7,14 @@ from pydantic import Field
 
 from bonsai.profiles.errors import BonsaiError, ConfigError, describe
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import sha256_file
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
-from bonsai.stages.classifying import RESULTS, read_results
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import SUMS
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.measurement.classifying import RESULTS, read_results
+from bonsai.stages.store.artifact import sha256_file
 
 
 class Release(Record):

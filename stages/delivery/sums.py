@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bonsai.profiles.bounded_json import read_text
 from bonsai.profiles.errors import describe, shorten
-from bonsai.stages.artifacts import sha256_file
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.store.artifact import sha256_file
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"

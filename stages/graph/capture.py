@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from bonsai.stages.graph.program import export_program
 from bonsai.stages.graph.rebuilding import Rebuilding
-from bonsai.stages.models.calling import evaluating
+from bonsai.stages.networks.calling import evaluating
 
 
 def capture(network: nn.Module, image_shape: tuple[int, int, int], whole: Collection[nn.Module] = (), idle: Collection[nn.Module] = ()) -> fx.GraphModule:

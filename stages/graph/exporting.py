@@ -10,10 +10,10 @@ import onnx
 import torch
 from torch import nn
 
-from bonsai.stages.artifacts import Dialect, FloatType
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
 from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.program import export_program
 from bonsai.stages.graph.refusals import explain_refusal
 from bonsai.stages.graph.shielding import shield_float_layers

@@ -9,7 +9,7 @@ from torch import nn
 
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.config import ExportConfig
-from bonsai.stages.models.calling import logits_of
+from bonsai.stages.networks.calling import logits_of
 
 BATCH = 64
 """Images that are run at a time."""

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.schema import Precision
 from bonsai.stages.errors import BuildError
-from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import written_plainly
 
 PROBES = "probes.safetensors"
 """Beside the ONNX file of an untrained network: torch's logits of the first images, (n, classes) float32."""

@@ -8,8 +8,8 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bonsai.stages.models.calling import evaluating
-from bonsai.stages.models.counting import products_in_sight
+from bonsai.stages.networks.calling import evaluating
+from bonsai.stages.networks.counting import products_in_sight
 
 BATCH = 2
 """Images that are recorded together; what does not grow with them is not of an image."""

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.graph.program import export_program
 from bonsai.stages.graph.untraceable import FAILURES, NOT_THE_NETWORKS, Untraceable
-from bonsai.stages.models.calling import evaluating
+from bonsai.stages.networks.calling import evaluating
 
 SAME = 1e-5
 """Largest difference between two runs of one network, relative to the largest output (fp32)."""

@@ -16,7 +16,7 @@ from bonsai.stages.graph.restoring import restore_modules
 from bonsai.stages.graph.symbolic import has_hooks, trace_symbolically
 from bonsai.stages.graph.untraceable import FAILURES, Untraceable, explain
 from bonsai.stages.graph.values import annotate
-from bonsai.stages.models.calling import evaluating
+from bonsai.stages.networks.calling import evaluating
 
 Shape = tuple[int, int, int]
 TRAINING = "training"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from bonsai.stages import user_code
-from bonsai.stages.user_code import Place, place_of
+from bonsai.stages.imports import user_code
+from bonsai.stages.imports.user_code import Place, place_of
 
 FAILURES = user_code.FAILURES
 """What a network's own code may raise where it meets something else than a tensor with values."""

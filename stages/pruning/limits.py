@@ -6,7 +6,7 @@ from math import ceil
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.models.layer_names import matching
+from bonsai.stages.networks.layer_names import matching
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.training.progress import say
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bonsai.stages.models.calling import copy_network
-from bonsai.stages.models.loading import load_weights
-from bonsai.stages.models.registry import to_channels_last
+from bonsai.stages.networks.calling import copy_network
+from bonsai.stages.networks.loading import load_weights
+from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.groups import Group, Kept, Widths, best_channels
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores

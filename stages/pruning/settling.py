@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bonsai.stages.models.calling import evaluating
-from bonsai.stages.models.seeding import seeded
+from bonsai.stages.networks.calling import evaluating
+from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.pruning.layers import Layer, channel_axis
 
 SMALL = 0.01

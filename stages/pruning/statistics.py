@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bonsai.stages.models.calling import logits_of
+from bonsai.stages.networks.calling import logits_of
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.layers import Layer, by_output, channel_axis
 from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers

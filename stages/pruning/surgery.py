@@ -14,13 +14,13 @@ from torch import nn
 from torch_pruning.dependency.group import Group as LibraryGroup
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.models.calling import computed_tensors, copy_network, evaluating, running, unfrozen
-from bonsai.stages.models.inspection import random_images
+from bonsai.stages.imports.user_code import FAILURES, place_of, say_what
+from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, running, unfrozen
+from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.groups import Group, Kept, Member
 from bonsai.stages.pruning.layers import Layer, num_outputs
 from bonsai.stages.pruning.settling import has_batchnorm, settle, wake
 from bonsai.stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
-from bonsai.stages.user_code import FAILURES, place_of, say_what
 
 TRIAL_IMAGES = 4
 MOST_POSITIONS = 1_000_000

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.models.calling import evaluating
-from bonsai.stages.models.seeding import seeded
+from bonsai.stages.networks.calling import evaluating
+from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.layers import channel_axis
 

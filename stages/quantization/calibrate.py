@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.trace import module_of
-from bonsai.stages.models.calling import evaluating, logits_of
+from bonsai.stages.networks.calling import evaluating, logits_of
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
 

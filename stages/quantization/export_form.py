@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import fx, nn
 
-from bonsai.stages.artifacts import Dialect, FloatType
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.trace import module_of
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, fold_ratio
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage

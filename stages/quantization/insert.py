@@ -10,11 +10,11 @@ convolution as INT8 without).
 from torch import fx, nn
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.artifacts import QuantizerState
 from bonsai.stages.graph.trace import lost_in_training, module_of, only_user, trace
 from bonsai.stages.graph.values import ACTIVATION, TENSOR
 from bonsai.stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import calls_of, keep_in_float
 

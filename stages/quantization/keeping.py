@@ -9,13 +9,13 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.artifacts import QuantizerState
 from bonsai.stages.graph.kinds import is_activation, operation
 from bonsai.stages.graph.restoring import ByMode
 from bonsai.stages.graph.trace import module_of, trace
-from bonsai.stages.models.layer_names import matches, matching
+from bonsai.stages.networks.layer_names import matches, matching
 from bonsai.stages.quantization.grids import computes
 from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import folded_into, keep_in_float, name_of, takes_layer
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import fx, nn
 
-from bonsai.stages.artifacts import QuantizerState, Sensitivity, Weights
 from bonsai.stages.graph.trace import module_of, trace
-from bonsai.stages.models.loading import load_weights
+from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
 from bonsai.stages.quantization.config import MixedConfig
 from bonsai.stages.quantization.insert import quantise_graph
 from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.records import QuantizerState, Sensitivity, Weights
 from bonsai.stages.quantization.sensitivity import Layers, scan_layers
 from bonsai.stages.quantization.taking import name_of
 from bonsai.stages.training.progress import say

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.artifacts import Dialect
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization.quantizers import learned_step
 
 GATE_LEVELS = 255

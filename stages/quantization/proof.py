@@ -7,14 +7,15 @@ import torch
 from torch import fx, nn
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.artifacts import Dialect, QuantizerState
 from bonsai.stages.graph.following import spread
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.trace import lost_in_training, trace
 from bonsai.stages.graph.untraceable import FAILURES
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.quantizers import passing_through
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.training.progress import say
 
 SEEDS, SAMPLES = (1, 2), 8

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.artifacts import Dialect, FloatType
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.quantization.layers import Convolution, convolve
 from bonsai.stages.quantization.operations import GATE_LEVELS
 from bonsai.stages.quantization.quantizers import ActivationQuantizer

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bonsai.stages.artifacts import Dialect
+from bonsai.stages.graph.onnx_graph import Dialect
 
 CANDIDATES = 36
 """Scales that the calibration compares."""

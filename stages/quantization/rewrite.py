@@ -2,12 +2,12 @@
 
 from torch import fx, nn
 
-from bonsai.stages.artifacts import QuantizerState
 from bonsai.stages.graph.kinds import is_activation, operation
 from bonsai.stages.graph.restoring import replace_by_module
 from bonsai.stages.graph.trace import argument, module_of, shape_of
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.taking import calls_of, folded_into, is_altered, is_kept, takes_batch_norm, takes_layer
 
 

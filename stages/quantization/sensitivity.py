@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from bonsai.stages.artifacts import Sensitivity
-from bonsai.stages.models.calling import logits_of
+from bonsai.stages.networks.calling import logits_of
+from bonsai.stages.quantization.records import Sensitivity
 from bonsai.stages.training.progress import report
 
 Layers = tuple[str, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bonsai.stages.artifacts import Checkpoint
+from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import within
 
 NAMES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "mixed": "mixed"}

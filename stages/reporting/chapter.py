@@ -1,6 +1,6 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
-from bonsai.stages.measurements import VERDICTS, Gate, unmet
+from bonsai.stages.measurement.measurements import VERDICTS, Gate, unmet
 from bonsai.stages.reporting.content import Chapter, Fact, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent
 from bonsai.stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part

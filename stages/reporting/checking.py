@@ -6,12 +6,12 @@ from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe, shorten
 from bonsai.profiles.source import nonfinite
-from bonsai.stages.decisions import Decisions
 from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.measurements import Row
+from bonsai.stages.measurement.measurements import Row
+from bonsai.stages.store.manifest import MANIFEST
 
 LARGEST = 1e15
 """Of any number that is drawn."""

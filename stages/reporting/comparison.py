@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bonsai.stages.delivery.contents import PackageManifest
-from bonsai.stages.measurements import unmet
+from bonsai.stages.measurement.measurements import unmet
 from bonsai.stages.reporting.chapter import write_chapter
 from bonsai.stages.reporting.content import Figure, Part, Report, Table
 from bonsai.stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, percent

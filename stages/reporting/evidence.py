@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from bonsai.profiles.schema import Precision
-from bonsai.stages.artifacts import Latency
 from bonsai.stages.delivery.contents import PackageManifest
-from bonsai.stages.measurements import Row
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.measurements import Row
 from bonsai.stages.reporting.checking import read_decisions
 from bonsai.stages.reporting.content import Outcome
 

@@ -1,7 +1,7 @@
 """How the network was made: widths, trigger, training, and the fit to the budget."""
 
-from bonsai.stages.artifacts import History
-from bonsai.stages.decisions import Attempt
+from bonsai.stages.delivery.decisions import Attempt
+from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, percent
 from bonsai.stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bonsai.profiles.source import Record
-from bonsai.stages.artifacts import History
+from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.reporting.svg import PALETTE, draw
 from bonsai.stages.selection.latency import OperatorForecast

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bonsai.stages.measurements import Accuracy, KernelShare, Row
+from bonsai.stages.measurement.measurements import Accuracy, KernelShare, Row
 from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, percent
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from bonsai.profiles.errors import visible
 from bonsai.stages.delivery.contents import REPORTS, PackageManifest
 from bonsai.stages.reporting.comparison import write_report
+from bonsai.stages.store.whole_files import write_whole
 from bonsai.stages.texts import markdown
-from bonsai.stages.whole_files import write_whole
 
 
 def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: str, failures: Mapping[str, str] | None = None, note: str = "") -> None:

@@ -11,7 +11,7 @@ from bonsai.profiles.source import Record
 from bonsai.stages.graph.kinds import is_tensor
 from bonsai.stages.graph.products import BATCH, Product, record_products
 from bonsai.stages.graph.trace import module_of, shape_of, trace
-from bonsai.stages.models.calling import evaluating
+from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
 from bonsai.stages.selection.flows import Flow, passed_on, size_of

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from bonsai.stages.artifacts import Dataset
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.training.config import AugmentConfig, TrainConfig
 
 MEAN, STD = 0.5, 0.5

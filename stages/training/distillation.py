@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.models.calling import logits_of
+from bonsai.stages.networks.calling import logits_of
 from bonsai.stages.training.config import SoftTargets
 
 

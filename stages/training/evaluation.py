@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bonsai.stages.models.calling import evaluating, logits_of, training
+from bonsai.stages.networks.calling import evaluating, logits_of, training
 from bonsai.stages.training.batches import Batches
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from bonsai.stages.errors import TrainingDiverged
-from bonsai.stages.models.calling import logits_of, running
+from bonsai.stages.networks.calling import logits_of, running
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.progress import report

@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import nn
 
-from bonsai.stages.artifacts import Dataset, History
-from bonsai.stages.models.loading import load_weights
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoint import History
+from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.training.batches import Batches, load_split
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher

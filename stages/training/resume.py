@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bonsai.stages.artifacts import sha256_file
-from bonsai.stages.tensor_files import written_plainly
+from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.store.tensor_files import written_plainly
 from bonsai.stages.training.progress import say
 
 NEXT = "next.safetensors"

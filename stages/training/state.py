@@ -10,8 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bonsai.profiles.errors import describe
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.models.calling import copy_network
-from bonsai.stages.models.loading import load_weights
+from bonsai.stages.networks.calling import copy_network
+from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from bonsai.stages.registry import resolve
+from bonsai.stages.imports.registry import resolve
 from bonsai.stages.training.progress import say
 
 VARIABLE = "BONSAI_TRACKER"

@@ -10,7 +10,7 @@ from tiny_package import make_package
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.machine import list_gpus, nvidia_driver
 from bonsai.stages.delivery.verification import verify_package
-from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.gpu
 

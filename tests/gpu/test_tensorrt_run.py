@@ -9,7 +9,6 @@ import pytest
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision, Target
-from bonsai.stages.artifacts import OnnxGraph
 from bonsai.stages.backends.machine import list_gpus
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of, graph_form
@@ -19,10 +18,11 @@ from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
 from bonsai.stages.backends.tensorrt_run import DISSECTED_RUNS
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.graph.onnx_graph import OnnxGraph
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.gpu
 

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bonsai.stages.artifacts import Checkpoint, Dataset
-from bonsai.stages.checkpoints import load_network
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.prune import prune
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.regularisers import RegulariserConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.recover import recover
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.recover import recover
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import DistillConfig, TrainConfig
-from bonsai.stages.warmup import warmup
 
 pytestmark = pytest.mark.gpu
 

@@ -10,14 +10,14 @@ import pytest
 from tiny_comparison import SETTINGS, Compared, config
 
 from bonsai import compare
-from bonsai.pipeline.comparison import Comparison
-from bonsai.pipeline.conduct import Growth
+from bonsai.pipeline.compare.comparison import Comparison
+from bonsai.pipeline.run.conduct import Growth
 from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import BuildError
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.package import Package
-from bonsai.stages.store import Step, Store
+from bonsai.stages.steps.package import Package
+from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.store.store import Step, Store
 
 TINY, WIDE, HOPELESS, AWAY, NARROW = (config(name) for name in ("tiny", "tiny-wide", "tiny-hopeless", "tiny-away", "tiny-narrow"))
 
@@ -35,9 +35,9 @@ def step_that_raises(store: Path, error: Exception, profile: str) -> Step:
 
 
 def test_the_name_is_the_function_after_its_module_was_imported_too() -> None:
-    import bonsai.pipeline.comparing
+    import bonsai.pipeline.compare.comparing
 
-    assert bonsai.compare is compare is bonsai.pipeline.comparing.compare
+    assert bonsai.compare is compare is bonsai.pipeline.compare.comparing.compare
 
 
 def test_a_profile_that_fails_is_an_outcome_and_the_others_end_with_packages(compared: Compared) -> None:

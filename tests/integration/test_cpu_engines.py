@@ -10,17 +10,18 @@ import pytest
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision, Target
-from bonsai.stages.artifacts import Dialect, Engine, OnnxGraph
+from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.onnxruntime_engine import open_graph, write_ort_format
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import backend_of, check_target
-from bonsai.stages.compile import compile
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.graph.onnx_graph import Dialect, OnnxGraph
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.compile import compile
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.store import Store
 
 SHAPE = (1, 32, 32)
 CONVOLUTIONS = 9  # of resnet8: the first, two in each of three blocks, two on the shortcuts

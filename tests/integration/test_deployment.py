@@ -15,9 +15,9 @@ import pytest
 from served import TINY, Served, Watched, free_port, serve_command, serving, wait_for, watch
 
 from bonsai.pipeline.service.local_server import run_lock
-from bonsai.stages.locks import is_held
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.store import RESUME
+from bonsai.stages.store.locks import is_held
+from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.store.store import RESUME
 from bonsai.stages.training.resume import LAST, load_progress
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -269,7 +269,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Running
 from bonsai.pipeline.service.serve import crash_lost_runs
 from bonsai.pipeline.service.local_server import run_lock
-from bonsai.stages.locks import hold
+from bonsai.stages.store.locks import hold
 
 store = Path(sys.argv[1])
 with get_client(sync_client=True) as client:

@@ -7,17 +7,17 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from bonsai.stages.artifacts import Dialect
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_same
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.exporting import MODEL, simplify_onnx
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.parity import compare, require_parity
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.store import Store
 
 
 @pytest.fixture(scope="module")

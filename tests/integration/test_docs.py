@@ -17,8 +17,8 @@ from pages import PAGES, ROOT, Block, anchors_of, blocks_of, code_spans, command
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from bonsai.pipeline.cli import app
-from bonsai.pipeline.recipe import Recipe, load_recipe
+from bonsai.pipeline.cli.main import app
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
 

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from bonsai.pipeline.recipe import load_recipe
-from bonsai.pipeline.targets import ReadyTarget, inspect_network
-from bonsai.pipeline.trunk import segment_stops, trunk_inputs
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.checkpoints import load_scores
 from bonsai.stages.data.registry import source_digest
-from bonsai.stages.prepare import prepare
+from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.subnetwork import Ranking
-from bonsai.stages.store import Store
-from bonsai.stages.warmup import warmup
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.store import Store
 
 CRITERIA = ("magnitude_l2", "bn_gradient", "taylor")
 SHARE = 0.4

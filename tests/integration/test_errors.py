@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.pipeline.cli import main
+from bonsai.pipeline.cli.main import main
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, SAME_NAME = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "same-name.yaml")
@@ -94,7 +94,7 @@ def test_a_network_that_cannot_be_trained_ends_in_one_message(
 
 
 def test_a_missing_recipe_lists_the_shipped_ones() -> None:
-    done = subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", "run", "resnet-egde"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "bonsai", "run", "resnet-egde"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "did you mean 'resnet-edge'?" in done.stderr
 
@@ -105,7 +105,7 @@ def test_an_impossible_budget_is_refused_before_training_with_the_smallest_laten
         [
             sys.executable,
             "-m",
-            "bonsai.pipeline.cli",
+            "bonsai.pipeline.cli.main",
             "run",
             TINY,
             "--set",

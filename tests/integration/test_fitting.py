@@ -10,7 +10,7 @@ import pytest
 from bonsai import compress
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.latency import LatencyTable
-from bonsai.stages.package import Package
+from bonsai.stages.steps.package import Package
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu"))
@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tables(root: Path) -> list[dict[str, object]]:
     command = ["characterize", TINY, "--profile", CPU, "--store", str(root / "store"), "--out", str(root / "tables"), "--no-steps", "--json"]
-    done = subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", *command], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "bonsai", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "timing 10 untrained networks" in done.stderr
     return list(json.loads(done.stdout))
@@ -85,7 +85,7 @@ def test_a_table_without_the_dense_reference_is_refused(root: Path, tables: list
 
 def test_only_the_device_itself_is_characterised(root: Path) -> None:
     command = ["characterize", TINY, "--profile", "rtx-4090", "--store", str(root / "store")]
-    done = subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", *command], capture_output=True, text=True, check=False, cwd=root)
+    done = subprocess.run([sys.executable, "-m", "bonsai", *command], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 5
     assert "cannot be characterised here" in done.stderr
     assert "Traceback" not in done.stderr

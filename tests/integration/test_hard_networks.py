@@ -10,16 +10,17 @@ import torch
 from torch import nn
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import Dialect, FloatType, QuantizerState
 from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import count_float_convolutions
 from bonsai.stages.quantization.proof import vary
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 16, 16)
 HOST = load_profile("local-cpu").target

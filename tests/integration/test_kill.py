@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.pipeline.plan import ORDER
-from bonsai.stages.manifest import MANIFEST
+from bonsai.pipeline.run.plan import ORDER
+from bonsai.stages.store.manifest import MANIFEST
 
 CONFIGS = Path(__file__).parent / "configs"
 QUICK = {"timing": "{runs: 200, calibrating: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
@@ -19,7 +19,7 @@ SETTINGS = [text for key, value in QUICK.items() for text in ("--set", f"{key}={
 COMMAND = [
     sys.executable,
     "-m",
-    "bonsai.pipeline.cli",
+    "bonsai.pipeline.cli.main",
     "run",
     str(CONFIGS / "tiny.yaml"),
     "--profile",

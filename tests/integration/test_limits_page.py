@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from walking import CLASSES, distance, model_of, pixels, ready, simulated, walked
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import QuantizerState
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.operators import count_macs_at, list_operators
 
 pytestmark = [

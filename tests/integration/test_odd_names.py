@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd")
     (folder / "odd_loader.py").write_text(LOADER, encoding="utf-8")
     (folder / "odd.yaml").write_text(TINY.read_text().replace("name: digits,", 'name: "odd_loader:load",'))
-    command = [sys.executable, "-m", "bonsai.pipeline.cli", "run", str(folder / "odd.yaml"), "--store", str(folder / "store"), "--layout", "ort"]
+    command = [sys.executable, "-m", "bonsai", "run", str(folder / "odd.yaml"), "--store", str(folder / "store"), "--layout", "ort"]
     command += ["--set", "profile.budget.latency=1", "--set", "profile.gates.max_drop=1", "--set", "quantize.qat=never", "--allow-undecided"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 3}, done.stderr[-3000:]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from bonsai.pipeline.lineage_tree import read_family
-from bonsai.stages.artifacts import MOMENTS
-from bonsai.stages.garbage import free
-from bonsai.stages.manifest import MANIFEST
+from bonsai.pipeline.cli.lineage_tree import read_family
+from bonsai.stages.store.artifact import MOMENTS
+from bonsai.stages.store.garbage import free
+from bonsai.stages.store.manifest import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {"circle": (48, 1.0), "triangle": (3, 1.0), "square": (4, 1.0), "star": (10, 0.45), "cross": (8, 0.3)}
@@ -33,9 +33,7 @@ QUICK = {
 def bonsai(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command as its script does: the working directory is not where Python looks for modules."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bonsai.pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=environment
-    )
+    return subprocess.run([sys.executable, "-P", "-m", "bonsai", *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 
 def draw_images(root: Path, classes: int, count: int, side: int) -> None:

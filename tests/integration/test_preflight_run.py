@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bonsai import compress
-from bonsai.pipeline.comparing import compare
+from bonsai.pipeline.compare.comparing import compare
 from bonsai.stages.errors import BuildError
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -11,11 +11,11 @@ import pytest
 from tiny_package import reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages import timing_lock
 from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
 from bonsai.stages.backends.timing import TimingConfig
 from bonsai.stages.delivery.packaged_timing import time_package
 from bonsai.stages.errors import TimingFailed
+from bonsai.stages.measurement import timing_lock
 
 FEW = TimingConfig(runs=60, block=10, warmup_runs=5, warmup_seconds=0)
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def few_runs(package: Path, **budget: object) -> None:
 
 
 def bonsai(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "bonsai", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_engines_are_timed_in_a_process_of_its_own_and_leave_raw_samples(package: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_timing_process_ends_with_its_parent(package: Path, tmp_path: Path) ->
     endless = request(tmp_path, package / "engine.onnx", TimingConfig(runs=10**7, seconds=600, warmup_runs=1, warmup_seconds=0))
     code = (
         "import sys\nfrom bonsai.stages.backends.process_timing import Request, time_in_process\n"
-        "from bonsai.stages.timing_lock import hold_timing, inheritable\n"
+        "from bonsai.stages.measurement.timing_lock import hold_timing, inheritable\n"
         "with hold_timing(): time_in_process(Request.model_validate_json(sys.argv[1]), inheritable())"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, endless.model_dump_json()], cwd=ROOT)
@@ -128,6 +128,8 @@ def test_a_package_for_another_device_is_not_timed(package: Path) -> None:
 
 
 def test_timing_a_package_imports_neither_torch_nor_a_runtime() -> None:
-    modules = "bonsai.stages.delivery.packaged_timing, bonsai.stages.verdicts, bonsai.pipeline.progress_lines, bonsai.pipeline.commands.packages"
+    modules = (
+        "bonsai.stages.delivery.packaged_timing, bonsai.stages.measurement.verdicts, bonsai.pipeline.cli.progress_lines, bonsai.pipeline.cli.commands.packages"
+    )
     code = f"import sys, {modules}; print([name for name in ('torch', 'onnx', 'onnxruntime', 'tensorrt') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,18 +12,19 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import Dialect, FloatType, QuantizerState
 from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
 from bonsai.stages.backends.tensorrt_engine import rtx
 from bonsai.stages.graph.audit import audit_graph, float_layers, require_dialect
 from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.counting import count_macs
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 64, 64)
 HOST, RTX = load_profile("local-cpu").target, load_profile("rtx-4090").target

@@ -5,23 +5,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import Checkpoint, Dataset
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.checkpoints import WEIGHTS, load_network, load_quantised
-from bonsai.stages.compile import compile as compile_engine
-from bonsai.stages.export import export
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import WEIGHTS, load_network, load_quantised
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.regularisers import RegulariserConfig
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.quantization.summary import summarise
-from bonsai.stages.quantize import quantize
-from bonsai.stages.store import Store
+from bonsai.stages.steps.compile import compile as compile_engine
+from bonsai.stages.steps.export import export
+from bonsai.stages.steps.quantize import quantize
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import TrainConfig
-from bonsai.stages.warmup import warmup
 
 ORT = {"dialect": "ort", "float_type": "fp32", "batch": None}
 TRAINING = TrainConfig(epochs=12, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1)

@@ -8,7 +8,7 @@ from tiny_package import reseal
 
 
 def report(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", "report", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "bonsai", "report", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_a_package_is_reported_and_left_as_it_was(package: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ needs_library = pytest.mark.skipif(not installed, reason="the extra `sign` is no
 
 
 def bonsai(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bonsai.pipeline.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "bonsai", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 

@@ -11,18 +11,18 @@ import pytest
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision
-from bonsai.stages.artifacts import OnnxGraph
 from bonsai.stages.backends import tensorrt_engine
 from bonsai.stages.backends.registry import GraphForm, check_target, graph_form
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.backends.tensorrt_engine import TensorRTBackend, rtx
-from bonsai.stages.compile import compile
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.graph.onnx_graph import OnnxGraph
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.compile import compile
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
 

@@ -9,8 +9,8 @@ import torch
 from untraceable import ComputedPadding
 
 from bonsai import compress, load_network
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.package import Package
+from bonsai.stages.steps.package import Package
+from bonsai.stages.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow  # its parts are tested in unit/stages/graph and test_quantised_networks
 CONFIGS = Path(__file__).parent / "configs"

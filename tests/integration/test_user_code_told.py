@@ -9,11 +9,11 @@ import pytest
 import torch
 from walking import TINY, inspected
 
-from bonsai.pipeline.cli import main
+from bonsai.pipeline.cli.main import main
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.parity import compare, require_parity
-from bonsai.stages.manifest import tool_versions
+from bonsai.stages.store.manifest import tool_versions
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path(__file__).parent / "configs"
@@ -62,7 +62,7 @@ def test_a_users_file_may_import_a_library_whose_operators_are_not_here(text: st
     assert "my_own_net" in recipe
     (tmp_path / "mine.yaml").write_text(recipe)
     code = (
-        "from bonsai.pipeline.recipe import load_recipe\nfrom bonsai.stages.models.registry import build_network\n"
+        "from bonsai.pipeline.recipes.recipe import load_recipe\nfrom bonsai.stages.networks.registry import build_network\n"
         "print(sum(p.numel() for p in build_network(load_recipe('mine.yaml', {}).model, (3, 64, 64), 10).parameters()))"
     )
     done = subprocess.run(

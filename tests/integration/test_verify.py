@@ -19,11 +19,11 @@ from bonsai.stages.delivery import verification
 from bonsai.stages.delivery.sums import SUMS, write_sums
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
-from bonsai.stages.manifest import MANIFEST
+from bonsai.stages.store.manifest import MANIFEST
 
 
 def verify(package: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bonsai.pipeline.cli", "verify", str(package), *options]
+    command = [sys.executable, "-m", "bonsai", "verify", str(package), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 

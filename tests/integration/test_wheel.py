@@ -62,7 +62,7 @@ def test_folders_of_ones_own_may_be_called_pipeline_stages_and_profiles(how: str
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"MINE = {name!r}\n")
     (tmp_path / "pipeline" / "net.py").write_text(
-        "import profiles, stages\nfrom bonsai.stages.models.cifar_resnet import resnet8\n\n\n"
+        "import profiles, stages\nfrom bonsai.stages.networks.cifar_resnet import resnet8\n\n\n"
         "def build(in_channels, num_classes):\n"
         "    assert (profiles.MINE, stages.MINE) == ('profiles', 'stages')\n"
         "    return resnet8(in_channels=in_channels, num_classes=num_classes)\n"

@@ -19,9 +19,9 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.stages.delivery.contents import REPORTS, read_intact
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.manifest import MANIFEST
-from bonsai.stages.package import Package
 from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.steps.package import Package
+from bonsai.stages.store.manifest import MANIFEST
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-rtx"))
@@ -38,7 +38,7 @@ def packages(root: Path) -> tuple[Package, ...]:
 
 
 def bonsai(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bonsai.pipeline.cli", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run([sys.executable, "-m", "bonsai", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def change_golden(folder: Path, by: float) -> None:

@@ -14,13 +14,13 @@ from PIL import Image
 from served import TINY, Served
 from working import working
 
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 
 MODEL = """
 from pathlib import Path
 
 import torch
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 
 Path(__file__).with_suffix(".imported").touch()
 

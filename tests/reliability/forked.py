@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = ("bonsai.pipeline.cli", "bonsai.pipeline.flow", "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "bonsai.stages.worker")
+IMPORTED = ("bonsai.pipeline.cli.main", "bonsai.pipeline.run.flow", "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "bonsai.stages.worker")
 TURNS = {
     "os": ("rename", "replace", "fsync"),
     "safetensors.torch": ("save_file", "serialize_file"),
@@ -135,7 +135,7 @@ def _serve(request: dict[str, Any], events: int) -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     if request["done"] is not None:
         _die_before(frozenset(request["done"]), signal.Signals(request["by"]), events)
-    from bonsai.pipeline.cli import main as bonsai
+    from bonsai.pipeline.cli.main import main as bonsai
 
     sys.argv = ["bonsai", *request["arguments"]]
     code: object = 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bonsai import compress
-from bonsai.stages.artifacts import MOMENTS
-from bonsai.stages.manifest import MANIFEST, SPARE
-from bonsai.stages.package import Package
+from bonsai.stages.steps.package import Package
+from bonsai.stages.store.artifact import MOMENTS
+from bonsai.stages.store.manifest import MANIFEST, SPARE
 
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
 RECIPE, PROFILE = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml")

@@ -11,8 +11,8 @@ import torch
 from fuzzing_texts import PIECES, damaged_texts, damaged_values
 from torch import nn
 
-from bonsai.pipeline.lineage_tree import draw, read_family
-from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.cli.lineage_tree import draw, read_family
+from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.starting.foreign import read_pruning_config
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
@@ -22,8 +22,8 @@ from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.registry import LoadedImages
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.delivery.sums import SUMS, write_sums
-from bonsai.stages.manifest import MANIFEST
 from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.store.manifest import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 40, 1_000

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from forked import Ended, Runs
 
-from bonsai.stages.manifest import MANIFEST, Manifest
+from bonsai.stages.store.manifest import MANIFEST, Manifest
 
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
 QUICK = {"timing": "{runs: 100, calibrating: 2, tries: 1, warmup_runs: 10, warmup_seconds: 0.02}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}

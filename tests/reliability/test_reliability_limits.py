@@ -16,11 +16,11 @@ import pytest
 from forked import Runs
 from test_reliability_kills import CONFIGS, ONE, digests, require_quiet, runs
 
-from bonsai.stages.store import WORK
+from bonsai.stages.store.store import WORK
 
 __all__ = ["runs"]  # the fixture
 MOUNTS = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0 if Path("/usr/bin/unshare").exists() else False
-RUN = [sys.executable, "-m", "bonsai.pipeline.cli", *ONE]
+RUN = [sys.executable, "-m", "bonsai", *ONE]
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_three_hundred_segments_take_flat_memory_and_open_files(tmp_path: Path, 
 @pytest.mark.parametrize("command", [["list", "profiles"], pytest.param(RUN[3:], marks=pytest.mark.slow)])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path: Path, command: list[str]) -> None:
     arguments = [*command, "--store", str(tmp_path / "store")] if "run" in command else command
-    with subprocess.Popen([sys.executable, "-m", "bonsai.pipeline.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-m", "bonsai", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         errors = process.stderr.read().decode()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tiny_package import make_package, reseal
 
-from bonsai.pipeline.publish import lay_out
+from bonsai.pipeline.run.publish import lay_out
 from bonsai.pipeline.service.run_page import with_figure
 from bonsai.stages.texts import fenced, listed_names, markdown, one_line
 

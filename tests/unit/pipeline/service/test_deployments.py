@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bonsai.pipeline.recipe import list_recipes, load_recipe
+from bonsai.pipeline.recipes.recipe import list_recipes, load_recipe
 from bonsai.pipeline.service.deployments import Deployment, list_deployments
 from bonsai.pipeline.service.local_server import find_port, settings
 from bonsai.pipeline.service.quiet import Quiet
@@ -70,7 +70,7 @@ def flatten(table: dict[str, Any], prefix: str = "PREFECT") -> Iterator[tuple[st
 
 def test_nothing_that_a_plain_run_imports_imports_prefect(tmp_path: Path) -> None:
     code = (
-        "import sys; from bonsai.pipeline import cli, comparing, console, flow, plan; "
+        "import sys; import bonsai.pipeline.cli.main, bonsai.pipeline.tables, bonsai.pipeline.compare.comparing, bonsai.pipeline.run.plan; "
         "from bonsai.pipeline.service import deployments, form, package_server, quiet, serve; print('prefect' in sys.modules)"
     )
     assert run_python(code, tmp_path).stdout == "False\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bonsai.pipeline.recipe import list_recipes
+from bonsai.pipeline.recipes.recipe import list_recipes
 from bonsai.pipeline.service.deployments import Deployment, list_deployments
 from bonsai.pipeline.service.form import with_budget
 from bonsai.profiles.errors import ConfigError

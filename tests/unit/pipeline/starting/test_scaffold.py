@@ -10,17 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from bonsai.pipeline.cautions import warn_of_chance, warn_of_few
-from bonsai.pipeline.recipe import load_recipe
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
 from bonsai.pipeline.starting.foreign import read_pruning_config
 from bonsai.pipeline.starting.scaffold import ALIKE, LEAST_DROP, Ask, Written, choose_drop, scaffold
 from bonsai.pipeline.starting.text import MODEL
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import Checkpoint, Dataset, History
-from bonsai.stages.intervals import least_provable_drop
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.registry import CODE_PATH
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.imports.registry import CODE_PATH
+from bonsai.stages.measurement.intervals import least_provable_drop
+from bonsai.stages.networks.checkpoint import Checkpoint, History
+from bonsai.stages.networks.config import ModelConfig
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +254,7 @@ def test_another_json_is_refused(tmp_path: Path) -> None:
 
 def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("bonsai.pipeline.cautions.say", told.append)
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.say", told.append)
     profile = load_profile("local-cpu")
     warn_of_few(188, [profile])
     warn_of_few(189, [profile])
@@ -269,9 +270,9 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: py
 
 @pytest.mark.parametrize(("top1", "told"), [(0.6, 1), (0.65, 0)])
 def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bonsai.pipeline.cautions.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
     lines: list[str] = []
-    monkeypatch.setattr("bonsai.pipeline.cautions.say", lines.append)
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.say", lines.append)
     last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
     warn_of_chance(Checkpoint(folder=digits.folder, model=ModelConfig(name="resnet8"), num_classes=2, image_shape=(1, 8, 8), history=(last,)), digits)
     assert len(lines) == told

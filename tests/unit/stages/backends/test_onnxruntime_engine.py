@@ -4,7 +4,7 @@ import pytest
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import DeviceInfo
+from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.onnxruntime_engine import backend
 from bonsai.stages.errors import BuildError
 

@@ -8,8 +8,8 @@ from bonsai.profiles.roofline import estimate_us
 from bonsai.profiles.schema import Precision, Target
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.operators import Operator, list_operators
 

@@ -5,8 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import fingerprint
 from bonsai.stages.backends.timing import TimingConfig, VerdictConfig, contention, gating_clock, percentile_error, summarise, time_interleaved, time_steadily
+from bonsai.stages.store.artifact import fingerprint
 
 
 def spin(seconds: float) -> None:

@@ -7,12 +7,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dataset
 from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import LOADERS, source_digest
-from bonsai.stages.prepare import load_images, prepare
-from bonsai.stages.registry import resolve
-from bonsai.stages.store import Store
+from bonsai.stages.imports.registry import resolve
+from bonsai.stages.steps.prepare import load_images, prepare
+from bonsai.stages.store.store import Store
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -3,8 +3,8 @@ import torch
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.glyphs import CLASSES, FACES, UNSEEN, load_glyphs
 from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION
-from bonsai.stages.prepare import prepare
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Store
 
 SMALL = {"train": 124, "validation": 62, "test": 186}
 

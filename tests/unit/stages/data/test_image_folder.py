@@ -9,8 +9,8 @@ from PIL import Image
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.image_folder import load_image_folder, read_pixels, scan_folder
-from bonsai.stages.prepare import prepare
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Store
 
 RED = (255, 0, 0)
 

@@ -143,7 +143,7 @@ def test_a_loader_that_ends_the_program_ends_in_exit_code_2(text: str, tmp_path:
     recipe = re.sub(r"data:.*", "data: {name: my_own_loader:load}", TINY.read_text())
     assert "my_own_loader" in recipe
     (tmp_path / "mine.yaml").write_text(recipe)
-    command = [sys.executable, "-m", "bonsai.pipeline.cli", "run", str(tmp_path / "mine.yaml"), "--dry-run", "--store", str(tmp_path / "store")]
+    command = [sys.executable, "-m", "bonsai", "run", str(tmp_path / "mine.yaml"), "--dry-run", "--store", str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

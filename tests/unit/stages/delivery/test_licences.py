@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from bonsai.profiles.loader import list_profiles, load_profile
-from bonsai.stages.artifacts import Dataset
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.licences import BONSAI, RUNTIMES, licence_notes
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.config import ModelConfig
 
 DATASET = Dataset(folder=Path(), name="digits", image_shape=(1, 8, 8), classes=("0", "1"), sizes={}, licence="CC BY 4.0")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_package import CLASSES, ask, reseal
 
-from bonsai.pipeline.publish import lay_out
+from bonsai.pipeline.run.publish import lay_out
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.onnxruntime_engine import backend

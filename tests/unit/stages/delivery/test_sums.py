@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.stages.artifacts import sha256_file
 from bonsai.stages.delivery.sums import SUMS, read_sums, require_sums, write_sums
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.store.artifact import sha256_file
 
 
 def sha256sum(folder: Path) -> subprocess.CompletedProcess[str]:

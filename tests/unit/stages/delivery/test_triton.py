@@ -5,12 +5,12 @@ from google.protobuf import text_format
 from tiny_package import CLASSES, ask, needs, reseal
 from tritonclient.grpc import model_config_pb2 as triton
 
-from bonsai.pipeline.publish import lay_out
+from bonsai.pipeline.run.publish import lay_out
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.artifacts import sha256_file
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.store.artifact import sha256_file
 
 
 def parsed(model: Path) -> triton.ModelConfig:

@@ -7,15 +7,16 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dialect, QuantizerState
 from bonsai.stages.graph.kinds import operation
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.symbolic import trace_symbolically
 from bonsai.stages.graph.trace import trace
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import quantizable
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 16, 16)
 

@@ -9,14 +9,14 @@ import onnxruntime as ort
 import pytest
 from torch import nn
 
-from bonsai.stages.artifacts import Dialect, FloatType
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
-from bonsai.stages.models.cifar_resnet import resnet8
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType
+from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.sketch import sketch
-from bonsai.stages.store import Store
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.store import Store
 
 WIDTHS = {"conv1": 8, "layer1.0.conv1": 4, "layer2.0.conv1": 12, "layer2.0.conv2": 32, "layer3.0.conv1": 20, "layer3.0.conv2": 16}
 

@@ -5,8 +5,8 @@ from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.graph.trace import trace
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.registry import build_network
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 
 
 class FunctionalDropout(nn.Module):

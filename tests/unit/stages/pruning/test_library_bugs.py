@@ -53,12 +53,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.artifacts import Dataset, QuantizerState
-from bonsai.stages.checkpoints import build, save_tensors
-from bonsai.stages.models.cifar_resnet import resnet8
-from bonsai.stages.models.config import ModelConfig
-from bonsai.stages.models.counting import count_macs
-from bonsai.stages.prune import prune
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoints import build, save_tensors
+from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.groups import Group, Member, best_channels, first_channels
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.removal import Removal
@@ -66,11 +65,13 @@ from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Normalisation, Scores, normalise, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
+from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.values import values_from_scores
-from bonsai.stages.store import Store
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.loop import train_steps
@@ -392,7 +393,7 @@ def require_numbers(scores: dict[str, Scores], groups: tuple[Group, ...]) -> Non
 # 10: tp.__version__ says 1.6.0 in 1.6.1
 def test_the_version_of_the_library_is_that_of_its_distribution(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = store.key(prune, {})
-    monkeypatch.setattr("bonsai.stages.store.metadata.version", {"torch": "2.9.0", "torch-pruning": "1.6.0"}.__getitem__)
+    monkeypatch.setattr("bonsai.stages.store.store.metadata.version", {"torch": "2.9.0", "torch-pruning": "1.6.0"}.__getitem__)
     other = store.key(prune, {})
-    monkeypatch.setattr("bonsai.stages.store.metadata.version", {"torch": "2.9.0", "torch-pruning": "1.6.1"}.__getitem__)
+    monkeypatch.setattr("bonsai.stages.store.store.metadata.version", {"torch": "2.9.0", "torch-pruning": "1.6.1"}.__getitem__)
     assert len({before, other, store.key(prune, {})}) == 3

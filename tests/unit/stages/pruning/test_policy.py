@@ -1,11 +1,11 @@
 import pytest
 
-from bonsai.pipeline.recipe import Recipe, load_recipe
-from bonsai.pipeline.trunk import segment_stops
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.pruning.epi import EpiConfig
 from bonsai.stages.pruning.policy import FinetuneConfig, PolicyConfig, RecoverConfig, fires
-from bonsai.stages.recover import branch_end
+from bonsai.stages.steps.recover import branch_end
 from bonsai.stages.training.config import TrainConfig
 
 EPI = EpiConfig(window=1, monotone=1)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.groups import Group, Member
 from bonsai.stages.pruning.regularisers import CEILING, Coupling, GrowingL2, Regulariser, RegulariserConfig, make_regulariser
 from bonsai.stages.pruning.surgery import find_groups

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bonsai.pipeline.recipe import load_recipe
-from bonsai.pipeline.trunk import segment_stops
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dataset
-from bonsai.stages.checkpoints import build
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import best_channels
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after

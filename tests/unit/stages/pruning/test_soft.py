@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.artifacts import Dataset
-from bonsai.stages.checkpoints import build
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.soft import Masks

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.models.cifar_resnet import CifarResNet, resnet8
+from bonsai.stages.networks.cifar_resnet import CifarResNet, resnet8
 from bonsai.stages.pruning import surgery
 from bonsai.stages.pruning.groups import best_channels
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups

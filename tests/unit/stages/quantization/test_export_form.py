@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.qdq import QdqConv2d, QdqLinear, QdqTensor
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 DIALECTS: tuple[Dialect, ...] = ("ort", "trt")

@@ -3,9 +3,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from bonsai.stages.artifacts import QuantizerState
-from bonsai.stages.models.cifar_resnet import resnet8
-from bonsai.stages.models.counting import count_macs, count_parameters
+from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.counting import count_macs, count_parameters
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (1, 16, 16)
 

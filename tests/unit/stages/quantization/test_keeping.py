@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from bonsai.pipeline.recipe import load_recipe
-from bonsai.pipeline.targets import inspect_network
+from bonsai.pipeline.recipes.recipe import load_recipe
+from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import QuantizerState
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.quantization.calibrate import layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import count_float_convolutions, layers_to_keep
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (1, 16, 16)
 

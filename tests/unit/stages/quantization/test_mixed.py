@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bonsai.stages.artifacts import QuantizerState, Weights
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
 from bonsai.stages.quantization.config import MixedConfig
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
+from bonsai.stages.quantization.records import QuantizerState, Weights
 from bonsai.stages.quantization.sensitivity import scan_layers
 
 SHAPE = (1, 16, 16)

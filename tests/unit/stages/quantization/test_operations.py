@@ -3,12 +3,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bonsai.stages.artifacts import QuantizerState
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.quantization.records import QuantizerState
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("silu", functional.silu), ("hardswish", functional.hardswish)])

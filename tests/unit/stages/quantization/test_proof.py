@@ -9,13 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dialect, QuantizerState
+from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization import proof
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.proof import prove_quantizable, require_same, vary
+from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 LEFT = {

@@ -4,12 +4,12 @@ import pytest
 
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.characterize import grid_points
-from bonsai.stages.models.cifar_resnet import resnet20
+from bonsai.stages.networks.cifar_resnet import resnet20
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.calibration import calibrate
 from bonsai.stages.selection.operators import list_operators
+from bonsai.stages.steps.characterize import grid_points
 
 META = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 16}
 TABLE_META = TableMeta.model_validate({**META, "clock": "c", "statistic": "s", "date": "d"})

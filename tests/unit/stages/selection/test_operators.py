@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.models.cifar_resnet import resnet8
-from bonsai.stages.models.counting import count_macs
+from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.groups import Group, first_channels
 from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
 from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, read_operators, weight_channels

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from bonsai.stages.characterize import grid_points
-from bonsai.stages.models.cifar_resnet import resnet8
+from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import width_options
@@ -22,6 +21,7 @@ from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options, Terms
 from bonsai.stages.selection.values import values_from_scores, values_of
+from bonsai.stages.steps.characterize import grid_points
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 

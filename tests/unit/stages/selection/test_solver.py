@@ -14,9 +14,8 @@ from torch import nn
 
 from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.characterize import grid_points
-from bonsai.stages.models.cifar_resnet import resnet8, resnet20
-from bonsai.stages.models.torchvision_models import densenet121, mobilenet_v2, resnet50
+from bonsai.stages.networks.cifar_resnet import resnet8, resnet20
+from bonsai.stages.networks.torchvision_models import densenet121, mobilenet_v2, resnet50
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection import bound
@@ -28,6 +27,7 @@ from bonsai.stages.selection.problem import Problem
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options, SumTerm, Terms
 from bonsai.stages.selection.values import values_from_scores
+from bonsai.stages.steps.characterize import grid_points
 
 META = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 16}
 TABLE_META = TableMeta.model_validate({**META, "clock": "c", "statistic": "s", "date": "d"})

@@ -8,13 +8,13 @@ import pytest
 
 from bonsai import compress
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dataset
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.regularisers import RegulariserConfig
-from bonsai.stages.store import Store
+from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.tracking import TRACKERS, scope, sending_to, track, tracking
-from bonsai.stages.warmup import warmup
 
 TINY = str(Path(__file__).parents[3] / "integration" / "configs" / "tiny.yaml")
 Logged = list[tuple[int, str]]

@@ -7,10 +7,10 @@ from hard_networks import FusedNorm, InPlaceInput, Plain
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.artifacts import Dataset
-from bonsai.stages.checkpoints import build
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.errors import DeviceUnavailable, TrainingDiverged
-from bonsai.stages.models.config import ModelConfig
+from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.training.batches import Batches, augment
 from bonsai.stages.training.config import AugmentConfig, DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher

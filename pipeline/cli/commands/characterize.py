@@ -1,0 +1,39 @@
+"""`bonsai characterize`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonsai.pipeline.cli.commands.completion import complete_profiles
+from bonsai.pipeline.cli.commands.options import JsonOption, RecipeArgument, SettingsOption, StoreOption, read_settings
+
+
+def characterize(
+    recipe: RecipeArgument,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", help="Target, by name or file; its device is this machine; default: RECIPE's.", metavar="NAME|FILE", autocompletion=complete_profiles
+        ),
+    ] = None,
+    settings: SettingsOption = None,
+    store: StoreOption = Path("artifacts"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the tables.", metavar="DIR")] = Path("tables"),
+    detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure latency tables of this machine.
+
+    They are those of RECIPE's network, for runs elsewhere to fit this machine.
+
+    Example: bonsai characterize resnet-edge
+             and elsewhere:
+             bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
+    """
+    from bonsai.pipeline.cli.progress_lines import show_progress
+    from bonsai.pipeline.run.characterize import characterize_device
+    from bonsai.pipeline.tables import show_tables
+
+    show_progress()
+    show_tables(characterize_device(recipe, profile, read_settings(settings), store=store, out=out, detect=detect), as_json=as_json)

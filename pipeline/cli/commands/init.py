@@ -1,0 +1,29 @@
+"""`bonsai init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonsai.pipeline.cli.commands.options import DataOption, ForceOption, ParentOption, SizeOption
+
+
+def init(
+    data: DataOption,
+    place: Annotated[Path, typer.Argument(help="Folder, or recipe file to write.", metavar="[DIR|FILE]")] = Path("my-recipe.yaml"),
+    model: Annotated[str | None, typer.Option("--model", help="package.module:function, or a name of `bonsai list models`.", metavar="NAME")] = None,
+    size: SizeOption = None,
+    profile: ParentOption = "local-cpu",
+    force: ForceOption = False,
+) -> None:
+    """Write a recipe for your own model and images.
+
+    Beside the recipe a target is written, and without --model a small network to start from: my_model.py, which is never replaced.
+    Images, network and what can be pruned in it are checked first.
+
+    Example: bonsai init --data images --model my_model:build
+    """
+    from bonsai.pipeline.starting.scaffold import Ask, scaffold
+    from bonsai.pipeline.tables import show_written
+
+    show_written(scaffold(Ask(place, data, model, size, profile, force)))

@@ -1,0 +1,80 @@
+"""`bonsai verify`, `bonsai sign` and `bonsai layout`: what is done with finished packages."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonsai.pipeline.cli.commands.options import AllowUndecidedOption, Layout, StoreOption
+
+
+def verify(
+    package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
+    require_run: Annotated[bool, typer.Option("--require-run", help="Fail with code 5 where the engine's device is not here, so that it cannot run.")] = False,
+    time: Annotated[bool, typer.Option("--time", help="Time the engine too, in several processes, and judge its budget.")] = False,
+    store: StoreOption = Path("artifacts"),
+    allow_undecided: AllowUndecidedOption = False,
+    key: Annotated[Path | None, typer.Option("--key", help="Public key (PEM) that the package must be signed with.", metavar="FILE")] = None,
+) -> None:
+    """Check a package on this machine.
+
+    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency.
+    A budget that is a fraction of the dense engine's latency needs that engine, which only the store that the package was made in has.
+
+    Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
+             bonsai verify artifacts/packages/resnet-edge--local-cpu --time
+    """
+    from bonsai.pipeline.cli.progress_lines import show_progress
+    from bonsai.stages.delivery.packaged_timing import time_package
+    from bonsai.stages.delivery.verification import verify_package
+    from bonsai.stages.errors import GateMissed
+    from bonsai.stages.measurement.verdicts import fails
+
+    for line in verify_package(package, require_run=require_run, key=key):
+        typer.echo(line)
+    if not time:
+        return
+    show_progress()
+    lines, gate = time_package(package, store)
+    for line in lines:
+        typer.echo(line)
+    if gate is not None and fails(gate, allow_undecided):
+        raise GateMissed(gate.sentence)
+
+
+def sign(
+    package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
+    key: Annotated[Path, typer.Option("--key", help="Private key of an elliptic curve, PEM.", metavar="FILE")],
+) -> None:
+    """Sign a package, so that others can tell who made it.
+
+    Writes model.sig into the package; `bonsai verify --key FILE` checks it. The password of an encrypted key is read from the environment
+    variable BONSAI_KEY_PASSWORD. Needs the extra `sign`.
+
+    Example: bonsai sign artifacts/packages/resnet-edge--local-cpu --key private.pem
+             bonsai verify artifacts/packages/resnet-edge--local-cpu --key public.pem
+    """
+    from bonsai.stages.delivery.contents import read_intact
+    from bonsai.stages.delivery.signing import sign as sign_package
+
+    read_intact(package)
+    typer.echo(sign_package(package, key))
+
+
+def lay_out(
+    layout: Annotated[Layout, typer.Argument(help="For what: a Triton server, or a minimal build of ONNX Runtime.")],
+    packages: Annotated[list[Path], typer.Argument(help="Folders of packages.", metavar="PACKAGE")],
+    out: Annotated[Path, typer.Option("--out", help="Where the models are laid out.", metavar="DIR")] = Path("models"),
+) -> None:
+    """Lay packages out for what runs them elsewhere.
+
+    triton: models of a Triton model repository. ort: files in ORT format and the operators that a minimal build of ONNX Runtime needs. Nothing is
+    run again.
+
+    Example: bonsai layout triton artifacts/packages/resnet-edge--local-cpu
+             tritonserver --model-repository models
+    """
+    from bonsai.pipeline.run.publish import lay_out as lay_out_package
+
+    for package in packages:
+        typer.echo(lay_out_package(layout.value, package, out))

@@ -1,0 +1,1 @@
+"""The way from a recipe to packages."""

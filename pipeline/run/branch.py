@@ -1,0 +1,257 @@
+"""A target's branch: from the segment where it leaves the trunk to a measured engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.final_timing import time_finished
+from bonsai.pipeline.run.targets import Network, ReadyTarget
+from bonsai.pipeline.run.trunk import Watch, steps_per_epoch, trunk_inputs, with_moments
+from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
+from bonsai.stages.measurement.measurements import Challenge, Measurement
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.selection.loop import Fit
+from bonsai.stages.steps.compile import compile as compile_engine
+from bonsai.stages.steps.export import export
+from bonsai.stages.steps.measure import measure
+from bonsai.stages.steps.package import Package, package
+from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.quantize import quantize
+from bonsai.stages.steps.recover import recover
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.lineage import trace_lineage
+from bonsai.stages.store.store import Step
+from bonsai.stages.training.tracking import scope
+
+ATTEMPTS = 2
+"""Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""
+WASTE = 0.05
+"""Share of what a finished engine was aimed at, the budget less its margin, that it may leave unused before its widths are chosen again."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The finished engines of one target, one per precision, and the dense one, with all that they came from; nothing of it has seen the test part."""
+
+    target: ReadyTarget
+    trigger: Trigger
+    fit: Fit
+    cut: Checkpoint
+    pruned: Checkpoint
+    quantised: Checkpoint | None
+    engines: tuple[Engine, ...]
+    reference: Engine
+    measurement: Measurement
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is shipped."""
+        return next(engine for engine in self.engines if engine.precision == self.measurement.shipped)
+
+    @property
+    def final(self) -> Checkpoint:
+        """The network that it was exported from."""
+        return self.quantised if self.quantised is not None and self.measurement.shipped == "int8" else self.pruned
+
+    @property
+    def widths(self) -> Widths:
+        """Channels per group that were kept."""
+        return widths_of(self.cut)
+
+    @cached_property
+    def used(self) -> float:
+        """The engine's latency over the budget; an estimate where the device is not here."""
+        gate = self.measurement.gates[0]
+        return gate.found / gate.limit
+
+    @property
+    def validation_top1(self) -> float:
+        """Accuracy of the engine that would be shipped, on the part that decides."""
+        return self.measurement.shipped_row.accuracy.top1
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates are met, as far as the validation part tells."""
+        return all(gate.passed for gate in self.measurement.gates)
+
+    @property
+    def attempt(self) -> Attempt:
+        """What the report says of it."""
+        return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
+
+
+def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
+    """Return what the branch to keep has least of.
+
+    Args:
+        passed: Whether all gates are met on the validation part.
+        used: Latency over the budget: up to 1 the more the better, above it the less.
+    """
+    return not passed, used > 1, used if used > 1 else -used
+
+
+def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
+    """Prune at the trigger, quantise, export, build and measure for one target.
+
+    Where the finished engine is over the budget, or leaves more than `WASTE` of what it was aimed at, the prediction is corrected by what was measured,
+    the widths are chosen again from the scores of the trigger, and the branch is trained anew.
+
+    Returns:
+        The branch that is kept, and all that were grown.
+    """
+    target, segment = watch.target, watch.segment
+    assert segment is not None
+    fit, grown = target.fit(segment), list[Branch]()
+
+    def grow(fit: Fit) -> None:
+        tries = f"/attempt-{len(grown) + 1}" if grown else ""
+        with scope(f"{target.profile.name}/{target.profile.target.precision}{tries}"):
+            grown.append(_grow(recipe, dataset, watch, dense, fit, step))
+
+    grow(fit)
+    least = (1 - WASTE) * (1 - recipe.prune.margin)
+    while target.info.present and len(grown) < ATTEMPTS and not least <= grown[-1].used <= 1:
+        latest = grown[-1]
+        fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        if any(fit.widths == earlier.fit.widths for earlier in grown):
+            break
+        grow(fit)
+    kept = min(grown, key=lambda branch: rank(branch.passed, branch.used))
+    return kept, tuple(branch.attempt for branch in grown)
+
+
+def pack(
+    recipe: Recipe,
+    dataset: Dataset,
+    network: Network,
+    dense: Checkpoint,
+    kept: Branch,
+    assessed: Measurement,
+    challenged: Challenge | None,
+    attempts: tuple[Attempt, ...],
+    tried: tuple[Tried, ...],
+    considered: Sequence[Artifact],
+    step: Step,
+    *,
+    remeasure: bool = False,
+) -> Package:
+    """Time a branch's engine again for the verdict, and write its package, with the verdict of the test part and what else was tried in its report.
+
+    Its lineage is also of `considered`, on which the choice rests. Where `remeasure` is set, an earlier verdict on its latency is not used.
+    """
+    timing = time_finished(recipe, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
+    decisions = Decisions(
+        recipe_name=recipe.name,
+        recipe=recipe.model_dump_json(),
+        trigger=kept.trigger,
+        cuts=_cuts(recipe, dataset, kept.trigger),
+        criterion=recipe.prune.criterion,
+        fit=kept.fit,
+        attempts=attempts,
+        tried=tried,
+        dense_widths=network.dense_widths,
+        kept_widths=kept.widths,
+        table_source=kept.target.table_source,
+        forecast=kept.target.forecast(kept.widths),
+        dense_history=dense.history,
+        dense_ms=kept.target.forecast_dense(),
+    )
+    return step(
+        package,
+        engine=kept.engine,
+        measurement=assessed,
+        challenge=challenged,
+        timing=timing,
+        final=kept.final,
+        dataset=dataset,
+        profile=kept.target.profile,
+        decisions=decisions,
+        lineage=trace_lineage(assessed, *[artifact for artifact in (timing, challenged) if artifact is not None], *considered),
+    )
+
+
+def _cuts(recipe: Recipe, dataset: Dataset, trigger: Trigger) -> tuple[float, ...]:
+    """Return the epochs at which channels were removed."""
+    schedule, per_epoch = recipe.prune.schedule, steps_per_epoch(recipe, dataset.sizes["train"])
+    return tuple(trigger.epoch + place * schedule.iterations / per_epoch for place in range(schedule.steps))
+
+
+def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit: Fit, step: Step) -> Branch:
+    target, segment, trigger = watch.target, watch.segment, watch.trigger
+    assert segment is not None and trigger is not None
+    cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
+    distill = recipe.prune.distill
+    teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
+    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune}
+    pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
+    quantised = None
+    if target.profile.target.precision == "int8":
+        dialect = backend_of(target.profile.target).dialect
+        quantised = step(
+            quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=dialect, weight_bits=target.weight_bits
+        )
+
+    def build(checkpoint: Checkpoint, precision: Precision) -> Engine:
+        device = target.profile.target.at(precision)
+        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
+        return step(compile_engine, graph=graph, target=device, info=target.info)
+
+    reference = build(dense, target.profile.target.reference)
+    engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
+    measurement = step(
+        measure,
+        dense=reference,
+        candidates=engines,
+        quantised=quantised,
+        dataset=dataset,
+        profile=target.profile.alone,
+        timing=recipe.timing,
+        estimates=target.estimates(widths_of(cut)),
+    )
+    return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+
+
+def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:
+    """Cut down to the widths of a fit.
+
+    Where the widths are chosen again between the cuts, the network that comes out is timed as the first choice was; if it is
+    over the budget, the removal is repeated within a smaller one, and at last with the first choice.
+    """
+    config = recipe.prune
+
+    def cut(limit_ms: float | None) -> Checkpoint:
+        inputs = {
+            "plan": WidthPlan(widths=fit.widths),
+            "reselection": None if limit_ms is None else target.reselection(limit_ms),
+            "dataset": dataset,
+            "training": recipe.training,
+            "criterion": config.criterion,
+            "schedule": config.schedule,
+            "finetune": config.policy.finetune,
+            "batchnorm_batches": config.batchnorm_batches,
+        }
+        return with_moments(trunk_inputs(recipe, dataset, target.groups), segment, step, lambda: step(prune, dense=segment, **inputs))
+
+    limit = fit.predicted_ms
+    for _ in range(config.rounds if config.schedule.steps > 1 else 0):
+        pruned = cut(limit)
+        widths = widths_of(pruned)
+        if widths == fit.widths or not target.info.present:
+            return pruned
+        measured = target.time_untrained(widths)
+        if measured <= fit.aim_ms:
+            return pruned
+        limit = min(limit * fit.aim_ms / measured * 0.998, target.latency(widths) * 0.999)
+    return cut(None)
+
+
+def widths_of(pruned: Checkpoint) -> Widths:
+    """Return the channels per group that were kept."""
+    return {name: len(channels) for name, channels in pruned.kept.items()}

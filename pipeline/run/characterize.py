@@ -1,0 +1,129 @@
+"""`bonsai characterize`: a device's latency tables of a recipe's network, calibrated with whole networks and tried on others."""
+
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.device_timing import Testbed, random_networks
+from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
+from bonsai.profiles.errors import describe
+from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.backends.engine import DeviceInfo
+from bonsai.stages.backends.operator_timing import measure_operator
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.backends.step_detection import sweep_steps
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.steps.characterize import characterize
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Store, require_writable_folder
+
+TRIED = 6
+"""Networks that the calibration does not see, which the prediction is compared with."""
+
+
+class Characterized(Record):
+    """One table.
+
+    Attributes:
+        steps: Detected step and share of the variance that it explains, by kind of operator and side.
+        error: Mean and largest relative error of the predicted latency of networks that the calibration did not see.
+    """
+
+    file: str
+    precision: Precision
+    device: str
+    entries: int
+    step: int
+    steps: dict[str, tuple[int, float]]
+    spread: float
+    contention: float | None
+    error: tuple[float, float]
+
+    @property
+    def wrong_steps(self) -> tuple[str, ...]:
+        """Kinds of operators whose detected step is larger than the profile's, so that its widths would lie between two steps."""
+        return tuple(kind for kind, (step, share) in self.steps.items() if kind.endswith("out") and share > 0.9 and self.step % step)
+
+
+def characterize_device(recipe: str, profile: str | None, overrides: Mapping[str, Any], *, store: Path, out: Path, detect: bool = True) -> list[Characterized]:
+    """Measure the tables of a recipe's network on this machine, at FP32 and at the profile's precision.
+
+    Args:
+        recipe: Name or path.
+        profile: Name or path; the recipe's own if None.
+        overrides: As for `compress`.
+        store: Folder of the artifacts, from which a stopped measurement goes on.
+        out: Folder of the tables.
+        detect: Whether to sweep for the steps of the device's kernels.
+
+    Raises:
+        DeviceUnavailable: The profile's device is not this machine, or its runtime cannot time single operators.
+    """
+    loaded, (target,) = load(recipe, profile, overrides)
+    require_writable_folder(store, "--store")
+    require_writable_folder(out, "--out")
+    artifacts = Store(store)
+    with artifacts.in_use():
+        dataset = artifacts.run(prepare, data=loaded.data, content=source_digest(loaded.data))
+        network = inspect_network(loaded, dataset.image_shape, len(dataset.classes))
+        precisions: list[Precision] = list(dict.fromkeys(("fp32", *(variant.target.precision for variant in target.variants()))))
+        found = []
+        for precision in precisions:
+            variant = target.model_copy(update={"target": target.target.model_copy(update={"precision": precision})})
+            found.append(_characterize(loaded, variant, network, artifacts, out, detect=detect))
+    return found
+
+
+def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, store: Store, out: Path, *, detect: bool) -> Characterized:
+    target, info = profile.target, _require_here(profile)
+    options = width_choices(recipe, profile, network)
+    shape = {"model": recipe.model, "image_shape": network.image_shape, "num_classes": network.num_classes}
+    keep_float = recipe.quantize.keep_float if target.precision == "int8" else ()
+    table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
+    testbed = Testbed(recipe, profile, info, network.image_shape, network.num_classes, store.run)
+    operators = network.operators_at(target)
+    latency = testbed.calibrate(table, operators, options)
+    fresh = random_networks(options, TRIED, seed=1)
+    errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, testbed.survey(fresh), strict=True)]
+    meta = latency.table.meta.model_copy(update={"calibration": latency.calibration})
+    file = out / f"{recipe.name}--{profile.name}--{target.precision}.csv"
+    part = file.with_suffix(".part")
+    LatencyTable(meta, latency.table.entries).save(part)
+    part.replace(file)
+    steps = {}
+    if detect:
+        with tempfile.TemporaryDirectory() as scratch:
+            classes = tuple(dict.fromkeys(operator.operator for operator in operators))
+            steps = sweep_steps(classes, lambda cls, ci, co: measure_operator(cls, ci, co, target, scratch=Path(scratch))[0].p50_us)
+    return Characterized(
+        file=str(file),
+        precision=target.precision,
+        device=info.device,
+        entries=len(table.entries),
+        step=profile.width_step,
+        steps=steps,
+        spread=meta.spread or 1.0,
+        contention=meta.contention,
+        error=(statistics.mean(errors), max(errors)),
+    )
+
+
+def _require_here(profile: HardwareProfile) -> DeviceInfo:
+    info = check_target(profile.target)
+    if not info.present or not backend_of(profile.target).measures_operators:
+        raise DeviceUnavailable(
+            describe(
+                f"profile {profile.name} cannot be characterised here",
+                given=f"{profile.target.device.name}, {profile.target.runtime}",
+                allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and calibrated by whole networks in a run",
+                fix="run this on the device, under a profile of `host`",
+            )
+        )
+    return info

@@ -1,0 +1,147 @@
+"""A target's device as a place to time networks on that nobody has trained: latency depends on the widths alone."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.backends.engine import DeviceInfo, Engine
+from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.graph.onnx_graph import OnnxGraph
+from bonsai.stages.measurement.measurements import Lane, Race
+from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.selection.calibration import calibrate
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.steps.benchmark import race
+from bonsai.stages.steps.compile import compile as compile_engine
+from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.store import Step
+from bonsai.stages.training.progress import say
+
+CALIBRATING_DEAR = 6
+"""Most random networks that a latency model is calibrated with where an engine takes long to build."""
+FEW_RUNS, FEW_SECONDS = 400, 3.0
+"""Of every network that the latency model is calibrated with."""
+
+
+class Timed(NamedTuple):
+    """A network's milliseconds, at the budget's percentile, and their relative standard error."""
+
+    ms: float
+    error: float
+
+
+class Testbed:
+    """Builds networks of given widths and times them in turns with the dense engine at the target's reference precision.
+
+    Args:
+        recipe: Whose network it is.
+        profile: The target, which is in this machine.
+        info: The device.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        step: Runs the stages.
+
+    Attributes:
+        dense_ms: Of that dense engine; known after the first race.
+        evidence: The races.
+    """
+
+    __test__ = False  # pytest would take the name for a test's
+
+    def __init__(self, recipe: Recipe, profile: HardwareProfile, info: DeviceInfo, image_shape: tuple[int, int, int], num_classes: int, step: Step) -> None:
+        self.evidence: list[Artifact] = []
+        self.dense_ms = 0.0
+        self._recipe, self._profile, self._info, self._step = recipe, profile, info, step
+        self._shape = {"model": recipe.model, "image_shape": image_shape, "num_classes": num_classes, "opset": recipe.export.opset}
+        self._image_shape = image_shape
+
+    def survey(self, networks: Sequence[Widths]) -> list[Timed]:
+        """Time several networks in one race of few runs each."""
+        timing = self._recipe.timing.model_copy(
+            update={"runs": min(self._recipe.timing.runs, FEW_RUNS), "seconds": min(self._recipe.timing.seconds, FEW_SECONDS)}
+        )
+        found = self._race(networks, timing=timing, heat=0)
+        return [self._timed(found, lane) for lane in found.lanes]
+
+    def calibrate(self, table: LatencyTable, operators: tuple[Operator, ...], options: Options) -> NetworkLatency:
+        """Time the dense, the narrowest and some random networks, and fit the latency model to them.
+
+        Raises:
+            ConfigError: The narrowest network is not faster than the dense one.
+        """
+        name = self._profile.name
+        count = self._recipe.timing.calibrating
+        networks = sample_networks(options, count if backend_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
+        say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
+        timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)]
+        (_, dense_ms), (_, narrow_ms) = timed[:2]
+        try:
+            if narrow_ms >= dense_ms:
+                raise ValueError("the narrowest network is not faster than the dense one")
+            return calibrate(table, operators, timed)
+        except ValueError as error:
+            raise ConfigError(
+                describe(
+                    f"profile {name}: {error}",
+                    given=f"{narrow_ms:.4g} ms narrow, {dense_ms:.4g} ms dense",
+                    allowed="a network with widths to choose from, timed on a machine that is quiet enough",
+                    fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
+                )
+            ) from error
+
+    def time(self, widths: Widths, *, heat: int = 0) -> Timed:
+        """Time one network, by the recipe's protocol."""
+        found = self._race([widths], timing=self._recipe.timing, heat=heat)
+        return self._timed(found, found.lanes[0])
+
+    def build(self, widths: Widths, target: Target) -> Engine:
+        """Return the engine of an untrained network."""
+        graph = self.export_dense(target)
+        if widths:
+            graph = self._step(sketch, **self._export(target), plan=WidthPlan(widths=widths), pattern=graph)
+        return self._step(compile_engine, graph=graph, target=target, info=self._info)
+
+    def export_dense(self, target: Target) -> OnnxGraph:
+        """Return the untrained dense network in the form that the target needs."""
+        return self._step(sketch, **self._export(target), plan=WidthPlan(), pattern=None)
+
+    def _export(self, target: Target) -> dict[str, object]:
+        form = graph_form(target)
+        keep_float = self._recipe.quantize.keep_float if form.dialect != "float" else ()
+        return {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
+
+    def _race(self, networks: Sequence[Widths], **protocol: object) -> Race:
+        target = self._profile.target
+        reference = self.build({}, target.at(target.reference))
+        candidates = tuple(self.build(widths, target) for widths in networks)
+        shared = {"reference": reference, "target": target, "image_shape": self._image_shape, "percentile": self._profile.budget.percentile}
+        found = self._step(race, candidates=candidates, **shared, **protocol)
+        self.evidence.append(found)
+        self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)
+        return found
+
+    def _timed(self, found: Race, lane: Lane) -> Timed:
+        """Return a candidate's latency; under a relative budget as a multiple of the dense engine timed beside it."""
+        ms = lane.latency.at(self._profile.budget.percentile)
+        if self._profile.budget.latency is not None:
+            ms *= self.dense_ms / found.reference.at(self._profile.budget.percentile)
+        return Timed(ms, lane.error)
+
+
+def sample_networks(options: Options, count: int) -> list[Widths]:
+    """Return the dense network, the narrowest, and random ones of the same options, always the same."""
+    edges = [{group: pick(widths) for group, widths in options.items()} for pick in (max, min)]
+    return edges + random_networks(options, count, seed=0)
+
+
+def random_networks(options: Options, count: int, *, seed: int) -> list[Widths]:
+    """Return networks of random options, always the same for a seed."""
+    rng = random.Random(seed)  # noqa: S311  # no secret
+    return [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]

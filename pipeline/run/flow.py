@@ -1,0 +1,228 @@
+"""The way of the data, written once: from a recipe and its targets to packages.
+
+    compress("resnet-edge", ["local-cpu"])
+
+`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/service/tasks.py`); a `Conduct` decides what a
+profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/compare/comparing.py`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
+from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
+from bonsai.pipeline.run.precisions import Field, harvest, prepare_field
+from bonsai.pipeline.run.preflight import Cleared, preflight
+from bonsai.pipeline.run.publish import publish
+from bonsai.pipeline.run.releases import read_releases, require_releases
+from bonsai.pipeline.run.targets import dialects_of, inspect_network
+from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
+from bonsai.profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.backends.registry import check_target, graph_form
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.steps.package import Package
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Step, Store, require_writable_folder
+from bonsai.stages.training.state import require_device
+from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
+
+DEFAULT_STORE = Path("artifacts")
+HALF_OPSET = 19
+
+
+def compress(
+    recipe: str,
+    profile: str | Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    store: Path = DEFAULT_STORE,
+    out: Path | None = None,
+    step: Step | None = None,
+    tracker: str | None = None,
+    against: Path | Sequence[Path] = (),
+    remeasure: bool = False,
+) -> tuple[Package, ...]:
+    """Compress a recipe's network for one or more targets, sharing one trunk.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a recipe file.
+        profile: One profile or several, by name or path; the recipe's own if None.
+        overrides: Dotted keys laid over the recipe, or with ``profile.`` in front over every profile:
+            ``{"quantize.epochs": 2, "profile.budget.latency": 0.3}``.
+        store: Folder of the artifacts.
+        out: Folder of the packages; ``<store>/packages`` if None.
+        step: Runs one stage; a plain call by default.
+        tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
+        against: Folder of an earlier package that the engine is compared with; for several profiles one of each, told apart by its profile's name.
+        remeasure: Whether finished engines are timed again, whatever their verdicts were.
+
+    Returns:
+        A package per profile. Whether the gates are met, missed or undecided stands in its `gates`.
+
+    Raises:
+        BonsaiError: With a message for the user; its `exit_code` is that of the command line.
+    """
+    run = step or Store(store).run
+    loaded, profiles = load(recipe, profile, overrides)
+    releases = read_releases([against] if isinstance(against, Path) else against, profiles)
+    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, releases=releases, remeasure=remeasure)
+    return tuple(package for package in grown.values() if isinstance(package, Package))
+
+
+def deliver(
+    recipe: Recipe,
+    profiles: Sequence[HardwareProfile],
+    step: Step,
+    conduct: Conduct,
+    *,
+    store: Path,
+    out: Path | None,
+    tracker: str | None = None,
+    releases: Mapping[str, Release] = {},
+    remeasure: bool = False,
+) -> dict[str, Package | BonsaiError]:
+    """Grow every profile and publish its package, from the first check to the last file.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        step: Runs a stage that all profiles share.
+        conduct: Runs what is of one profile alone, and decides what its failure means.
+        store: Folder of the artifacts.
+        out: Folder of the packages; ``<store>/packages`` if None.
+        tracker: Where figures are sent too, as for `compress`.
+        releases: By profile, the earlier package that its engine is compared with.
+        remeasure: Whether finished engines are timed again.
+
+    Returns:
+        By profile, in the order given: its package, or the error that `conduct` let pass.
+    """
+    checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
+    require_writable_folder(store, "--store")
+    require_writable_folder(out or store / "packages", "--out")
+    fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
+    with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
+        grown = grow(recipe, fit, step, conduct, releases, remeasure=remeasure)
+        for package in grown.values():
+            if isinstance(package, Package):
+                publish(package, out or store / "packages")
+                _track_results(package)
+    return {name: error if isinstance(error, BonsaiError) else grown[name] for name, error in checked.items()}
+
+
+def check_profile(profile: HardwareProfile) -> None:
+    """Check that engines for a profile can be built here at every precision that is to be tried.
+
+    Raises:
+        ConfigError: The runtime cannot do what the profile asks.
+        DeviceUnavailable: The runtime is not here, or needs the device here.
+    """
+    for variant in profile.variants():
+        check_target(variant.target)
+
+
+def _track_results(finished: Package) -> None:
+    """Track the rows of a package; they are of no step."""
+    for row in finished.rows:
+        name = "top1" if row.accuracy.part == "test" else "validation_top1"
+        results = {name: row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
+        if row.latency is not None:
+            results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
+        with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
+            track(results, step=0)
+
+
+def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[str, Any] | None) -> tuple[Recipe, list[HardwareProfile]]:
+    """Load recipe and profiles with their overrides.
+
+    Raises:
+        ConfigError: One of them does not exist, or is not valid.
+        DeviceUnavailable: The recipe trains on a GPU that is not here.
+    """
+    overrides = overrides or {}
+    prefix = "profile."
+    for_profiles = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
+    loaded = load_recipe(recipe, {key: value for key, value in overrides.items() if not key.startswith(prefix)})
+    require_device(loaded.training)
+    names = [profile] if isinstance(profile, str) else list(dict.fromkeys(profile or [loaded.profile]))
+    profiles = [load_profile(name, for_profiles) for name in names]
+    found = [profile.name for profile in profiles]
+    if len(set(found)) < len(found):
+        raise ConfigError(
+            describe(
+                "two profiles have one name, and their packages would have too",
+                given=", ".join(found),
+                allowed="distinct names",
+                fix="give your profile a `name:` of its own",
+            )
+        )
+    _require_opset(loaded, profiles)
+    return loaded, profiles
+
+
+def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
+    """Refuse an operator set in which what a profile asks for cannot be written: DequantizeLinear gives FP16 from 19 on."""
+    for profile in profiles:
+        forms = [graph_form(variant.target.at(precision)) for variant in profile.variants() for precision in variant.target.candidates]
+        if recipe.export.opset < HALF_OPSET and any(form.dialect != "float" and form.float_type == "fp16" for form in forms):
+            raise ConfigError(
+                describe(
+                    f"profile {profile.name}: INT8 beside FP16 cannot be written in this operator set",
+                    given=f"export.opset {recipe.export.opset}",
+                    allowed=f"{HALF_OPSET} or later",
+                    fix=f"set export.opset to {HALF_OPSET} or 20",
+                )
+            )
+
+
+def grow(
+    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, releases: Mapping[str, Release] = {}, *, remeasure: bool = False
+) -> dict[str, Package | BonsaiError]:
+    """Run all stages for all targets: the trunk once, then a branch per target.
+
+    Without a profile that can be grown nothing is trained.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        step: Runs a stage that all profiles share.
+        conduct: Runs what is of one profile alone, and decides what its failure means.
+        releases: By profile, the earlier package that its engine is compared with.
+        remeasure: Whether the finished engines are timed again.
+    """
+    if not profiles:
+        return {}
+    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
+    segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    require_releases(releases.values(), dataset)
+    warn_of_few(dataset.sizes["test"], profiles)
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
+
+    def ready(name: str, found: Cleared | BonsaiError) -> Field | BonsaiError:
+        if isinstance(found, BonsaiError):
+            return found
+        field = conduct.attempt(name, lambda: prepare_field(recipe, found.profile, network, conduct.step_of(name)))
+        return field.having(found.refused, found.evidence) if isinstance(field, Field) else field
+
+    found = {name: ready(name, clear) for name, clear in cleared.items()}
+    fields = {name: field for name, field in found.items() if isinstance(field, Field)}
+    failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}
+    if not fields:
+        return dict(failed)
+    watches, dense = grow_trunk(recipe, dataset, [target for field in fields.values() for target in field.targets], step)
+    warn_of_chance(dense, dataset)
+
+    def branch(name: str) -> Package | BonsaiError:
+        own, release = conduct.step_of(name), releases.get(name)
+        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, own, release, remeasure=remeasure))
+
+    grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
+    return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

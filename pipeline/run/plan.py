@@ -1,0 +1,199 @@
+"""What a run would do: everything validated, nothing trained, nothing written to the store."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.cautions import warn_of_few
+from bonsai.pipeline.run.conduct import AllOrNothing
+from bonsai.pipeline.run.flow import grow
+from bonsai.pipeline.run.preflight import what_is_tried
+from bonsai.pipeline.run.prospects import Prospect, foresee
+from bonsai.pipeline.run.releases import read_releases, require_releases
+from bonsai.pipeline.run.targets import dialects_of, inspect_network, width_choices
+from bonsai.pipeline.run.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.profiles.source import Record
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.steps.package import package
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.time_engine import time_engine
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.store import Store
+
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
+ORDER = (
+    "prepare",
+    "sketch",
+    "try_open",
+    "compile",
+    "characterize",
+    "race",
+    "warmup",
+    "prune",
+    "recover",
+    "quantize",
+    "export",
+    "measure",
+    "assess",
+    "challenge",
+    "time_engine",
+    "package",
+)
+
+
+class GroupPlan(Record):
+    """A group and the widths that it may keep."""
+
+    name: str
+    width: int
+    options: tuple[int, ...]
+
+
+class TargetPlan(Record):
+    """What a run would do for one profile.
+
+    Attributes:
+        device: The device, and whether it is in this machine.
+        preflight: What is tried before anything is trained, and what cannot be.
+        prospect: What can be gained.
+        cached: Number of finished artifacts by stage.
+        next_stage: First stage that would run; None if all is finished.
+    """
+
+    profile: str
+    device: str
+    budget: str
+    gates: str
+    preflight: str
+    prospect: Prospect
+    groups: tuple[GroupPlan, ...]
+    cached: dict[str, int]
+    next_stage: str | None
+
+
+class Plan(Record):
+    """What a run would do.
+
+    Attributes:
+        epochs: At most: QAT may not be needed.
+    """
+
+    recipe: str
+    images: dict[str, int]
+    epochs: int
+    trunk_segments: int
+    targets: tuple[TargetPlan, ...]
+
+
+class _NotCachedError(Exception):
+    """The first stage without a finished artifact."""
+
+
+def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, against: Sequence[Path] = ()) -> Plan:
+    """Validate a run and look up what is finished already.
+
+    Args:
+        recipe: What to compress.
+        profiles: For what.
+        store: Where finished artifacts are looked up.
+        against: Folders of earlier packages, as for `compress`.
+
+    Raises:
+        BonsaiError: What the run itself would end with before training.
+    """
+    releases = read_releases(against, profiles)
+    with tempfile.TemporaryDirectory() as folder:
+        return _plan(recipe, profiles, store, Store(Path(folder)), releases)
+
+
+def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
+    inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
+    dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
+    require_releases(releases.values(), dataset)
+    warn_of_few(dataset.sizes["test"], profiles)
+    network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    targets = []
+    for profile in profiles:
+        info = check_target(profile.target)
+        options = width_choices(recipe, profile, network)
+        cached, next_stage = _look_up(recipe, profile, store, releases)
+        targets.append(
+            TargetPlan(
+                profile=profile.name,
+                device=f"{info.device}, {info.runtime} {info.runtime_version}, {profile.target.precision}" + ("" if info.present else " (not in this machine)"),
+                budget=str(profile.budget),
+                gates=profile.gates.model_dump_json(exclude_none=True),
+                preflight=what_is_tried(profile, info),
+                prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch),
+                groups=tuple(GroupPlan(name=g.name, width=g.width, options=tuple(options[g.name])) for g in network.groups),
+                cached=cached,
+                next_stage=next_stage,
+            )
+        )
+    stops, total = segment_stops(recipe, dataset.sizes["train"])
+    return Plan(
+        recipe=recipe.name,
+        images=dataset.sizes,
+        epochs=recipe.training.epochs + (recipe.quantize.most_epochs if any(p.target.precision == "int8" for p in profiles) else 0),
+        trunk_segments=len(stops) + (stops[-1] < total),
+        targets=tuple(targets),
+    )
+
+
+def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) -> None:
+    """Check that every profile's engine is finished and measured, so that it can be timed again without training.
+
+    Raises:
+        ConfigError: One is not, or its device is not here.
+    """
+    for profile in profiles:
+        if not check_target(profile.target).present:
+            raise ConfigError(
+                describe(
+                    f"--remeasure: profile {profile.name} cannot be timed",
+                    given=f"{profile.target.device.name} is not in this machine: its latency is an estimate",
+                    allowed="profiles whose device is here",
+                    fix="leave this profile out, or run it on the device",
+                )
+            )
+        _, missing = _look_up(recipe, profile, store, {})
+        if missing not in {None, time_engine.__name__, package.__name__}:
+            raise ConfigError(
+                describe(
+                    f"--remeasure: profile {profile.name} has no finished engine",
+                    given=f"stage {missing} has not run with this recipe, profile and version of the tools in {store.root.name}",
+                    allowed="a run that has ended",
+                    fix="run the same command without --remeasure first",
+                )
+            )
+
+
+def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Mapping[str, Release]) -> tuple[dict[str, int], str | None]:
+    """Follow the flow through finished artifacts; return their number by stage and the first stage that has none."""
+    found: dict[str, set[str]] = {}
+
+    def step(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        artifact = store.find(stage, **inputs)
+        if artifact is None:
+            raise _NotCachedError(stage.__name__)
+        found.setdefault(stage.__name__, set()).add(artifact.key)
+        return artifact
+
+    logger = logging.getLogger("bonsai")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the checks of a finished trunk are no news
+    try:
+        grow(recipe, [profile], step, AllOrNothing(step), {name: release for name, release in releases.items() if name == profile.name})
+        missing = None
+    except _NotCachedError as absent:
+        missing = str(absent)
+    finally:
+        logger.setLevel(level)
+    return {stage: len(found[stage]) for stage in ORDER if stage in found}, missing

@@ -1,0 +1,103 @@
+"""One profile at one precision, or at each of several among which validation accuracy decides; the test part is run once, by what ships."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.branch import Branch, grow_branch, pack
+from bonsai.pipeline.run.targets import Network, ReadyTarget
+from bonsai.pipeline.run.trunk import Watch
+from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.delivery.decisions import Tried
+from bonsai.stages.delivery.release import Release
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.steps.assess import assess
+from bonsai.stages.steps.challenge import challenge
+from bonsai.stages.steps.package import Package
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.store import Step
+
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
+
+
+class Field(NamedTuple):
+    """A profile's targets, one per precision, the precisions that were left out before training, and what was made to find those out."""
+
+    targets: tuple[ReadyTarget, ...]
+    refused: tuple[Tried, ...]
+    evidence: tuple[Artifact, ...] = ()
+
+    def having(self, refused: Sequence[Tried], evidence: Sequence[Artifact]) -> "Field":
+        """Return the field with more precisions that were left out, and with what else was made."""
+        return self._replace(refused=(*self.refused, *refused), evidence=(*self.evidence, *evidence))
+
+
+def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Field:
+    """Make every precision of a profile ready.
+
+    Raises:
+        BudgetError: None can meet the budget.
+    """
+    targets, refused, errors = [], [], []
+    for variant in profile.variants():
+        try:
+            targets.append(ReadyTarget(recipe, variant, network, step))
+        except BudgetError as error:
+            errors.append(error)
+            outcome = "cannot meet the budget at any width"
+            refused.append(Tried(precision=variant.target.precision, validation_top1=None, test_top1=None, latency=None, outcome=outcome))
+    if not targets:
+        raise errors[0]
+    return Field(tuple(targets), tuple(refused))
+
+
+def harvest(
+    recipe: Recipe,
+    dataset: Dataset,
+    network: Network,
+    field: Field,
+    watches: Sequence[Watch],
+    dense: Checkpoint,
+    step: Step,
+    release: Release | None = None,
+    *,
+    remeasure: bool = False,
+) -> Package:
+    """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it.
+
+    Where an earlier package is given, the engine is compared with its engine too. Where `remeasure` is set, the engine is timed again for its verdict.
+    """
+    considered: list[Artifact] = [*field.evidence]
+
+    def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        artifact = step(stage, **inputs)
+        considered.append(artifact)
+        return artifact
+
+    grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
+    considered += [artifact for target in field.targets for artifact in target.evidence]
+    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
+    assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile.alone)
+    facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
+    challenged = step(challenge, **facts, release=release) if release is not None else None
+    tried = [
+        Tried(
+            precision=branch.target.profile.target.precision,
+            validation_top1=branch.validation_top1,
+            test_top1=assessed.shipped_row.accuracy.top1 if branch is best else None,
+            latency=branch.used,
+            outcome=_outcome(branch, best),
+        )
+        for branch, _ in grown
+    ]
+    searched = len(tried) + len(field.refused) > 1
+    others = (*tried, *field.refused) if searched else ()
+    return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, others, considered, step, remeasure=remeasure)
+
+
+def _outcome(branch: Branch, best: Branch) -> str:
+    on_validation = f"{'meets the gates' if branch.passed else 'misses a gate'} on the validation part"
+    verdict = "shipped" if branch is best else on_validation
+    return verdict if branch.target.info.present else f"{verdict}, latency estimated"

@@ -1,0 +1,313 @@
+"""A target device made ready for selection: its options, latency table, calibration and budget."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.device_timing import Testbed, Timed
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.stages.backends.registry import backend_of, check_target, graph_form
+from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.graph.randomness import require_repeatable
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_scores
+from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
+from bonsai.stages.networks.registry import build_network, require_logits, require_own_weights
+from bonsai.stages.pruning.groups import Group, Kept, Widths
+from bonsai.stages.pruning.limits import least_channels, prunable, shares, width_options
+from bonsai.stages.pruning.regularisers import make_regulariser
+from bonsai.stages.pruning.scores import Scores, normalise, require_scores
+from bonsai.stages.pruning.surgery import find_groups, refused_groups
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.quantization.proof import prove_quantizable
+from bonsai.stages.quantization.summary import listed
+from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
+from bonsai.stages.selection.latency import Forecast, NetworkLatency
+from bonsai.stages.selection.loop import Fit, fit_widths
+from bonsai.stages.selection.operators import Operator, Unseen, read_operators
+from bonsai.stages.selection.problem import Values, require_reachable
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.selection.values import values_of
+from bonsai.stages.steps.characterize import TableArtifact, characterize
+from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.store import Step
+from bonsai.stages.training.progress import say
+
+
+@dataclass(frozen=True)
+class Network:
+    """The dense network of a recipe: its groups and operators.
+
+    Attributes:
+        unseen: What multiplies matrices and is no operator that can be priced.
+        kept_float: Layers that the recipe leaves in float.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    groups: tuple[Group, ...]
+    operators: tuple[Operator, ...]
+    unseen: tuple[Unseen, ...] = ()
+    kept_float: tuple[str, ...] = ()
+
+    @cached_property
+    def dense_widths(self) -> Widths:
+        """Channels per group of the dense network."""
+        return {group.name: group.width for group in self.groups}
+
+    def operators_at(self, target: Target) -> tuple[Operator, ...]:
+        """Return the operators as an engine for the target runs them: beside INT8, some stay in float."""
+        in_float = left_in_float(self.operators, self.kept_float)
+        return at_precision(self.operators, target.precision, in_float, backend_of(target).float_beside_int8)
+
+
+def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, dialects: Iterable[Dialect] = ()) -> Network:
+    """Build the recipe's network and find what can be pruned in it; prove that it stays the same network with quantisers.
+
+    Args:
+        recipe: Names the network, and what of it is pruned and quantised.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        dialects: Forms of the INT8 files that will be made of it, see `dialects_of`.
+
+    Raises:
+        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced or
+            quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
+            nothing to prune.
+    """
+    network = build_network(recipe.model, image_shape, num_classes)
+    require_plain_state(network)
+    require_logits(network, image_shape, num_classes)
+    require_own_weights(network)
+    require_repeatable(network, image_shape)
+    require_whole_state(recipe.model, network, image_shape, num_classes)
+    kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
+    dialects = tuple(dialects)
+    if dialects:
+        left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
+        if left:
+            say(f"in float beside INT8: {listed(left)}")
+    found = find_groups(network, image_shape)
+    refused = refused_groups(network, found, image_shape)
+    for name, reason in refused.items():
+        say(f"group {name} is left whole: {reason}")
+    groups = prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, network)
+    if not groups:
+        raise ConfigError(
+            describe(
+                "no channels of this network can be pruned",
+                given=f"{recipe.model.name}, {len(found)} groups, {len(refused)} of them refused, prune.keep {', '.join(recipe.prune.keep) or 'empty'}",
+                allowed="at least one group of channels",
+                fix="choose another model, or keep fewer layers whole",
+            )
+        )
+    require_scores(network, groups, recipe.prune.criterion)
+    make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
+    return Network(image_shape, num_classes, groups, *read_operators(network, groups, image_shape), kept_float)
+
+
+def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:
+    """Return the forms of the INT8 files that runs for these profiles may make."""
+    forms = [graph_form(variant.target.at(p)) for profile in profiles for variant in profile.variants() for p in variant.target.candidates]
+    return tuple(dict.fromkeys(form.dialect for form in forms if form.dialect != "float"))
+
+
+class ReadyTarget:
+    """A profile's device with a calibrated latency model of the recipe's network.
+
+    Args:
+        recipe: What is compressed.
+        profile: The target.
+        network: The recipe's dense network.
+        step: Runs the stages.
+
+    Raises:
+        ConfigError: The runtime cannot do what the profile asks.
+        DeviceUnavailable: The runtime is not installed.
+        BudgetError: The budget is below the narrowest network's latency.
+    """
+
+    def __init__(self, recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> None:
+        self.profile = profile
+        self.info = check_target(profile.target)
+        self.options = width_choices(recipe, profile, network)
+        self._recipe, self._network, self._step = recipe, network, step
+        self._heats = 0
+        self._testbed = Testbed(recipe, profile, self.info, network.image_shape, network.num_classes, step)
+        self._table = self._characterize(profile.target)
+        self.table_source = self._table.source
+        table, operators = self._table.load(profile.target), network.operators_at(profile.target)
+        whole = self.info.present or table.meta.calibration is not None
+        warning = require_seen(network.operators, network.unseen, what=f"profile {profile.name}", timed=whole)
+        if warning:
+            say(warning)
+        if self.info.present:
+            self.latency = self._testbed.calibrate(table, operators, self.options)
+            self.dense_ms = self._testbed.dense_ms
+        else:
+            self.latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
+            self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
+        self.limit_ms = profile.budget.limit_ms(self.dense_ms)
+        what = f"profile {profile.name}, {profile.budget}"
+        self.floor_ms, _ = smallest_latency(self.latency.terms(self.options))
+        require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
+        dense = f"dense {profile.target.reference.upper()} {self.dense_ms:.3f} ms"
+        say(f"{profile.name}: {dense}, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
+
+    @property
+    def evidence(self) -> tuple[Artifact, ...]:
+        """The table and the timings that selection rests on."""
+        return (self._table, *self._testbed.evidence)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that may be pruned."""
+        return self._network.groups
+
+    @property
+    def weight_bits(self) -> int:
+        """Width of the quantised weights: the recipe's, or what the device needs."""
+        return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
+
+    def keep(self, segment: Checkpoint) -> Kept:
+        """Return the channels that the budget would keep now, for EPI; nothing is timed."""
+        return self._ranking.keep(self._scores(segment))
+
+    def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
+        """Return the widths that fit the budget, with untrained networks timed where the device is here.
+
+        Args:
+            segment: Holds the scores.
+            correction: Measured over predicted latency, from a finished engine.
+        """
+        measure = self.time_untrained if self.info.present else None
+        return fit_widths(self._values(segment), self.options, self.latency, self.limit_ms, self._recipe.prune, measure, correction=correction)
+
+    def reselection(self, limit_ms: float) -> Reselection:
+        """Return what choosing again within `limit_ms` needs, by the calibrated table."""
+        return Reselection.within(max(limit_ms, self.floor_ms), self.latency, self.options, self._recipe.prune.value, self._recipe.prune.normalisation)
+
+    def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
+        """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
+        if self.info.present:
+            return None
+        found = (self.dense_ms, *(self._estimated_ms(widths, precision) for precision in self.profile.target.candidates))
+        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
+
+    @property
+    def _estimated_by(self) -> str:
+        return "roofline" if self.table_source == "estimated" else "latency table"
+
+    def forecast(self, widths: Widths) -> Forecast:
+        """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
+        return self.latency.forecast(self._network.dense_widths, widths)
+
+    def forecast_dense(self) -> dict[Precision, float]:
+        """Return the milliseconds that the latency tables say of the dense network, by precision: of those that there are tables for."""
+        dense, own = self._network.dense_widths, self.profile.target.precision
+        brought = brought_tables(self.profile)
+        others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
+        return {own: self.latency(dense), **{precision: self._estimated_ms(dense, precision) for precision in others}}
+
+    def time_again(self, widths: Widths) -> Timed:
+        """Time an untrained network in a race of its own, whatever is known of it."""
+        self._heats += 1
+        return self._testbed.time(widths, heat=self._heats)
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        config, groups = self._recipe.prune, self._network.groups
+        floors = shares(groups, config.floors, config.floor, "prune.floors")
+        least = {group.name: least_channels(group, floors[group.name]) for group in groups}
+        return Ranking(self.latency, self.options, self.limit_ms * (1 - config.margin), least)
+
+    @property
+    def _shape(self) -> dict[str, object]:
+        return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
+
+    def _scores(self, segment: Checkpoint) -> Scores:
+        scores = normalise(load_scores(segment, self._recipe.prune.criterion), self._network.groups, self._recipe.prune.normalisation)
+        return {group: scores[group] for group in self.options}
+
+    def _values(self, segment: Checkpoint) -> Values:
+        scores = self._scores(segment)
+        by_channel = {group: vector.tolist() for group, vector in scores.items()}
+        return values_of(self._recipe.prune.value, by_channel, self.options, self._network.operators)
+
+    def time_untrained(self, widths: Widths) -> float:
+        """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
+        timed = self._testbed.time(widths)
+        if timed.ms <= self.limit_ms:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
+            again = self.time_again(widths)
+            timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
+        found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
+        say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
+        return found
+
+    def _estimated_ms(self, widths: Widths, precision: Precision) -> float:
+        target = self.profile.target.at(precision)
+        table = self._characterize(target).load(target)
+        return NetworkLatency(table, self._network.operators_at(target), table.meta.calibration or Calibration())(widths)
+
+    def _characterize(self, target: Target) -> TableArtifact:
+        """Return the table that was brought for the target's precision, or make one.
+
+        Raises:
+            ConfigError: A table was brought for the engine, none for the dense FP32 reference.
+        """
+        brought = brought_tables(self.profile)
+        if brought and target.precision not in brought:
+            raise ConfigError(
+                describe(
+                    f"profile {self.profile.name}: a latency table is missing",
+                    given=f"tables at {', '.join(brought)}",
+                    allowed=f"one at {target.precision} too: a budget is judged against the dense FP32 network on the same device",
+                    fix="bring all files that `bonsai characterize` wrote",
+                )
+            )
+        step = getattr(self.profile.channel_multiple, target.precision)
+        keep_float = self._recipe.quantize.keep_float if target.precision == "int8" else ()
+        text = brought.get(target.precision)
+        return self._step(characterize, **self._shape, target=target, info=self.info, step=step, brought=text, keep_float=keep_float)
+
+
+def brought_tables(profile: HardwareProfile) -> dict[str, str]:
+    """Return the text of the profile's latency tables by precision.
+
+    Raises:
+        ConfigError: A file cannot be read, or is no table.
+    """
+    found: dict[str, str] = {}
+    for name in profile.tables:
+        found[LatencyTable.load(Path(name)).meta.precision] = Path(name).read_text(encoding="utf-8")
+    return found
+
+
+def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) -> Options:
+    """Return the widths that each group may keep on the target.
+
+    Raises:
+        ConfigError: No group has a choice, or one has no width at all.
+    """
+    floors = shares(network.groups, recipe.prune.floors, recipe.prune.floor, "prune.floors")
+    caps = shares(network.groups, recipe.prune.caps, 1, "prune.caps")
+    options = {g.name: width_options(g, step=profile.width_step, floor=floors[g.name], cap=caps[g.name]) for g in network.groups}
+    if all(len(widths) == 1 for widths in options.values()):
+        raise ConfigError(
+            describe(
+                f"profile {profile.name}: no group has two widths to choose from",
+                given=f"at most {max(network.dense_widths.values())} channels, a step of {profile.width_step}, a floor of {recipe.prune.floor:.0%}",
+                allowed="at least one group wider than one step and its floor",
+                fix="lower prune.floor or profile.channel_multiple, or choose a wider network",
+            )
+        )
+    return options

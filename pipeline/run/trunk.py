@@ -1,0 +1,180 @@
+"""The trunk: dense training in segments, from which every target branches off when its policy fires."""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Any
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.targets import ReadyTarget
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.errors import MomentsGone
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import has_moments
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
+from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.policy import fires
+from bonsai.stages.steps.train_dense import moments, warmup
+from bonsai.stages.store.manifest import read_either_manifest
+from bonsai.stages.store.store import Step, load_artifact
+from bonsai.stages.training.progress import say
+
+
+class Watch:
+    """Follows the sub-network that one target would keep, until its policy fires."""
+
+    def __init__(self, target: ReadyTarget, config: PruneConfig) -> None:
+        self.target = target
+        self.trigger: Trigger | None = None
+        self.segment: Checkpoint | None = None
+        self._config = config
+        self._tau = threshold(config.epi, config.criterion)
+        self._seen: list[Kept] = []
+        self._curve: list[float | None] = []
+        self._epochs: list[float] = []
+
+    def check(self, segment: Checkpoint, *, epoch: float, latest: bool) -> None:
+        """Look at the trunk after a segment; `latest` says that EPI gets no later check."""
+        if self.trigger is not None:
+            return
+        config, name = self._config, self.target.profile.name
+        self._seen.append(self.target.keep(segment))
+        self._epochs.append(epoch)
+        self._curve = over_window(similarity, self._seen, config.epi.window)
+        value = self._curve[-1]
+        if config.policy.name == "epi":
+            left = config.epi.window + 1 - len(self._seen)
+            shown = f"EPI {value:.3f} (fires at {self._tau:g})" if value is not None else f"EPI needs {left} more before it has a value"
+            say(f"{name}: check {len(self._curve)}  {shown}")
+        fired = fires(config.policy, config.epi, tau=self._tau, curve=self._curve, epoch=epoch)
+        if fired or (latest and config.policy.name == "epi"):
+            self.branch(segment, epoch=epoch, stable=fired)
+
+    def branch(self, segment: Checkpoint, *, epoch: float, stable: bool) -> None:
+        """Leave the trunk here."""
+        self.trigger = Trigger(
+            policy=self._config.policy.name,
+            check=len(self._curve),
+            epoch=epoch,
+            stable=stable,
+            tau=self._tau,
+            epochs=tuple(self._epochs),
+            curve=tuple(self._curve),
+            overlap=tuple(over_window(jaccard, self._seen, self._config.epi.window)),
+        )
+        self.segment = segment
+        say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
+
+
+def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
+    """Return the optimizer steps at which the trunk is checked, and the last step of the cycle.
+
+    They depend on the recipe alone, so that every target, now or next week, meets the same segments.
+
+    Raises:
+        ConfigError: The training is so short that EPI would never have values enough to fire.
+    """
+    per_epoch = steps_per_epoch(recipe, images)
+    policy, epi, total = recipe.prune.policy, recipe.prune.epi, recipe.training.epochs * per_epoch
+    stops = sorted({round(total * epi.every * check) for check in range(1, epi.checks + 1)} - {0})
+    if policy.name == "epi" and len(stops) < epi.first_check:
+        raise ConfigError(
+            describe(
+                "the training is too short for EPI to fire",
+                given=f"{total} optimizer steps, the latest check at {epi.latest:.0%} of them: {len(stops)} checks, at most one a step",
+                allowed=f"at least {epi.first_check} checks, with prune.epi.window {epi.window} and prune.epi.monotone {epi.monotone}",
+                fix="raise training.epochs or prune.epi.latest, lower training.batch_size, or choose another prune.policy",
+            )
+        )
+    if policy.name == "epoch":
+        stops = sorted({*stops, min(ceil((policy.epoch or 0) * per_epoch - 1e-9), total)})
+    stops = stops or [total]
+    branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
+    removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - branches.get(policy.name, stops[-1])
+    if (removal > room or (removal == room and recipe.prune.recover.epochs)) and not policy.finetune:
+        raise ConfigError(
+            describe(
+                "prune.schedule does not end before the training does",
+                given=f"{removal} optimizer steps of removal",
+                allowed=f"at most {room}, what is left of the cycle",
+                fix="lower prune.schedule.steps, its iterations, or prune.epi.latest",
+            )
+        )
+    return [0, *stops] if policy.name == "initialisation" else stops, total
+
+
+def steps_per_epoch(recipe: Recipe, images: int) -> int:
+    """Return the optimizer steps of an epoch over so many training images."""
+    return max(images // recipe.training.batch_size, 1)
+
+
+def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return what every segment of the trunk depends on; without a regulariser not on which groups may be pruned."""
+    regulariser = recipe.prune.regulariser
+    regularised = tuple(group.name for group in groups) if regulariser.name != "none" else ()
+    return {"dataset": dataset, "model": recipe.model, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
+
+
+def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:
+    """Train the dense network to the end of its cycle, letting every target branch off on the way.
+
+    Returns:
+        A watch per target, each with the segment that it left at, and the dense network.
+    """
+    watches = [Watch(target, recipe.prune) for target in targets]
+    checks, total = segment_stops(recipe, dataset.sizes["train"])
+    segment: Checkpoint | None = None
+    inputs = trunk_inputs(recipe, dataset, targets[0].groups)
+    for stop in checks:
+        segment = grow_segment(inputs, segment, stop, step)
+        for watch in watches:
+            watch.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
+    dense = grow_segment(inputs, segment, total, step) if checks[-1] < total else segment
+    assert dense is not None
+    for watch in watches:
+        if watch.trigger is None:  # the policy `trained`
+            watch.branch(dense, epoch=recipe.training.epochs, stable=True)
+    return watches, dense
+
+
+def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int, step: Step) -> Checkpoint:
+    """Train the trunk on to a step; where the moments of the segment before are gone, they are trained again first.
+
+    Args:
+        inputs: Of `trunk_inputs`.
+        previous: The segment before, or None for the first.
+        stop: Optimizer step.
+        step: Runs a stage.
+    """
+    return with_moments(inputs, previous, step, lambda: step(warmup, **inputs, previous=previous, stop=stop))
+
+
+def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:
+    """Go on with the training from a segment; where its moments are gone, train again from the nearest earlier segment that has its own.
+
+    Args:
+        inputs: Of `trunk_inputs`.
+        segment: Where the training goes on.
+        step: Runs a stage.
+        go_on: Runs the stage that goes on.
+    """
+    try:
+        return go_on()
+    except MomentsGone:
+        assert segment is not None
+    missing = [segment]
+    while (earlier := _previous(missing[0])) is not None and not has_moments(earlier):
+        missing.insert(0, earlier)
+    begin = "from its beginning" if earlier is None else f"from step {earlier.step}, the nearest check that has its own"
+    say(f"trunk: the moments of step {segment.step} are gone; training again {begin}")
+    for later in missing:
+        step(moments, of=later, **inputs, previous=earlier, stop=later.step)
+        earlier = later
+    return go_on()
+
+
+def _previous(segment: Checkpoint) -> Checkpoint | None:
+    """Return the segment of the trunk before another one."""
+    before = read_either_manifest(segment.folder).inputs["previous"]
+    return load_artifact(Checkpoint, segment.folder.parent.parent / before["artifact"]) if before is not None else None

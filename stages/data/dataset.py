@@ -1,0 +1,16 @@
+"""A dataset as the store keeps it."""
+
+from bonsai.stages.store.artifact import Artifact
+
+
+class Dataset(Artifact):
+    """Images and labels, split once and for all.
+
+    Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    sizes: dict[str, int]
+    licence: str

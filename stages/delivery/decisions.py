@@ -1,0 +1,74 @@
+"""What the stages decided on the way to an engine."""
+
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.networks.checkpoint import History
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.selection.latency import Forecast
+from bonsai.stages.selection.loop import Fit, Round
+
+
+class Attempt(Record):
+    """One branch that was trained for a target; latencies in milliseconds.
+
+    Attributes:
+        engine_ms: Of the finished engine: measured, or estimated where the device is not here.
+        rounds: The untrained networks that were timed before it.
+    """
+
+    widths: dict[str, int]
+    predicted_ms: float
+    engine_ms: float
+    rounds: tuple[Round, ...]
+
+
+class Tried(Record):
+    """One precision that was tried.
+
+    Attributes:
+        validation_top1: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
+        test_top1: Of the engine that is shipped; no other sees the test part.
+        latency: Of the engine over the budget.
+        outcome: What became of it, in a few words.
+    """
+
+    precision: str
+    validation_top1: float | None
+    test_top1: float | None
+    latency: float | None
+    outcome: str
+
+
+class Decisions(Record):
+    """How an engine came about, for its model card and report.
+
+    Attributes:
+        recipe: The recipe, whole, as JSON.
+        trigger: When the branch left the trunk.
+        cuts: Epochs at which channels were removed; with a soft schedule masked, and removed at the last.
+        criterion: By what channels were ranked.
+        fit: Which widths fit the budget, chosen at the trigger.
+        attempts: The branches that were trained, the last correcting the first.
+        tried: The precisions among which the engine's was chosen, and those left out before training; empty where there is only one.
+        kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
+        dense_widths: Channels per group of the dense network.
+        table_source: Whether the latency table was measured or estimated.
+        forecast: What that table predicts of every operator, dense and as it was cut.
+        dense_history: The learning curve of the trunk, whose end is the dense reference.
+        dense_ms: What the dense network would take at other precisions than were built, by the latency tables.
+    """
+
+    recipe_name: str
+    recipe: str
+    trigger: Trigger
+    cuts: tuple[float, ...]
+    criterion: str
+    fit: Fit
+    attempts: tuple[Attempt, ...]
+    tried: tuple[Tried, ...]
+    dense_widths: dict[str, int]
+    kept_widths: dict[str, int]
+    table_source: str
+    forecast: Forecast
+    dense_history: tuple[History, ...]
+    dense_ms: dict[Precision, float]

@@ -1,0 +1,1 @@
+"""Times, hits and their intervals, and the verdicts that follow from them."""

@@ -1,0 +1,43 @@
+"""The latency of one engine."""
+
+from typing import Literal
+
+from bonsai.profiles.source import Record
+
+
+class Latency(Record):
+    """Latency of one engine, in milliseconds.
+
+    Attributes:
+        clock: Of `p50`, `mean` and `cv`: ``thread_cpu`` or ``wall``.
+        p50: Of engines that were timed in turns with the dense one over the turns in which the machine was calm (`stages/backends/calm.py`).
+        p90: By the wall clock, as are the other percentiles above the median: a thread's CPU time leaves out what the thread waits for.
+        p99: None below 1,000 samples.
+        cv: Standard deviation over mean.
+        source: ``measured`` on the engine, or ``estimated``.
+    """
+
+    source: Literal["measured", "estimated"]
+    clock: str
+    p50: float
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    mean: float | None = None
+    n: int = 0
+    cv: float | None = None
+    wall_p50: float | None = None
+
+    def at(self, percentile: int) -> float:
+        """Return p50, p90 or p95; an estimate has p50 alone, which stands for all."""
+        found = getattr(self, f"p{percentile}")
+        return float(self.p50 if found is None else found)
+
+    def with_median(self, calm: "Latency") -> "Latency":
+        """Return this latency with the median of the calm turns; the tail and the spread are of all runs."""
+        return self.model_copy(update={"p50": calm.p50, "wall_p50": calm.wall_p50})
+
+    @property
+    def stable(self) -> bool:
+        """Whether the samples spread by no more than 2.5 %; an estimate has no spread."""
+        return self.cv is None or self.cv <= 0.025

@@ -1,0 +1,325 @@
+"""What was measured, and on what."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from bonsai.profiles.schema import Precision
+from bonsai.profiles.source import Record
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.process_interval import Interval
+from bonsai.stages.quantization.records import Quantised
+from bonsai.stages.quantization.summary import NAMES
+from bonsai.stages.store.artifact import Artifact
+
+Part = Literal["validation", "test"]
+"""Of the data: by the one engines are chosen, by the other the one that ships is judged."""
+Verdict = Literal["met", "missed", "undecided"]
+VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "UNDECIDED"}
+"""What tables and sentences call a verdict."""
+
+
+class Lane(Record):
+    """One candidate of a race.
+
+    Attributes:
+        error: Relative standard error of the ratio of its percentile, which the budget names, to the reference's.
+    """
+
+    latency: Latency
+    error: float
+
+
+class Race(Artifact):
+    """Engines timed in turns with a reference on one device.
+
+    Files: ``samples.safetensors``, raw nanoseconds.
+
+    Attributes:
+        lanes: The candidates, in the order given.
+        contention: Wall time over CPU time; 1 on a quiet machine.
+    """
+
+    reference: Latency
+    lanes: tuple[Lane, ...]
+    contention: float
+
+
+class ProcessFigures(Record):
+    """What one process found.
+
+    The figure is the ratio to the dense engine where the budget is a fraction of it, else milliseconds. A process that was set aside, since
+    the machine was calm for too few of its turns, has none.
+
+    Attributes:
+        figure: Of the percentile that is judged.
+        error: Its relative standard error within the process.
+        milliseconds: The engine's.
+        reference_ms: The dense engine's; None where it was not timed.
+        calm: Share of the turns, 0-1, that the figures are from (`stages/backends/calm.py`).
+    """
+
+    figure: float | None
+    error: float
+    milliseconds: float | None
+    reference_ms: float | None
+    calm: float
+
+
+class Fresh(Record):
+    """An engine timed in processes of their own, which nobody chose it by.
+
+    Attributes:
+        percentile: That is judged.
+        engine: Over all runs of all processes.
+        reference: Of the dense engine, timed in turns; None where it is not here.
+        processes: In order.
+        interval: Of the figure.
+        contention: Wall time over CPU time; 1 on a quiet machine.
+    """
+
+    percentile: int
+    engine: Latency
+    reference: Latency | None
+    processes: tuple[ProcessFigures, ...]
+    interval: Interval
+    contention: float
+
+    @property
+    def sentence(self) -> str:
+        """How it was timed, in one line."""
+        calm = [process for process in self.processes if process.figure is not None]
+        aside = len(self.processes) - len(calm)
+        share = sum(process.calm for process in calm) / max(len(calm), 1)
+        parts = [f"timed again in {len(self.processes)} processes of their own after it was chosen; they found {self._found}"]
+        if share < 1:
+            parts.append(f"{share:.0%} of the turns count, those in which the dense engine ran at its pace")
+        if aside:
+            parts.append(f"set aside, since the machine was hardly calm: {aside}")
+        return "; ".join(parts)
+
+    @property
+    def _found(self) -> str:
+        return ", ".join("-" if process.figure is None else f"{process.figure:.4g}" for process in self.processes)
+
+
+class FreshTiming(Artifact):
+    """The finished engine timed again, after it was chosen.
+
+    Files: ``samples-1.safetensors`` and so on, raw nanoseconds of each process.
+
+    Attributes:
+        fresh: The figures.
+        repetition: 1 for the first timing of this engine, one more each time that it is measured again.
+    """
+
+    fresh: Fresh
+    repetition: int
+
+
+class Accuracy(Record):
+    """Top-1 on a whole part of the data with its Wilson 95 % interval; ratios 0-1.
+
+    Attributes:
+        measured_by: What ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
+        part: On which images.
+    """
+
+    top1: float
+    low: float
+    high: float
+    n: int
+    measured_by: str
+    part: Part = "test"
+
+
+class Row(Record):
+    """One line of the result table.
+
+    Attributes:
+        network: ``simulated`` is the pruned network with fake quantisers, run by torch.
+        quantised: How the simulated network was: calibrated, fine-tuned, or with more layers in float.
+        shipped: Whether it is the engine in the package.
+        accuracy: On the test part of the shipped and of the dense engine, which alone see it; on the validation part of all others.
+        validation: On the validation part, where `accuracy` is on the test part.
+        latency: None where the network was not run as an engine.
+        size_bytes: Of the file that holds the network at this point.
+    """
+
+    network: Literal["dense", "pruned", "simulated"]
+    precision: Precision
+    quantised: Quantised | None = None
+    shipped: bool = False
+    accuracy: Accuracy
+    validation: Accuracy | None = None
+    latency: Latency | None
+    size_bytes: int
+    parameters: int
+    macs: int
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        how = f" {NAMES[self.quantised]}" if self.quantised else ""
+        return f"{self.network} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
+
+
+class Gate(Record):
+    """A limit and what was found.
+
+    Attributes:
+        found: The figure that is judged.
+        verdict: ``undecided`` where the interval of the figure holds the limit.
+        low: Lower end of its 95 % interval; None where it has none.
+        high: Upper end.
+    """
+
+    name: str
+    limit: float
+    found: float
+    unit: str
+    verdict: Verdict
+    note: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit is met without a doubt."""
+        return self.verdict == "met"
+
+    @property
+    def sentence(self) -> str:
+        """What was found against the limit, in a few words."""
+        found = f"{self.found:.4g}" + (f" ({self.interval})" if self.interval else "")
+        return f"{self.name}: {found} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval, in a few characters; empty where there is none."""
+        return "" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
+
+
+def unmet(gates: Sequence[Gate]) -> str:
+    """Return which gates are not met, and whether they are missed or undecided; an empty text where all are met."""
+    named: dict[Verdict, list[str]] = {verdict: [gate.name for gate in gates if gate.verdict == verdict] for verdict in VERDICTS if verdict != "met"}
+    return "; ".join(f"{', '.join(names)} {VERDICTS[verdict]}" for verdict, names in named.items() if names)
+
+
+class KernelShare(Record):
+    """One kind of kernel of an engine.
+
+    Attributes:
+        op: The runtime's name of it.
+        precision: What it computes in.
+        count: Kernels of this kind in the engine.
+        share: Of the time of all kernels, 0-1.
+    """
+
+    op: str
+    precision: Literal["int8", "float"]
+    count: int
+    share: float
+
+
+class DeviceTimes(Record):
+    """Medians of the parts of an inference by the device's own clock, in milliseconds.
+
+    Attributes:
+        copy_in_ms: Images from main memory to the device.
+        compute_ms: From the end of that copy to the beginning of the next, so with what starting the engine takes.
+        copy_out_ms: Logits to main memory.
+        flags: How it was run: what other tools set otherwise.
+    """
+
+    copy_in_ms: float
+    compute_ms: float
+    copy_out_ms: float
+    n: int
+    flags: str = "CUDA events on one stream; no CUDA graph, no spin-wait, pageable host memory, nothing overlapped"
+
+    @property
+    def sentence(self) -> str:
+        """The parts, in a few words."""
+        return f"copy in {self.copy_in_ms:.3f}, compute {self.compute_ms:.3f}, copy out {self.copy_out_ms:.3f} ms (medians of {self.n}; {self.flags})"
+
+
+class Measurement(Artifact):
+    """The finished engine beside the dense network, and the verdict.
+
+    Files of `measure`: ``samples.safetensors`` where engines were timed; ``parts.safetensors``, milliseconds of `device` run by run, and
+    ``layers.json``, what the runtime tells of the shipped engine's layers, where the runtime tells them. Of `assess`: ``test_results.safetensors``,
+    what the dense and the shipped engine took every test image for.
+
+    Attributes:
+        gates: Of the engine that is shipped; the first is the latency's. From `measure` those of accuracy are expected from the validation part.
+        shipped: Its precision.
+        reason: Why that one.
+        kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
+        dense_kernels: The same of the dense engine.
+        device: Parts of the shipped engine's inference, where the runtime tells them apart.
+        warnings: What takes the meaning from a verdict, a sentence each.
+        test_digest: sha256 of the test part; empty before `assess`.
+    """
+
+    rows: tuple[Row, ...]
+    gates: tuple[Gate, ...]
+    shipped: Precision
+    reason: str
+    kernels: tuple[KernelShare, ...]
+    dense_kernels: tuple[KernelShare, ...]
+    device: DeviceTimes | None = None
+    contention: float | None
+    warnings: tuple[str, ...] = ()
+    test_digest: str = ""
+
+    @property
+    def shipped_row(self) -> Row:
+        """The line of the engine that is shipped."""
+        return next(row for row in self.rows if row.shipped)
+
+
+class Against(Record):
+    """The engine that ships beside an earlier package's.
+
+    Attributes:
+        name: Of the earlier package.
+        engine_sha256: Of its engine.
+        accuracy: Of the earlier engine on the new test part.
+        drop: Of top-1 from the earlier engine to the new one on the same test images, with both ends of its interval.
+        new: Latency of the new engine, timed in turns with the earlier one; None where they were not timed.
+        earlier: The same of the earlier engine.
+        not_timed: Why not.
+    """
+
+    name: str
+    engine_sha256: str
+    accuracy: Accuracy
+    drop: tuple[float, float, float]
+    new: Latency | None
+    earlier: Latency | None
+    not_timed: str
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a sentence."""
+        drop, low, high = self.drop
+        accuracy = (
+            f"Against {self.name}: top-1 {self.accuracy.top1:.2%} on the same {self.accuracy.n} test images, {self.accuracy.measured_by}; "
+            f"drop {drop:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        )
+        if self.new is None or self.earlier is None:
+            return f"{accuracy}. Not timed: {self.not_timed}."
+        return f"{accuracy}; p50 {self.new.p50:.3f} ms against {self.earlier.p50:.3f} ms, timed in turns."
+
+
+class Challenge(Artifact):
+    """What came of the comparison with an earlier package.
+
+    Files: ``samples.safetensors``, raw nanoseconds, where both engines were timed.
+
+    Attributes:
+        gates: Limits of the profile's `against`.
+    """
+
+    against: Against
+    gates: tuple[Gate, ...]

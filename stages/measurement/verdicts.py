@@ -1,0 +1,193 @@
+"""Which precision is shipped, and whether the engine meets its gates."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bonsai.profiles.schema import Budget, Gates, HardwareProfile, Precision
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.measurement.intervals import expected_drop, paired_drop, wilson, wilson_of_share
+from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
+
+LEARNT = 0.25
+"""A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""
+DROP, METRIC = ACCURACY_GATES = ("accuracy drop", "accuracy")
+"""Names of the gates that the test part decides."""
+
+
+class Shown(NamedTuple):
+    """What images show of an engine's accuracy.
+
+    Attributes:
+        drop: Of top-1 from the dense engine to this one on the same images, with both ends of its interval.
+        top1: Of the engine, with both ends.
+        where: On which images, in a few words.
+        doubt: Why the dense engine is no reference; empty where it is one.
+    """
+
+    drop: tuple[float, float, float]
+    top1: tuple[float, float, float]
+    where: str
+    doubt: str = ""
+
+    @classmethod
+    def on_test(cls, dense: np.ndarray, engine: np.ndarray, doubt: str) -> "Shown":
+        """Return what the hits on the test images show, (n,) bool each."""
+        return cls(paired_drop(dense, engine), (float(engine.mean()), *wilson(engine)), "on the test images", doubt)
+
+    @classmethod
+    def on_validation(cls, dense: np.ndarray, engine: np.ndarray, test_images: int) -> "Shown":
+        """Return what the test part would show if it came out as the validation part did: by that an engine is chosen.
+
+        Args:
+            dense: Hits, (n,) bool.
+            engine: The same of the engine.
+            test_images: Number of images of the test part.
+        """
+        top1 = float(engine.mean())
+        where = f"on the validation images; expected of {test_images} test images"
+        return cls(expected_drop(dense, engine, test_images), (top1, *wilson_of_share(top1, test_images)), where)
+
+
+def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
+    """Return the precision to ship, and why.
+
+    Measured: the fastest whose gates but the latency's are met. Estimated: the profile's own, since an estimate proves no precision faster.
+
+    Args:
+        rows: By precision.
+        gates: By precision, from the validation part; the first is the latency's.
+        profile: Names the precision that the widths were chosen for.
+    """
+    own, percentile = profile.target.precision, profile.budget.percentile
+    times = {precision: latency.at(percentile) for precision in gates if (latency := rows[precision].latency) is not None}
+    if rows[own].latency.source == "estimated":  # type: ignore[union-attr]  # every candidate has one
+        unproven = " or ".join(precision for precision in profile.target.precisions if precision != own)
+        return own, f"{own}, the profile's own; nothing was measured here, so it is not proven faster than {unproven or 'another one'}"
+    accurate = [precision for precision in gates if all(gate.passed for gate in gates[precision][1:])]
+    if not accurate:
+        return own, f"{own}, the profile's own; no precision meets the gates beside the latency's"
+    fastest = min(accurate, key=lambda precision: times[precision])
+    others = "; ".join(
+        f"{precision} takes {times[precision] / times[fastest]:.2f} times as long" + ("" if precision in accurate else " and misses a gate")
+        for precision in times
+        if precision != fastest
+    )
+    return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
+
+
+def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
+    """Return every limit of the profile with what was found.
+
+    Args:
+        dense: The dense network's row.
+        candidate: The engine's.
+        shown: Of its accuracy.
+        engine: What was built.
+        profile: The limits.
+        kept_float: Convolutions that the recipe or the search keeps in float, which must be there.
+        most_float: These and those that no quantiser takes.
+    """
+    assert dense.latency is not None and candidate.latency is not None
+    note = "" if candidate.latency.source == "measured" else "estimated"
+    found = candidate.latency.at(profile.budget.percentile)
+    if profile.budget.latency is not None:
+        found /= dense.latency.at(profile.budget.percentile)
+    limit, unit = limit_of(profile.budget, dense.precision)
+    gates = [
+        Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
+        *accuracy_gates(shown, profile.gates),
+    ]
+    if profile.gates.max_size_mb is not None:
+        size = candidate.size_bytes / 1e6
+        gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", verdict=verdict_of(size <= profile.gates.max_size_mb)))
+    if engine.precision == "int8" and "float_convolutions" in engine.coverage:
+        floats = engine.coverage["float_convolutions"]
+        limit = max(kept_float, most_float, 1)
+        note = f"{kept_float} are left in float on purpose, no fewer" if kept_float else "the first may stay float"
+        if most_float > kept_float:
+            note = f"{most_float - kept_float} have no INT8 form{f'; {note}' if kept_float else ''}"
+        gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(kept_float <= floats <= limit), note=note))
+    return tuple(gates)
+
+
+def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
+    """Return the gates on accuracy: of the drop the upper end of its interval is judged, of the engine's own top-1 the lower end.
+
+    A drop from a reference that learnt next to nothing is no drop: its gate is undecided, unless `max_drop` 1 asks for nothing.
+    """
+    drop, _, most = shown.drop
+    verdict = verdict_of(most <= limits.max_drop)
+    note = f"{drop:+.4f} {shown.where}"
+    if shown.doubt:
+        verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
+        note = f"{note}; {shown.doubt}"
+    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
+    if limits.min_metric is not None:
+        top1, least, _ = shown.top1
+        verdict = verdict_of(least >= limits.min_metric)
+        note = f"{top1:.4f} {shown.where}"
+        gates.append(Gate(name=METRIC, limit=limits.min_metric, found=least, unit="top-1 at least (95 %)", verdict=verdict, note=note))
+    return tuple(gates)
+
+
+def doubt_about(top1: float, labels: np.ndarray, part: Part) -> str:
+    """Return why a dense network is no reference: it learnt next to nothing; an empty text where it is one.
+
+    Args:
+        top1: Its accuracy, 0-1, on a part of the data.
+        labels: (n,) int64, the classes of that part.
+        part: Which part it is.
+    """
+    largest = int(np.bincount(labels).max()) / len(labels)
+    if top1 >= largest + LEARNT * (1 - largest):
+        return ""
+    known = f"always naming the largest class gives {largest:.2%}"
+    return f"the dense network's {part} top-1 is {top1:.2%}, and {known}: train longer, or check the data"
+
+
+def verdict_of(passed: bool) -> Verdict:
+    """Return the verdict on a figure that has no interval of its own."""
+    return "met" if passed else "missed"
+
+
+def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
+    """Return the latency's gate by the interval of a fresh timing.
+
+    Args:
+        fresh: With the dense engine timed in turns where the budget is a fraction of it.
+        budget: The limit.
+        reference: Precision of that dense engine.
+    """
+    limit, unit = limit_of(budget, reference)
+    interval = fresh.interval
+    note = f"95 % interval; {interval.processes} processes"
+    verdict = verdict_within(interval.low, interval.high, limit)
+    return Gate(name="latency", limit=limit, found=interval.found, unit=unit, verdict=verdict, note=note, low=interval.low, high=interval.high)
+
+
+def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
+    """Return a budget's limit and its unit: milliseconds, or a fraction of the dense engine's."""
+    if budget.latency is None:
+        return float(budget.latency_ms or 0), f"ms p{budget.percentile}"
+    return budget.latency, f"of dense {reference.upper()} p{budget.percentile}"
+
+
+def verdict_within(low: float, high: float, limit: float) -> Verdict:
+    """Return *met* or *missed* where the whole interval lies on one side of the limit."""
+    return "met" if high <= limit else "missed" if low > limit else "undecided"
+
+
+def fails(gate: Gate, allow_undecided: bool) -> bool:
+    """Return whether a gate ends a run with an error."""
+    return gate.verdict == "missed" or (gate.verdict == "undecided" and not allow_undecided)
+
+
+def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
+    """Return a measurement whose latency gate, and whose latencies of the shipped and of the dense engine, are those of the fresh timing."""
+    fresh = timing.fresh
+    found = {row.label: fresh.engine if row.shipped else fresh.reference for row in measurement.rows if row.shipped or row.network == "dense"}
+    rows = tuple(row.model_copy(update={"latency": found[row.label]}) if found.get(row.label) else row for row in measurement.rows)
+    latency = judge_latency(fresh, profile.budget, profile.target.reference)
+    return measurement.model_copy(update={"rows": rows, "gates": (latency, *measurement.gates[1:]), "contention": fresh.contention})

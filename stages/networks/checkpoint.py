@@ -1,0 +1,56 @@
+"""A network in training, as the store keeps it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from bonsai.profiles.source import Record
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.quantization.records import Quantization, QuantizerState
+from bonsai.stages.store.artifact import Artifact
+
+
+class History(Record):
+    """One epoch or segment of training, as shown to people."""
+
+    step: int
+    epoch: float
+    phase: Literal["trunk", "branch", "qat"]
+    loss: float
+    validation_top1: float
+
+
+class Checkpoint(Artifact):
+    """A network in training: weights as safetensors, structure as JSON.
+
+    Files: ``weights.safetensors``; on a trunk ``scores.safetensors`` (one vector per criterion and group), where the training averages its
+    weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
+
+    Attributes:
+        kept: Pruning history: channels kept by group; empty for a dense network.
+        quantizers: Set once the network holds quantisers.
+        quantization: Set where `quantizers` are: how they came about.
+        step: Optimizer steps done in the learning-rate cycle.
+    """
+
+    model: ModelConfig
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    kept: dict[str, tuple[int, ...]] = {}
+    quantizers: QuantizerState | None = None
+    quantization: Quantization | None = None
+    step: int = 0
+    history: tuple[History, ...] = ()
+    metrics: dict[str, float] = {}
+
+    def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
+        """Return the record of the same network after another stage, which wrote `folder`."""
+        return self.model_copy(update={"folder": folder, "digest": "", "key": "", "metrics": {**self.metrics, **(metrics or {})}, **changes})
+
+
+class Moments(Artifact):
+    """What only a training that goes on needs of a segment of the trunk. It has the segment's key, and can be made again while the segment is kept.
+
+    Files: ``training.safetensors`` (the optimizer's moments, loss scale), ``statistics.safetensors`` (running averages of the scores), and
+    ``penalty.safetensors`` where there is a regulariser.
+    """

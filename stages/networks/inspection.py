@@ -1,0 +1,179 @@
+"""Whether a network is what its `state_dict` says: built twice, one state loaded into the other, the outputs compared.
+
+A checkpoint is a state: the network around it is built anew, by the same factory, after every kill, cut and export. What the factory draws
+at random or reads from elsewhere, and keeps outside of the state, would be another network then, without a word.
+"""
+
+import math
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+from torch.nn import functional
+
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.imports.user_code import user_code
+from bonsai.stages.networks.attributes import differing
+from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, logits_of, running, training
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.loading import load_weights
+from bonsai.stages.networks.registry import build_network, require_shape
+from bonsai.stages.networks.seeding import seeded
+
+IMAGES = 2
+TOLERANCE = 1e-3
+"""Largest difference between two networks of one state, relative to how much outputs vary between images (fp32)."""
+NOISE = 1e-5
+"""The same relative to the largest output: what rounding alone may do."""
+
+
+def require_whole_state(config: ModelConfig, network: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Refuse a network that is more than its state, gives an image other logits at every look, or fails while it is trained for a step.
+
+    Args:
+        config: How `network` was built; it is built once more, with other random numbers.
+        network: As the factory made it; it is left as it was.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+
+    Raises:
+        ConfigError: State outside `state_dict`, which is named; random numbers in evaluation; an error in training; something that cannot be
+            copied or stored.
+    """
+    require_plain_state(network)
+    one, other = copy_network(network), build_network(config, image_shape, num_classes, seed=config.seed + 1)
+    _load(other, _stored(one))
+    named = list(differing(one, other))
+    images = random_images(IMAGES, image_shape)
+    _require_steady(one, images)
+    _require_independent(one, images)
+    _train_a_step(one, images, num_classes)
+    copy_network(one)  # what a training leaves behind must not hinder that
+    _load(other, _stored(one))
+    named += [name for name in differing(one, other) if name not in named]
+    for mode in (evaluating, training):
+        with mode(one), mode(other):
+            found = [_seeded_logits(each, images, seed=0) for each in (one, other)]
+        if not _alike(*found, exactly=bool(named)):
+            raise ConfigError(
+                describe(
+                    "the network is more than its state_dict: built again and given the same state, it computes something else",
+                    given=", ".join(named) or f"no attribute that differs; {_difference(*found)}",
+                    allowed="parameters and buffers that state_dict() holds, and what the arguments of the factory alone decide",
+                    fix="keep it by register_buffer(), or derive it from the arguments of the factory instead of random numbers, files or counters",
+                )
+            )
+
+
+def require_plain_state(network: nn.Module) -> None:
+    """Refuse tensors that are computed from parameters and kept as attributes: they are in no state, and a forward without gradients hides them.
+
+    Raises:
+        ConfigError: The network, as its factory made it, has some; they are named.
+    """
+    computed = computed_tensors(network)
+    if computed:
+        raise ConfigError(
+            describe(
+                "the network keeps tensors that are computed from its parameters",
+                given=", ".join(computed),
+                allowed="parameters and buffers; what is computed from them is computed in forward()",
+                fix="compute it in forward(); for the old torch.nn.utils.weight_norm: bake it in with remove_weight_norm",
+            )
+        )
+
+
+def random_images(number: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
+    """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) around 0."""
+    generator = torch.Generator().manual_seed(0)
+    channels, height, width = image_shape
+    coarse = torch.randn(number, channels, min(4, height), min(4, width), generator=generator)
+    pattern = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    contrast = torch.linspace(0.2, 1, number)[torch.randperm(number, generator=generator)]
+    brightness = torch.linspace(-0.7, 0.7, number)[torch.randperm(number, generator=generator)]
+    fine = torch.randn(number, channels, height, width, generator=generator)
+    return (0.6 * pattern + 0.4 * fine) * contrast.reshape(-1, 1, 1, 1) + brightness.reshape(-1, 1, 1, 1)
+
+
+def _stored(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a network's state as a checkpoint gives it back."""
+    with user_code(
+        "the network's state cannot be stored",
+        allowed="a state_dict() of tensors, each with memory of its own",
+        fix="let no extra state, and no two buffers over the same memory, be in state_dict()",
+    ):
+        return load(save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}))
+
+
+def _load(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    with user_code(
+        "the network's state does not fit into a network that the same factory builds",
+        allowed="a factory whose layers depend on its arguments alone",
+        fix="draw no sizes at random, and count nothing from one network to the next",
+    ):
+        load_weights(network, state)
+
+
+@torch.no_grad()
+def _require_steady(network: nn.Module, images: torch.Tensor) -> None:
+    """Refuse a network that gives the same images other logits when it is asked again."""
+    with evaluating(network):
+        first, again = (_seeded_logits(network, images, seed=seed) for seed in (1, 2))
+    if not _alike(first, again, exactly=False):
+        raise ConfigError(
+            describe(
+                "the network gives the same images other logits at every look, in evaluation",
+                given=_difference(first, again),
+                allowed="outputs that depend on images and state alone",
+                fix="let what is random, counts or remembers act in training only (`if self.training`, dropout(x, p, self.training))",
+            )
+        )
+
+
+@torch.no_grad()
+def _require_independent(network: nn.Module, images: torch.Tensor) -> None:
+    """Refuse a network that gives an image other logits alone than beside others: an engine is measured on one, and trained and checked on many."""
+    with evaluating(network):
+        together = _seeded_logits(network, images, seed=1)
+        alone = torch.cat([_seeded_logits(network, image[None], seed=1) for image in images])
+    if not _alike(together, alone, exactly=False):
+        raise ConfigError(
+            describe(
+                "the network gives an image other logits alone than in a batch, in evaluation",
+                given=_difference(together, alone),
+                allowed="outputs of an image that do not depend on the other images",
+                fix="normalise by running statistics in evaluation (`track_running_stats=True`), and mix no images of a batch",
+            )
+        )
+
+
+def _train_a_step(network: nn.Module, images: torch.Tensor, num_classes: int) -> None:
+    """Run forward and backward in training, twice: state that changes outside of `state_dict` shows by then."""
+    labels = torch.arange(len(images)) % num_classes
+    with training(network), seeded(3), torch.enable_grad():
+        for _ in range(2):
+            logits = logits_of(network, images)
+            require_shape(logits, num_classes, mode="training")
+            with running():
+                functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    network.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def _seeded_logits(network: nn.Module, images: torch.Tensor, *, seed: int) -> torch.Tensor:
+    with seeded(seed):
+        return logits_of(network, images)
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor, *, exactly: bool) -> bool:
+    """Whether two networks compute the same: to the bit, where something is known to differ, else but for rounding."""
+    if exactly or one.shape != other.shape:
+        return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    spread = float((one - one.mean(0)).abs().max()) * TOLERANCE + float(one.abs().max()) * NOISE
+    return torch.allclose(one, other, rtol=0, atol=spread if math.isfinite(spread) else 0.0, equal_nan=True)
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> str:
+    if one.shape != other.shape:
+        return f"logits {tuple(one.shape)} and {tuple(other.shape)}"
+    return f"logits that differ by {float((one - other).abs().max()):.2g}, of {float(one.abs().max()):.2g}"

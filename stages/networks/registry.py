@@ -1,0 +1,130 @@
+"""Networks by name, and how one is built from its config."""
+
+import torch
+from torch import nn
+
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.imports.declared import in_place, places_of
+from bonsai.stages.imports.reading import warning_of_undeclared
+from bonsai.stages.imports.registry import resolve
+from bonsai.stages.imports.user_code import user_code
+from bonsai.stages.networks.calling import evaluating, logits_of
+from bonsai.stages.networks.config import FILES, ModelConfig
+from bonsai.stages.networks.seeding import seeded
+
+FACTORIES = {
+    "resnet20": "bonsai.stages.networks.cifar_resnet:resnet20",
+    "resnet8": "bonsai.stages.networks.cifar_resnet:resnet8",
+    "resnet18": "bonsai.stages.networks.torchvision_models:resnet18",
+    "resnet50": "bonsai.stages.networks.torchvision_models:resnet50",
+    "mobilenet_v2": "bonsai.stages.networks.torchvision_models:mobilenet_v2",
+    "mobilenet_v3_small": "bonsai.stages.networks.torchvision_models:mobilenet_v3_small",
+    "efficientnet_b0": "bonsai.stages.networks.torchvision_models:efficientnet_b0",
+    "regnet_x_400mf": "bonsai.stages.networks.torchvision_models:regnet_x_400mf",
+    "regnet_y_400mf": "bonsai.stages.networks.torchvision_models:regnet_y_400mf",
+    "densenet121": "bonsai.stages.networks.torchvision_models:densenet121",
+}
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
+COMPILED = "_orig_mod"
+"""What torch.compile's wrapper has; to import its class costs seconds."""
+
+
+def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:
+    """Build the dense network with the initial weights of its seed.
+
+    Args:
+        config: Which network.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        seed: Of all random numbers that its code draws, where it is not to be the config's.
+
+    Raises:
+        ConfigError: The network does not exist, refuses its options, or its code raises something; or the files that it was built from have changed.
+    """
+    given = f"in_channels={image_shape[0]}, num_classes={num_classes}" + "".join(f", {key}={value!r}" for key, value in config.options.items())
+    options = in_place(config.options, config.files, config.content, FILES)
+    watched = warning_of_undeclared(config.name, FILES, places_of(config.files, config.content, FILES))
+    with seeded(config.seed if seed is None else seed), watched:
+        factory = resolve(config.name, FACTORIES, "model")
+        with user_code(
+            f"model.options do not fit model {config.name!r}",
+            given=given,
+            allowed="a factory that takes in_channels, num_classes and what model.options names",
+            fix="let the factory take in_channels and num_classes, and model.options name its other keyword arguments; or mend the line named above",
+        ):
+            network: nn.Module = factory(in_channels=image_shape[0], num_classes=num_classes, **options)
+    if isinstance(network, WRAPPERS) or hasattr(network, COMPILED):
+        raise ConfigError(
+            describe(
+                f"model {config.name!r} is a network in a wrapper, which can be neither traced nor cut",
+                given=type(network).__name__,
+                allowed="the network itself",
+                fix="let the factory return it without torch.compile, torch.jit or DataParallel",
+            )
+        )
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            describe(
+                f"model {config.name!r} is no network", given=type(network).__name__, allowed="a torch.nn.Module", fix="let the factory return the network"
+            )
+        )
+    return network
+
+
+@torch.no_grad()
+def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Run a network once on two black images.
+
+    Raises:
+        ConfigError: It fails, or gives anything but logits (2, num_classes), such as probabilities.
+    """
+    with evaluating(network):
+        logits = logits_of(network, torch.zeros(2, *image_shape))
+    require_shape(logits, num_classes)
+    if num_classes > 1 and (logits >= 0).all() and (logits.float().sum(1) - 1).abs().max() < 1e-4:
+        raise ConfigError(
+            describe(
+                "the network gives probabilities, not logits",
+                given="outputs that are positive and have the sum 1, in evaluation",
+                allowed="what softmax is computed of: the loss does that itself",
+                fix="leave the softmax out of forward()",
+            )
+        )
+
+
+def require_shape(logits: object, num_classes: int, *, mode: str = "evaluation") -> None:
+    """Check what a network returned for two images.
+
+    Raises:
+        ConfigError: It is no floating-point tensor (2, num_classes).
+    """
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes) or not logits.is_floating_point():
+        found = f"{tuple(logits.shape)} {logits.dtype}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(
+            describe(
+                "the network gives no logits",
+                given=f"{found} for two images, in {mode}",
+                allowed=f"(2, {num_classes}) of floating point",
+                fix="let forward() return (images, classes), in training too (torchvision: aux_logits=False)",
+            )
+        )
+
+
+def require_own_weights(network: nn.Module) -> None:
+    """Refuse layers that share a parameter: a checkpoint holds every parameter once.
+
+    Raises:
+        ConfigError: Two names stand for one parameter.
+    """
+    first: dict[nn.Parameter, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if first.setdefault(parameter, name) != name:
+            problem = "two layers of the network share a parameter"
+            raise ConfigError(
+                describe(problem, given=f"{first[parameter]} and {name}", allowed="a parameter of its own for each", fix="untie them, or choose another model")
+            )
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Lay four-dimensional weights out channels-last, which convolutions on a CPU are fastest in; done after every cut."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form

@@ -1,0 +1,63 @@
+"""How a network was quantised, and why so."""
+
+from typing import Literal
+
+from bonsai.profiles.source import Record
+from bonsai.stages.graph.onnx_graph import Dialect
+
+Weights = Literal["ptq", "qat"]
+"""Of a quantised network: calibrated alone, or fine-tuned too."""
+
+Quantised = Literal["ptq", "qat", "mixed"]
+"""How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
+
+
+class QuantizerState(Record):
+    """How a quantised network is rebuilt: the scales themselves are among the weights.
+
+    Attributes:
+        kept_float: Names of the layers that are left in float.
+    """
+
+    dialect: Dialect
+    weight_bits: int
+    kept_float: tuple[str, ...] = ()
+
+
+class Sensitivity(Record):
+    """What one layer costs as INT8: noise of the logits, the mean squared error against the float network's over their own mean square.
+
+    Attributes:
+        alone: Noise that is added where this layer alone is quantised.
+        gain: Noise that is taken off the quantised network where this layer alone is in float.
+    """
+
+    layer: str
+    alone: float
+    gain: float
+
+    @property
+    def noise(self) -> float:
+        """The larger of the two, by which layers are ranked."""
+        return max(self.alone, self.gain)
+
+
+class Quantization(Record):
+    """Which quantised network was kept, and why.
+
+    Attributes:
+        kept: The calibrated network, the fine-tuned one, or one of them with more layers in float than the recipe names. Its
+            accuracy is ``validation_top1_<kept>`` of the metrics.
+        weights: Which of the two it has the weights and scales of.
+        max_drop: Validation top-1 that the recipe lets quantisation cost.
+        searched: The layers that the search for the fewest left in float, the most sensitive first.
+        sensitivities: What every layer costs, the most sensitive first; empty without a search.
+        left_float: What else computes in float, with what it does in brackets: the quantiser takes none of its kind.
+    """
+
+    kept: Quantised
+    weights: Weights
+    max_drop: float
+    searched: tuple[str, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
+    left_float: tuple[str, ...] = ()

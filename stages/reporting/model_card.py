@@ -1,0 +1,152 @@
+"""The model card of a package, in Markdown."""
+
+import json
+
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.delivery.compatibility import Compatibility
+from bonsai.stages.delivery.decisions import Decisions
+from bonsai.stages.delivery.licences import licence_notes
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.texts import listed_names, markdown
+from bonsai.stages.training.batches import MEAN, STD
+
+HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
+
+
+def write_model_card(
+    name: str,
+    engine: Engine,
+    measurement: Measurement,
+    challenge: Challenge | None,
+    final: Checkpoint,
+    dataset: Dataset,
+    profile: HardwareProfile,
+    decisions: Decisions,
+    compatibility: Compatibility,
+    notes: tuple[str, str, str],
+) -> str:
+    """Return what someone who receives the package must know."""
+    gates = (*measurement.gates, *(challenge.gates if challenge else ()))
+    estimated = any(gate.note == "estimated" for gate in gates)
+    failing = unmet(gates)
+    verdict = f"**{failing}.**" if failing else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
+    shape = "x".join(str(s) for s in engine.image_shape)
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
+    curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
+    return f"""# {name}
+
+{verdict}{_warnings(measurement)} Budget: {profile.budget}.
+
+{gate_lines(gates)}
+
+| {" | ".join(HEADER)} |
+|{"---|" * len(HEADER)}
+{rows}
+
+{chr(10).join((*notes, *([challenge.against.sentence] if challenge else [])))}
+
+## Use
+Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
+Classes: {markdown(listed_names(dataset.classes))}.
+Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
+`model.onnx`, what it was built from{_simplification(engine)}, is portable. After every copy: `sha256sum --check SHA256SUMS`, and on the device
+`bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's logits with `golden.safetensors`.
+
+## How it was made
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {describe_quantisation(final)}{_regulariser(decisions)}
+
+{sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
+of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
+
+![EPI until the trigger, and the learning curve of {curve}](training.svg)
+
+## Licences
+{licence_notes(dataset, final.model, engine.runtime)}
+"""
+
+
+def _warnings(measurement: Measurement) -> str:
+    return "".join(f" **Warning: {markdown(warning)}.**" for warning in measurement.warnings)
+
+
+def _regulariser(decisions: Decisions) -> str:
+    """Return what pulled at the trunk, whose end is the dense reference."""
+    name = json.loads(decisions.recipe)["prune"]["regulariser"]["name"]
+    return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
+
+
+def describe_quantisation(final: Checkpoint) -> str:
+    """Return what became of the quantisation, and the accuracies that decided it."""
+    if final.quantizers is None:
+        return f"Not quantised; validation top-1 {final.history[-1].validation_top1:.4f}."
+    return summarise(final)
+
+
+def row_cells(row: Row) -> list[str]:
+    """Return one line of the result table."""
+    a = row.accuracy
+    return [
+        row.label,
+        f"{a.top1:.2%} ({a.low * 100:.1f}-{a.high * 100:.1f})",
+        _milliseconds(row.latency, "p50"),
+        _milliseconds(row.latency, "p99"),
+        f"{row.size_bytes / 1e6:.2f}",
+        f"{row.parameters / 1e3:.0f}",
+        f"{row.macs / 1e6:.1f}",
+        a.part,
+    ]
+
+
+def gate_lines(gates: tuple[Gate, ...]) -> str:
+    """Return a list of the gates with their verdicts."""
+    return "\n".join(f"- {gate.sentence}" for gate in gates)
+
+
+def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
+    """Return why this precision, and how accuracy and latency were found; `fresh` is what judges the latency, where it was timed."""
+    shown = measurement.shipped_row.accuracy
+    accuracy = (
+        f"Accuracy: the dense and the shipped engine on {shown.n} test images, which no training step and no choice saw, measured by {shown.measured_by}; "
+        "every other row on the validation images."
+    )
+    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
+    latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
+    shipped = measurement.shipped_row.latency
+    assert shipped is not None
+    if shipped.source == "estimated":
+        source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
+        return precision, accuracy, f"Latency: ESTIMATED from {source}. The engine was built, not run: no {target.device.name} here."
+    spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
+    where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
+    clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
+    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 by the wall; CV {spread} (limit 2.5 %)."
+    if fresh is not None:
+        latency += f" The verdict: {fresh.sentence}."
+    if measurement.device is not None:
+        latency += f" On the device: {measurement.device.sentence}."
+    return precision, accuracy, latency
+
+
+def _simplification(engine: Engine) -> str:
+    return f", as the exporter wrote it, since onnxsim's was rejected: {engine.not_simplified}" if engine.not_simplified else ""
+
+
+def _float_kernels(measurement: Measurement) -> str:
+    """Return what stays float in an INT8 engine, with its share of the kernels' time; nothing where no profile was made."""
+    floats = [kernel for kernel in measurement.kernels if kernel.precision == "float"]
+    if measurement.shipped != "int8" or not measurement.kernels:
+        return ""
+    named = ", ".join(f"{kernel.count} {kernel.op} {kernel.share:.0%}" for kernel in floats)
+    return f" In float stay {sum(kernel.share for kernel in floats):.0%} of the kernels' time: {named}." if floats else " No kernel stays in float."
+
+
+def _milliseconds(latency: Latency | None, percentile: str) -> str:
+    value = getattr(latency, percentile) if latency is not None else None
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (" (est.)" if latency is not None and latency.source == "estimated" else "")

@@ -1,0 +1,1 @@
+"""The verbs: one stage each; no stage imports another."""

@@ -1,0 +1,54 @@
+"""Stage `race`: engines timed in turns with a reference."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.calm import calm_part
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.measurement.measurements import Lane, Race
+from bonsai.stages.store.store import stage
+
+REFERENCE = "reference"
+
+
+@stage(version=4, timed=True)
+def race(
+    out_dir: Path,
+    candidates: tuple[Engine, ...],
+    reference: Engine,
+    target: Target,
+    image_shape: tuple[int, int, int],
+    timing: TimingConfig,
+    percentile: int,
+    heat: int,
+) -> Race:
+    """Time candidates against a reference on the device; a single one over the turns in which the machine was calm, as the verdict is.
+
+    Args:
+        out_dir: Receives the raw samples.
+        candidates: Engines whose latency is asked for.
+        reference: Usually the dense FP32 engine.
+        target: Batch, threads and runtime.
+        image_shape: (channels, height, width).
+        timing: The protocol.
+        percentile: The budget's: it decides the clock, and is what the errors are of.
+        heat: Number of the repetition: the same engines are timed afresh in another heat.
+    """
+    backend = backend_of(target)
+    named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
+    engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
+    images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
+    clock = gating_clock(target, percentile)
+    whole = time_steadily(engines, images, timing, clock, percentile)
+    save_samples(out_dir / SAMPLES, whole)
+    samples = calm_part(whole, clock, turn_count(timing), REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
+    errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
+    lanes = tuple(
+        Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
+    )
+    return Race(folder=out_dir, reference=summarise(samples[REFERENCE], clock), lanes=lanes, contention=contention(whole))

@@ -1,0 +1,154 @@
+"""Stage `sketch`: an untrained network of given widths as an ONNX file.
+
+Latency depends on widths, not on weights (trained against random: ratio 0.999-1.005), so candidates
+are timed before anything is trained for them.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+import torch
+from torch import fx, nn
+
+from bonsai.stages.backends.onnxruntime_engine import require_runs
+from bonsai.stages.errors import BuildError
+from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
+from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
+from bonsai.stages.graph.probes import COUNT, probe_images, save_logits
+from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network, to_channels_last
+from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
+from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.quantization.calibrate import calibrate
+from bonsai.stages.quantization.export_form import count_quantised, to_export_form
+from bonsai.stages.quantization.insert import insert_quantizers
+from bonsai.stages.quantization.keeping import layers_to_keep
+from bonsai.stages.quantization.records import QuantizerState
+from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
+from bonsai.stages.store.store import stage
+
+IMAGES = 16
+"""Random images that BatchNorms and quantisers of an untrained network see."""
+
+
+@stage(version=5, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+def sketch(
+    out_dir: Path,
+    model: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    plan: WidthPlan,
+    dialect: Dialect,
+    float_type: FloatType,
+    opset: int,
+    pattern: OnnxGraph | None,
+    keep_float: tuple[str, ...] = (),
+    batch: int | None = None,
+) -> OnnxGraph:
+    """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
+
+    Args:
+        out_dir: Receives ``model.onnx``, and ``probes.safetensors`` with torch's logits where the network was exported.
+        model: The network.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        plan: Channels to keep per group.
+        dialect: Form of the Q/DQ nodes.
+        float_type: Number format of what is not quantised.
+        opset: Version of the operator set.
+        pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
+            takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
+        keep_float: Globs over the layers that the recipe leaves in float.
+        batch: Images that the file takes; None for any number.
+    """
+    network, groups, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
+    widths = {group.name: group.width for group in groups} | plan.widths
+    audit = None
+    if pattern is not None:
+        try:
+            narrowed = narrow_graph(onnx.load(pattern.folder / MODEL), network, groups, widths)
+            require_channels(narrowed, weight_channels(operators, widths))
+            onnx.save(narrowed, out_dir / MODEL)
+            require_runs(out_dir / MODEL, image_shape)
+            audit = pattern.audit
+        except (CannotNarrow, BuildError):
+            audit = None  # exported below
+    if audit is None:
+        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset, batch)
+    return OnnxGraph(
+        folder=out_dir,
+        dialect=dialect,
+        float_type=float_type,
+        opset=opset,
+        image_shape=image_shape,
+        audit=audit,
+        parity={},
+        parameters=count_weights_at(operators, widths),
+        macs=count_macs_at(operators, widths),
+    )
+
+
+@lru_cache(maxsize=1)
+def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
+    """Return the dense network, its groups and its operators; kept, since a target's many candidates are all cut from one network."""
+    network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
+    groups = find_groups(network, image_shape)
+    return network, groups, list_operators(network, groups, image_shape)
+
+
+def _export(
+    file: Path,
+    model: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    plan: WidthPlan,
+    quantizers: QuantizerState | None,
+    float_type: FloatType,
+    opset: int,
+    batch: int | None,
+) -> dict[str, int]:
+    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths))
+    images = torch.from_numpy(probe_images(image_shape, IMAGES))
+    _vary(network, images)
+    exported: nn.Module = network
+    if quantizers is not None:
+        network = insert_quantizers(network, image_shape, quantizers)
+        to_channels_last(network)
+        calibrate(network, [images.clone()])
+        exported = to_export_form(network, quantizers.dialect, float_type)
+    dialect: Dialect = "float" if quantizers is None else quantizers.dialect
+    quantised = count_quantised(exported) if isinstance(exported, fx.GraphModule) else 0
+    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, quantised=quantised)
+    with torch.no_grad():
+        save_logits(file.parent, network.eval()(images[:COUNT].clone()).numpy())
+    return written.audit
+
+
+@torch.no_grad()
+def _vary(network: nn.Module, images: torch.Tensor) -> None:
+    """Make a new network one whose layers differ, in place, and whose BatchNorms have seen images.
+
+    What is constant in a new network, such as all biases, hides a wrong export, and the exporter merges what is alike. With statistics of
+    other images its values would grow from layer to layer until FP16 overflows, and its logits would hardly tell images apart.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        value = float(parameter.flatten()[0]) if parameter.numel() > 1 else 0.0
+        if parameter.numel() > 1 and bool((parameter == value).all()):
+            factors = torch.empty_like(parameter).uniform_(0.5, 1.5, generator=generator)
+            parameter.copy_(value * factors if value else (factors - 1) / 5)
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, training = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of this one batch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network.train()(images.clone())
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in training.items():
+        module.training = mode

@@ -1,0 +1,137 @@
+"""Stage `package`: a folder that can be shipped."""
+
+import json
+from pathlib import Path
+
+from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.delivery.compatibility import compatibility_of
+from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
+from bonsai.stages.delivery.decisions import Decisions
+from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
+from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.measurement.classifying import RESULTS
+from bonsai.stages.measurement.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
+from bonsai.stages.measurement.verdicts import with_fresh
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
+from bonsai.stages.reporting.plots import draw_training, learning_curve
+from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.store.artifact import Artifact, sha256_file
+from bonsai.stages.store.lineage import Lineage
+from bonsai.stages.store.manifest import tool_versions
+from bonsai.stages.store.store import stage
+from bonsai.stages.training.batches import load_split
+
+
+class Package(Artifact):
+    """Files: ``package/``, whose content `docs/packages.md` lists.
+
+    Attributes:
+        notes: Why this precision, and how the accuracy and the latency of the rows were found.
+        warnings: What takes the meaning from the verdict, a sentence each.
+        against: The engine beside an earlier package's; None where none was named.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    gates: tuple[Gate, ...]
+    notes: tuple[str, str, str]
+    warnings: tuple[str, ...] = ()
+    against: Against | None = None
+    engine_sha256: str
+    decisions: Decisions
+
+
+@stage(version=9)
+def package(
+    out_dir: Path,
+    engine: Engine,
+    measurement: Measurement,
+    challenge: Challenge | None,
+    timing: FreshTiming | None,
+    final: Checkpoint,
+    dataset: Dataset,
+    profile: HardwareProfile,
+    decisions: Decisions,
+    lineage: Lineage,
+) -> Package:
+    """Write the package.
+
+    Args:
+        out_dir: Receives the folder ``package``.
+        engine: What is shipped.
+        measurement: Its figures and gates, of the test part.
+        challenge: Its figures and gates against an earlier package.
+        timing: The engine timed again for the verdict on its latency; None where its device is not here.
+        final: The network that the engine was exported from.
+        dataset: Classes, licence and golden images.
+        profile: What was asked.
+        decisions: What was decided.
+        lineage: What everything was made from.
+    """
+    measurement = with_fresh(measurement, timing, profile) if timing else measurement
+    gates = (*measurement.gates, *(challenge.gates if challenge else ()))
+    against = challenge.against if challenge else None
+    folder = out_dir / FOLDER
+    folder.mkdir()
+    name = f"{decisions.recipe_name}--{profile.name}"
+    for file in {MODEL, engine.file}:
+        (folder / file).write_bytes((engine.folder / file).read_bytes())
+    backend = backend_of(profile.target)
+    run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
+    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
+    (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
+    notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
+    compatibility = compatibility_of(engine, profile.target, backend.package)
+    draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
+    card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    manifest = PackageManifest(
+        name=name,
+        engine=PackagedEngine(
+            file=engine.file,
+            graph=MODEL,
+            runtime=engine.runtime,
+            precision=engine.precision,
+            dialect=engine.dialect,
+            image_shape=engine.image_shape,
+            coverage=engine.coverage,
+            run_here=engine.runnable,
+        ),
+        compatibility=compatibility,
+        golden="engine" if engine.runnable else "onnxruntime on model.onnx",
+        device=engine.info,
+        tools=tool_versions(),
+        recipe=json.loads(decisions.recipe),
+        profile=profile,
+        classes=dataset.classes,
+        decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
+        metrics=measurement.rows,
+        gates=gates,
+        warnings=measurement.warnings,
+        test_digest=measurement.test_digest,
+        notes=notes,
+        against=against,
+        kernels=measurement.kernels,
+        dense_kernels=measurement.dense_kernels,
+        quantisation=describe_quantisation(final),
+        history=final.history,
+        lineage=lineage.ancestors,
+    )
+    write_reports(folder, [with_sums(folder, manifest)], title=name)
+    seal(folder, manifest)
+    return Package(
+        folder=out_dir,
+        name=name,
+        rows=measurement.rows,
+        gates=gates,
+        notes=notes,
+        warnings=measurement.warnings,
+        against=against,
+        engine_sha256=sha256_file(folder / engine.file),
+        decisions=decisions,
+    )

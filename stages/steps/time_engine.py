@@ -1,0 +1,55 @@
+"""Stage `time_engine`: the finished engine timed again in processes of its own, for the verdict on its budget.
+
+The measurement that let an engine through is the lucky one among those that chose it, so it is never the one that judges it.
+"""
+
+from pathlib import Path
+
+from bonsai.profiles.schema import Budget, Target
+from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.process_timing import Timed
+from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.measurement.fresh_timing import time_afresh
+from bonsai.stages.measurement.measurements import FreshTiming
+from bonsai.stages.measurement.verdicts import limit_of
+from bonsai.stages.store.store import stage
+
+
+@stage(version=1, timed=True)
+def time_engine(
+    out_dir: Path,
+    engine: Engine,
+    dense: Engine,
+    target: Target,
+    budget: Budget,
+    timing: TimingConfig,
+    verdict: VerdictConfig,
+    known_ms: float | None,
+    repetition: int,
+) -> FreshTiming:
+    """Time an engine in turns with the dense one.
+
+    Args:
+        out_dir: Receives the raw samples.
+        engine: What is shipped.
+        dense: The dense engine at the target's reference precision.
+        target: Batch, threads and runtime.
+        budget: Limit and percentile: processes are added while it is undecided.
+        timing: The protocol.
+        verdict: How many processes.
+        known_ms: The dense engine's latency at the percentile as an earlier timing found it, None where there is none: a machine that is slower now is not
+            trusted as much.
+        repetition: 1, or one more to time the same engine afresh.
+    """
+    fresh = time_afresh(
+        out_dir,
+        Timed(file=engine.folder / engine.file, target=target),
+        Timed(file=dense.folder / dense.file, target=target),
+        image_shape=engine.image_shape,
+        timing=timing.model_copy(update={"verdict": verdict}),
+        percentile=budget.percentile,
+        relative=budget.latency is not None,
+        limit=limit_of(budget, target.reference)[0],
+        known_ms=known_ms,
+    )
+    return FreshTiming(folder=out_dir, fresh=fresh, repetition=repetition)

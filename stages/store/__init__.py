@@ -1,0 +1,1 @@
+"""What was made, kept under its content's address."""

@@ -1,0 +1,71 @@
+"""What a stage leaves on disk, and how everything that enters a stage is fingerprinted."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bonsai.profiles.source import Record
+
+SETTLED_NS = 100_000_000
+"""A hash is remembered once the file's times are older than this: two writes within one tick of the file system's clock leave the same times."""
+
+_hashed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+"""By device and inode: size and times of the file when it was hashed, and its sha256."""
+
+MOMENTS = "moments"
+"""Folder of a segment's moments: below its stage's `out_dir`, and then in the store, as ``moments/<key of the segment>``."""
+
+
+class Artifact(Record):
+    """A folder that a stage wrote. The record travels; the bytes stay in `folder`.
+
+    Attributes:
+        folder: Where the bytes lie; not part of the identity, so that a store can be moved.
+        digest: sha256 of the record and of every file; the identity.
+        key: Content address of the inputs: the artifact's name in the store.
+    """
+
+    folder: Path = Field(exclude=True)
+    digest: str = ""
+    key: str = ""
+
+
+def fingerprint(value: Any) -> str:
+    """Return the identity of a stage's input.
+
+    Raises:
+        TypeError: The value has no identity of its own, such as a path or a dict.
+    """
+    if isinstance(value, Artifact):
+        return value.digest
+    if isinstance(value, Record):
+        return sha256_text(value.identity())
+    if value is None or isinstance(value, str | int | float | bool):
+        return sha256_text(json.dumps(value))
+    if isinstance(value, tuple):
+        return sha256_text(json.dumps([fingerprint(item) for item in value]))
+    raise TypeError(f"a {type(value).__name__} cannot enter a stage: pass a record, an artifact, a number or a text")
+
+
+def sha256_text(text: str) -> str:
+    """Return the hexadecimal sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(file: Path) -> str:
+    """Return the hexadecimal sha256 of a file; a file that has not changed since this process last hashed it is not read again."""
+    with file.open("rb") as stream:
+        seen = os.fstat(stream.fileno())
+        state = (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        known = _hashed.get((seen.st_dev, seen.st_ino))
+        if known is not None and known[0] == state:
+            return known[1]
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > SETTLED_NS:
+        _hashed[seen.st_dev, seen.st_ino] = (state, digest)
+    return digest

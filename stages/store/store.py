@@ -1,0 +1,331 @@
+"""Runs a stage once per distinct input and keeps what it wrote.
+
+    store = Store(Path("artifacts"))
+    dataset = store.run(prepare, data=DataConfig(name="digits"))
+
+An artifact is built beside its final place, in ``.work``, and published by one rename after its
+``manifest.json`` is written: what stands under ``<stage>/<key>`` is finished. A killed stage leaves its
+work folder, and the next run continues from the training checkpoints it finds there.
+
+Every file is hashed before it is used. What is not as it was written, or was never finished, is set aside in ``.damaged`` and made again:
+under the same key, and unless it was measured to the same bytes. What was measured is restored from its spare copy.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast, get_type_hints
+
+from pydantic import ValidationError
+
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.errors import ArtifactDamaged
+from bonsai.stages.measurement.timing_lock import hold_timing
+from bonsai.stages.networks.checkpoint import Moments
+from bonsai.stages.store.artifact import MOMENTS, Artifact, fingerprint, sha256_text
+from bonsai.stages.store.locks import hold
+from bonsai.stages.store.manifest import (
+    MANIFEST,
+    Manifest,
+    collect_files,
+    digest_of,
+    host_facts,
+    read_either_manifest,
+    read_manifest,
+    require_intact,
+    write_manifest,
+)
+from bonsai.stages.store.spares import keep_spare, open_to_others, restore
+from bonsai.stages.training.progress import say
+
+ArtifactT = TypeVar("ArtifactT", bound=Artifact)
+LOCKS = ".locks"
+WORK = ".work"
+DAMAGED = ".damaged"
+"""Holds what was set aside, so that it can be looked at, until `bonsai gc` frees it."""
+IN_USE = "in-use"
+"""Lock that a run shares with other runs for as long as it needs the artifacts that it has found or made; who frees some holds it alone."""
+RESUME = "resume"
+"""Folder in `out_dir` for a stage's own training checkpoints; never published."""
+
+
+class Step(Protocol):
+    """Runs one stage: `Store.run` as it is, or wrapped in a Prefect task."""
+
+    def __call__(self, stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        """Run `stage` on `inputs`, or return what an earlier run left."""
+        ...
+
+
+def stage(
+    *, version: int, timed: bool = False, tools: tuple[str, ...] = (), beside: str = ""
+) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
+    """Mark a function as a stage.
+
+    Args:
+        version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
+        timed: Whether the stage measures latency: one such stage runs at a time on a machine.
+        tools: Distributions whose version is part of the key, because the result depends on it.
+        beside: Name of the input whose key the result bears too: a part of what that input's stage left, made again.
+    """
+
+    def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
+        function.version = version  # type: ignore[attr-defined]  # read by Store alone
+        function.timed = timed  # type: ignore[attr-defined]
+        function.tools = tools  # type: ignore[attr-defined]
+        function.beside = beside  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Store:
+    """Artifacts in ``root/<stage>/<key>``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep what is in the store from being freed while the block runs."""
+        with hold(self.root / LOCKS / IN_USE, wait=True, shared=True):
+            yield
+
+    def key(self, function: Callable[..., Any], inputs: dict[str, Any]) -> str:
+        """Return the content address of a stage's result.
+
+        Raises:
+            TypeError: An input has no identity (a bare path or dict).
+        """
+        if beside := _mark(function, "beside"):
+            return str(inputs[beside].key)
+        prints = {name: fingerprint(value) for name, value in inputs.items()}
+        versions = {tool: metadata.version(tool) for tool in _mark(function, "tools")}
+        return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
+
+    def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:
+        """Return the finished artifact of this stage and these inputs, or None where there is none, or a damaged one; nothing is changed."""
+        return self._find(function, self.root / function.__name__ / self.key(function, inputs))
+
+    def run(self, function: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
+        """Return the stage's artifact, running the stage only where there is none yet, or a damaged one.
+
+        Raises:
+            ArtifactDamaged: An input was damaged since the run found it.
+        """
+        key = self.key(function, inputs)
+        final = self.root / function.__name__ / key
+        found = self._find(function, final)
+        if found is not None:
+            return found
+        with hold(self.root / LOCKS / f"{function.__name__}-{key}", wait=True):
+            problem = ""
+            if os.path.lexists(final):
+                try:
+                    return self._load(function, final)  # another process finished it while this one waited
+                except ArtifactDamaged as damage:
+                    problem = f"{str(damage).splitlines()[0]}; it is set aside ({DAMAGED}/{self._set_aside(final).name})"
+            work = self._work_folder(f"{function.__name__}-{key}")
+            earlier = self._damaged(final)  # also what a run set aside that was killed before it could do more
+            if any(self._restored(function, folder, work) for folder in earlier):
+                say(f"{problem or f'{function.__name__}/{key} was set aside as damaged'}; it is restored from its spare copy")
+                self._finish(work, final)
+                return self._load(function, final)
+            if problem:
+                say(f"{problem} and made again")
+            for value in inputs.values():
+                _require_intact_input(value)
+            with hold_timing() if is_timed(function) else nullcontext():
+                started = time.time()
+                record = function(work, **inputs)
+            self._publish(function, record, inputs, key=key, work=work, final=final, seconds=time.time() - started, earlier=earlier)
+        return self._load(function, final)
+
+    def manifests(self, function: Callable[..., Any]) -> Iterator[Manifest]:
+        """Return the manifests of all of a stage's artifacts, from the spare copy where one is damaged."""
+        for folder in sorted((self.root / function.__name__).glob("*")):
+            with suppress(ArtifactDamaged):
+                yield read_either_manifest(folder)
+
+    def _find(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT | None:
+        with suppress(ArtifactDamaged):
+            return self._load(function, folder) if os.path.lexists(folder) else None
+        return None
+
+    def _load(self, function: Callable[..., ArtifactT], folder: Path) -> ArtifactT:
+        kind = cast(type[ArtifactT], get_type_hints(function)["return"])
+        return load_artifact(kind, folder)
+
+    def _set_aside(self, folder: Path) -> Path:
+        """Move away what stands under an artifact's name and is not that artifact; return where it is now."""
+        name = f"{folder.parent.name}-{folder.name}"
+        places = (self.root / DAMAGED / (f"{name}-{number}" if number else name) for number in itertools.count())
+        aside = next(place for place in places if not os.path.lexists(place))
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(folder, aside)
+        os.utime(aside)  # `bonsai gc` counts its age from now
+        return aside
+
+    def _damaged(self, folder: Path) -> list[Path]:
+        """Return what was set aside of an artifact, the latest first."""
+        found = (self.root / DAMAGED).glob(f"{folder.parent.name}-{folder.name}*")
+        return sorted(found, key=lambda aside: aside.lstat().st_mtime_ns, reverse=True)
+
+    def _restored(self, function: Callable[..., ArtifactT], damaged: Path, work: Path) -> bool:
+        if restore(damaged, work):
+            with suppress(ArtifactDamaged):  # whole, but of another version: it is made anew
+                self._load(function, work)
+                return True
+            self._work_folder(work.name)
+        return False
+
+    def _work_folder(self, name: str) -> Path:
+        """Return the stage's work folder, emptied of all but its own training checkpoints."""
+        work = self.root / WORK / name
+        work.mkdir(parents=True, exist_ok=True)
+        for child in work.iterdir():
+            if child.name != RESUME:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        return work
+
+    def _publish(
+        self,
+        function: Callable[..., Any],
+        record: Artifact,
+        inputs: dict[str, Any],
+        *,
+        key: str,
+        work: Path,
+        final: Path,
+        seconds: float,
+        earlier: Sequence[Path],
+    ) -> None:
+        def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, spare: bool) -> Artifact:
+            files = {name: digest for name, digest in collect_files(folder).items() if not name.startswith((f"{RESUME}/", f"{MOMENTS}/"))}
+            facts = json.loads(record.model_dump_json(exclude={"digest", "key"}))
+            manifest = Manifest(
+                stage=stage,
+                version=_mark(function, "version"),
+                key=key,
+                inputs={name: lineage(value) for name, value in inputs.items()},
+                files=files,
+                record=facts | {"digest": digest_of(facts, files), "key": key},
+                seconds=seconds,
+                **host_facts(),
+            )
+            write_manifest(folder, _as_before(manifest, earlier) if folder == work else manifest)
+            open_to_others(folder)
+            keep_spare(folder, whole=spare)
+            return record.model_copy(update={"digest": manifest.record["digest"], "key": key, "folder": final})
+
+        made = seal(function.__name__, record, inputs, work, spare=is_timed(function))
+        if (part := work / MOMENTS).is_dir():  # first: an artifact without its moments is as if they had been freed
+            seal(MOMENTS, Moments(folder=part), {"of": made}, part, spare=False)
+            with hold(self.root / LOCKS / f"{MOMENTS}-{key}", wait=True):
+                self._replace(part, self.root / MOMENTS / key)
+        self._finish(work, final)
+
+    def _replace(self, part: Path, final: Path) -> None:
+        """Give a finished part its name, unless it is there already."""
+        if os.path.lexists(final):
+            with suppress(ArtifactDamaged):
+                if require_intact(final).record == read_manifest(part).record:
+                    shutil.rmtree(part)
+                    return
+            self._set_aside(final)
+        self._finish(part, final)
+
+    def _finish(self, work: Path, final: Path) -> None:
+        """Give a finished folder its name."""
+        for file in [*work.rglob("*"), work]:
+            _sync(file)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(work / RESUME)  # last: where the disk is full before, a run goes on from there
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work.rename(final)
+        _sync(final.parent)
+
+
+def is_timed(function: Callable[..., Any]) -> bool:
+    """Return whether a stage measures latency."""
+    return bool(_mark(function, "timed"))
+
+
+def require_writable_folder(folder: Path, option: str) -> None:
+    """Make a folder and check that files can be written in it.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = f"{option}: files cannot be written there"
+        raise ConfigError(
+            describe(problem, given=f"{folder} ({error.strerror})", allowed="a folder that you may write to", fix=f"choose another {option}")
+        ) from error
+
+
+def load_artifact(kind: type[ArtifactT], folder: Path) -> ArtifactT:
+    """Read an artifact's record from its folder, once all of its files were hashed.
+
+    Raises:
+        ArtifactDamaged: Record or files are not what the stage wrote.
+    """
+    manifest = require_intact(folder)
+    try:
+        return kind.model_validate({**manifest.record, "folder": folder})
+    except ValidationError as error:
+        problem = f"{folder.parent.name}/{folder.name} is damaged: its record is none of a {kind.__name__}"
+        fix = "repeat the `bonsai run` that made it"
+        raise ArtifactDamaged(describe(problem, given=f"{error.error_count()} fields that do not fit", allowed="a record of this version", fix=fix)) from error
+
+
+def lineage(value: Any) -> Any:
+    """Return how a stage's input stands in its manifest: artifacts by address, configs whole."""
+    if isinstance(value, Artifact):
+        return {"artifact": f"{value.folder.parent.name}/{value.key}", "digest": value.digest}
+    if isinstance(value, tuple):
+        return [lineage(item) for item in value]
+    return json.loads(value.model_dump_json()) if hasattr(value, "model_dump_json") else value
+
+
+def _require_intact_input(value: Any) -> None:
+    if isinstance(value, Artifact) and (value.folder / MANIFEST).is_file():  # otherwise no store made it
+        require_intact(value.folder)
+    for item in value if isinstance(value, tuple) else ():
+        _require_intact_input(item)
+
+
+def _as_before(manifest: Manifest, earlier: Sequence[Path]) -> Manifest:
+    """Return the manifest that a damaged artifact had, where the same bytes were made again: what it went into names its time."""
+    for folder in earlier:
+        with suppress(ArtifactDamaged):
+            before = read_either_manifest(folder)
+            if (before.record, before.files, before.inputs) == (manifest.record, manifest.files, manifest.inputs):
+                return before
+    return manifest
+
+
+def _mark(function: Callable[..., Any], name: str) -> Any:
+    try:
+        return getattr(function, name)
+    except AttributeError:
+        raise TypeError(f"{function.__name__} is no stage: decorate it with @stage(version=1)") from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

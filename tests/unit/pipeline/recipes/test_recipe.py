@@ -1,0 +1,78 @@
+import pytest
+
+from bonsai.pipeline.recipes.recipe import list_recipes, load_recipe
+from bonsai.pipeline.run.trunk import segment_stops
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.imports.registry import resolve
+from bonsai.stages.networks.registry import FACTORIES, build_network
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_shipped_recipe_loads_and_names_what_exists(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert load_profile(recipe.profile).name == recipe.profile
+    assert build_network(recipe.model, (1, 32, 32), 10) is not None
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_every_model_of_the_table_can_be_imported(name: str) -> None:
+    assert callable(resolve(name, FACTORIES, "model"))
+
+
+def test_an_import_string_stands_for_a_model_of_ones_own() -> None:
+    recipe = load_recipe("resnet-edge", {"model.name": "bonsai.stages.networks.cifar_resnet:resnet8", "model.options": "{width: 16}"})
+    assert sum(p.numel() for p in build_network(recipe.model, (1, 32, 32), 10).parameters()) < 100_000
+
+
+@pytest.mark.parametrize("name", ["no.such.module:thing", "bonsai.stages.networks.cifar_resnet:resnet999"])
+def test_an_import_string_that_leads_nowhere_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        resolve(name, FACTORIES, "model")
+
+
+def test_the_initial_weights_depend_on_the_seed_alone() -> None:
+    recipe = load_recipe("resnet-edge")
+    one, two = (build_network(recipe.model, (1, 32, 32), 10).state_dict() for _ in range(2))
+    assert all((one[name] == two[name]).all() for name in one)
+    other = build_network(recipe.model.model_copy(update={"seed": 1}), (1, 32, 32), 10).state_dict()
+    assert not (one["conv1.weight"] == other["conv1.weight"]).all()
+
+
+def test_the_trunk_is_cut_into_checks_at_shares_of_the_cycle() -> None:
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 10}), images=640)
+    assert (stops, total) == (list(range(1, 26)), 100)
+    assert segment_stops(load_recipe("resnet-edge", {"training.epochs": 100}), images=640)[0] == list(range(10, 251, 10))
+
+
+def test_more_checks_than_steps_leave_no_empty_segment() -> None:
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=448)
+    assert stops == [1, 2, 3, 4, 5, 6, 7]
+    assert total == 28
+
+
+def test_a_training_too_short_for_epi_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"16 optimizer steps, the latest check at 25% of them: 4 checks"):
+        segment_stops(load_recipe("resnet-edge", {"training.epochs": 4}), images=256)
+    assert segment_stops(load_recipe("resnet-edge", {"training.epochs": 4, "prune.policy": "{name: initialisation}"}), images=256)[0][0] == 0
+
+
+def test_qat_must_thaw_before_it_freezes() -> None:
+    with pytest.raises(ConfigError, match="frozen from the start, QAT diverges"):
+        load_recipe("resnet-edge", {"quantize.epochs": 1, "quantize.frozen_epochs": 1})
+
+
+def test_distillation_without_qat_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`distill` acts in QAT, which `qat: never` leaves out"):
+        load_recipe("resnet-edge", {"quantize.qat": "never", "quantize.distill": {}})
+
+
+@pytest.mark.parametrize(("qat", "epochs"), [("never", 0), ("when_needed", 4), ("always", 4)])
+def test_the_epochs_of_a_plan_count_qat_where_it_may_run(qat: str, epochs: int) -> None:
+    assert load_recipe("resnet-edge", {"quantize.qat": qat}).quantize.most_epochs == epochs
+
+
+def test_the_old_name_of_a_criterion_is_refused_with_the_new_one() -> None:
+    with pytest.raises(ConfigError, match="`hessian` is called `taylor_squared` now"):
+        load_recipe("resnet-edge", {"prune.criterion": "hessian"})
