@@ -41,7 +41,7 @@ def test_the_initial_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_the_trunk_is_cut_into_checks_at_shares_of_the_cycle() -> None:
-    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 10}), images=640)
+    stops, total = segment_stops(load_recipe("resnet-edge", {"training.epochs": 10, "prune.epi.every": 0.01}), images=640)
     assert (stops, total) == (list(range(1, 26)), 100)
     assert segment_stops(load_recipe("resnet-edge", {"training.epochs": 100}), images=640)[0] == list(range(10, 251, 10))
 

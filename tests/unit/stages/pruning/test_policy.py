@@ -88,7 +88,9 @@ def test_what_needs_a_trunk_is_refused_at_initialisation(overrides: dict[str, ob
 @pytest.mark.parametrize(("policy", "longest"), [({"name": "initialisation"}, 360), ({"name": "epoch", "epoch": 5}, 270), ({"name": "epi"}, 270)])
 def test_a_removal_may_last_from_its_branch_to_the_end_of_the_cycle(policy: dict[str, object], longest: int) -> None:
     def recipe(iterations: int) -> Recipe:
-        return load_recipe("resnet-edge", {"prune.policy": policy, "prune.schedule": {"name": "linear", "steps": 2, "iterations": iterations}})
+        return load_recipe(
+            "resnet-edge", {"prune.policy": policy, "prune.epi.every": 0.01, "prune.schedule": {"name": "linear", "steps": 2, "iterations": iterations}}
+        )
 
     assert segment_stops(recipe(longest), images=18 * 64)[1] == 360
     with pytest.raises(ConfigError, match=f"allowed: at most {longest},"):
