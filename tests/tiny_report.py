@@ -117,7 +117,7 @@ def _decisions(shipped_ms: float, table_source: str) -> Decisions:
     rounds = (Round(widths=KEPT, predicted_ms=0.48, measured_ms=0.49, value=1.0),)
     return Decisions(
         recipe_name="tiny",
-        recipe=json.dumps({}),
+        recipe=json.dumps({"model": {"name": "resnet8"}, "data": {"name": "digits"}}),
         trigger=TRIGGER,
         cuts=(2.0,),
         criterion="magnitude_l2",

@@ -55,7 +55,10 @@ def _headline(evidence: Evidence) -> str:
 
 def _basis(evidence: Evidence) -> str:
     manifest, target = evidence.manifest, evidence.manifest.profile.target
-    engine = f"A pruned {evidence.shipped.precision.upper()} engine for {manifest.device.device}, {manifest.device.runtime} {manifest.device.runtime_version}"
+    names = [section.get("name") for section in (manifest.recipe.get("model"), manifest.recipe.get("data")) if isinstance(section, dict)]
+    subject = f"{names[0]} on {names[1]}: a" if len(names) == 2 else "A"
+    engine = f"{subject} pruned {evidence.shipped.precision.upper()} engine for {manifest.device.device}, "
+    engine += f"{manifest.device.runtime} {manifest.device.runtime_version}"
     how = "Latency is ESTIMATED: the engine was built, but not run" if evidence.is_estimated else "Latency was measured on this engine and device"
     return f"{engine}, batch {target.batch}, {target.threads} thread(s). {how}; {decided_by(evidence)}."
 

@@ -52,7 +52,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
     title = "Accuracy against latency, over all profiles"
     points = _points(found)
     shown = "; ".join(f"{point.label}: {percent(point.top1)} at {point.latency:.1f} %" for point in points)
-    drawing = draw_tradeoff(points, "latency, % of the dense reference on the same device", None)
+    drawing = draw_tradeoff(points, "latency, % of the dense reference on the same device", "test top-1", None)
     front = ", ".join(point.label for point in points if point.is_front)
     return Part(
         title="Comparison",

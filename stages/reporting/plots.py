@@ -55,9 +55,9 @@ def mark_front(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(point.model_copy(update={"is_front": not beaten(point)}) for point in points)
 
 
-def draw_tradeoff(points: Sequence[Point], axis_label: str, limit: float | None) -> str:
-    """Draw accuracy with its interval against latency, the budget and the Pareto front."""
-    return draw(partial(_tradeoff, points=points, axis_label=axis_label, limit=limit), 2.9 + 0.2 * ceil((len(points) + 2) / 2))
+def draw_tradeoff(points: Sequence[Point], latency_label: str, accuracy_label: str, limit: float | None) -> str:
+    """Draw accuracy with its interval against latency, the budget, and the Pareto front where it has two points or more."""
+    return draw(partial(_tradeoff, points=points, labels=(latency_label, accuracy_label), limit=limit), 2.9 + 0.2 * ceil((len(points) + 2) / 2))
 
 
 def draw_widths(dense: Mapping[str, int], asked: Mapping[str, int], kept: Mapping[str, int]) -> str:
@@ -97,10 +97,11 @@ def draw_training(file: Path, trigger: Trigger, history: Sequence[History], cuts
     file.write_text(draw(paint, 5.0), encoding="utf-8")
 
 
-def _tradeoff(figure: "Figure", points: Sequence[Point], axis_label: str, limit: float | None) -> None:
+def _tradeoff(figure: "Figure", points: Sequence[Point], labels: tuple[str, str], limit: float | None) -> None:
     axis = figure.subplots()
     front = sorted((point.latency, 100 * point.top1) for point in points if point.is_front)
-    axis.step(*zip(*front, strict=True), where="post", color=PALETTE["quiet"], lw=1, label="Pareto front")
+    if len(front) > 1:
+        axis.step(*zip(*front, strict=True), where="post", color=PALETTE["quiet"], lw=1, label="Pareto front")
     shipped = cycle(SHIPPED_MARKERS)
     for point in points:
         marker = next(shipped) if point.kind == "shipped" else MARKERS[point.kind]
@@ -110,7 +111,7 @@ def _tradeoff(figure: "Figure", points: Sequence[Point], axis_label: str, limit:
         axis.errorbar([point.latency], [100 * point.top1], yerr=spread, fmt=marker, ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label)
     if limit is not None:
         axis.axvline(limit, ls="--", color=PALETTE["limit"], lw=1.2, label="budget")
-    axis.set(xlabel=axis_label, ylabel="test top-1, % (bars: 95 %)", xlim=(0, None))
+    axis.set(xlabel=labels[0], ylabel=f"{labels[1]}, % (bars: 95 %)", xlim=(0, None))
     axis.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
 

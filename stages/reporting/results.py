@@ -21,7 +21,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
     source = "estimated" if evidence.is_estimated else "measured"
     title = "Accuracy against latency"
     shown = "; ".join(f"{point.label}: {percent(point.top1)} at {point.latency:.3f} ms" for point in points)
-    drawing = draw_tradeoff(points, f"latency p{budget.percentile}, ms ({source})", limit)
+    drawing = draw_tradeoff(points, f"latency p{budget.percentile}, ms ({source})", "validation top-1", limit)
     front = ", ".join(point.label for point in points if point.is_front)
     return Part(
         title=title,
