@@ -109,7 +109,7 @@ class Target(Record):
     def _one_of_the_runtime(cls, provider: Provider, others: ValidationInfo) -> Provider:
         runtime, device = others.data.get("runtime"), others.data.get("device")
         if runtime is not None and runtime != "onnxruntime" and provider != "cpu":
-            raise ValueError(f"left out: runtime {runtime} has no execution providers, onnxruntime has")
+            raise ValueError(f"no provider: it applies to runtime onnxruntime only; remove it for {runtime}")
         if runtime == "onnxruntime" and device is not None and PROVIDER_KINDS[provider] != device.kind:
             raise ValueError(f"for a {device.kind}: {', '.join(name for name, kind in PROVIDER_KINDS.items() if kind == device.kind)}")
         return provider

@@ -3,7 +3,7 @@
     with ci_job(Path("artifacts/ci"), "resnet-edge") as report:
         report(comparison.outcomes, comparison.cost.sentence)
 
-A run that ends by an error leaves its report too, and none that an earlier run left is taken for its own.
+A failed run still writes a report. Old reports are deleted first.
 """
 
 import os

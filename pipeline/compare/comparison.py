@@ -103,7 +103,7 @@ class Cost(Record):
             return f"Stages took {self.together:.1f} s ({measured}); with {self.runs} finished there was nothing to share."
         separate = self.together + self.repeated
         took = f"The stages of {self.runs} profiles took {self.together:.1f} s ({measured}), the dense trunk {self.trunk:.1f} s of them"
-        return f"{took}; separate runs would have repeated {self.repeated:.1f} s: {self.repeated / separate:.0%} of their {separate:.1f} s is saved."
+        return f"{took}. Sharing saved {self.repeated:.1f} s ({self.repeated / separate:.0%})."
 
 
 class Comparison(Record):

@@ -1,8 +1,7 @@
 """The reversible phase: channels that are zero for now, while their scores go on living.
 
-Whoever consumes a masked channel sees zeros in every forward, and no gradient passes back through it, as if it were gone. Its
-weights are held but for momentum, which fades, and weight decay, which all share; so it may return as long as it has not been
-cut. What would change if it returned is
+Whoever consumes a masked channel sees zeros in every forward, and no gradient passes back through it, as if it were gone. Only
+momentum, which fades, and weight decay still move its weights. So a channel may return until it is cut. What would change if it returned is
 measured at the mask m = 0: dL/dm = sum x * dL/dx over images and positions, x the channel as its consumers would see it. That
 is the first-order change of the loss, as `bn_gradient` has it for a channel that is there: both are compared as they are.
 """

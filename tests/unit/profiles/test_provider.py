@@ -29,8 +29,8 @@ def test_a_target_runs_on_its_runtime_and_provider(profile: str, overrides: dict
         ("local-cpu", {"target.provider": "tensorrt"}, "for a cpu: cpu, openvino"),
         ("rtx-4090", ON_GPU, "for a gpu: cuda, tensorrt"),
         ("rtx-4090", ON_GPU | {"target.provider": "openvino"}, "for a gpu: cuda, tensorrt"),
-        ("local-cpu-openvino", {"target.provider": "openvino"}, "left out: runtime openvino has no execution providers, onnxruntime has"),
-        ("rtx-4090", {"target.provider": "cuda"}, "left out: runtime tensorrt-rtx has no execution providers, onnxruntime has"),
+        ("local-cpu-openvino", {"target.provider": "openvino"}, "no provider: it applies to runtime onnxruntime only; remove it for openvino"),
+        ("rtx-4090", {"target.provider": "cuda"}, "no provider: it applies to runtime onnxruntime only; remove it for tensorrt-rtx"),
         ("local-cpu", {"target.provider": "dml"}, "'cpu', 'openvino', 'cuda' or 'tensorrt'"),
     ],
 )

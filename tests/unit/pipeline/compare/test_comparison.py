@@ -114,7 +114,7 @@ def test_the_cost_counts_shared_stages_once_and_what_separate_runs_would_repeat(
         take(branch, 10.0)
     cost = cost_of({name: [trunk, branch, branch] for name, branch in branches.items()})
     assert cost == Cost(runs=3, together=130.0, repeated=200.0, trunk=100.0)
-    assert "separate runs would have repeated 200.0 s: 61% of their 330.0 s is saved" in cost.sentence
+    assert "Sharing saved 200.0 s (61%)" in cost.sentence
 
 
 def test_one_finished_profile_shares_nothing(store: Store) -> None:
