@@ -245,8 +245,9 @@ class ReadyTarget:
 
     def time_untrained(self, widths: Widths) -> float:
         """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
-        timed = self._testbed.time(widths)
-        if timed.ms <= self.limit_ms:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
+        least = self.limit_ms * (1 - self._recipe.prune.margin) * (1 - self._recipe.prune.tolerance)
+        timed = self._testbed.time(widths, window_ms=(least, self.limit_ms))
+        if least <= timed.ms <= self.limit_ms:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
             again = self.time_again(widths)
             timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
         found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too

@@ -7,7 +7,7 @@ the median are wall time: the tail is what a thread waits for, and its CPU clock
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -83,13 +83,18 @@ class TimingConfig(Record):
         return self.model_copy(update={"runs": max(-(-self.runs // share), min(self.runs, LEAST_RUNS)), "seconds": self.seconds / share})
 
 
-def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig) -> dict[str, np.ndarray]:
+Enough = Callable[[int, Mapping[str, np.ndarray]], bool]
+"""Asked after every turn, with the number of turns so far and their samples: whether a timing may end."""
+
+
+def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, enough: Enough | None = None) -> dict[str, np.ndarray]:
     """Time engines in turns.
 
     Args:
         engines: Engines by name.
         images: One batch, (batch, c, h, w) float32.
         config: The protocol.
+        enough: Ends the timing early; None for all turns.
 
     Returns:
         For every engine (2, its runs) int64 nanoseconds: thread CPU time and wall time.
@@ -103,6 +108,9 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
                 wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
                 run(images)
                 samples[name][:, index] = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+        done = {name: values[:, : (turn + 1) * runs[name] // turns] for name, values in samples.items()}
+        if enough is not None and enough(turn + 1, done):
+            return done
     return samples
 
 
@@ -111,14 +119,26 @@ def turn_count(config: TimingConfig) -> int:
     return -(-config.runs // config.block)
 
 
-def time_steadily(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50) -> dict[str, np.ndarray]:
+def time_steadily(
+    engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50, enough: Enough | None = None
+) -> dict[str, np.ndarray]:
     """Time engines in turns, again where neighbours on a shared machine disturbed them, and return the steadiest of the rounds.
 
-    A round is steady where the engines' percentiles have a relative standard error of `config.steady` or less, in the mean.
+    A round is steady where the engines' percentiles have a relative standard error of `config.steady` or less, in the mean. A round that
+    `enough` ends is returned as it is.
     """
+    ended: list[int] = []
+
+    def ends(turn: int, samples: Mapping[str, np.ndarray]) -> bool:
+        if enough is not None and enough(turn, samples):
+            ended.append(turn)
+        return bool(ended)
+
     rounds: list[tuple[float, dict[str, np.ndarray]]] = []
     while not rounds or (rounds[-1][0] > config.steady and len(rounds) < config.tries):
-        samples = time_interleaved(engines, images, config)
+        samples = time_interleaved(engines, images, config, ends)
+        if ended:
+            return samples
         rounds.append((float(np.mean([percentile_error(values, clock, percentile) for values in samples.values()])), samples))
     return min(rounds, key=lambda pair: pair[0])[1]
 
