@@ -2,7 +2,7 @@
 
     python benchmarks/arena.py        # measures the device's latency model anew: results/arena-device.json, about a minute
 
-A branch is trained by the stages that a run of Bonsai goes through (`warmup`, `prune`, `recover`), and scored on the test
+A branch is trained by the stages that a run of Bonsai goes through (`train_dense`, `prune`, `recover`), and scored on the test
 split by torch in FP32. Its widths are chosen within a share of the dense network's latency, by the calibrated table alone, so
 that all methods face the same device whatever machine they train on.
 """
@@ -44,7 +44,7 @@ from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
@@ -138,7 +138,7 @@ class Trunk:
         total, every = self.recipe.training.epochs * self.per_epoch, EpiConfig().every
         found: Checkpoint | None = None
         for earlier in range(min(check, 1), check + 1):
-            found = self.store.run(warmup, **self._inputs, previous=found, stop=round(total * every * earlier))
+            found = self.store.run(train_dense, **self._inputs, previous=found, stop=round(total * every * earlier))
         assert found is not None
         return found
 

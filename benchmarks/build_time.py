@@ -15,7 +15,7 @@ from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
 from bonsai.stages.graph.exporting import MODEL
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 
@@ -35,9 +35,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         for name, (model, image_shape, num_classes) in NETWORKS.items():
-            shape = {"model": model, "image_shape": image_shape, "num_classes": num_classes, "plan": WidthPlan(), "opset": 20, "pattern": None}
+            shape = {"model": model, "image_shape": image_shape, "num_classes": num_classes, "plan": WidthPlan(), "opset": 20, "dense": None}
             target = load_profile("rtx-4090").target
-            graphs = {p: store.run(sketch, **shape, **graph_form(target.at(p))._asdict()) for p in PRECISIONS}
+            graphs = {p: store.run(export_untrained, **shape, **graph_form(target.at(p))._asdict()) for p in PRECISIONS}
             cases = [(sm, p) for sm in RTX_CAPABILITIES for p in PRECISIONS if (sm, p) != (TURING, "fp32")]
             seconds: dict[tuple[str, Precision], list[float]] = {case: [] for case in cases}
             sizes: dict[tuple[str, Precision], int] = {}

@@ -60,7 +60,7 @@ from bonsai.stages.selection.values import values_of
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
@@ -110,7 +110,7 @@ class Bench:
         """Return the trunk at a check, at 0 or at its end."""
         found: Checkpoint | None = None
         for step in [0] if stop == 0 else [step for step in (*self.stops, self.total) if step <= stop]:
-            found = self.store.run(warmup, **trunk_inputs(self.recipe, self.dataset, self.network.groups), previous=found, stop=step)
+            found = self.store.run(train_dense, **trunk_inputs(self.recipe, self.dataset, self.network.groups), previous=found, stop=step)
         assert found is not None
         return found
 

@@ -28,7 +28,7 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.steps.prepare import prepare
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import Batches, load_split
@@ -58,7 +58,7 @@ def main(name: str = "resnet-edge", pairs_wanted: str = "9") -> None:
             started = time.perf_counter()
             for half in (1, 2):
                 stop = epoch * bare.per_epoch + half * bare.per_epoch // 2
-                segment = store.run(warmup, **inputs, previous=segment, stop=stop)
+                segment = store.run(train_dense, **inputs, previous=segment, stop=stop)
                 watch.check(segment, epoch=epoch + half / 2, latest=False)
             pairs.append((plain, time.perf_counter() - started))
             print(f"epoch {epoch}: bare {plain:.2f} s, trunk {pairs[-1][1]:.2f} s, ratio {pairs[-1][1] / plain:.3f}", flush=True)

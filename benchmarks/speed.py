@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bonsai.pipeline.run.device_timing import Testbed
+from bonsai.pipeline.run.device_timing import DeviceTimer
 from bonsai.pipeline.run.flow import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.backends.registry import backend_of, check_target
@@ -78,10 +78,10 @@ def compare(
     for runtime, profile_name in PROFILES.items():
         recipe, (profile,) = load("resnet-edge", profile_name, {"profile.target.batch": batch})
         recipe, target = recipe.model_copy(update={"model": model}), profile.target
-        testbed = Testbed(recipe, profile, check_target(target), image_shape, num_classes, store.run)
+        timer = DeviceTimer(recipe, profile, check_target(target), image_shape, num_classes, store.run)
         for state, chosen in (("dense", {}), ("pruned", widths)):
             for precision in ("fp32", "int8"):
-                engine = testbed.build(chosen, target.at(precision))
+                engine = timer.build(chosen, target.at(precision))
                 engines[runtime, state, precision] = backend_of(target).open_engine(engine.folder / engine.file, target.at(precision))
                 coverage[runtime, state, precision] = engine.coverage
     images = np.random.default_rng(0).standard_normal((batch, *image_shape)).astype(np.float32)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bonsai.pipeline.run.device_timing import Testbed, random_networks, sample_networks
+from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks, sample_networks
 from bonsai.pipeline.run.flow import load
 from bonsai.pipeline.run.targets import inspect_network, width_choices
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
@@ -53,7 +53,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
     recipe = recipe.model_copy(update={"model": model})
     network, info = inspect_network(recipe, image_shape, num_classes), check_target(profile.target)
     widths = width_choices(recipe, profile, network)
-    testbed = Testbed(recipe, profile, info, image_shape, num_classes, Store(store).run)
+    timer = DeviceTimer(recipe, profile, info, image_shape, num_classes, Store(store).run)
     operators = network.operators_at(profile.target)
     grids = {"corners": grid_points(operators, STEP, middle=False), "three by three": grid_points(operators, STEP)}
     entries, seconds = {}, {}
@@ -63,7 +63,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
             entries[grid] = [measure_operator(*point, profile.target, scratch=Path(scratch))[0] for point in points]
         seconds[grid] = time.perf_counter() - started
     calibrating, unseen = sample_networks(widths, max(CALIBRATING)), random_networks(widths, UNSEEN, seed=1)
-    timed = [found.ms for found in testbed.survey([*calibrating, *unseen])]
+    timed = [found.ms for found in timer.survey([*calibrating, *unseen])]
     rows: list[dict[str, object]] = []
     for grid, measured in entries.items():
         for count in CALIBRATING:

@@ -57,7 +57,7 @@ def story(profile: HardwareProfile, *, shipped_ms: float = 0.5, estimated: bool 
         "dense_kernels": () if estimated else (_kernel("Conv", "float", 1.0),),
         "quantisation": "Validation top-1: float 0.9500, PTQ 0.9400; kept: PTQ.",
         "history": HISTORY,
-        "lineage": (_ancestor("package", 1.0, profile.name), _ancestor("warmup", 60.0, "trunk")),
+        "lineage": (_ancestor("package", 1.0, profile.name), _ancestor("train_dense", 60.0, "trunk")),
     }
 
 

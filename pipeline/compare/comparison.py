@@ -170,7 +170,7 @@ def cost_of(used: Mapping[str, Sequence[Artifact]]) -> Cost:
         runs=len(needed),
         together=sum(seconds.values()),
         repeated=sum(seconds[folder] * repeats[folder] for folder in seconds),
-        trunk=sum(took for folder, took in seconds.items() if folder.parent.name == "warmup"),
+        trunk=sum(took for folder, took in seconds.items() if folder.parent.name == "train_dense"),
     )
 
 

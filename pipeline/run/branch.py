@@ -7,7 +7,7 @@ from functools import cached_property
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.final_timing import time_finished
 from bonsai.pipeline.run.targets import Network, ReadyTarget
-from bonsai.pipeline.run.trunk import Watch, steps_per_epoch, trunk_inputs, with_moments
+from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import backend_of, graph_form
@@ -97,7 +97,7 @@ def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
     return not passed, used > 1, used if used > 1 else -used
 
 
-def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
+def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
     Where the finished engine is over the budget, or leaves more than `WASTE` of what it was aimed at, the prediction is corrected by what was measured,
@@ -106,14 +106,14 @@ def grow_branch(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoin
     Returns:
         The branch that is kept, and all that were grown.
     """
-    target, segment = watch.target, watch.segment
+    target, segment = monitor.target, monitor.segment
     assert segment is not None
     fit, grown = target.fit(segment), list[Branch]()
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
         with scope(f"{target.profile.name}/{target.profile.target.precision}{tries}"):
-            grown.append(_grow(recipe, dataset, watch, dense, fit, step))
+            grown.append(_grow(recipe, dataset, monitor, dense, fit, step))
 
     grow(fit)
     least = (1 - WASTE) * (1 - recipe.prune.margin)
@@ -183,8 +183,8 @@ def _cuts(recipe: Recipe, dataset: Dataset, trigger: Trigger) -> tuple[float, ..
     return tuple(trigger.epoch + place * schedule.iterations / per_epoch for place in range(schedule.steps))
 
 
-def _grow(recipe: Recipe, dataset: Dataset, watch: Watch, dense: Checkpoint, fit: Fit, step: Step) -> Branch:
-    target, segment, trigger = watch.target, watch.segment, watch.trigger
+def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, fit: Fit, step: Step) -> Branch:
+    target, segment, trigger = monitor.target, monitor.segment, monitor.trigger
     assert segment is not None and trigger is not None
     cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
     distill = recipe.prune.distill

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import Testbed, random_networks
+from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
 from bonsai.pipeline.run.flow import load
 from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
 from bonsai.profiles.errors import describe
@@ -87,11 +87,11 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     shape = {"model": recipe.model, "image_shape": network.image_shape, "num_classes": network.num_classes}
     keep_float = recipe.quantize.keep_float if target.precision == "int8" else ()
     table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
-    testbed = Testbed(recipe, profile, info, network.image_shape, network.num_classes, store.run)
+    timer = DeviceTimer(recipe, profile, info, network.image_shape, network.num_classes, store.run)
     operators = network.operators_at(target)
-    latency = testbed.calibrate(table, operators, options)
+    latency = timer.calibrate(table, operators, options)
     fresh = random_networks(options, TRIED, seed=1)
-    errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, testbed.survey(fresh), strict=True)]
+    errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, timer.survey(fresh), strict=True)]
     meta = latency.table.meta.model_copy(update={"calibration": latency.calibration})
     file = out / f"{recipe.name}--{profile.name}--{target.precision}.csv"
     part = file.with_suffix(".part")

@@ -11,15 +11,15 @@ from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.registry import backend_of, graph_form
 from bonsai.stages.graph.onnx_graph import OnnxGraph
-from bonsai.stages.measurement.measurements import Lane, Race
+from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.selection.calibration import calibrate
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.operators import Operator
 from bonsai.stages.selection.terms import Options
-from bonsai.stages.steps.benchmark import race
+from bonsai.stages.steps.benchmark import benchmark
 from bonsai.stages.steps.compile import compile as compile_engine
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
 from bonsai.stages.training.progress import say
@@ -37,7 +37,7 @@ class Timed(NamedTuple):
     error: float
 
 
-class Testbed:
+class DeviceTimer:
     """Builds networks of given widths and times them in turns with the dense engine at the target's reference precision.
 
     Args:
@@ -49,8 +49,8 @@ class Testbed:
         step: Runs the stages.
 
     Attributes:
-        dense_ms: Of that dense engine; known after the first race.
-        evidence: The races.
+        dense_ms: Of that dense engine; known after the first benchmark.
+        evidence: The benchmarks.
     """
 
     __test__ = False  # pytest would take the name for a test's
@@ -63,12 +63,12 @@ class Testbed:
         self._image_shape = image_shape
 
     def survey(self, networks: Sequence[Widths]) -> list[Timed]:
-        """Time several networks in one race of few runs each."""
+        """Time several networks in one benchmark of few runs each."""
         timing = self._recipe.timing.model_copy(
             update={"runs": min(self._recipe.timing.runs, FEW_RUNS), "seconds": min(self._recipe.timing.seconds, FEW_SECONDS)}
         )
-        found = self._race(networks, timing=timing, heat=0)
-        return [self._timed(found, lane) for lane in found.lanes]
+        found = self._benchmark(networks, timing=timing, repeat=0)
+        return [self._timed(found, candidate) for candidate in found.candidates]
 
     def calibrate(self, table: LatencyTable, operators: tuple[Operator, ...], options: Options) -> NetworkLatency:
         """Time the dense, the narrowest and some random networks, and fit the latency model to them.
@@ -96,51 +96,51 @@ class Testbed:
                 )
             ) from error
 
-    def time(self, widths: Widths, *, heat: int = 0, window_ms: tuple[float, float] | None = None) -> Timed:
+    def time(self, widths: Widths, *, repeat: int = 0, window_ms: tuple[float, float] | None = None) -> Timed:
         """Time one network, by the recipe's protocol.
 
         Args:
             widths: Of the network.
-            heat: Number of the repetition.
+            repeat: Number of the repetition.
             window_ms: Least and largest milliseconds for which the exact figure matters: outside of them fewer runs do. None for all runs.
         """
         bounds = None if window_ms is None else (window_ms[0] / self.dense_ms, window_ms[1] / self.dense_ms)
-        found = self._race([widths], timing=self._recipe.timing, heat=heat, bounds=bounds)
-        return self._timed(found, found.lanes[0])
+        found = self._benchmark([widths], timing=self._recipe.timing, repeat=repeat, bounds=bounds)
+        return self._timed(found, found.candidates[0])
 
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
         graph = self.export_dense(target)
         if widths:
-            graph = self._step(sketch, **self._export(target), plan=WidthPlan(widths=widths), pattern=graph)
+            graph = self._step(export_untrained, **self._export(target), plan=WidthPlan(widths=widths), dense=graph)
         return self._step(compile_engine, graph=graph, target=target, info=self._info)
 
     def export_dense(self, target: Target) -> OnnxGraph:
         """Return the untrained dense network in the form that the target needs."""
-        return self._step(sketch, **self._export(target), plan=WidthPlan(), pattern=None)
+        return self._step(export_untrained, **self._export(target), plan=WidthPlan(), dense=None)
 
     def _export(self, target: Target) -> dict[str, object]:
         form = graph_form(target)
         keep_float = self._recipe.quantize.keep_float if form.dialect != "float" else ()
         return {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
 
-    def _race(self, networks: Sequence[Widths], **protocol: object) -> Race:
+    def _benchmark(self, networks: Sequence[Widths], **protocol: object) -> Benchmark:
         target = self._profile.target
         reference = self.build({}, target.at(target.reference))
         candidates = tuple(self.build(widths, target) for widths in networks)
         shared = {"reference": reference, "target": target, "image_shape": self._image_shape, "percentile": self._profile.budget.percentile}
-        found = self._step(race, candidates=candidates, **shared, **protocol)
+        found = self._step(benchmark, candidates=candidates, **shared, **protocol)
         self.evidence.append(found)
         self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)
         return found
 
-    def _timed(self, found: Race, lane: Lane) -> Timed:
+    def _timed(self, found: Benchmark, candidate: Candidate) -> Timed:
         """Return a candidate's latency: its ratio to the dense engine timed in the same turns, times that engine's first median.
 
         A shared machine moves by 30 % between minutes, and the ratio hardly.
         """
         percentile = self._profile.budget.percentile
-        return Timed(lane.latency.at(percentile) / found.reference.at(percentile) * self.dense_ms, lane.error)
+        return Timed(candidate.latency.at(percentile) / found.reference.at(percentile) * self.dense_ms, candidate.error)
 
 
 def sample_networks(options: Options, count: int) -> list[Widths]:

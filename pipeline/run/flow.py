@@ -15,7 +15,7 @@ from typing import Any
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
-from bonsai.pipeline.run.precisions import Field, harvest, prepare_field
+from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
 from bonsai.pipeline.run.preflight import Cleared, preflight
 from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
@@ -206,23 +206,23 @@ def grow(
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
 
-    def ready(name: str, found: Cleared | BonsaiError) -> Field | BonsaiError:
+    def ready(name: str, found: Cleared | BonsaiError) -> Precisions | BonsaiError:
         if isinstance(found, BonsaiError):
             return found
-        field = conduct.attempt(name, lambda: prepare_field(recipe, found.profile, network, conduct.step_of(name)))
-        return field.having(found.refused, found.evidence) if isinstance(field, Field) else field
+        prepared = conduct.attempt(name, lambda: prepare_precisions(recipe, found.profile, network, conduct.step_of(name)))
+        return prepared.having(found.refused, found.evidence) if isinstance(prepared, Precisions) else prepared
 
     found = {name: ready(name, clear) for name, clear in cleared.items()}
-    fields = {name: field for name, field in found.items() if isinstance(field, Field)}
+    precisions = {name: prepared for name, prepared in found.items() if isinstance(prepared, Precisions)}
     failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}
-    if not fields:
+    if not precisions:
         return dict(failed)
-    watches, dense = grow_trunk(recipe, dataset, [target for field in fields.values() for target in field.targets], step)
+    monitors, dense = grow_trunk(recipe, dataset, [target for prepared in precisions.values() for target in prepared.targets], step)
     warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
         own, release = conduct.step_of(name), releases.get(name)
-        return conduct.attempt(name, lambda: harvest(recipe, dataset, network, fields[name], watches, dense, own, release, remeasure=remeasure))
+        return conduct.attempt(name, lambda: finish(recipe, dataset, network, precisions[name], monitors, dense, own, release, remeasure=remeasure))
 
-    grown = conduct.grow_branches({name: partial(branch, name) for name in fields})
+    grown = conduct.grow_branches({name: partial(branch, name) for name in precisions})
     return {profile.name: failed.get(profile.name) or grown[profile.name] for profile in profiles}

@@ -10,7 +10,7 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.store.store import load_artifact
 
-STAGES = ("warmup", "prune", "recover", "quantize")
+STAGES = ("train_dense", "prune", "recover", "quantize")
 
 
 def load_network(folder: str | Path) -> nn.Module:
@@ -20,7 +20,7 @@ def load_network(folder: str | Path) -> nn.Module:
     from JSON, the weights are safetensors.
 
     Args:
-        folder: ``artifacts/<warmup|prune|recover|quantize>/<key>``; a package's manifest names them under `lineage`.
+        folder: ``artifacts/<train_dense|prune|recover|quantize>/<key>``; a package's manifest names them under `lineage`.
 
     Raises:
         ConfigError: The folder holds no checkpoint.

@@ -30,12 +30,12 @@ from bonsai.stages.store.store import Store
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ORDER = (
     "prepare",
-    "sketch",
+    "export_untrained",
     "try_open",
     "compile",
     "characterize",
-    "race",
-    "warmup",
+    "benchmark",
+    "train_dense",
     "prune",
     "recover",
     "quantize",

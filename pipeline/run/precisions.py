@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.branch import Branch, grow_branch, pack
 from bonsai.pipeline.run.targets import Network, ReadyTarget
-from bonsai.pipeline.run.trunk import Watch
+from bonsai.pipeline.run.trunk import Monitor
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
@@ -22,19 +22,19 @@ from bonsai.stages.store.store import Step
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
-class Field(NamedTuple):
+class Precisions(NamedTuple):
     """A profile's targets, one per precision, the precisions that were left out before training, and what was made to find those out."""
 
     targets: tuple[ReadyTarget, ...]
     refused: tuple[Tried, ...]
     evidence: tuple[Artifact, ...] = ()
 
-    def having(self, refused: Sequence[Tried], evidence: Sequence[Artifact]) -> "Field":
-        """Return the field with more precisions that were left out, and with what else was made."""
+    def having(self, refused: Sequence[Tried], evidence: Sequence[Artifact]) -> "Precisions":
+        """Return these with more that were left out, and with what else was made."""
         return self._replace(refused=(*self.refused, *refused), evidence=(*self.evidence, *evidence))
 
 
-def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Field:
+def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Precisions:
     """Make every precision of a profile ready.
 
     Raises:
@@ -50,15 +50,15 @@ def prepare_field(recipe: Recipe, profile: HardwareProfile, network: Network, st
             refused.append(Tried(precision=variant.target.precision, validation_top1=None, test_top1=None, latency=None, outcome=outcome))
     if not targets:
         raise errors[0]
-    return Field(tuple(targets), tuple(refused))
+    return Precisions(tuple(targets), tuple(refused))
 
 
-def harvest(
+def finish(
     recipe: Recipe,
     dataset: Dataset,
     network: Network,
-    field: Field,
-    watches: Sequence[Watch],
+    precisions: Precisions,
+    monitors: Sequence[Monitor],
     dense: Checkpoint,
     step: Step,
     release: Release | None = None,
@@ -69,15 +69,15 @@ def harvest(
 
     Where an earlier package is given, the engine is compared with its engine too. Where `remeasure` is set, the engine is timed again for its verdict.
     """
-    considered: list[Artifact] = [*field.evidence]
+    considered: list[Artifact] = [*precisions.evidence]
 
     def noting(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         artifact = step(stage, **inputs)
         considered.append(artifact)
         return artifact
 
-    grown = [grow_branch(recipe, dataset, watch, dense, noting) for watch in watches if watch.target in field.targets]
-    considered += [artifact for target in field.targets for artifact in target.evidence]
+    grown = [grow_branch(recipe, dataset, monitor, dense, noting) for monitor in monitors if monitor.target in precisions.targets]
+    considered += [artifact for target in precisions.targets for artifact in target.evidence]
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
     assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile.alone)
     facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
@@ -92,8 +92,8 @@ def harvest(
         )
         for branch, _ in grown
     ]
-    searched = len(tried) + len(field.refused) > 1
-    others = (*tried, *field.refused) if searched else ()
+    searched = len(tried) + len(precisions.refused) > 1
+    others = (*tried, *precisions.refused) if searched else ()
     return pack(recipe, dataset, network, dense, best, assessed, challenged, attempts, others, considered, step, remeasure=remeasure)
 
 

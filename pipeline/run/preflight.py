@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import Testbed
+from bonsai.pipeline.run.device_timing import DeviceTimer
 from bonsai.pipeline.run.targets import Network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
@@ -83,11 +83,11 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
         DeviceUnavailable: The runtime is not here, or needs the device here.
     """
     started, target, info = time.monotonic(), profile.target, check_target(profile.target)
-    testbed = Testbed(recipe, profile, info, network.image_shape, network.num_classes, step)
+    timer = DeviceTimer(recipe, profile, info, network.image_shape, network.num_classes, step)
     evidence, failures, untried = list[Artifact](), list[Failure](), list(left_untried(profile, info))
     asked = precisions_to_try(profile)
     for precision in asked:
-        found = _try(testbed, target.at(precision), step, evidence)
+        found = _try(timer, target.at(precision), step, evidence)
         if isinstance(found, Failure):
             failures.append(found)
         elif found.difference is None:
@@ -104,17 +104,17 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
     return Cleared(cleared, tuple(refused), tuple(evidence))
 
 
-def _try(testbed: Testbed, target: Target, step: Step, evidence: list[Artifact]) -> Opened | Failure:
+def _try(timer: DeviceTimer, target: Target, step: Step, evidence: list[Artifact]) -> Opened | Failure:
     """Take the untrained network through every step at one precision; what was made is added to `evidence`."""
     doing = "exported"
     try:
-        graph = testbed.export_dense(target)
+        graph = timer.export_dense(target)
         evidence.append(graph)
         doing = "opened in ONNX Runtime"
         opened = step(try_open, graph=graph, runtime=runtime_here())
         evidence.append(opened)
         doing = f"built with {target.runs_on}"
-        evidence.append(testbed.build({}, target))
+        evidence.append(timer.build({}, target))
     except BuildError as error:
         return Failure(target.precision, doing, str(error))
     return opened

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import Testbed
-from bonsai.pipeline.run.precisions import prepare_field
+from bonsai.pipeline.run.device_timing import DeviceTimer
+from bonsai.pipeline.run.precisions import prepare_precisions
 from bonsai.pipeline.run.targets import Network
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.profiles.source import Record
@@ -95,7 +95,7 @@ def _milliseconds(
     try:
         with _silence():
             step = _finished(store) if info.present else _finished_or(store, scratch)
-            target = prepare_field(recipe, profile, network, step).targets[0]
+            target = prepare_precisions(recipe, profile, network, step).targets[0]
     except _NotFinishedError:
         return _timed(recipe, profile, network, options, info, _finished_or(store, scratch))
     if info.present:
@@ -111,10 +111,10 @@ def _timed(
     if not backend_of(profile.target).measures_operators or layers > MOST_LAYERS:
         return None, None, "not timed in a dry run, since its engines take long to build; a run times it before it trains"
     quick = recipe.model_copy(update={"timing": recipe.timing.model_copy(update=QUICK)})
-    testbed = Testbed(quick, profile, info, network.image_shape, network.num_classes, step)
+    timer = DeviceTimer(quick, profile, info, network.image_shape, network.num_classes, step)
     with _silence():
-        smallest = testbed.time({group: min(widths) for group, widths in options.items()})
-    return testbed.dense_ms, smallest.ms, "timed just now, in a few hundred runs of untrained networks"
+        smallest = timer.time({group: min(widths) for group, widths in options.items()})
+    return timer.dense_ms, smallest.ms, "timed just now, in a few hundred runs of untrained networks"
 
 
 def _finished(store: Store) -> Step:

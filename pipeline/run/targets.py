@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import Testbed, Timed
+from bonsai.pipeline.run.device_timing import DeviceTimer, Timed
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
@@ -141,8 +141,8 @@ class ReadyTarget:
         self.info = check_target(profile.target)
         self.options = width_choices(recipe, profile, network)
         self._recipe, self._network, self._step = recipe, network, step
-        self._heats = 0
-        self._testbed = Testbed(recipe, profile, self.info, network.image_shape, network.num_classes, step)
+        self._repeats = 0
+        self._timer = DeviceTimer(recipe, profile, self.info, network.image_shape, network.num_classes, step)
         self._table = self._characterize(profile.target)
         self.table_source = self._table.source
         table, operators = self._table.load(profile.target), network.operators_at(profile.target)
@@ -151,8 +151,8 @@ class ReadyTarget:
         if warning:
             say(warning)
         if self.info.present:
-            self.latency = self._testbed.calibrate(table, operators, self.options)
-            self.dense_ms = self._testbed.dense_ms
+            self.latency = self._timer.calibrate(table, operators, self.options)
+            self.dense_ms = self._timer.dense_ms
         else:
             self.latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
             self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
@@ -166,7 +166,7 @@ class ReadyTarget:
     @property
     def evidence(self) -> tuple[Artifact, ...]:
         """The table and the timings that selection rests on."""
-        return (self._table, *self._testbed.evidence)
+        return (self._table, *self._timer.evidence)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -219,9 +219,9 @@ class ReadyTarget:
         return {own: self.latency(dense), **{precision: self._estimated_ms(dense, precision) for precision in others}}
 
     def time_again(self, widths: Widths) -> Timed:
-        """Time an untrained network in a race of its own, whatever is known of it."""
-        self._heats += 1
-        return self._testbed.time(widths, heat=self._heats)
+        """Time an untrained network in a benchmark of its own, whatever is known of it."""
+        self._repeats += 1
+        return self._timer.time(widths, repeat=self._repeats)
 
     @cached_property
     def _ranking(self) -> Ranking:
@@ -246,7 +246,7 @@ class ReadyTarget:
     def time_untrained(self, widths: Widths) -> float:
         """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
         least = self.limit_ms * (1 - self._recipe.prune.margin) * (1 - self._recipe.prune.tolerance)
-        timed = self._testbed.time(widths, window_ms=(least, self.limit_ms))
+        timed = self._timer.time(widths, window_ms=(least, self.limit_ms))
         if least <= timed.ms <= self.limit_ms:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
             again = self.time_again(widths)
             timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)

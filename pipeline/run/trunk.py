@@ -15,13 +15,13 @@ from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.policy import fires
-from bonsai.stages.steps.train_dense import moments, warmup
+from bonsai.stages.steps.train_dense import moments, train_dense
 from bonsai.stages.store.manifest import read_either_manifest
 from bonsai.stages.store.store import Step, load_artifact
 from bonsai.stages.training.progress import say
 
 
-class Watch:
+class Monitor:
     """Follows the sub-network that one target would keep, until its policy fires."""
 
     def __init__(self, target: ReadyTarget, config: PruneConfig) -> None:
@@ -116,26 +116,26 @@ def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> d
     return {"dataset": dataset, "model": recipe.model, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
 
 
-def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Watch], Checkpoint]:
+def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Monitor], Checkpoint]:
     """Train the dense network to the end of its cycle, letting every target branch off on the way.
 
     Returns:
-        A watch per target, each with the segment that it left at, and the dense network.
+        A monitor per target, each with the segment that it left at, and the dense network.
     """
-    watches = [Watch(target, recipe.prune) for target in targets]
+    monitors = [Monitor(target, recipe.prune) for target in targets]
     checks, total = segment_stops(recipe, dataset.sizes["train"])
     segment: Checkpoint | None = None
     inputs = trunk_inputs(recipe, dataset, targets[0].groups)
     for stop in checks:
         segment = grow_segment(inputs, segment, stop, step)
-        for watch in watches:
-            watch.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
+        for monitor in monitors:
+            monitor.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
     dense = grow_segment(inputs, segment, total, step) if checks[-1] < total else segment
     assert dense is not None
-    for watch in watches:
-        if watch.trigger is None:  # the policy `trained`
-            watch.branch(dense, epoch=recipe.training.epochs, stable=True)
-    return watches, dense
+    for monitor in monitors:
+        if monitor.trigger is None:  # the policy `trained`
+            monitor.branch(dense, epoch=recipe.training.epochs, stable=True)
+    return monitors, dense
 
 
 def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int, step: Step) -> Checkpoint:
@@ -147,7 +147,7 @@ def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int,
         stop: Optimizer step.
         step: Runs a stage.
     """
-    return with_moments(inputs, previous, step, lambda: step(warmup, **inputs, previous=previous, stop=stop))
+    return with_moments(inputs, previous, step, lambda: step(train_dense, **inputs, previous=previous, stop=stop))
 
 
 def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:

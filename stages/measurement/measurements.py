@@ -18,8 +18,8 @@ VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "
 """What tables and sentences call a verdict."""
 
 
-class Lane(Record):
-    """One candidate of a race.
+class Candidate(Record):
+    """An engine that was timed beside a reference.
 
     Attributes:
         error: Relative standard error of the ratio of its percentile, which the budget names, to the reference's.
@@ -29,18 +29,18 @@ class Lane(Record):
     error: float
 
 
-class Race(Artifact):
+class Benchmark(Artifact):
     """Engines timed in turns with a reference on one device.
 
     Files: ``samples.safetensors``, raw nanoseconds.
 
     Attributes:
-        lanes: The candidates, in the order given.
+        candidates: In the order given.
         contention: Wall time over CPU time; 1 on a quiet machine.
     """
 
     reference: Latency
-    lanes: tuple[Lane, ...]
+    candidates: tuple[Candidate, ...]
     contention: float
 
 

@@ -149,9 +149,9 @@ def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how
     lowest = {name: vector - vector.min().clamp_max(0) for name, vector in scores.items()}  # movement can be negative
     if how == "none":
         return lowest
-    kin: dict[object, list[str]] = {}
+    members: dict[object, list[str]] = {}
     for group in groups:
         structure = tuple(m.side for m in group.members)
-        kin.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
-    means = {name: torch.cat([lowest[other] for other in names]).mean() for names in kin.values() for name in names}
+        members.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
+    means = {name: torch.cat([lowest[other] for other in names]).mean() for names in members.values() for name in names}
     return {name: vector / means[name].clamp_min(1e-12) for name, vector in lowest.items() if name in means}

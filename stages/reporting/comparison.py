@@ -11,7 +11,7 @@ from bonsai.stages.reporting.plots import Point, draw_tradeoff, mark_front
 from bonsai.stages.reporting.results import point_of
 from bonsai.stages.reporting.svg import inline
 
-TRUNK = "warmup/"
+TRUNK = "train_dense/"
 """Where the addresses of the trunk's artifacts begin."""
 
 

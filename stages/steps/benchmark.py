@@ -1,4 +1,4 @@
-"""Stage `race`: engines timed in turns with a reference."""
+"""Stage `benchmark`: engines timed in turns with a reference."""
 
 import math
 from pathlib import Path
@@ -11,14 +11,14 @@ from bonsai.stages.backends.early_end import EarlyEnd
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
-from bonsai.stages.measurement.measurements import Lane, Race
+from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.store.store import stage
 
 REFERENCE = "reference"
 
 
 @stage(version=5, timed=True)
-def race(
+def benchmark(
     out_dir: Path,
     candidates: tuple[Engine, ...],
     reference: Engine,
@@ -26,9 +26,9 @@ def race(
     image_shape: tuple[int, int, int],
     timing: TimingConfig,
     percentile: int,
-    heat: int,
+    repeat: int,
     bounds: tuple[float, float] | None = None,
-) -> Race:
+) -> Benchmark:
     """Time candidates against a reference on the device; a single one over the turns in which the machine was calm, as the verdict is.
 
     Args:
@@ -39,7 +39,7 @@ def race(
         image_shape: (channels, height, width).
         timing: The protocol.
         percentile: The budget's: it decides the clock, and is what the errors are of.
-        heat: Number of the repetition: the same engines are timed afresh in another heat.
+        repeat: Number of the repetition: another number times the same engines afresh.
         bounds: Least and largest ratio of a single candidate to the reference for which the exact figure matters: the timing ends as soon as the
             ratio is certain to lie outside. Only for medians; a tail needs all runs. None for all runs.
     """
@@ -54,7 +54,7 @@ def race(
     turns = early.turns if early is not None and early.turns else turn_count(timing)
     samples = calm_part(whole, clock, turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
     errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
-    lanes = tuple(
-        Lane(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
+    timed = tuple(
+        Candidate(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
     )
-    return Race(folder=out_dir, reference=summarise(samples[REFERENCE], clock), lanes=lanes, contention=contention(whole))
+    return Benchmark(folder=out_dir, reference=summarise(samples[REFERENCE], clock), candidates=timed, contention=contention(whole))

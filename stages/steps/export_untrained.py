@@ -1,4 +1,4 @@
-"""Stage `sketch`: an untrained network of given widths as an ONNX file.
+"""Stage `export_untrained`: an untrained network of given widths as an ONNX file.
 
 Latency depends on widths, not on weights (trained against random: ratio 0.999-1.005), so candidates
 are timed before anything is trained for them.
@@ -35,7 +35,7 @@ IMAGES = 16
 
 
 @stage(version=5, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
-def sketch(
+def export_untrained(
     out_dir: Path,
     model: ModelConfig,
     image_shape: tuple[int, int, int],
@@ -44,7 +44,7 @@ def sketch(
     dialect: Dialect,
     float_type: FloatType,
     opset: int,
-    pattern: OnnxGraph | None,
+    dense: OnnxGraph | None,
     keep_float: tuple[str, ...] = (),
     batch: int | None = None,
 ) -> OnnxGraph:
@@ -59,7 +59,7 @@ def sketch(
         dialect: Form of the Q/DQ nodes.
         float_type: Number format of what is not quantised.
         opset: Version of the operator set.
-        pattern: The dense network's sketch, whose weights are then shortened instead of exporting a network anew, which
+        dense: The dense network's untrained export, whose weights are then shortened instead of exporting a network anew, which
             takes a fiftieth of the time; where that cannot be done the network is exported. None for the dense one itself.
         keep_float: Globs over the layers that the recipe leaves in float.
         batch: Images that the file takes; None for any number.
@@ -67,13 +67,13 @@ def sketch(
     network, groups, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     widths = {group.name: group.width for group in groups} | plan.widths
     audit = None
-    if pattern is not None:
+    if dense is not None:
         try:
-            narrowed = narrow_graph(onnx.load(pattern.folder / MODEL), network, groups, widths)
+            narrowed = narrow_graph(onnx.load(dense.folder / MODEL), network, groups, widths)
             require_channels(narrowed, weight_channels(operators, widths))
             onnx.save(narrowed, out_dir / MODEL)
             require_runs(out_dir / MODEL, image_shape)
-            audit = pattern.audit
+            audit = dense.audit
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:

@@ -1,4 +1,4 @@
-"""Stage `warmup`: one segment of the trunk, the dense network's training. Stage `moments` repeats one for what was not kept of it."""
+"""Stage `train_dense`: one segment of the trunk, the dense network's training. Stage `moments` repeats one for what was not kept of it."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,7 @@ from bonsai.stages.training.state import TrainState, reproducible
 
 
 @stage(version=6, tools=("torch", "torch-pruning"))
-def warmup(
+def train_dense(
     out_dir: Path,
     dataset: Dataset,
     model: ModelConfig,
@@ -88,7 +88,7 @@ def moments(
     Args:
         out_dir: Receives the moments.
         of: The segment.
-        dataset: As for `warmup`, like all that follows.
+        dataset: As for `train_dense`, like all that follows.
         model: The network.
         training: The learning-rate cycle.
         regulariser: What pulls whole channels towards zero meanwhile.

@@ -21,7 +21,7 @@ from bonsai.stages.graph.exporting import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.gpu
@@ -46,7 +46,7 @@ def target_here(runtime: str, *, required: bool) -> Target:
 def graph_at(precision: Precision, target: Target, store: Store) -> OnnxGraph:
     model = ModelConfig(name="resnet8", options={"width": 16})
     form = graph_form(target.at(precision))
-    return store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), **form._asdict(), opset=20, pattern=None)
+    return store.run(export_untrained, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), **form._asdict(), opset=20, dense=None)
 
 
 def run_built(graph: OnnxGraph, target: Target, folder: Path) -> Run:

@@ -74,9 +74,9 @@ def test_branches_side_by_side_share_one_trunk_and_log_under_their_names(compare
     trunks = []
     for name in branches:
         lineage = json.loads((compared.store / "packages" / f"tiny--{name}" / MANIFEST).read_text())["lineage"]
-        trunks.append({ancestor["artifact"] for ancestor in lineage if ancestor["artifact"].startswith("warmup/")})
+        trunks.append({ancestor["artifact"] for ancestor in lineage if ancestor["artifact"].startswith("train_dense/")})
     assert trunks[0] == trunks[1]
-    assert len(trunks[0]) == len(list((compared.store / "warmup").iterdir()))
+    assert len(trunks[0]) == len(list((compared.store / "train_dense").iterdir()))
 
 
 def test_the_cost_is_that_of_the_manifests(compared: Compared) -> None:
@@ -85,10 +85,10 @@ def test_the_cost_is_that_of_the_manifests(compared: Compared) -> None:
 
     cost = compared.comparison.cost
     assert cost.runs == 2
-    assert cost.trunk == pytest.approx(seconds("warmup"))
-    assert cost.repeated >= seconds("warmup", "prepare")
+    assert cost.trunk == pytest.approx(seconds("train_dense"))
+    assert cost.repeated >= seconds("train_dense", "prepare")
     stages = [folder.name for folder in compared.store.iterdir() if not folder.name.startswith(".") and folder.name not in {"packages", "comparisons", "ci"}]
-    assert seconds("warmup", "prepare", "recover", "measure") < cost.together <= seconds(*stages) + 1e-6
+    assert seconds("train_dense", "prepare", "recover", "measure") < cost.together <= seconds(*stages) + 1e-6
 
 
 def test_the_files_hold_what_was_found(compared: Compared) -> None:
@@ -121,5 +121,5 @@ def test_a_late_failure_leaves_the_others_alone_in_whatever_order_the_caller_run
 def test_nothing_is_trained_where_no_profile_can_be_grown(tmp_path: Path) -> None:
     found = compare(TINY, [HOPELESS, AWAY], SETTINGS, store=tmp_path)
     assert [outcome.exit_code for outcome in found.outcomes] == [2, 5]
-    assert not (tmp_path / "warmup").exists()
+    assert not (tmp_path / "train_dense").exists()
     assert found.cost.sentence == "Stages took 0.0 s (measured, each stage's last run); with 0 finished there was nothing to share."

@@ -20,7 +20,7 @@ from bonsai.stages.graph.onnx_graph import Dialect, OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.steps.compile import compile
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 
 SHAPE = (1, 32, 32)
@@ -38,7 +38,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[Dialect, OnnxGraph]
     model = ModelConfig(name="resnet8", options={"width": 32})
     dialects: tuple[Dialect, ...] = ("float", "ort", "trt")
     return {
-        d: store.run(sketch, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, pattern=None)
+        d: store.run(export_untrained, model=model, image_shape=SHAPE, num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, dense=None)
         for d in dialects
     }
 

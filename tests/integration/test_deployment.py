@@ -120,11 +120,11 @@ def test_every_stage_is_a_task_of_its_name(served: Served, completed: Watched) -
     assert {task["name"].rpartition("-")[0] for task in tasks} == {
         "prepare",
         "characterize",
-        "sketch",
+        "export_untrained",
         "try_open",
         "compile",
-        "race",
-        "warmup",
+        "benchmark",
+        "train_dense",
         "prune",
         "recover",
         "quantize",
@@ -175,7 +175,7 @@ def test_what_measures_latency_holds_the_one_place_of_the_limit(served: Served, 
         return [part["prefect.resource.name"].rpartition("-")[0] for event in mine for part in event["related"] if part["prefect.resource.role"] == "task-run"]
 
     wait_for(lambda: "time_engine" in holders(), seconds=20)  # the server takes events in by and by
-    assert set(holders()) == {"characterize", "race", "measure", "time_engine"}
+    assert set(holders()) == {"characterize", "benchmark", "measure", "time_engine"}
     (limit,) = served.call("POST", "/v2/concurrency_limits/filter", {})
     assert (limit["name"], limit["limit"], limit["active_slots"]) == ("bonsai-timing", 1, 0)
 

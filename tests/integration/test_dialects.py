@@ -16,7 +16,7 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.parity import compare, require_parity
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 
 
@@ -25,7 +25,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     store = Store(tmp_path_factory.mktemp("store"))
     model = ModelConfig(name="resnet8", options={"width": 16})
     made = {
-        d: store.run(sketch, model=model, image_shape=(1, 16, 16), num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, pattern=None)
+        d: store.run(
+            export_untrained, model=model, image_shape=(1, 16, 16), num_classes=10, plan=WidthPlan(), dialect=d, float_type="fp32", opset=20, dense=None
+        )
         for d in ("float", "ort", "trt")
     }
     return {dialect: graph.folder / "model.onnx" for dialect, graph in made.items()}
@@ -83,7 +85,7 @@ def test_parity_sees_a_network_that_was_exported_wrongly() -> None:
 @pytest.mark.parametrize("dialect", ["float", "ort"])
 def test_a_file_of_a_fixed_batch_takes_any_number_of_images_through_its_run(graphs: dict[str, Path], store: Store, dialect: Dialect) -> None:
     shape = {"model": ModelConfig(name="resnet8", options={"width": 16}), "image_shape": (1, 16, 16), "num_classes": 10, "plan": WidthPlan(), "opset": 20}
-    fixed = store.run(sketch, **shape, dialect=dialect, float_type="fp32", pattern=None, batch=4)
+    fixed = store.run(export_untrained, **shape, dialect=dialect, float_type="fp32", dense=None, batch=4)
     assert onnx.load(fixed.folder / MODEL).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
     images = np.random.default_rng(0).standard_normal((9, 1, 16, 16)).astype(np.float32)
     expected = open_graph(graphs[dialect])(images)

@@ -17,7 +17,7 @@ from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.steps.prepare import prepare
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 
 CRITERIA = ("magnitude_l2", "bn_gradient", "taylor")
@@ -36,7 +36,7 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranking, tuple[Grou
     target = ReadyTarget(recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), network, store.run)
     segment, found = None, {criterion: list[Scores]() for criterion in CRITERIA}
     for stop in segment_stops(recipe, dataset.sizes["train"])[0]:
-        segment = store.run(warmup, **trunk_inputs(recipe, dataset, network.groups), previous=segment, stop=stop)
+        segment = store.run(train_dense, **trunk_inputs(recipe, dataset, network.groups), previous=segment, stop=stop)
         for criterion, seen in found.items():
             seen.append(normalise(load_scores(segment, criterion), network.groups, "none"))
     limit = SHARE * target.latency(network.dense_widths)

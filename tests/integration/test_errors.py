@@ -61,7 +61,7 @@ def test_bad_input_ends_in_one_message(case: str, tmp_path: Path, monkeypatch: p
     assert end.value.code == code, told
     for fragment in fragments:
         assert fragment in told
-    assert not (store / "warmup").exists()
+    assert not (store / "train_dense").exists()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_network_that_cannot_be_trained_ends_in_one_message(
     assert "Traceback" not in told
     for fragment in fragments:
         assert fragment in told
-    assert not (store / "warmup").exists()
+    assert not (store / "train_dense").exists()
 
 
 def test_a_missing_recipe_lists_the_shipped_ones() -> None:
@@ -123,4 +123,4 @@ def test_an_impossible_budget_is_refused_before_training_with_the_smallest_laten
     assert "the latency budget cannot be met" in done.stderr
     assert "at least" in done.stderr
     assert (store / "characterize").exists()
-    assert not (store / "warmup").exists()
+    assert not (store / "train_dense").exists()

@@ -30,13 +30,13 @@ COMMAND = [
 ]
 
 
-@pytest.mark.parametrize("stages", [("warmup", "quantize"), pytest.param(ORDER, marks=pytest.mark.slow, id="every stage")])
+@pytest.mark.parametrize("stages", [("train_dense", "quantize"), pytest.param(ORDER, marks=pytest.mark.slow, id="every stage")])
 def test_killed_in_its_stages_the_run_ends_with_the_same_engine(tmp_path: Path, stages: tuple[str, ...]) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     hit = [stage for stage in stages if kill_in(stage, killed)]
     assert hit == list(stages)
     ended = json.loads(subprocess.run([*COMMAND, "--store", str(killed)], capture_output=True, text=True, check=True).stdout)
-    for stage in ("characterize", "race", "measure", "time_engine"):  # what was measured: found again only if everything else is made to the same bytes
+    for stage in ("characterize", "benchmark", "measure", "time_engine"):  # what was measured: found again only if everything else is made to the same bytes
         shutil.copytree(killed / stage, undisturbed / stage)
     straight = json.loads(subprocess.run([*COMMAND, "--store", str(undisturbed)], capture_output=True, text=True, check=True).stdout)
     assert ended[0]["engine_sha256"] == straight[0]["engine_sha256"]
@@ -49,7 +49,7 @@ def kill_in(stage: str, store: Path) -> bool:
     while process.poll() is None and not at_work(stage, store):
         time.sleep(0.005)
     caught = process.poll() is None
-    if stage in ("warmup", "prune", "recover", "quantize"):
+    if stage in ("train_dense", "prune", "recover", "quantize"):
         time.sleep(0.3)  # into its training
     process.send_signal(signal.SIGKILL)
     process.wait()

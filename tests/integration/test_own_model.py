@@ -94,9 +94,18 @@ def test_show_goes_back_to_the_images(project: Path, finished: subprocess.Comple
     assert figures["my-recipe--my-device"] == "3 of 3 gates met"
     assert figures["prepare"] == "image_folder, 80 images, 2 classes"
     assert figures["prune"].endswith("channels kept in 6 groups")
-    assert all(figures[stage] for stage in ("measure", "compile", "export", "quantize", "recover", "warmup", "characterize", "race"))
+    assert all(figures[stage] for stage in ("measure", "compile", "export", "quantize", "recover", "train_dense", "characterize", "benchmark"))
     key = next((store / "measure").iterdir()).name
-    assert {node.stage for node in read_family(key[:12], store).nodes} >= {"measure", "compile", "export", "quantize", "recover", "prune", "warmup", "prepare"}
+    assert {node.stage for node in read_family(key[:12], store).nodes} >= {
+        "measure",
+        "compile",
+        "export",
+        "quantize",
+        "recover",
+        "prune",
+        "train_dense",
+        "prepare",
+    }
 
 
 def test_gc_frees_only_the_moments_of_a_finished_run_so_that_it_can_be_repeated(project: Path, finished: subprocess.CompletedProcess[str]) -> None:

@@ -28,7 +28,7 @@ def test_a_precision_of_an_absent_device_is_told_before_training_and_other_profi
     with pytest.raises(BuildError, match="profile tiny-rtx, fp16: the untrained network cannot be exported") as raised:
         compress(TINY, RTX, settings, store=tmp_path)
     assert "ship fp32, which passed" in str(raised.value)
-    assert not (tmp_path / "warmup").exists()
+    assert not (tmp_path / "train_dense").exists()
     found = compare(TINY, [RTX, HOPELESS], settings, store=tmp_path)
     assert [outcome.exit_code for outcome in found.outcomes] == [4, 2]  # the second came as far as its budget
-    assert not (tmp_path / "warmup").exists()
+    assert not (tmp_path / "train_dense").exists()

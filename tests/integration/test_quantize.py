@@ -19,7 +19,7 @@ from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
 from bonsai.stages.steps.quantize import quantize
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import TrainConfig
@@ -38,7 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def trained(shared: Store, digits: Dataset) -> Checkpoint:
     stop = TRAINING.epochs * (digits.sizes["train"] // TRAINING.batch_size)
     model = ModelConfig(name="resnet8", options={"width": 8})
-    return shared.run(warmup, dataset=digits, model=model, training=TRAINING, regulariser=RegulariserConfig(), regularised=(), previous=None, stop=stop)
+    return shared.run(train_dense, dataset=digits, model=model, training=TRAINING, regulariser=RegulariserConfig(), regularised=(), previous=None, stop=stop)
 
 
 @pytest.fixture(scope="module")

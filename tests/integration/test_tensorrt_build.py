@@ -21,7 +21,7 @@ from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.steps.compile import compile
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: pip install 'bonsai-compress[rtx]'")
@@ -36,8 +36,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OnnxGraph]:
     store = Store(tmp_path_factory.mktemp("graphs"))
     model = ModelConfig(name="resnet8", options={"width": 16})
     forms = {precision: graph_form(TARGET.at(precision)) for precision in TARGET.precisions} | {"ort": GraphForm("ort", "fp32")}
-    shape = {"model": model, "image_shape": SHAPE, "num_classes": 10, "plan": WidthPlan(), "opset": 20, "pattern": None}
-    return {name: store.run(sketch, **shape, dialect=form.dialect, float_type=form.float_type) for name, form in forms.items()}
+    shape = {"model": model, "image_shape": SHAPE, "num_classes": 10, "plan": WidthPlan(), "opset": 20, "dense": None}
+    return {name: store.run(export_untrained, **shape, dialect=form.dialect, float_type=form.float_type) for name, form in forms.items()}
 
 
 @pytest.mark.parametrize(("precision", "quantized"), [("fp32", 0), ("fp16", 0), ("int8", CONVOLUTIONS)])

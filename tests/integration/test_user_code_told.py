@@ -81,7 +81,7 @@ def test_what_cannot_be_exported_for_an_absent_device_is_told_before_training(
     assert code in (2, 4), told
     assert "qr" in told
     assert "Traceback" not in told
-    assert not (tmp_path / "store" / "warmup").exists()
+    assert not (tmp_path / "store" / "train_dense").exists()
 
 
 @pytest.mark.parametrize(("images", "flipped"), [(45, 1), (45, 0), (20, 1), (5, 1), (1000, 19)])

@@ -120,11 +120,11 @@ def test_two_targets_share_one_trunk(packages: tuple[Package, ...], root: Path) 
     trunks = []
     for package in packages:
         lineage = {a["artifact"]: a for a in manifest_of(root, package.name)["lineage"]}
-        trunks.append({address for address in lineage if address.startswith("warmup/")})
+        trunks.append({address for address in lineage if address.startswith("train_dense/")})
         assert len([address for address in lineage if address.startswith("prune/")]) == len(package.decisions.attempts)
         assert any(address.startswith("characterize/") for address in lineage)
     assert trunks[0] == trunks[1]
-    assert len(trunks[0]) == len(list((root / "warmup").iterdir()))
+    assert len(trunks[0]) == len(list((root / "train_dense").iterdir()))
 
 
 def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(
@@ -163,10 +163,10 @@ def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
 def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
-    trunk = set((root / "warmup").iterdir())
+    trunk = set((root / "train_dense").iterdir())
     schedule = {"name": "geometric", "steps": 4, "iterations": 3}
     (package,) = compress(TINY, CPU, {"prune.criterion": criterion, "prune.normalisation": "isomorphic", "prune.schedule": schedule}, store=root)
-    assert set((root / "warmup").iterdir()) == trunk
+    assert set((root / "train_dense").iterdir()) == trunk
     assert package.gates[0].passed
     assert package.decisions.fit.widths != {}
 
@@ -205,13 +205,13 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
     kept = package.decisions.kept_widths
     assert "layer1.0.conv1" not in kept
     assert kept["layer3.0.conv1"] >= 48
-    manifests = {stage: ancestor(root, stage) for stage in ("warmup", "prune", "recover")}
+    manifests = {stage: ancestor(root, stage) for stage in ("train_dense", "prune", "recover")}
     assert {name: len(channels) for name, channels in manifests["prune"]["record"]["kept"].items()} == kept
     assert manifests["prune"]["record"]["metrics"]["cut_difference"] <= 1e-4
-    assert set(manifests["warmup"]["files"]) == {"average.safetensors", "scores.safetensors", "weights.safetensors"}
-    beside = json.loads((root / "moments" / str(manifests["warmup"]["key"]) / MANIFEST).read_text())
+    assert set(manifests["train_dense"]["files"]) == {"average.safetensors", "scores.safetensors", "weights.safetensors"}
+    beside = json.loads((root / "moments" / str(manifests["train_dense"]["key"]) / MANIFEST).read_text())
     assert set(beside["files"]) == {"penalty.safetensors", "statistics.safetensors", "training.safetensors"}
-    assert manifests["recover"]["inputs"]["teacher"]["artifact"].startswith("warmup/")
+    assert manifests["recover"]["inputs"]["teacher"]["artifact"].startswith("train_dense/")
     card = (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
     assert "with the regulariser growing" in card
     assert "In float by the recipe: conv1." in card
@@ -331,7 +331,7 @@ def test_a_finished_engine_is_timed_again_and_nothing_else_is_done(packages: tup
 def test_what_is_not_finished_or_not_here_is_not_timed_again(packages: tuple[Package, ...], root: Path) -> None:
     unfinished = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--remeasure", "--set", "training.epochs=5")
     assert unfinished.returncode == 2
-    assert "--remeasure: profile tiny-cpu has no finished engine\n  given:   stage warmup has not run" in unfinished.stderr
+    assert "--remeasure: profile tiny-cpu has no finished engine\n  given:   stage train_dense has not run" in unfinished.stderr
     away = bonsai("run", TINY, "--profile", RTX, "--store", str(root), "--remeasure")
     assert away.returncode == 2
     assert "--remeasure: profile tiny-rtx cannot be timed" in away.stderr

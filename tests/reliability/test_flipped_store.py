@@ -24,8 +24,8 @@ SAMPLE = (
     "prepare/*/train.safetensors",
     f"prepare/*/{MANIFEST}",
     "characterize/*/table.csv",
-    f"warmup/*/{MANIFEST}",
-    "warmup/*/weights.safetensors",
+    f"train_dense/*/{MANIFEST}",
+    "train_dense/*/weights.safetensors",
     "recover/*/weights.safetensors",
     "compile/*/engine.onnx",
     "measure/*/*.safetensors",
@@ -93,7 +93,7 @@ def test_a_target_that_fires_where_the_moments_are_gone_trains_them_again_and_sa
     other = {**SETTINGS, "prune.criterion": "magnitude_l2"}
     (undisturbed,) = compress(RECIPE, PROFILE, other, store=finished[0])
     shutil.rmtree(root / MOMENTS)
-    for stage in ("race", "measure", "time_engine"):  # what is measured is found again only if all else is made to the same bytes
+    for stage in ("benchmark", "measure", "time_engine"):  # what is measured is found again only if all else is made to the same bytes
         shutil.copytree(finished[0] / stage, root / stage, dirs_exist_ok=True)
     with caplog.at_level(logging.INFO, logger="bonsai"):
         (package,) = compress(RECIPE, PROFILE, other, store=root)

@@ -24,7 +24,7 @@ ONE = ["run", str(CONFIGS / "tiny.yaml"), "--profile", str(CONFIGS / "tiny-wide.
 ALL = ["run", str(CONFIGS / "tiny.yaml"), "--json", "--allow-undecided", *SETTINGS]
 for profile in (CONFIGS / "tiny-cpu.yaml", Path(__file__).parent / "configs" / "tiny-openvino.yaml", CONFIGS / "tiny-rtx.yaml"):
     ALL += ["--profile", str(profile)]
-TIMED = ("characterize", "race", "measure", "time_engine")
+TIMED = ("characterize", "benchmark", "measure", "time_engine")
 NOT_REPEATED = ("compile", "assess", "package", *TIMED)
 """TensorRT for RTX does not always build the same bytes twice."""
 

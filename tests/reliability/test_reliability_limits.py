@@ -135,7 +135,7 @@ def test_three_hundred_segments_take_flat_memory_and_open_files(tmp_path: Path, 
     every = ["--set", "training.epochs=20", "--set", "prune.epi={every: 0.0033, latest: 1.0, window: 3, tau: 1.0, monotone: 300}"]
     ended = runs.run([*ONE, "--store", str(tmp_path / "store"), *every, "--set", "prune.policy={name: epoch, epoch: 20}"], meanwhile=watch)
     assert ended.code == 0, ended.said[-3000:]
-    segments = len(list((tmp_path / "store" / "warmup").iterdir()))
+    segments = len(list((tmp_path / "store" / "train_dense").iterdir()))
     assert segments >= 300
     quarter = len(memory) // 4
     early, late = sorted(memory[quarter : 2 * quarter])[quarter // 2], sorted(memory[3 * quarter :])[quarter // 2]

@@ -110,5 +110,5 @@ def test_a_broken_manifest_is_an_error(text: str, tmp_path: Path) -> None:
 
 def test_figures_of_a_trained_network() -> None:
     history = [{"epoch": 2.5, "validation_top1": 0.75}]
-    assert main_figures("warmup", {"history": history, "step": 3}) == "epoch 2.5, validation top-1 75.00%"
+    assert main_figures("train_dense", {"history": history, "step": 3}) == "epoch 2.5, validation top-1 75.00%"
     assert main_figures("unheard-of", {}) == ""

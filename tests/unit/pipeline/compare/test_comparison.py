@@ -26,7 +26,7 @@ class Number(Artifact):
 
 
 @stage(version=1)
-def warmup(out_dir: Path, config: Config) -> Number:
+def train_dense(out_dir: Path, config: Config) -> Number:
     return Number(folder=out_dir, value=config.value)
 
 
@@ -107,7 +107,7 @@ def take(artifact: Artifact, seconds: float) -> None:
 
 
 def test_the_cost_counts_shared_stages_once_and_what_separate_runs_would_repeat(store: Store) -> None:
-    trunk = store.run(warmup, config=Config(value=0))
+    trunk = store.run(train_dense, config=Config(value=0))
     branches = {name: store.run(recover, trunk=trunk, config=Config(value=value)) for value, name in enumerate("abc")}
     take(trunk, 100.0)
     for branch in branches.values():
@@ -118,7 +118,7 @@ def test_the_cost_counts_shared_stages_once_and_what_separate_runs_would_repeat(
 
 
 def test_one_finished_profile_shares_nothing(store: Store) -> None:
-    trunk = store.run(warmup, config=Config(value=0))
+    trunk = store.run(train_dense, config=Config(value=0))
     take(trunk, 100.0)
     assert cost_of({"a": [trunk]}).repeated == 0
     assert "with 1 finished there was nothing to share" in cost_of({"a": [trunk]}).sentence

@@ -56,7 +56,7 @@ def test_gc_frees_moments_that_are_old_and_keeps_their_segments_for_the_package(
         os.utime(file, (old, old))
     package = store.root / "packages" / "one--cpu"
     package.mkdir(parents=True)
-    lineage = ", ".join(f'{{"artifact": "warmup/{segment.key}"}}' for segment in trunk)
+    lineage = ", ".join(f'{{"artifact": "train_dense/{segment.key}"}}' for segment in trunk)
     (package / MANIFEST).write_text(f'{{"name": "one--cpu", "lineage": [{lineage}]}}')
     freed = free(store.root, keep_days=7)
     assert sorted(item.path for item in freed.waste) == sorted(f"moments/{segment.key}" for segment in trunk)
@@ -67,7 +67,7 @@ def test_gc_frees_moments_that_are_old_and_keeps_their_segments_for_the_package(
 
 def test_moments_that_were_freed_are_named_where_a_training_would_go_on(trunk: list[Checkpoint]) -> None:
     shutil.rmtree(moments_of(trunk[1]))
-    with pytest.raises(MomentsGone, match=rf"training cannot go on from warmup/{trunk[1].key}: its moments are gone") as gone:
+    with pytest.raises(MomentsGone, match=rf"training cannot go on from train_dense/{trunk[1].key}: its moments are gone") as gone:
         load_training(trunk[1], CONFIG)
     assert "bonsai run" in str(gone.value)
 

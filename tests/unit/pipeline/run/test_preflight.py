@@ -18,7 +18,7 @@ from bonsai.stages.store.artifact import Artifact
 
 NETWORK = Network((3, 16, 16), 10, (), ())
 FORMS = {("float", "fp32"): "fp32", ("float", "fp16"): "fp16", ("trt", "fp16"): "int8", ("ort", "fp32"): "int8"}
-STAGES = {"exported": "sketch", "opened": "try_open", "built": "compile"}
+STAGES = {"exported": "export_untrained", "opened": "try_open", "built": "compile"}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ class FailingStep:
         self.precision = ""
 
     def __call__(self, stage: Callable[..., Any], /, **inputs: Any) -> Any:
-        if stage.__name__ == "sketch":
+        if stage.__name__ == "export_untrained":
             self.precision = FORMS[inputs["dialect"], inputs["float_type"]]
         self.called.append((stage.__name__, self.precision))
         if self.failing.get(self.precision) == stage.__name__:
@@ -98,11 +98,11 @@ def test_a_wider_candidate_that_fails_is_left_out_with_a_warning(recipe: Recipe,
 
 def test_a_search_goes_on_without_its_own_precision(recipe: Recipe) -> None:
     profile = profile_of("rtx-4090", precision="int8", precisions=("fp32", "fp16", "int8"), search_precision=True)
-    cleared = preflight(recipe, profile, NETWORK, FailingStep({"int8": "sketch"}))
+    cleared = preflight(recipe, profile, NETWORK, FailingStep({"int8": "export_untrained"}))
     assert [variant.target.precision for variant in cleared.profile.variants()] == ["fp32", "fp16"]
     assert cleared.profile.target.precision == "fp16"
     with pytest.raises(BuildError, match="profile rtx-4090, fp32"):
-        preflight(recipe, profile, NETWORK, FailingStep({"fp32": "sketch"}))
+        preflight(recipe, profile, NETWORK, FailingStep({"fp32": "export_untrained"}))
 
 
 def test_numbers_that_overflow_untrained_are_told_and_prove_nothing(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:

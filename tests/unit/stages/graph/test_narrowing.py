@@ -15,7 +15,7 @@ from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.steps.export_untrained import sketch
+from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 
 WIDTHS = {"conv1": 8, "layer1.0.conv1": 4, "layer2.0.conv1": 12, "layer2.0.conv2": 32, "layer3.0.conv1": 20, "layer3.0.conv2": 16}
@@ -33,13 +33,13 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
     store = Store(tmp_path)
     form = {"dialect": dialect, "float_type": float_type, "keep_float": keep_float, "opset": 20}
     shape = {"model": ModelConfig(name="resnet8"), "image_shape": (1, 16, 16), "num_classes": 10, **form}
-    pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
-    narrowed = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=pattern)
-    exported = store.run(sketch, **shape, plan=WidthPlan(widths=WIDTHS), pattern=None)
+    dense = store.run(export_untrained, **shape, plan=WidthPlan(), dense=None)
+    narrowed = store.run(export_untrained, **shape, plan=WidthPlan(widths=WIDTHS), dense=dense)
+    exported = store.run(export_untrained, **shape, plan=WidthPlan(widths=WIDTHS), dense=None)
     files = [artifact.folder / "model.onnx" for artifact in (narrowed, exported)]
     nodes = [[(node.op_type, [str(a) for a in node.attribute]) for node in onnx.load(file).graph.node] for file in files]
     assert nodes[0] == nodes[1]
-    assert shapes(files[0]) == shapes(files[1]) != shapes(pattern.folder / "model.onnx")
+    assert shapes(files[0]) == shapes(files[1]) != shapes(dense.folder / "model.onnx")
     assert (narrowed.macs, narrowed.parameters, narrowed.audit) == (exported.macs, exported.parameters, exported.audit)
     for file in files:
         session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -49,9 +49,9 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
 def test_depthwise_convolutions_keep_their_groups(tmp_path: Path) -> None:
     shape = {"model": ModelConfig(name="mobilenet_v2"), "image_shape": (3, 32, 32), "num_classes": 10, "dialect": "float", "float_type": "fp32", "opset": 20}
     store = Store(tmp_path)
-    pattern = store.run(sketch, **shape, plan=WidthPlan(), pattern=None)
+    dense = store.run(export_untrained, **shape, plan=WidthPlan(), dense=None)
     widths = {"features.2.conv.0.0": 48, "features.17.conv.0.0": 320}
-    narrowed = store.run(sketch, **shape, plan=WidthPlan(widths=widths), pattern=pattern)
+    narrowed = store.run(export_untrained, **shape, plan=WidthPlan(widths=widths), dense=dense)
     model = onnx.load(narrowed.folder / "model.onnx")
     groups = [attribute.i for node in model.graph.node if node.op_type == "Conv" for attribute in node.attribute if attribute.name == "group"]
     assert {48, 320} <= set(groups)

@@ -90,12 +90,12 @@ def test_what_is_young_stays_with_its_origins_however_old(store: Store) -> None:
 
 def test_a_stopped_stages_folder_goes_and_a_working_ones_stays(store: Store) -> None:
     make(store, 1)
-    for name in ("warmup-stopped", "warmup-working"):
+    for name in ("train_dense-stopped", "train_dense-working"):
         (store.root / WORK / name).mkdir()
-    with hold(store.root / LOCKS / "warmup-working"):
+    with hold(store.root / LOCKS / "train_dense-working"):
         freed = free(store.root, keep_days=0)
-    assert f"{WORK}/warmup-stopped" in [item.path for item in freed.waste]
-    assert [folder.name for folder in (store.root / WORK).iterdir()] == ["warmup-working"]
+    assert f"{WORK}/train_dense-stopped" in [item.path for item in freed.waste]
+    assert [folder.name for folder in (store.root / WORK).iterdir()] == ["train_dense-working"]
 
 
 def test_nothing_is_freed_while_a_run_works(store: Store) -> None:

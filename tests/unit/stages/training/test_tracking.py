@@ -11,7 +11,7 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.regularisers import RegulariserConfig
-from bonsai.stages.steps.train_dense import warmup
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.tracking import TRACKERS, scope, sending_to, track, tracking
@@ -86,17 +86,17 @@ def test_a_training_that_goes_on_tracks_new_steps_alone_and_a_finished_one_nothi
     spec = f"{__name__}:open_list"
     monkeypatch.setattr(ListTracker, "killed_after", 2 * epoch)
     with pytest.raises(KeyboardInterrupt), tracking(spec, "run"):
-        store.run(warmup, **inputs, stop=2 * epoch)
+        store.run(train_dense, **inputs, stop=2 * epoch)
     monkeypatch.setattr(ListTracker, "killed_after", None)
     with tracking(spec, "run"):
-        first = store.run(warmup, **inputs, stop=2 * epoch)
+        first = store.run(train_dense, **inputs, stop=2 * epoch)
     assert [name for step, name in logged if step == -1] == ["failed", "finished"]
     # killed before the second epoch was kept: that one is trained, and tracked, again
     steps = [step for step, name in logged if name == "trunk/loss"]
     assert steps == [epoch, 2 * epoch, 2 * epoch]
     logged.clear()
     with tracking(spec, "run"):
-        assert store.run(warmup, **inputs, stop=2 * epoch) == first
+        assert store.run(train_dense, **inputs, stop=2 * epoch) == first
     assert logged == [(-1, "finished")]
 
 
@@ -139,7 +139,7 @@ def test_a_tracker_that_cannot_be_used_ends_the_run_before_training(spec: str, m
     with pytest.raises(ConfigError, match=message) as caught:
         compress(TINY, "local-cpu", store=tmp_path / "store")
     assert caught.value.exit_code == 2
-    assert not (tmp_path / "store" / "warmup").exists()
+    assert not (tmp_path / "store" / "train_dense").exists()
 
 
 @pytest.mark.parametrize(("tracker", "module"), [("tensorboard:runs", "torch.utils.tensorboard"), ("mlflow:sqlite:///x.db", "mlflow")])
