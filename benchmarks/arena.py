@@ -47,9 +47,10 @@ from bonsai.stages.steps.recover import recover
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import DistillConfig
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.evaluation import evaluate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -202,8 +203,8 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
         widths=widths,
         predicted=selection.latency(widths) / model.dense_ms,
         macs=macs,
-        test_top1=top1(network.to(device), images, labels),
-        validation_top1=final.history[-1].validation_top1,
+        test_top1=evaluate(network.to(device), images, labels, CLASSIFICATION),
+        validation_top1=final.history[-1].validation,
         after_cut_top1=after_cut,
         training_macs=work / (cycle * dense_macs),
         seconds=time.perf_counter() - started,

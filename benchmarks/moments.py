@@ -63,8 +63,9 @@ from bonsai.stages.steps.recover import recover
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.rates import half_cosine
 from bonsai.stages.training.state import TrainState, reproducible
@@ -164,7 +165,7 @@ class Bench:
             network = self._branch(self.segment(step), widths, criterion, self.finetune if name == "trained" else None, length)
         images, labels = load_split(self.dataset, "test")
         macs = count_macs(network, self.dataset.image_shape)
-        return Outcome(seed=self.seed, way=way, epoch=self.epoch(step), curve=curve, macs=macs, test_top1=top1(network, images, labels))
+        return Outcome(seed=self.seed, way=way, epoch=self.epoch(step), curve=curve, macs=macs, test_top1=evaluate(network, images, labels, CLASSIFICATION))
 
     def _branch(self, segment: Checkpoint, widths: Widths, criterion: Criterion, finetune: FinetuneConfig | None, length: RecoverConfig) -> nn.Module:
         common = {"dataset": self.dataset, "training": self.recipe.training, "finetune": finetune}

@@ -31,9 +31,10 @@ from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import Batches, load_split
 from bonsai.stages.training.config import TrainConfig
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.rates import learning_rate
 from bonsai.stages.training.state import make_optimizer, reproducible
 
@@ -102,7 +103,7 @@ class Bare:
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
-            top1(self.network, *self.validation)
+            evaluate(self.network, *self.validation, CLASSIFICATION)
 
 
 def timed(call: object) -> float:

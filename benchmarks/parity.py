@@ -27,6 +27,7 @@ from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf", "densenet121")
@@ -49,8 +50,8 @@ def main() -> None:
                 form = to_export_form(made.eval(), dialect, float_type)
                 write_graph(form, SHAPE, file, opset=20, batch=None, dialect=dialect, float_type=float_type)
                 for runner, run in runs(file, dialect).items():
-                    found = compare(made, run, pixels(256, seed=2))
-                    difference = found["mean_difference"] / found["logit_spread"]
+                    found = compare(made, run, pixels(256, seed=2), CLASSIFICATION)
+                    difference = found["mean_difference"] / found["spread"]
                     rows.append({"network": name, "dialect": dialect, "run_by": runner, "difference": difference, "agreement": found["agreement"]})
                     print(f"{name:20} {dialect} {runner:24} difference {difference:.2%}, top-1 agrees {found['agreement']:.1%}", flush=True)
             network = settled(build_network(ModelConfig(name=name), SHAPE, CLASSES))

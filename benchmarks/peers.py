@@ -28,13 +28,13 @@ from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import TimingConfig, time_interleaved
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.measurement.intervals import paired_drop
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.store.manifest import host_facts
+from bonsai.stages.tasks.intervals import paired_drop
 from bonsai.stages.training.batches import Batches, load_split
 
 FILE = RESULTS / "peers.json"

@@ -46,8 +46,9 @@ from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.evaluation import evaluate
 
 DEVICE = RESULTS / "selection-device.json"
 FILE = RESULTS / "selection.json"
@@ -199,7 +200,7 @@ def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
         method=method,
         widths=widths,
         predicted=device.model.latency(widths) / device.dense_ms,
-        top1=top1(load_network(final), images, labels),
+        top1=evaluate(load_network(final), images, labels, CLASSIFICATION),
         seconds=time.perf_counter() - started,
     )
 

@@ -8,13 +8,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bonsai.pipeline.compare.comparison import HEADER as HEADER_COMPARED
-from bonsai.pipeline.compare.comparison import Comparison, show_cells
+from bonsai.pipeline.compare.comparison import Comparison, metric_of, show_cells
+from bonsai.pipeline.compare.comparison import header_of as header_compared
 from bonsai.pipeline.run.characterize import Characterized
 from bonsai.pipeline.run.plan import Plan
 from bonsai.pipeline.starting.scaffold import Written
 from bonsai.stages.delivery.contents import REPORTS
-from bonsai.stages.reporting.model_card import HEADER, gate_lines, row_cells
+from bonsai.stages.reporting.model_card import gate_lines, header_of, row_cells
 from bonsai.stages.steps.package import Package
 
 
@@ -25,8 +25,9 @@ def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> N
         return
     console = Console(highlight=False, width=max(Console().width, 155))  # a row needs so many columns
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=comparison.recipe, title_justify="left")
-    for index, header in enumerate(HEADER_COMPARED):
-        table.add_column(header, justify="right" if 1 < index < len(HEADER_COMPARED) - 2 else "left", no_wrap=True)
+    headers = header_compared(metric_of(comparison.outcomes))
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if 1 < index < len(headers) - 2 else "left", no_wrap=True)
     for outcome in comparison.outcomes:
         table.add_row(*show_cells(outcome))
     console.print(table)
@@ -46,17 +47,17 @@ def show_packages(packages: Sequence[Package], folder: Path, *, as_json: bool) -
     console = Console(highlight=False, width=max(Console().width, 116))  # a row that is shipped and estimated needs so many columns
     for package in packages:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=package.name, title_justify="left")
-        for index, header in enumerate(HEADER):
+        for index, header in enumerate(header_of(package.metric)):
             table.add_column(header, justify="right" if index else "left", no_wrap=True)
         for row in package.rows:
-            table.add_row(*row_cells(row))
+            table.add_row(*row_cells(row, package.metric))
         console.print(table)
         console.print(gate_lines(package.gates), markup=False, soft_wrap=True)
         for warning in package.warnings:
             console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         console.print("\n".join(package.notes), markup=False, soft_wrap=True)
         if package.against is not None:
-            console.print(package.against.sentence, markup=False, soft_wrap=True)
+            console.print(package.against.sentence(package.metric), markup=False, soft_wrap=True)
         console.print(f"{folder / package.name}", markup=False, soft_wrap=True)
         console.print(f"report: {folder / package.name / REPORTS[0]}\n", markup=False, soft_wrap=True)
 

@@ -198,10 +198,10 @@ class Gates(Record):
     """Limits beside the budget that the finished engine must meet.
 
     Attributes:
-        max_drop: Top-1 of the dense network minus top-1 of the engine, as a ratio 0-1: the upper end of the paired 95 %
-            interval on the test images must be no higher. Without any change 189 images prove 0.02, 381 prove 0.01. Formerly `max_accuracy_drop`.
-        min_metric: Top-1 that the engine must have, as a ratio 0-1, whatever the dense network has: the lower end of its 95 % interval on
-            the test images must be no lower.
+        max_drop: By how much the task's metric may be worse than the dense network's; of a classifier as a ratio 0-1. The upper end of the paired
+            95 % interval on the test images must be no higher. Without any change 189 images prove 0.02, 381 prove 0.01. Formerly `max_accuracy_drop`.
+        min_metric: Metric that the engine must have, whatever the dense network has; of a classifier as a ratio 0-1. The worse end of its 95 % interval
+            on the test images must be no worse.
         max_size_mb: Size of the engine file in megabytes (10^6 bytes).
     """
 
@@ -221,7 +221,7 @@ class ReleaseGates(Record):
     """Limits against an earlier package, which `bonsai run --against PACKAGE` names.
 
     Attributes:
-        max_drop: Top-1 of the earlier engine minus top-1 of the new one on the same test images, as a ratio 0-1. Met where the upper end of the
+        max_drop: By how much the task's metric may be worse than the earlier engine's on the same test images. Met where the upper end of the
             paired 95 % interval is no higher, missed where the lower end is higher, else undecided.
         max_slowdown: Latency of the new engine over the earlier one's, minus 1, at the budget's percentile; judged in the same way.
     """

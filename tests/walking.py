@@ -25,7 +25,8 @@ from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.records import QuantizerState
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.training.evaluation import evaluate
 
 TINY = Path(__file__).parent / "integration" / "configs" / "tiny.yaml"
 CLASSES = 10
@@ -114,7 +115,7 @@ def _walk(name: str, options: Mapping[str, Any] | None, shape: tuple[int, int, i
         int8 = quantised.eval()(images.clone())
         assert torch.equal(int8, quantised(images.clone())), "the quantised network gives two answers to one question"
     assert distance(expected, int8) <= NOISE, f"the quantised network is another function: it differs by {distance(expected, int8):.0%}"
-    top1(quantised, images, torch.zeros(len(images), dtype=torch.int64))
+    evaluate(quantised, images, torch.zeros(len(images), dtype=torch.int64), CLASSIFICATION)
     assert torch.equal(images, kept), "the images were changed by those who looked at them"
     floats = 0
     for dialect in files:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from bonsai.pipeline.compare.comparison import HEADER, Outcome, show_cells
+from bonsai.pipeline.compare.comparison import Outcome, header_of, metric_of, show_cells
 from bonsai.stages.store.store import require_writable_folder
 from bonsai.stages.store.whole_files import write_whole
 from bonsai.stages.texts import fenced, markdown
@@ -116,7 +116,8 @@ def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:
     lines = [f"## Bonsai: {title}", ""]
     named = [outcome for outcome in outcomes if outcome.profile]
     if named:
-        lines += [_row(HEADER), _row(["---"] * len(HEADER)), *(_row(show_cells(outcome)) for outcome in named), ""]
+        header = header_of(metric_of(outcomes))
+        lines += [_row(header), _row(["---"] * len(header)), *(_row(show_cells(outcome)) for outcome in named), ""]
     for outcome in outcomes:
         if outcome.error:
             lines += [f"**{_name(title, outcome)} failed, code {outcome.exit_code}**", "", fenced(outcome.error), ""]
@@ -159,7 +160,8 @@ def _properties(outcome: Outcome) -> dict[str, str]:
     row = outcome.shipped
     found = {"exit_code": str(outcome.exit_code)} | {f"warning_{number}": text for number, text in enumerate(outcome.warnings, 1)}
     if row is not None and row.latency is not None:
-        found |= {"latency_source": row.latency.source, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}", "top1": f"{row.accuracy.top1:.6g}"}
+        found |= {"latency_source": row.latency.source, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}"}
+        found |= {row.accuracy.metric: f"{row.accuracy.value:.6g}"}
         found |= {"device": outcome.device, "runtime": outcome.runtime, "engine_sha256": outcome.engine_sha256}
     return found
 

@@ -11,9 +11,13 @@ from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import ConfigError, describe, shorten, visible
 from bonsai.profiles.source import Record
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.measurement.measurements import Accuracy
 from bonsai.stages.store.lineage import made_from
 from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.tasks.registry import metric_named
 
+VALIDATION = "validation_"
+"""Before the name of a metric."""
 MANY = 3
 """Most origins of one stage that are drawn one by one."""
 DEEPEST = 100
@@ -225,18 +229,31 @@ def main_figures(stage: str, record: Mapping[str, Any]) -> str:
 
 def _trained(record: Mapping[str, Any]) -> str:
     last = record["history"][-1] if record["history"] else None
-    return f"epoch {last['epoch']:.4g}, validation top-1 {last['validation_top1']:.2%}" if last else f"step {record['step']}"
+    if not last:
+        return f"step {record['step']}"
+    reached = {key: value for key, value in last.items() if key.startswith(VALIDATION)}
+    return f"epoch {last['epoch']:.4g}, {_written(reached)}"
 
 
 def _quantised(record: Mapping[str, Any]) -> str:
     kept = record["quantization"]["kept"]
-    return f"{kept}, validation top-1 {record['metrics'][f'validation_top1_{kept}']:.2%}"
+    reached = {key.removesuffix(f"_{kept}"): value for key, value in record["metrics"].items() if key.startswith(VALIDATION) and key.endswith(f"_{kept}")}
+    return f"{kept}, {_written(reached)}"
+
+
+def _written(reached: Mapping[str, float]) -> str:
+    """Return what the one figure of the validation split says, which is stored as ``validation_<metric>``."""
+    ((key, value),) = reached.items()
+    metric = metric_named(key.removeprefix(VALIDATION))
+    return f"validation {metric.label} {metric.written(value)}"
 
 
 def _measured(record: Mapping[str, Any]) -> str:
     row = next(row for row in record["rows"] if row["shipped"])
-    part, top1 = row["accuracy"]["part"], row["accuracy"]["top1"]
-    return f"{row['precision']} shipped, {part} top-1 {top1:.2%}, p50 {row['latency']['p50']:.3f} ms {row['latency']['source']}"
+    accuracy = Accuracy.model_validate(row["accuracy"])
+    metric = metric_named(accuracy.metric)
+    shown = f"{accuracy.part} {metric.label} {metric.written(accuracy.value)}"
+    return f"{row['precision']} shipped, {shown}, p50 {row['latency']['p50']:.3f} ms {row['latency']['source']}"
 
 
 FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {

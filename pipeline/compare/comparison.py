@@ -15,15 +15,26 @@ from bonsai.stages.reporting.model_card import row_cells
 from bonsai.stages.steps.package import Package
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.registry import DEFAULT, task_named
 
-COLUMNS = (
-    "profile", "exit_code", "error", "device", "runtime", "precision", "top1", "top1_low", "top1_high", "p50_ms", "p99_ms", "latency_source",
-    "speedup_dense_fp32", "speedup_dense_fp16", "size_bytes", "parameters", "macs", "gates_met", "gates_missed", "gates_undecided", "folder",
-)  # fmt: skip
-"""Of the CSV file; top-1 are ratios 0-1, a speed-up is the dense engine's p50 over the shipped one's."""
 
-HEADER = ("profile", "shipped", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "x dense FP32", "x dense FP16", "size MB", "latency is", "gates")
-"""Of the table that people read; "x" are how many times as fast, by p50."""
+def columns_of(metric: Metric) -> tuple[str, ...]:
+    """Return the columns of the CSV file; a metric in per cent is a ratio 0-1 there, a speed-up is the dense engine's p50 over the shipped one's."""
+    return (
+        "profile", "exit_code", "error", "device", "runtime", "precision", *_keys(metric), "p50_ms", "p99_ms", "latency_source", "speedup_dense_fp32",
+        "speedup_dense_fp16", "size_bytes", "parameters", "macs", "gates_met", "gates_missed", "gates_undecided", "folder",
+    )  # fmt: skip
+
+
+def header_of(metric: Metric) -> tuple[str, ...]:
+    """Return the head of the table that people read; "x" are how many times as fast, by p50."""
+    accuracy = f"{metric.label} (95 % CI)"
+    return ("profile", "shipped", accuracy, "p50 ms", "p99 wall ms", "x dense FP32", "x dense FP16", "size MB", "latency is", "gates")
+
+
+def _keys(metric: Metric) -> tuple[str, str, str]:
+    return metric.name, f"{metric.name}_low", f"{metric.name}_high"
 
 
 class Outcome(Record):
@@ -35,6 +46,7 @@ class Outcome(Record):
         error: The message; empty where there is a package.
         package: Its name; empty where there is none. So are the fields that follow.
         folder: Where it stands.
+        metric: What accuracies are of.
         allow_undecided: Whether an undecided gate is no failure.
         speedup_fp32: p50 of the dense FP32 engine over that of the shipped one; None where that engine was not built.
         speedup_fp16: The same of the dense FP16 engine.
@@ -47,6 +59,7 @@ class Outcome(Record):
     error: str = ""
     package: str = ""
     folder: str = ""
+    metric: Metric = task_named(DEFAULT).metric
     engine_sha256: str = ""
     rows: tuple[Row, ...] = ()
     gates: tuple[Gate, ...] = ()
@@ -139,6 +152,7 @@ def outcome_of(profile: HardwareProfile, result: Package | BonsaiError, packages
         **about,
         exit_code=GateMissed.exit_code if any(fails(gate, allow_undecided) for gate in result.gates) else 0,
         package=result.name,
+        metric=result.metric,
         folder=str(packages / result.name),
         engine_sha256=result.engine_sha256,
         rows=result.rows,
@@ -174,21 +188,26 @@ def cost_of(used: Mapping[str, Sequence[Artifact]]) -> Cost:
     )
 
 
+def metric_of(outcomes: Sequence[Outcome]) -> Metric:
+    """Return what accuracies are of; where no profile has a package, what they usually are."""
+    return next((outcome.metric for outcome in outcomes if outcome.package), task_named(DEFAULT).metric)
+
+
 def show_cells(outcome: Outcome) -> list[str]:
-    """Return the outcome's line of the table that people read, in the order of `HEADER`."""
+    """Return the outcome's line of the table that people read, in the order of `header_of`."""
     row = outcome.shipped
     if row is None or row.latency is None:
-        return [outcome.profile, *["-"] * (len(HEADER) - 2), f"FAILED, code {outcome.exit_code}"]
+        return [outcome.profile, *["-"] * (len(header_of(outcome.metric)) - 2), f"FAILED, code {outcome.exit_code}"]
     speedups = [f"{times:.2f}" if times is not None else "-" for times in (outcome.speedup_fp32, outcome.speedup_fp16)]
-    _, top1, p50, p99, size, *_ = row_cells(row)
+    _, accuracy, p50, p99, size, *_ = row_cells(row, outcome.metric)
     verdict = unmet(outcome.gates) or f"{len(outcome.gates)} met{', with a warning' if outcome.warnings else ''}"
-    return [outcome.profile, row.precision, top1, p50, p99, *speedups, size, row.latency.source, verdict]
+    return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, row.latency.source, verdict]
 
 
 def to_csv(outcomes: Sequence[Outcome]) -> str:
     """Return the outcomes as CSV, a line per profile; a cell is empty where nothing is known."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns_of(metric_of(outcomes)), lineterminator="\n")
     table.writeheader()
     table.writerows(_line(outcome) for outcome in outcomes)
     return text.getvalue()
@@ -202,9 +221,7 @@ def _line(outcome: Outcome) -> dict[str, object]:
     return {
         **about,
         "precision": row.precision,
-        "top1": row.accuracy.top1,
-        "top1_low": row.accuracy.low,
-        "top1_high": row.accuracy.high,
+        **dict(zip(_keys(outcome.metric), (row.accuracy.value, row.accuracy.low, row.accuracy.high), strict=True)),
         "p50_ms": row.latency.p50,
         "p99_ms": row.latency.p99,
         "latency_source": row.latency.source,

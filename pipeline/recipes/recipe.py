@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import find_yaml
@@ -19,6 +19,7 @@ from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.tasks.registry import DEFAULT, TASKS
 from bonsai.stages.training.config import TrainConfig
 
 SHIPPED = Path(__file__).parent
@@ -31,6 +32,7 @@ class Recipe(Record):
         name: Lower-case letters, digits, dots and hyphens; the first half of a package's name.
         description: One line for `bonsai list recipes` and the model card.
         profile: Target where the caller names none: a shipped name, or the path of a file.
+        task: What the network is for: how it is trained and judged.
         model: Which network.
         data: Which images.
         training: How it is trained.
@@ -43,6 +45,7 @@ class Recipe(Record):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     description: str
     profile: str = "local-cpu"
+    task: Annotated[str, Field(json_schema_extra={"enum": sorted(TASKS)})] = DEFAULT
     model: ModelConfig
     data: DataConfig
     training: TrainConfig = TrainConfig()
@@ -50,6 +53,13 @@ class Recipe(Record):
     quantize: QuantizeConfig = QuantizeConfig()
     export: ExportConfig = ExportConfig()
     timing: TimingConfig = TimingConfig()
+
+    @field_validator("task")
+    @classmethod
+    def _is_known(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"there is no task {task!r}; there is {', '.join(TASKS)}")
+        return task
 
     @model_validator(mode="after")
     def _checks_fit(self) -> "Recipe":

@@ -13,7 +13,7 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import backend_of, graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
-from bonsai.stages.measurement.measurements import Challenge, Measurement
+from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import WidthPlan, Widths
@@ -72,9 +72,9 @@ class Branch:
         return gate.found / gate.limit
 
     @property
-    def validation_top1(self) -> float:
+    def validation(self) -> Accuracy:
         """Accuracy of the engine that would be shipped, on the part that decides."""
-        return self.measurement.shipped_row.accuracy.top1
+        return self.measurement.shipped_row.accuracy
 
     @property
     def passed(self) -> bool:

@@ -45,7 +45,7 @@ class DeviceTimer:
         profile: The target, which is in this machine.
         info: The device.
         image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         step: Runs the stages.
 
     Attributes:

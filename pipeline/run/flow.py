@@ -131,8 +131,8 @@ def check_profile(profile: HardwareProfile) -> None:
 def _track_results(finished: Package) -> None:
     """Track the rows of a package; they are of no step."""
     for row in finished.rows:
-        name = "top1" if row.accuracy.part == "test" else "validation_top1"
-        results = {name: row.accuracy.top1, "size_mb": row.size_bytes / 1e6}
+        name = row.accuracy.metric if row.accuracy.part == "test" else f"validation_{row.accuracy.metric}"
+        results = {name: row.accuracy.value, "size_mb": row.size_bytes / 1e6}
         if row.latency is not None:
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
         with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
@@ -199,10 +199,10 @@ def grow(
     """
     if not profiles:
         return {}
-    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data))
+    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data), task=recipe.task)
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     require_releases(releases.values(), dataset)
-    warn_of_few(dataset.sizes["test"], profiles)
+    warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
 

@@ -114,10 +114,10 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
 
 
 def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
-    inputs = {"data": recipe.data, "content": source_digest(recipe.data)}
+    inputs = {"data": recipe.data, "content": source_digest(recipe.data), "task": recipe.task}
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
     require_releases(releases.values(), dataset)
-    warn_of_few(dataset.sizes["test"], profiles)
+    warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     targets = []
     for profile in profiles:

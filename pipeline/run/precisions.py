@@ -18,6 +18,7 @@ from bonsai.stages.steps.challenge import challenge
 from bonsai.stages.steps.package import Package
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
+from bonsai.stages.tasks.registry import task_named
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
@@ -47,7 +48,7 @@ def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Networ
         except BudgetError as error:
             errors.append(error)
             outcome = "cannot meet the budget at any width"
-            refused.append(Tried(precision=variant.target.precision, validation_top1=None, test_top1=None, latency=None, outcome=outcome))
+            refused.append(Tried.left_out(variant.target.precision, task_named(recipe.task).metric.name, outcome))
     if not targets:
         raise errors[0]
     return Precisions(tuple(targets), tuple(refused))
@@ -78,15 +79,17 @@ def finish(
 
     grown = [grow_branch(recipe, dataset, monitor, dense, noting) for monitor in monitors if monitor.target in precisions.targets]
     considered += [artifact for target in precisions.targets for artifact in target.evidence]
-    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, pair[0].validation_top1))
+    metric = task_named(dataset.task).metric
+    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, metric.merit(pair[0].validation.value)))
     assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile.alone)
     facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
     challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
         Tried(
             precision=branch.target.profile.target.precision,
-            validation_top1=branch.validation_top1,
-            test_top1=assessed.shipped_row.accuracy.top1 if branch is best else None,
+            metric=metric.name,
+            validation=branch.validation.value,
+            test=assessed.shipped_row.accuracy.value if branch is best else None,
             latency=branch.used,
             outcome=_outcome(branch, best),
         )

@@ -21,6 +21,7 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.steps.try_open import Opened, try_open
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
+from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.progress import say
 
 
@@ -98,9 +99,8 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
     passed = [precision for precision in asked if precision not in {failure.precision for failure in failures}]
     done = f"{', '.join(passed)} exported, opened and built in {time.monotonic() - started:.1f} s"
     say(f"{profile.name}: preflight: {done}{'; not tried: ' if untried else ''}{'; '.join(untried)}")
-    refused = [
-        Tried(precision=failure.precision, validation_top1=None, test_top1=None, latency=None, outcome=f"cannot be {failure.step}") for failure in failures
-    ]
+    metric = task_named(recipe.task).metric.name
+    refused = [Tried.left_out(failure.precision, metric, f"cannot be {failure.step}") for failure in failures]
     return Cleared(cleared, tuple(refused), tuple(evidence))
 
 

@@ -7,7 +7,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
-from bonsai.stages.measurement.classifying import digest_of
+from bonsai.stages.measurement.results import digest_of
 from bonsai.stages.training.batches import load_split
 
 
@@ -39,9 +39,9 @@ def require_releases(releases: Iterable[Release], dataset: Dataset) -> None:
     """Check that engines trained on a dataset can be compared with earlier packages, before anything is trained.
 
     Raises:
-        ConfigError: One tells other classes, or images of another size.
+        ConfigError: One has another task, or tells other classes, or images of another size.
         DeviceUnavailable: One tells of other test images, and its engine does not run here.
     """
     for release in releases:
         digest = digest_of(*load_split(dataset, "test"))
-        require_comparable(release, classes=dataset.classes, image_shape=dataset.image_shape, test_digest=digest)
+        require_comparable(release, task=dataset.task, classes=dataset.classes, image_shape=dataset.image_shape, test_digest=digest)

@@ -18,7 +18,7 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
-from bonsai.stages.networks.registry import build_network, require_logits, require_own_weights
+from bonsai.stages.networks.registry import build_network, require_outputs, require_own_weights
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.limits import least_channels, prunable, shares, width_options
 from bonsai.stages.pruning.regularisers import make_regulariser
@@ -40,6 +40,9 @@ from bonsai.stages.selection.values import values_of
 from bonsai.stages.steps.characterize import TableArtifact, characterize
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
+from bonsai.stages.tasks.registry import learning_of
+from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import say
 
 
@@ -76,7 +79,7 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     Args:
         recipe: Names the network, and what of it is pruned and quantised.
         image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         dialects: Forms of the INT8 files that will be made of it, see `dialects_of`.
 
     Raises:
@@ -86,10 +89,11 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_class
     """
     network = build_network(recipe.model, image_shape, num_classes)
     require_plain_state(network)
-    require_logits(network, image_shape, num_classes)
+    spec, learning = DataSpec(image_shape, num_classes), learning_of(recipe.task, TrainConfig())
+    require_outputs(network, spec, learning)
     require_own_weights(network)
     require_repeatable(network, image_shape)
-    require_whole_state(recipe.model, network, image_shape, num_classes)
+    require_whole_state(recipe.model, network, spec, learning)
     kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
     dialects = tuple(dialects)
     if dialects:

@@ -26,12 +26,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from bonsai.pipeline.compare.comparison import HEADER as HEADER_COMPARED
-from bonsai.pipeline.compare.comparison import Comparison, show_cells
+from bonsai.pipeline.compare.comparison import Comparison, metric_of, show_cells
+from bonsai.pipeline.compare.comparison import header_of as header_compared
 from bonsai.pipeline.service.package_server import URL_VARIABLE
 from bonsai.stages.delivery.contents import CARD, FIGURE, REPORTS
 from bonsai.stages.delivery.contents import FOLDER as PACKAGE
-from bonsai.stages.reporting.model_card import HEADER, row_cells
+from bonsai.stages.reporting.model_card import header_of, row_cells
 from bonsai.stages.steps.package import Package
 from bonsai.stages.texts import fenced, markdown
 from bonsai.stages.training.progress import Progress, logger, say
@@ -109,7 +109,7 @@ def show_package(package: Package, places: Sequence[Path]) -> None:
         places: Folders where it lies for people, the package first.
     """
     key, folder = slug(package.name), package.folder / PACKAGE
-    table = [dict(zip(HEADER, row_cells(row), strict=True)) for row in package.rows]
+    table = [dict(zip(header_of(package.metric), row_cells(row, package.metric), strict=True)) for row in package.rows]
     lying = "\n".join(f"    {place}" for place in places)
     card = with_figure((folder / CARD).read_text(encoding="utf-8"), (folder / FIGURE).read_bytes())
     try:
@@ -132,7 +132,8 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
         folder: Where its files lie.
     """
     key, name = slug(comparison.recipe), comparison.recipe
-    table = [_verdict_first(dict(zip(HEADER_COMPARED, show_cells(outcome), strict=True))) for outcome in comparison.outcomes]
+    header = header_compared(metric_of(comparison.outcomes))
+    table = [_verdict_first(dict(zip(header, show_cells(outcome), strict=True))) for outcome in comparison.outcomes]
     wrong = [f"## {outcome.profile} failed\n\n{fenced(outcome.error)}" for outcome in comparison.outcomes if outcome.error]
     wrong += [
         f"## {outcome.profile}: gate {gate.name} {gate.verdict}\n\n{markdown(gate.sentence)}" for outcome in comparison.outcomes for gate in outcome.unmet
@@ -151,7 +152,7 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
 
 def _verdict_first(line: dict[str, str]) -> dict[str, str]:
     """Move the last column behind the first: the page shows the left ones alone, unless one scrolls."""
-    first, verdict = HEADER_COMPARED[0], HEADER_COMPARED[-1]
+    first, *_, verdict = line
     return {first: line[first], verdict: line[verdict]} | line
 
 

@@ -23,12 +23,17 @@ from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.depth import find_depth, kind_of
 from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, quietly_opened, read_values, require_readable, scan_folder
 from bonsai.stages.imports.registry import make_importable
-from bonsai.stages.measurement.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
-from bonsai.stages.networks.registry import build_network, require_logits
+from bonsai.stages.networks.registry import build_network, require_outputs
 from bonsai.stages.steps.prepare import split_images
+from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
+from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
+from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.training.config import TrainConfig
 
+METRIC = task_named(DEFAULT).metric
+"""Folders of images by class are for classification."""
 RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
 SIDES = (32, 48, 64)
 """Sides in pixels to choose from: a CPU trains on them in minutes; larger ones are the user's choice."""
@@ -103,7 +108,7 @@ Adapt = Callable[[nn.Module, int], Changes]
 def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     """Write a recipe, its target and, where none was given, a network, so that `bonsai run` works as written.
 
-    Checked first: the images of every class, that the factory can be imported, takes `in_channels` and `num_classes` and gives logits,
+    Checked first: the images of every class, that the factory can be imported, takes `in_channels` and `num_classes` and gives what the task trains,
     that the network can be traced and has channels to prune.
 
     Raises:
@@ -133,7 +138,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         data = DataConfig(name="image_folder", validation=0.15, test=0.25)
         sizes = {name: len(indices) for name, indices in split_images(*_labels(found), found.classes, data).items()}
         network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
-        require_logits(network, (channels, size, size), len(found.classes))
+        require_outputs(network, DataSpec((channels, size, size), len(found.classes)), learning_of(DEFAULT, TrainConfig()))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
         steps = max(sizes["train"] // batch, 1)
         seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
@@ -142,6 +147,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         choices = Choices(
             file=file.name,
             name=_slug(file.stem),
+            metric=METRIC.label,
             device_file=device_file.name,
             model=model,
             root=str(ask.data.expanduser()) if ask.data.expanduser().is_absolute() else os.path.relpath(ask.data, folder),
@@ -164,7 +170,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         extends = os.path.relpath(ask.profile, folder) if ask.profile.endswith((".yaml", ".yml")) else ask.profile
         texts = {
             file: recipe_text(choices),
-            device_file: device_text(_slug(device_file.stem), extends, budget=own, parent=parent.budget, drop=drop, why=why),
+            device_file: device_text(_slug(device_file.stem), extends, budget=own, parent=parent.budget, drop=drop, why=why, metric=METRIC.label),
         }
         drafts = {path: path.with_name(f".new-{path.name}") for path in texts}
         for path, text in texts.items():
@@ -190,7 +196,8 @@ def choose_drop(test_images: int) -> tuple[float, str]:
     least = least_provable_drop(test_images)
     drop = max(LEAST_DROP, ceil(100 * least_provable_drop(test_images, ALIKE)) / 100)
     why = (
-        f"Top-1 of the dense network less that of the engine, at most: the upper end of its 95 % interval on the {test_images} test images.\n"
+        f"{METRIC.label.capitalize()} of the dense network less that of the engine, at most: "
+        f"the upper end of its 95 % interval on the {test_images} test images.\n"
         f"So many prove no drop below {least:.3f}, even where every image keeps its class; to prove {LEAST_DROP}, {images_to_prove(LEAST_DROP)} are needed."
     )
     return drop, why
@@ -256,7 +263,9 @@ def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     if found.others:
         lines.append(f"warning: {passed_over(found)}")
     if counts[many] > 5 * counts[few]:
-        lines.append(f"warning: {many} has {counts[many]} images, {few} {counts[few]}: top-1 counts images, so a network that never says {few} looks good")
+        lines.append(
+            f"warning: {many} has {counts[many]} images, {few} {counts[few]}: {METRIC.label} counts images, so a network that never says {few} looks good"
+        )
     if counts[few] < 20:
         lines.append(f"warning: {few} has {counts[few]} images; a network learns little from fewer than 20")
     if drop > LEAST_DROP:

@@ -14,6 +14,7 @@ class Choices(NamedTuple):
 
     Attributes:
         file: Name of the recipe's file.
+        metric: What people call the metric.
         root: Folder of the images, from the recipe's folder.
         found: Images and parts, in a few words.
         steps: Optimizer steps per epoch.
@@ -23,6 +24,7 @@ class Choices(NamedTuple):
 
     file: str
     name: str
+    metric: str
     device_file: str
     model: str
     root: str
@@ -75,7 +77,7 @@ def recipe_text(choices: Choices) -> str:
         *(f"  {line}" for line in c.prune),
         "quantize:",
         _row("  qat: when_needed", "fine-tune with quantisers only where calibration costs more than max_drop; or always, never"),
-        _row("  max_drop: 0.01", "of validation top-1"),
+        _row("  max_drop: 0.01", f"of validation {c.metric}"),
         _row(f"  epochs: {c.qat_epochs}", "of that fine-tuning"),
         _row(f"  lr: {c.lr / 10:g}", "its highest learning rate"),
         *(f"# {note}".rstrip() for note in c.notes),
@@ -101,7 +103,7 @@ def prune_lines(recovery: int) -> list[str]:
     ]
 
 
-def device_text(name: str, extends: str, *, budget: float | None, parent: Budget, drop: float, why: str) -> str:
+def device_text(name: str, extends: str, *, budget: float | None, parent: Budget, drop: float, why: str, metric: str) -> str:
     """Return the target's file.
 
     Args:
@@ -111,6 +113,7 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         parent: The parent's.
         drop: Largest accuracy drop.
         why: Comment lines on it.
+        metric: What people call the metric.
     """
     if budget:
         share = f"{{latency: {budget:g}, latency_ms: null}}" if parent.latency_ms else f"{{latency: {budget:g}}}"
@@ -125,7 +128,7 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         "gates:",
         *(f"  # {line}" for line in why.split("\n")),
         f"  max_drop: {drop:g}",
-        _row("  # min_metric: 0.9", "least top-1 of the engine, whatever the dense network has: the lower end of its 95 % interval"),
+        _row("  # min_metric: 0.9", f"least {metric} of the engine, whatever the dense network has: the lower end of its 95 % interval"),
         _row("  # max_size_mb: 1.0", "of the engine file"),
     ]
     return "\n".join(lines) + "\n"

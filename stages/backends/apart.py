@@ -9,7 +9,7 @@ from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.probes import compare_logits, load_logits, probe_images
+from bonsai.stages.graph.probes import compare_outputs, load_outputs, probe_images
 from bonsai.stages.worker import call
 
 HERE = "bonsai.stages.backends.apart"
@@ -33,26 +33,26 @@ def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[i
 
 
 def try_engine(engine: Path, target: Target, probes: Path, image_shape: tuple[int, int, int]) -> float:
-    """Run an engine of an untrained network, and return how its logits follow torch's, as `compare_logits` does.
+    """Run an engine of an untrained network, and return how its outputs follow torch's, as `compare_outputs` does.
 
     Args:
         engine: For this machine's CPU.
         target: What it was built for.
-        probes: Folder with torch's logits.
+        probes: Folder with torch's outputs.
         image_shape: (channels, height, width).
 
     Raises:
-        BuildError: It cannot be loaded or run, its process ends, or its logits are others.
+        BuildError: It cannot be loaded or run, its process ends, or its outputs are others.
     """
     arguments = {"engine": str(engine), "target": target.model_dump_json(), "probes": str(probes), "image_shape": image_shape}
     return float(call(f"{HERE}:_try_engine", arguments, doing=f"running {engine.name} with {target.runs_on}", seconds=RUN_SECONDS))
 
 
 def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, int, int]) -> float:
-    """Open an untrained network's ONNX file in ONNX Runtime on this CPU, and return how its logits follow torch's, which lie beside it.
+    """Open an untrained network's ONNX file in ONNX Runtime on this CPU, and return how its outputs follow torch's, which lie beside it.
 
     Raises:
-        BuildError: ONNX Runtime refuses it, its process ends, or its logits are others.
+        BuildError: ONNX Runtime refuses it, its process ends, or its outputs are others.
     """
     arguments = {"graph": str(graph), "precision": precision, "image_shape": image_shape}
     return float(call(f"{HERE}:_try_graph", arguments, doing=f"opening {graph.name} in ONNX Runtime", seconds=RUN_SECONDS))
@@ -79,10 +79,10 @@ def _try_graph(graph: str, precision: Precision, image_shape: list[int]) -> floa
 
 def _compare(run: Run, probes: Path, precision: Precision, image_shape: tuple[int, int, int], name: str) -> float:
     """Run the images together, and the first alone."""
-    expected = load_logits(probes)
+    expected = load_outputs(probes)
     images = probe_images(image_shape, len(expected))
     found = np.concatenate([run(images), run(images[:1])])
-    return compare_logits(found, np.concatenate([expected, expected[:1]]), precision, name)
+    return compare_outputs(found, np.concatenate([expected, expected[:1]]), precision, name)
 
 
 def _shape(image_shape: list[int]) -> tuple[int, int, int]:

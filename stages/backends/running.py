@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""Images (n, c, h, w) float32 to logits (n, classes) float32, on an engine."""
+"""Images (n, c, h, w) float32 to outputs (n, ...) float32, on an engine."""
 
 
 def in_batches(run: Run, batch: int) -> Run:

@@ -12,14 +12,14 @@ import torch
 from bonsai.profiles.errors import describe
 from bonsai.stages.backends.tensorrt_build import DYNAMIC, message_logger
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.graph.names import INPUT
 
 DISSECTED_RUNS, WARM_RUNS = 500, 50
 """Runs whose parts are timed, and runs before them."""
 
 
 class PlanRunner:
-    """One engine on one GPU: images in main memory to logits in main memory, so that timing it counts both copies.
+    """One engine on one GPU: images in main memory to outputs in main memory, so that timing it counts both copies.
 
     Args:
         trt: The library.
@@ -44,10 +44,12 @@ class PlanRunner:
             self._engine = _deserialize(trt, plan, self._logger)
             self._context = _create_context(trt, self._engine)
         self._require(self._context is not None)
+        tensors = [str(self._engine.get_tensor_name(place)) for place in range(self._engine.num_io_tensors)]
+        self._output = next(name for name in tensors if name != INPUT)
         self.dynamic = self._engine.get_tensor_shape(INPUT)[0] == DYNAMIC
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Map images (n, c, h, w) float32 to logits (n, classes) float32."""
+        """Map images (n, c, h, w) float32 to outputs (n, ...) float32."""
         parts = [self._run(images[first : first + self._batch]) for first in range(0, len(images), self._batch)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -83,15 +85,15 @@ class PlanRunner:
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             pixels = torch.empty(images.shape, device=self._device)
             self._require(self._context.set_input_shape(INPUT, tuple(pixels.shape)))
-            logits = torch.empty(tuple(self._context.get_tensor_shape(OUTPUT)), device=self._device)
+            outputs = torch.empty(tuple(self._context.get_tensor_shape(self._output)), device=self._device)
             self._context.set_tensor_address(INPUT, pixels.data_ptr())
-            self._context.set_tensor_address(OUTPUT, logits.data_ptr())
+            self._context.set_tensor_address(self._output, outputs.data_ptr())
             mark()
             pixels.copy_(torch.from_numpy(np.ascontiguousarray(images)))
             mark()
             self._require(self._context.execute_async_v3(self._stream.cuda_stream))
             mark()
-            found = logits.cpu().numpy()  # waits for the stream
+            found = outputs.cpu().numpy()  # waits for the stream
             mark()
             return found
 

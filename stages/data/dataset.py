@@ -1,12 +1,16 @@
 """A dataset as the store keeps it."""
 
 from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.tasks.registry import DEFAULT
 
 
 class Dataset(Artifact):
     """Images and labels, split once and for all.
 
     Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
+
+    Attributes:
+        task: What the labels are for; whatever trains or judges on the dataset asks this task.
     """
 
     name: str
@@ -14,3 +18,4 @@ class Dataset(Artifact):
     classes: tuple[str, ...]
     sizes: dict[str, int]
     licence: str
+    task: str = DEFAULT

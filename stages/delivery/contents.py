@@ -21,6 +21,8 @@ from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.lineage import Ancestor
 from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.registry import DEFAULT, TASKS, task_named
 from bonsai.stages.texts import one_line
 
 FOLDER = "package"
@@ -28,7 +30,7 @@ FOLDER = "package"
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
 REPORTS = ("report.html", "report.md")
 LABELS = "labels.txt"
-"""Of a layout: the classes, in the order of the logits."""
+"""Of a layout: the classes, in the order of the output."""
 
 SCHEMA: Literal[4] = 4
 PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -59,10 +61,11 @@ class PackageManifest(Record):
     """``manifest.json`` of a package.
 
     Attributes:
-        golden: What gave the golden logits.
+        golden: What gave the golden outputs.
         files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
         device: The machine that built the engine.
         tools: Versions that it was built with.
+        metric: What accuracies are of.
         metrics: The result table.
         warnings: What takes the meaning from the verdict, a sentence each.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
@@ -86,6 +89,7 @@ class PackageManifest(Record):
     profile: HardwareProfile
     classes: tuple[str, ...]
     decisions: dict[str, Any]
+    metric: Metric = task_named(DEFAULT).metric
     metrics: tuple[Row, ...]
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...] = ()
@@ -97,6 +101,18 @@ class PackageManifest(Record):
     quantisation: str
     history: tuple[History, ...]
     lineage: tuple[Ancestor, ...]
+
+    @property
+    def task(self) -> str:
+        """Name of the task.
+
+        Raises:
+            VerificationError: The recipe names none that there is.
+        """
+        task = self.recipe.get("task", DEFAULT)
+        if task not in TASKS:
+            raise VerificationError(describe(f"{MANIFEST}: its recipe has no task that is known here", given=shorten(str(task)), allowed=TASKS, fix=CHANGED))
+        return str(task)
 
     @model_validator(mode="after")
     def _one_runtime(self) -> "PackageManifest":

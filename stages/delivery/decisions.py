@@ -1,11 +1,16 @@
 """What the stages decided on the way to an engine."""
 
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+
 from bonsai.profiles.schema import Precision
 from bonsai.profiles.source import Record
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.selection.latency import Forecast
 from bonsai.stages.selection.loop import Fit, Round
+from bonsai.stages.tasks.naming import read_figures, write_figures
 
 
 class Attempt(Record):
@@ -22,21 +27,40 @@ class Attempt(Record):
     rounds: tuple[Round, ...]
 
 
+TRIED_FORMS = {"validation": "validation_{}", "test": "test_{}"}
+
+
 class Tried(Record):
-    """One precision that was tried.
+    """One precision that was tried. Its figures are stored under the metric's name, as ``validation_<metric>``.
 
     Attributes:
-        validation_top1: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
-        test_top1: Of the engine that is shipped; no other sees the test part.
+        metric: Name of the task's metric.
+        validation: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
+        test: Of the engine that is shipped; no other sees the test part.
         latency: Of the engine over the budget.
         outcome: What became of it, in a few words.
     """
 
     precision: str
-    validation_top1: float | None
-    test_top1: float | None
+    metric: str
+    validation: float | None
+    test: float | None
     latency: float | None
     outcome: str
+
+    @classmethod
+    def left_out(cls, precision: str, metric: str, outcome: str) -> "Tried":
+        """Return what is told of a precision that was left out before training."""
+        return cls(precision=precision, metric=metric, validation=None, test=None, latency=None, outcome=outcome)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, facts: Any) -> Any:
+        return read_figures(facts, TRIED_FORMS, cls.model_fields)
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return write_figures(handler(self), TRIED_FORMS)
 
 
 class Decisions(Record):

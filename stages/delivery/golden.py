@@ -1,4 +1,4 @@
-"""Golden results: images and the logits that the engine must give for them, wherever it runs."""
+"""Golden results: images and the outputs that the engine must give for them, wherever it runs."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,71 +11,72 @@ from bonsai.profiles.errors import describe
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError, VerificationError
 from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.tasks.task import Task
 
 GOLDEN = "golden.safetensors"
-IMAGES, LOGITS = "input", "logits"
+IMAGES = "input"
+"""Name of the images in that file; the other tensor has the name of the network's output."""
 GOLDEN_IMAGES = 3
 TOLERANCE = 0.02
-"""Largest difference of a golden logit, relative to the largest one: kernels of other CPUs, and of other batches, round otherwise."""
+"""Largest difference of a golden output, relative to the largest one: kernels of other CPUs, and of other batches, round otherwise."""
 REPEATED = 1e-3
 """The same where the same engine runs the same images again."""
 RANDOM = "take what draws random numbers out of the network's evaluation: dropout or noise that does not ask `self.training`"
 BATCHED = "take what computes over the batch out of the network's evaluation: statistics or a reshape that mix images"
 GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
-"""What gave the golden logits: the engine itself, or, where it cannot be run, the graph that it was built from."""
+"""What gave the golden outputs: the engine itself, or, where it cannot be run, the graph that it was built from."""
 
 
-def write_golden(folder: Path, images: np.ndarray, run: Run) -> None:
-    """Run images one by one and keep them with their logits.
+def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output: str) -> None:
+    """Run images one by one and keep them with their outputs.
 
-    They are run again, alone and all at once: an engine that draws random numbers, or computes on the whole batch, has no golden logits.
+    They are run again, alone and all at once: an engine that draws random numbers, or computes on the whole batch, has no golden outputs.
 
     Args:
         folder: The package.
         images: (n, c, h, w) float32.
         run: The engine, or what stands for it.
+        task: Says how far outputs are apart.
+        output: Name of the network's output.
 
     Raises:
-        BuildError: The engine gives other logits the second time, or in a batch.
+        BuildError: The engine gives other outputs the second time, or in a batch.
     """
-    logits = _one_by_one(images, run)
-    _require_same(_one_by_one(images, run), logits, REPEATED, "run again on the same images", RANDOM)
-    _require_same(run(images), logits, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
+    outputs = _one_by_one(images, run)
+    _require_same(_one_by_one(images, run), outputs, task, REPEATED, "run again on the same images", RANDOM)
+    _require_same(run(images), outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     with written_plainly(folder / GOLDEN):
-        save_file({IMAGES: images, LOGITS: logits}, folder / GOLDEN)
+        save_file({IMAGES: images, output: outputs}, folder / GOLDEN)
 
 
 def _one_by_one(images: np.ndarray, run: Run) -> np.ndarray:
     return np.concatenate([run(image[None]) for image in images])
 
 
-def _require_same(found: np.ndarray, expected: np.ndarray, limit: float, when: str, fix: str) -> None:
-    difference = largest_difference(found, expected) if found.shape == expected.shape else float("nan")
+def _require_same(found: np.ndarray, expected: np.ndarray, task: Task, limit: float, when: str, fix: str) -> None:
+    difference = task.difference(found, expected).relative if found.shape == expected.shape else float("nan")
     if not difference <= limit:  # so that NaN is refused too
-        given = f"a difference of {difference:.2%} of the largest logit" if np.isfinite(difference) else f"logits {found.shape}, or logits that are no numbers"
-        raise BuildError(describe(f"the engine gives other logits when it is {when}", given=given, allowed=f"at most {limit:.1%}", fix=fix))
+        given = (
+            f"a difference of {difference:.2%} of the largest output" if np.isfinite(difference) else f"outputs {found.shape}, or outputs that are no numbers"
+        )
+        raise BuildError(describe(f"the engine gives other outputs when it is {when}", given=given, allowed=f"at most {limit:.1%}", fix=fix))
 
 
 def read_golden(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (n, c, h, w) float32 and their logits (n, classes) float32.
+    """Return the images (n, c, h, w) float32 and their outputs (n, ...) float32.
 
     Raises:
         VerificationError: The file is no safetensors, or holds something else.
     """
-    allowed, fix = f"{IMAGES} (n, c, h, w) and {LOGITS} (n, classes), float32, of at least one image", "let Bonsai write the package again"
+    allowed, fix = f"{IMAGES} (n, c, h, w) and the outputs (n, ...), float32, of at least one image", "let Bonsai write the package again"
     try:
         golden = load_file(folder / GOLDEN)
     except (SafetensorError, OSError, ValueError) as error:
         raise VerificationError(describe(f"{GOLDEN}: cannot be read", given=error, allowed=f"safetensors with {allowed}", fix=fix)) from error
-    images, logits = golden.get(IMAGES), golden.get(LOGITS)
-    whole = images is not None and logits is not None and images.dtype == logits.dtype == np.float32
-    if images is None or logits is None or not whole or logits.ndim != 2 or len(images) != len(logits) or not logits.size or not images.size:
+    images, others = golden.get(IMAGES), [array for name, array in golden.items() if name != IMAGES]
+    outputs = others[0] if len(others) == 1 else None
+    whole = images is not None and outputs is not None and images.dtype == outputs.dtype == np.float32
+    if images is None or outputs is None or not whole or outputs.ndim < 2 or len(images) != len(outputs) or not outputs.size or not images.size:
         given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in golden.items()) or "nothing"
         raise VerificationError(describe(f"{GOLDEN}: no golden results", given=given, allowed=allowed, fix=fix))
-    return images, logits
-
-
-def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference of two equal shapes of logits over the largest one expected; NaN where one of them is."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # it is the caller who refuses NaN
-        return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return images, outputs

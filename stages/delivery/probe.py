@@ -29,13 +29,13 @@ class Request(Record):
 
 
 def main() -> None:
-    """Answer one request: ``logits`` of the golden images, or why they cannot be had: ``refused``."""
+    """Answer one request: ``outputs`` for the golden images, or why they cannot be had: ``refused``."""
     request = Request.model_validate_json(sys.stdin.read())
     images, _ = read_golden(request.package)
     answer: dict[str, object]
     try:
         run = backend_of(request.target).open_engine(request.package / request.engine, request.target)
-        answer = {"logits": [run(image[None])[0].tolist() for image in images]}
+        answer = {"outputs": [run(image[None])[0].tolist() for image in images]}
     except BonsaiError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

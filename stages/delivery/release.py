@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
 from bonsai.profiles.errors import BonsaiError, ConfigError, describe
@@ -13,8 +12,10 @@ from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import SUMS
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
-from bonsai.stages.measurement.classifying import RESULTS, read_results
+from bonsai.stages.measurement.results import RESULTS, read_results
 from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import Statistics, Task
 
 
 class Release(Record):
@@ -37,11 +38,11 @@ class Release(Record):
         """Of the engine."""
         return self.manifest.files[self.manifest.engine.file]
 
-    def stored_hits(self, test_digest: str) -> np.ndarray | None:
-        """Return whether its engine took each test image for what it is, (n,) bool, as the package tells; None where it tells of other images."""
+    def stored_results(self, test_digest: str, task: Task) -> Statistics | None:
+        """Return what its package keeps of its engine on each test image; None where it tells of other images."""
         if test_digest != self.manifest.test_digest or RESULTS not in self.manifest.files:
             return None
-        return read_results(self.folder / RESULTS).shipped_hits
+        return read_results(self.folder / RESULTS, task).shipped
 
     def open_engine(self) -> Run:
         """Load its engine."""
@@ -64,25 +65,28 @@ def read_release(folder: Path) -> Release:
     return Release(name=manifest.name, folder=folder.resolve(), manifest=manifest, seal=sha256_file(folder / SUMS), absence=absence)
 
 
-def require_comparable(release: Release, *, classes: tuple[str, ...], image_shape: tuple[int, int, int], test_digest: str) -> None:
+def require_comparable(release: Release, *, task: str, classes: tuple[str, ...], image_shape: tuple[int, int, int], test_digest: str) -> None:
     """Check that a release and a new engine can be compared image by image, before anything is trained.
 
     Args:
         release: The earlier package.
+        task: Name of the new engine's.
         classes: Of the new data.
         image_shape: (channels, height, width) of the new images.
         test_digest: sha256 of the new test part.
 
     Raises:
-        ConfigError: It tells classes or images of another kind.
+        ConfigError: It has another task, other classes, or images of another kind.
         DeviceUnavailable: Its stored results are of other test images, and its engine does not run here.
     """
     problem = f"--against {release.name}: it cannot be compared with the new engine"
+    if release.manifest.task != task:
+        raise ConfigError(describe(f"{problem}: its task is another", given=release.manifest.task, allowed=task, fix="name a package of the same task"))
     if release.manifest.classes != classes:
         given = f"{len(release.manifest.classes)} classes, {', '.join(release.manifest.classes[:6])}"
         allowed = f"the {len(classes)} classes of the recipe's data, {', '.join(classes[:6])}"
         raise ConfigError(describe(f"{problem}: its classes are others", given=given, allowed=allowed, fix="name a package of the same classes"))
-    if release.stored_hits(test_digest) is not None:
+    if release.stored_results(test_digest, task_named(task)) is not None:
         return
     if release.manifest.engine.image_shape != image_shape:
         given, allowed = (f"images of {'x'.join(map(str, shape))}" for shape in (release.manifest.engine.image_shape, image_shape))

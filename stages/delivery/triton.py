@@ -8,7 +8,9 @@ from typing import NamedTuple
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
 from bonsai.stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
-from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.graph.names import INPUT
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import DataSpec, TensorSpec
 
 CONFIG, VERSION = "config.pbtxt", "1"
 
@@ -82,7 +84,7 @@ def model_config(manifest: PackageManifest) -> str:
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
         f"input [ {{ name: {_quoted(INPUT)} data_type: TYPE_FP32 dims: {list(manifest.engine.image_shape)} }} ]",
-        f"output [ {{ name: {_quoted(OUTPUT)} data_type: TYPE_FP32 dims: [{len(manifest.classes)}] label_filename: {_quoted(LABELS)} }} ]",
+        *(_output(tensor) for tensor in task_named(manifest.task).outputs(DataSpec(manifest.engine.image_shape, len(manifest.classes)))),
         f"instance_group [ {{ count: 1 kind: KIND_{target.device.kind.upper()} }} ]",
     ]
     if most > 1:
@@ -92,6 +94,11 @@ def model_config(manifest: PackageManifest) -> str:
     if not platform.ships_engine:
         lines.append(f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{needed.threads}" }} }}')
     return "\n".join(lines) + "\n"
+
+
+def _output(tensor: TensorSpec) -> str:
+    labels = f" label_filename: {_quoted(LABELS)}" if tensor.labelled else ""
+    return f"output [ {{ name: {_quoted(tensor.name)} data_type: TYPE_FP32 dims: {list(tensor.shape)}{labels} }} ]"
 
 
 def _quoted(text: str) -> str:

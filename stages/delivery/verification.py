@@ -15,11 +15,12 @@ from bonsai.profiles.errors import SHORT, describe, shorten
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
 from bonsai.stages.delivery.contents import PackageManifest, read_intact, require_package
-from bonsai.stages.delivery.golden import TOLERANCE, largest_difference, read_golden
+from bonsai.stages.delivery.golden import TOLERANCE, read_golden
 from bonsai.stages.delivery.probe import Request
 from bonsai.stages.delivery.signing import require_signature
 from bonsai.stages.delivery.sums import CHANGED, SIGNATURE, SUMS
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.tasks.registry import task_named
 
 PROBE = "bonsai.stages.delivery.probe"
 PROBE_SECONDS = 300.0
@@ -51,7 +52,7 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     if absence is not None:
         if require_run:
             raise DeviceUnavailable(describe("the engine cannot be run here", given=absence, allowed=needed.sentence, fix="run this on the device"))
-        return [*checked, f"built, not run: {absence}", f"not checked: that this machine has {needed.sentence}; the golden logits"]
+        return [*checked, f"built, not run: {absence}", f"not checked: that this machine has {needed.sentence}; the golden outputs"]
     for difference in list_differences(needed, here):
         raise VerificationError(difference)
     version = _installed(needed)
@@ -62,7 +63,7 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     return [
         *checked,
         f"machine: has {needed.sentence}",
-        f"engine: in a process of its own, {needed.runtime} {version} gives the golden logits of {images} images"
+        f"engine: in a process of its own, {needed.runtime} {version} gives the golden outputs of {images} images"
         f" (largest difference {largest:.1e}, at most {TOLERANCE:.0%}; golden by {manifest.golden})",
     ]
 
@@ -78,17 +79,17 @@ def _installed(needed: Compatibility) -> str:
 
 
 def _compare_golden(folder: Path, manifest: PackageManifest) -> tuple[int, float]:
-    """Return how many golden images were run, and by how much a logit differs at most."""
+    """Return how many golden images were run, and by how much an output differs at most."""
     engine, (images, expected) = manifest.engine.file, read_golden(folder)
     found = _run_probe(Request(package=folder.resolve(), engine=engine, target=manifest.profile.target))
     if found.shape != expected.shape:
-        raise VerificationError(describe(f"{engine}: gives another shape of logits", given=found.shape, allowed=expected.shape, fix=CHANGED))
-    largest = largest_difference(found, expected)
+        raise VerificationError(describe(f"{engine}: gives another shape of outputs", given=found.shape, allowed=expected.shape, fix=CHANGED))
+    largest = task_named(manifest.task).difference(found, expected).relative
     if not largest <= TOLERANCE:  # so that NaN is refused too
         raise VerificationError(
             describe(
-                f"{engine}: golden logits differ",
-                given=f"{largest:.1%} of the largest logit",
+                f"{engine}: golden outputs differ",
+                given=f"{largest:.1%} of the largest output",
                 allowed=f"at most {TOLERANCE:.0%} (golden by {manifest.golden})",
                 fix="do not use the engine here: let Bonsai build one for this machine and runtime",
             )
@@ -97,7 +98,7 @@ def _compare_golden(folder: Path, manifest: PackageManifest) -> tuple[int, float
 
 
 def _run_probe(request: Request) -> np.ndarray:
-    """Return the logits that the engine gives in a process of its own.
+    """Return the outputs that the engine gives in a process of its own.
 
     Raises:
         VerificationError: It does not load, crashes its process, or takes more than `PROBE_SECONDS`.
@@ -124,10 +125,10 @@ def _run_probe(request: Request) -> np.ndarray:
         answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
         if "refused" in answer:
             raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
-        return np.asarray(answer["logits"], dtype=np.float32)
+        return np.asarray(answer["outputs"], dtype=np.float32)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         given = shorten(process.stdout[-SHORT:]) or "nothing"
-        raise VerificationError(describe(f"{request.engine}: its process gave no logits", given=given, allowed=allowed, fix=fix)) from error
+        raise VerificationError(describe(f"{request.engine}: its process gave no outputs", given=given, allowed=allowed, fix=fix)) from error
 
 
 def _ending(code: int) -> str:

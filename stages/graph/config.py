@@ -14,9 +14,9 @@ class ExportConfig(Record):
     Attributes:
         opset: Version of the default operator set.
         dynamic_batch: Whether the file takes any number of images; if not, it takes those of the profile's `target.batch`.
-        min_agreement: Share of the validation images, 0-1, on which top-1 must agree with torch; images between two classes fall to either
+        min_agreement: Share of the validation images, 0-1, whose prediction must agree with torch's; images between two classes fall to either
             side. Below 1, one image may always differ, however few there are.
-        max_mean_difference: Largest mean difference of logits, relative to their standard deviation.
+        max_mean_difference: Largest mean difference of outputs, relative to their standard deviation.
     """
 
     opset: Annotated[int, Field(ge=18, le=20)] = 20

@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
-from bonsai.stages.graph.names import INPUT, OUTPUT
+from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.program import export_program
 from bonsai.stages.graph.refusals import explain_refusal
@@ -22,6 +23,8 @@ from bonsai.stages.graph.untraceable import Untraceable
 from bonsai.stages.training.progress import say
 
 MODEL = "model.onnx"
+OUTPUTS = ("output",)
+"""Names where nobody asks what an output means."""
 HALVED = "halved."
 """What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
 
@@ -48,6 +51,7 @@ def write_graph(
     dialect: Dialect,
     float_type: FloatType,
     quantised: int = 0,
+    outputs: Sequence[str] = OUTPUTS,
 ) -> Written:
     """Export, simplify and check a network.
 
@@ -58,14 +62,15 @@ def write_graph(
         opset: Version of the default operator set, 18-20.
         batch: Images that the file takes; None for any number.
         dialect: What the file must be in the end.
-        float_type: Number format of what is not quantised; input and logits stay FP32.
+        float_type: Number format of what is not quantised; input and outputs stay FP32.
         quantised: How many layers of a quantised network are INT8, as the file must hold them.
+        outputs: Names of what the network returns.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
     """
     raw = file.with_name("exported.onnx")
-    export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset)
+    export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset, outputs)
     written = simplify_onnx(raw, file, batch)
     raw.unlink()
     if dialect == "float":
@@ -79,7 +84,7 @@ def write_graph(
 
 
 class HalfNetwork(nn.Module):
-    """A network that computes in FP16 between an FP32 input and FP32 logits.
+    """A network that computes in FP16 between an FP32 input and an FP32 output.
 
     Args:
         network: In FP32; a copy of it is halved.
@@ -90,12 +95,12 @@ class HalfNetwork(nn.Module):
         self.halved = copy.deepcopy(network).half()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, c, h, w) float32 to (n, classes) float32."""
-        logits: torch.Tensor = self.halved(x.half())
-        return logits.float()
+        """Map (n, c, h, w) float32 to (n, ...) float32."""
+        found: torch.Tensor = self.halved(x.half())
+        return found.float()
 
 
-def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int) -> None:
+def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int, outputs: Sequence[str] = OUTPUTS) -> None:
     """Export in evaluation mode with the dynamo exporter, for any number of images.
 
     Args:
@@ -103,6 +108,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
         image_shape: (channels, height, width).
         file: The .onnx file to write.
         opset: Version of the default operator set, 18-23.
+        outputs: Names of what the network returns.
 
     Raises:
         BuildError: The exporter refuses the network, or what it computes depends on the number of images.
@@ -122,7 +128,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
                 dynamo=True,
                 opset_version=opset,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(outputs),
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )

@@ -1,3 +1,4 @@
-"""Names in every ONNX file that Bonsai writes; apart from `exporting.py`, because running an engine needs no torch."""
+"""The name in every ONNX file that Bonsai writes; apart from `exporting.py`, because running an engine needs no torch."""
 
-INPUT, OUTPUT = "input", "logits"
+INPUT = "input"
+"""Outputs are named by the task."""

@@ -12,11 +12,11 @@ FloatType = Literal["fp32", "fp16"]
 
 
 class OnnxGraph(Artifact):
-    """An ONNX file ``model.onnx`` with input `input` and output `logits`, dynamic batch.
+    """An ONNX file ``model.onnx`` with the input `input` and the task's outputs, dynamic batch.
 
     Attributes:
         dialect: The runtime family whose Q/DQ form the file holds; ``float`` has none.
-        float_type: Of what is not quantised; input and logits are FP32 whatever it is.
+        float_type: Of what is not quantised; input and outputs are FP32 whatever it is.
         audit: Counts of nodes.
         not_simplified: Why the simplified file was rejected and the exporter's kept; empty where it was not.
         parity: Agreement with the torch network on real images.

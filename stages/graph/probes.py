@@ -1,4 +1,4 @@
-"""Images that every export of an untrained network is tried with, and how far its logits may lie from torch's."""
+"""Images that every export of an untrained network is tried with, and how far its outputs may lie from torch's."""
 
 from pathlib import Path
 
@@ -10,21 +10,22 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.store.tensor_files import written_plainly
 
 PROBES = "probes.safetensors"
-"""Beside the ONNX file of an untrained network: torch's logits of the first images, (n, classes) float32."""
-
+"""Beside the ONNX file of an untrained network: torch's outputs for the first images, (n, ...) float32."""
+OUTPUTS = "outputs"
+"""Name of these in that file."""
 COUNT = 4
-"""Images whose logits are compared."""
+"""Images whose outputs are compared."""
 EXACT, ROUNDING = 0.01, 1e-5
-"""Most that FP32 logits may differ in the mean: so much of what they differ between images, and of the largest."""
+"""Most that FP32 outputs may differ in the mean: so much of what they differ between images, and of the largest."""
 LOOSE: dict[Precision, float] = {"fp16": 0.3, "int8": 1.0}
-"""The same for other precisions, over the standard deviation of all logits. An untrained network multiplies the rounding of its first layers: MobileNetV2
-was measured at 0.06 in FP16 and 0.5 in INT8. Logits that have nothing to do with each other differ by 1.1."""
+"""The same for other precisions, over the standard deviation of all outputs. An untrained network multiplies the rounding of its first layers: MobileNetV2
+was measured at 0.06 in FP16 and 0.5 in INT8. Outputs that have nothing to do with each other differ by 1.1."""
 
 
 def probe_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
     """Return images that differ in brightness, contrast, coarse and fine structure, always the same: (count, c, h, w) float32.
 
-    Noise alone would do badly: a network that averages over an image gives nearly the same logits for any noise.
+    Noise alone would do badly: a network that averages over an image gives nearly the same outputs for any noise.
     """
     return np.stack([_probe_image(image_shape, number) for number in range(count)])
 
@@ -38,41 +39,41 @@ def _probe_image(image_shape: tuple[int, int, int], number: int) -> np.ndarray:
     return image.astype(np.float32)
 
 
-def save_logits(folder: Path, logits: np.ndarray) -> None:
-    """Keep torch's logits of the first probe images beside the file that was exported."""
+def save_outputs(folder: Path, outputs: np.ndarray) -> None:
+    """Keep torch's outputs for the first probe images beside the file that was exported."""
     with written_plainly(folder / PROBES):
-        save_file({"logits": np.ascontiguousarray(logits, dtype=np.float32)}, folder / PROBES)
+        save_file({OUTPUTS: np.ascontiguousarray(outputs, dtype=np.float32)}, folder / PROBES)
 
 
-def load_logits(folder: Path) -> np.ndarray:
-    """Read what `save_logits` wrote."""
-    return load_file(folder / PROBES)["logits"]
+def load_outputs(folder: Path) -> np.ndarray:
+    """Read what `save_outputs` wrote."""
+    return load_file(folder / PROBES)[OUTPUTS]
 
 
-def compare_logits(found: np.ndarray, expected: np.ndarray, precision: Precision, file: str) -> float:
-    """Return the mean difference of two sets of logits over their spread; NaN where numbers overflow, which proves nothing of a trained network.
+def compare_outputs(found: np.ndarray, expected: np.ndarray, precision: Precision, file: str) -> float:
+    """Return the mean difference of two sets of outputs over their spread; NaN where numbers overflow, which proves nothing of a trained network.
 
     Args:
-        found: Of the file, (n, classes).
+        found: Of the file, (n, ...).
         expected: torch's: of the float network, or for INT8 of the network with quantisers.
         precision: What the file computes in.
         file: Its name, for the message.
 
     Raises:
-        BuildError: The shapes differ, the logits are the same for all images, or the difference is beyond what rounding explains.
+        BuildError: The shapes differ, the outputs are the same for all images, or the difference is beyond what rounding explains.
     """
     if found.shape != expected.shape:
-        raise BuildError(f"{file} gives logits of shape {found.shape}, torch of {expected.shape}")
+        raise BuildError(f"{file} gives outputs of shape {found.shape}, torch of {expected.shape}")
     if not np.isfinite(expected).all() or (precision != "fp32" and not np.isfinite(found).all()):
         return float("nan")
     between = float(expected.std(axis=0).mean())
     if between > ROUNDING * float(np.abs(expected).max()) and not np.ptp(found, axis=0).any():
-        raise BuildError(f"{file} gives the same logits for every image, the torch network does not")
+        raise BuildError(f"{file} gives the same outputs for every image, the torch network does not")
     spread, share = (between, EXACT) if precision == "fp32" else (float(expected.std()), LOOSE[precision])
     difference = float(np.abs(found - expected).mean())
     if not difference <= share * spread + ROUNDING * float(np.abs(expected).max()):  # so that NaN is refused too
         raise BuildError(
-            f"{file} does not compute what the torch network computes: logits of the untrained network differ by {difference / max(spread, 1e-12):.1%} "
+            f"{file} does not compute what the torch network computes: outputs of the untrained network differ by {difference / max(spread, 1e-12):.1%} "
             f"of their spread (at most {share:.0%})"
         )
     return difference / max(spread, 1e-12)

@@ -135,7 +135,7 @@ def _differs(network: nn.Module, images: torch.Tensor) -> bool:
             outputs.append(network(images.clone()))
     first, second = outputs
     if not isinstance(first, torch.Tensor) or first.shape != second.shape:
-        return False  # refused as what is no logits
+        return False  # refused as what is no output
     return not torch.allclose(first, second, rtol=0, atol=SAME * float(first.abs().max()), equal_nan=True)
 
 

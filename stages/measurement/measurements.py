@@ -1,7 +1,9 @@
 """What was measured, and on what."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bonsai.profiles.schema import Precision
 from bonsai.profiles.source import Record
@@ -10,6 +12,8 @@ from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.quantization.summary import NAMES
 from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.naming import read_figures, write_figures
 
 Part = Literal["validation", "test"]
 """Of the data: by the one engines are chosen, by the other the one that ships is judged."""
@@ -116,20 +120,34 @@ class FreshTiming(Artifact):
     repetition: int
 
 
+ACCURACY_FORMS = {"value": "{}"}
+
+
 class Accuracy(Record):
-    """Top-1 on a whole part of the data with its Wilson 95 % interval; ratios 0-1.
+    """The task's metric on a whole part of the data with its 95 % interval. It is stored under the metric's name.
 
     Attributes:
+        metric: Name of the metric.
         measured_by: What ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
         part: On which images.
     """
 
-    top1: float
+    metric: str
+    value: float
     low: float
     high: float
     n: int
     measured_by: str
     part: Part = "test"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, facts: Any) -> Any:
+        return read_figures(facts, ACCURACY_FORMS, cls.model_fields)
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return write_figures(handler(self), ACCURACY_FORMS)
 
 
 class Row(Record):
@@ -227,7 +245,7 @@ class DeviceTimes(Record):
     Attributes:
         copy_in_ms: Images from main memory to the device.
         compute_ms: From the end of that copy to the beginning of the next, so with what starting the engine takes.
-        copy_out_ms: Logits to main memory.
+        copy_out_ms: Outputs to main memory.
         flags: How it was run: what other tools set otherwise.
     """
 
@@ -285,7 +303,7 @@ class Against(Record):
         name: Of the earlier package.
         engine_sha256: Of its engine.
         accuracy: Of the earlier engine on the new test part.
-        drop: Of top-1 from the earlier engine to the new one on the same test images, with both ends of its interval.
+        drop: Of the metric from the earlier engine to the new one on the same test images, with both ends of its interval.
         new: Latency of the new engine, timed in turns with the earlier one; None where they were not timed.
         earlier: The same of the earlier engine.
         not_timed: Why not.
@@ -299,12 +317,11 @@ class Against(Record):
     earlier: Latency | None
     not_timed: str
 
-    @property
-    def sentence(self) -> str:
-        """What was found, in a sentence."""
-        drop, low, high = self.drop
+    def sentence(self, metric: Metric) -> str:
+        """Return what was found, in a sentence."""
+        (drop, low, high), reached = self.drop, metric.written(self.accuracy.value)
         accuracy = (
-            f"Against {self.name}: top-1 {self.accuracy.top1:.2%} on the same {self.accuracy.n} test images, {self.accuracy.measured_by}; "
+            f"Against {self.name}: {metric.label} {reached} on the same {self.accuracy.n} test images, {self.accuracy.measured_by}; "
             f"drop {drop:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
         )
         if self.new is None or self.earlier is None:

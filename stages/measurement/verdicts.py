@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from bonsai.profiles.schema import Budget, Gates, HardwareProfile, Precision
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.measurement.intervals import expected_drop, paired_drop, wilson, wilson_of_share
 from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.task import Arrays, Interval, Statistics, Task
 
 LEARNT = 0.25
-"""A dense network whose accuracy covers less than this fraction of the gap between the largest class's share and 1 has learnt next to nothing."""
+"""A dense network whose metric covers less than this fraction of the gap between what no learning reaches and the best has learnt next to nothing."""
 DROP, METRIC = ACCURACY_GATES = ("accuracy drop", "accuracy")
 """Names of the gates that the test part decides."""
 
@@ -20,34 +19,36 @@ class Shown(NamedTuple):
     """What images show of an engine's accuracy.
 
     Attributes:
-        drop: Of top-1 from the dense engine to this one on the same images, with both ends of its interval.
-        top1: Of the engine, with both ends.
+        metric: By which it is judged.
+        drop: Of the metric from the dense engine to this one on the same images.
+        reached: By the engine.
         where: On which images, in a few words.
         doubt: Why the dense engine is no reference; empty where it is one.
     """
 
-    drop: tuple[float, float, float]
-    top1: tuple[float, float, float]
+    metric: Metric
+    drop: Interval
+    reached: Interval
     where: str
     doubt: str = ""
 
     @classmethod
-    def on_test(cls, dense: np.ndarray, engine: np.ndarray, doubt: str) -> "Shown":
-        """Return what the hits on the test images show, (n,) bool each."""
-        return cls(paired_drop(dense, engine), (float(engine.mean()), *wilson(engine)), "on the test images", doubt)
+    def on_test(cls, task: Task, dense: Statistics, engine: Statistics, doubt: str) -> "Shown":
+        """Return what the test images show."""
+        return cls(task.metric, task.interval(dense, engine), task.bounds(engine), "on the test images", doubt)
 
     @classmethod
-    def on_validation(cls, dense: np.ndarray, engine: np.ndarray, test_images: int) -> "Shown":
+    def on_validation(cls, task: Task, dense: Statistics, engine: Statistics, test_images: int) -> "Shown":
         """Return what the test part would show if it came out as the validation part did: by that an engine is chosen.
 
         Args:
-            dense: Hits, (n,) bool.
+            task: Judges both.
+            dense: Of the validation images.
             engine: The same of the engine.
             test_images: Number of images of the test part.
         """
-        top1 = float(engine.mean())
         where = f"on the validation images; expected of {test_images} test images"
-        return cls(expected_drop(dense, engine, test_images), (top1, *wilson_of_share(top1, test_images)), where)
+        return cls(task.metric, task.interval(dense, engine, test_images), task.bounds(engine, test_images), where)
 
 
 def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
@@ -75,6 +76,41 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
         if precision != fastest
     )
     return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
+
+
+class Chosen(NamedTuple):
+    """Which engine is shipped, why, and its gates."""
+
+    precision: Precision
+    reason: str
+    gates: tuple[Gate, ...]
+
+
+def choose_engine(
+    task: Task,
+    dense: tuple[Row, Statistics],
+    candidates: Mapping[Precision, tuple[Engine, Row, Statistics]],
+    profile: HardwareProfile,
+    test_images: int,
+    floats: tuple[int, int] = (0, 0),
+) -> Chosen:
+    """Return the engine to ship, by what was timed and seen of all of them.
+
+    Args:
+        task: Judges the outputs.
+        dense: The dense engine's row and what was noted of the validation images.
+        candidates: By precision, the engine and the same of it.
+        profile: The limits.
+        test_images: Number of images that will judge it.
+        floats: Convolutions that are kept in float on purpose, and all that no INT8 form is meant for; as for `judge`.
+    """
+    reference, seen = dense
+    gates = {
+        precision: judge(reference, row, Shown.on_validation(task, seen, noted, test_images), engine, profile, *floats)
+        for precision, (engine, row, noted) in candidates.items()
+    }
+    shipped, reason = choose_precision({precision: row for precision, (_, row, _) in candidates.items()}, gates, profile)
+    return Chosen(shipped, reason, gates[shipped])
 
 
 def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
@@ -113,38 +149,40 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
 
 
 def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
-    """Return the gates on accuracy: of the drop the upper end of its interval is judged, of the engine's own top-1 the lower end.
+    """Return the gates on accuracy: of the drop the upper end of its interval is judged, of the engine's own metric the worse end.
 
     A drop from a reference that learnt next to nothing is no drop: its gate is undecided, unless `max_drop` 1 asks for nothing.
     """
-    drop, _, most = shown.drop
+    metric, (drop, _, most) = shown.metric, shown.drop
     verdict = verdict_of(most <= limits.max_drop)
     note = f"{drop:+.4f} {shown.where}"
     if shown.doubt:
         verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
         note = f"{note}; {shown.doubt}"
-    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
+    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit=f"{metric.label} at most (95 %)", verdict=verdict, note=note)]
     if limits.min_metric is not None:
-        top1, least, _ = shown.top1
-        verdict = verdict_of(least >= limits.min_metric)
-        note = f"{top1:.4f} {shown.where}"
-        gates.append(Gate(name=METRIC, limit=limits.min_metric, found=least, unit="top-1 at least (95 %)", verdict=verdict, note=note))
+        found, low, high = shown.reached
+        worst, bound = (low, "least") if metric.direction == "higher" else (high, "most")
+        verdict = verdict_of(metric.merit(worst) >= metric.merit(limits.min_metric))
+        unit = f"{metric.label} at {bound} (95 %)"
+        gates.append(Gate(name=METRIC, limit=limits.min_metric, found=worst, unit=unit, verdict=verdict, note=f"{found:.4f} {shown.where}"))
     return tuple(gates)
 
 
-def doubt_about(top1: float, labels: np.ndarray, part: Part) -> str:
+def doubt_about(task: Task, value: float, targets: Arrays, part: Part) -> str:
     """Return why a dense network is no reference: it learnt next to nothing; an empty text where it is one.
 
     Args:
-        top1: Its accuracy, 0-1, on a part of the data.
-        labels: (n,) int64, the classes of that part.
+        task: Judges it.
+        value: Its metric on a part of the data.
+        targets: Of that part.
         part: Which part it is.
     """
-    largest = int(np.bincount(labels).max()) / len(labels)
-    if top1 >= largest + LEARNT * (1 - largest):
+    metric, (nothing, how) = task.metric, task.baseline(targets)
+    if metric.merit(value) >= metric.merit(nothing + LEARNT * (metric.best - nothing)):
         return ""
-    known = f"always naming the largest class gives {largest:.2%}"
-    return f"the dense network's {part} top-1 is {top1:.2%}, and {known}: train longer, or check the data"
+    known = f"{how} gives {metric.written(nothing)}"
+    return f"the dense network's {part} {metric.label} is {metric.written(value)}, and {known}: train longer, or check the data"
 
 
 def verdict_of(passed: bool) -> Verdict:

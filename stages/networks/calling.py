@@ -12,7 +12,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.imports.user_code import FAILURES, say_what, user_code
 
 
-def logits_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def outputs_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return what a network makes of images: of a copy of its own, since a forward may change what it is given.
 
     Args:
@@ -24,8 +24,8 @@ def logits_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """
     with running(f"images {tuple(images.shape)}"):
         layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
-        logits: torch.Tensor = network(images.clone(memory_format=layout))
-    return logits
+        found: torch.Tensor = network(images.clone(memory_format=layout))
+    return found
 
 
 def running(given: str = "") -> Any:

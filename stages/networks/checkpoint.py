@@ -2,22 +2,42 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bonsai.profiles.source import Record
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.quantization.records import Quantization, QuantizerState
 from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.tasks.naming import read_figures, write_figures
+
+HISTORY_FORMS = {"validation": "validation_{}"}
 
 
 class History(Record):
-    """One epoch or segment of training, as shown to people."""
+    """One epoch or segment of training, as shown to people.
+
+    Attributes:
+        metric: Name of the task's metric.
+        validation: The metric on the validation split; stored under the metric's name, as ``validation_<metric>``.
+    """
 
     step: int
     epoch: float
     phase: Literal["trunk", "branch", "qat"]
     loss: float
-    validation_top1: float
+    metric: str
+    validation: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, facts: Any) -> Any:
+        return read_figures(facts, HISTORY_FORMS, cls.model_fields)
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return write_figures(handler(self), HISTORY_FORMS)
 
 
 class Checkpoint(Artifact):

@@ -53,11 +53,11 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(depth - 1)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, in_channels, h, w) to logits (n, num_classes)."""
+        """Map images (n, in_channels, h, w) to scores (n, num_classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        logits: torch.Tensor = self.fc(torch.flatten(self.pool(x), 1))
-        return logits
+        found: torch.Tensor = self.fc(torch.flatten(self.pool(x), 1))
+        return found
 
 
 def resnet20(*, in_channels: int, num_classes: int, width: int = 16) -> CifarResNet:

@@ -14,11 +14,12 @@ from torch.nn import functional
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.networks.attributes import differing
-from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, logits_of, running, training
+from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, outputs_of, running, training
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.loading import load_weights
-from bonsai.stages.networks.registry import build_network, require_shape
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.networks.seeding import seeded
+from bonsai.stages.tasks.task import DataSpec, Learning
 
 IMAGES = 2
 TOLERANCE = 1e-3
@@ -27,33 +28,33 @@ NOISE = 1e-5
 """The same relative to the largest output: what rounding alone may do."""
 
 
-def require_whole_state(config: ModelConfig, network: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Refuse a network that is more than its state, gives an image other logits at every look, or fails while it is trained for a step.
+def require_whole_state(config: ModelConfig, network: nn.Module, spec: DataSpec, learning: Learning) -> None:
+    """Refuse a network that is more than its state, gives an image other outputs at every look, or fails while it is trained for a step.
 
     Args:
         config: How `network` was built; it is built once more, with other random numbers.
         network: As the factory made it; it is left as it was.
-        image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        spec: Of the data.
+        learning: The task's, which a step is tried with.
 
     Raises:
         ConfigError: State outside `state_dict`, which is named; random numbers in evaluation; an error in training; something that cannot be
             copied or stored.
     """
     require_plain_state(network)
-    one, other = copy_network(network), build_network(config, image_shape, num_classes, seed=config.seed + 1)
+    one, other = copy_network(network), build_network(config, *spec, seed=config.seed + 1)
     _load(other, _stored(one))
     named = list(differing(one, other))
-    images = random_images(IMAGES, image_shape)
+    images = random_images(IMAGES, spec.image_shape)
     _require_steady(one, images)
     _require_independent(one, images)
-    _train_a_step(one, images, num_classes)
+    _train_a_step(one, images, spec, learning)
     copy_network(one)  # what a training leaves behind must not hinder that
     _load(other, _stored(one))
     named += [name for name in differing(one, other) if name not in named]
     for mode in (evaluating, training):
         with mode(one), mode(other):
-            found = [_seeded_logits(each, images, seed=0) for each in (one, other)]
+            found = [_seeded_outputs(each, images, seed=0) for each in (one, other)]
         if not _alike(*found, exactly=bool(named)):
             raise ConfigError(
                 describe(
@@ -116,13 +117,13 @@ def _load(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 @torch.no_grad()
 def _require_steady(network: nn.Module, images: torch.Tensor) -> None:
-    """Refuse a network that gives the same images other logits when it is asked again."""
+    """Refuse a network that gives the same images other outputs when it is asked again."""
     with evaluating(network):
-        first, again = (_seeded_logits(network, images, seed=seed) for seed in (1, 2))
+        first, again = (_seeded_outputs(network, images, seed=seed) for seed in (1, 2))
     if not _alike(first, again, exactly=False):
         raise ConfigError(
             describe(
-                "the network gives the same images other logits at every look, in evaluation",
+                "the network gives the same images other outputs at every look, in evaluation",
                 given=_difference(first, again),
                 allowed="outputs that depend on images and state alone",
                 fix="let what is random, counts or remembers act in training only (`if self.training`, dropout(x, p, self.training))",
@@ -132,14 +133,14 @@ def _require_steady(network: nn.Module, images: torch.Tensor) -> None:
 
 @torch.no_grad()
 def _require_independent(network: nn.Module, images: torch.Tensor) -> None:
-    """Refuse a network that gives an image other logits alone than beside others: an engine is measured on one, and trained and checked on many."""
+    """Refuse a network that gives an image other outputs alone than beside others: an engine is measured on one, and trained and checked on many."""
     with evaluating(network):
-        together = _seeded_logits(network, images, seed=1)
-        alone = torch.cat([_seeded_logits(network, image[None], seed=1) for image in images])
+        together = _seeded_outputs(network, images, seed=1)
+        alone = torch.cat([_seeded_outputs(network, image[None], seed=1) for image in images])
     if not _alike(together, alone, exactly=False):
         raise ConfigError(
             describe(
-                "the network gives an image other logits alone than in a batch, in evaluation",
+                "the network gives an image other outputs alone than in a batch, in evaluation",
                 given=_difference(together, alone),
                 allowed="outputs of an image that do not depend on the other images",
                 fix="normalise by running statistics in evaluation (`track_running_stats=True`), and mix no images of a batch",
@@ -147,22 +148,22 @@ def _require_independent(network: nn.Module, images: torch.Tensor) -> None:
         )
 
 
-def _train_a_step(network: nn.Module, images: torch.Tensor, num_classes: int) -> None:
+def _train_a_step(network: nn.Module, images: torch.Tensor, spec: DataSpec, learning: Learning) -> None:
     """Run forward and backward in training, twice: state that changes outside of `state_dict` shows by then."""
-    labels = torch.arange(len(images)) % num_classes
+    targets = learning.example_targets(len(images), spec)
     with training(network), seeded(3), torch.enable_grad():
         for _ in range(2):
-            logits = logits_of(network, images)
-            require_shape(logits, num_classes, mode="training")
+            found = outputs_of(network, images)
+            learning.require_outputs(found, spec, samples=len(images), mode="training")
             with running():
-                functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                learning.loss(found, targets).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     network.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()
-def _seeded_logits(network: nn.Module, images: torch.Tensor, *, seed: int) -> torch.Tensor:
+def _seeded_outputs(network: nn.Module, images: torch.Tensor, *, seed: int) -> torch.Tensor:
     with seeded(seed):
-        return logits_of(network, images)
+        return outputs_of(network, images)
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor, *, exactly: bool) -> bool:
@@ -175,5 +176,5 @@ def _alike(one: torch.Tensor, other: torch.Tensor, *, exactly: bool) -> bool:
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> str:
     if one.shape != other.shape:
-        return f"logits {tuple(one.shape)} and {tuple(other.shape)}"
-    return f"logits that differ by {float((one - other).abs().max()):.2g}, of {float(one.abs().max()):.2g}"
+        return f"outputs {tuple(one.shape)} and {tuple(other.shape)}"
+    return f"outputs that differ by {float((one - other).abs().max()):.2g}, of {float(one.abs().max()):.2g}"

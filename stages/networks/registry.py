@@ -8,9 +8,10 @@ from bonsai.stages.imports.declared import in_place, places_of
 from bonsai.stages.imports.reading import warning_of_undeclared
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
-from bonsai.stages.networks.calling import evaluating, logits_of
+from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
 from bonsai.stages.networks.seeding import seeded
+from bonsai.stages.tasks.task import DataSpec, Learning
 
 FACTORIES = {
     "resnet20": "bonsai.stages.networks.cifar_resnet:resnet20",
@@ -35,7 +36,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
     Args:
         config: Which network.
         image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         seed: Of all random numbers that its code draws, where it is not to be the config's.
 
     Raises:
@@ -72,42 +73,15 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
 
 
 @torch.no_grad()
-def require_logits(network: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
+def require_outputs(network: nn.Module, spec: DataSpec, learning: Learning) -> None:
     """Run a network once on two black images.
 
     Raises:
-        ConfigError: It fails, or gives anything but logits (2, num_classes), such as probabilities.
+        ConfigError: It fails, or gives what the task cannot train.
     """
     with evaluating(network):
-        logits = logits_of(network, torch.zeros(2, *image_shape))
-    require_shape(logits, num_classes)
-    if num_classes > 1 and (logits >= 0).all() and (logits.float().sum(1) - 1).abs().max() < 1e-4:
-        raise ConfigError(
-            describe(
-                "the network gives probabilities, not logits",
-                given="outputs that are positive and have the sum 1, in evaluation",
-                allowed="what softmax is computed of: the loss does that itself",
-                fix="leave the softmax out of forward()",
-            )
-        )
-
-
-def require_shape(logits: object, num_classes: int, *, mode: str = "evaluation") -> None:
-    """Check what a network returned for two images.
-
-    Raises:
-        ConfigError: It is no floating-point tensor (2, num_classes).
-    """
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes) or not logits.is_floating_point():
-        found = f"{tuple(logits.shape)} {logits.dtype}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(
-            describe(
-                "the network gives no logits",
-                given=f"{found} for two images, in {mode}",
-                allowed=f"(2, {num_classes}) of floating point",
-                fix="let forward() return (images, classes), in training too (torchvision: aux_logits=False)",
-            )
-        )
+        found = outputs_of(network, torch.zeros(2, *spec.image_shape))
+    learning.require_outputs(found, spec, samples=2, mode="evaluation")
 
 
 def require_own_weights(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn
     Args:
         name: As `torchvision.models.get_model` knows it.
         in_channels: Channels of the images; the first convolution is replaced where they are not three.
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         **options: Passed to the network's own constructor.
     """
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bonsai.stages.networks.calling import logits_of
+from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.layers import Layer, by_output, channel_axis
 from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from bonsai.stages.pruning.soft import Masks
+from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
 
 WEIGHT = "weight"
@@ -121,15 +121,15 @@ class BatchStatistics:
             rows.add(self._sums["activation"][group], mean * ACTIVATIONS_EVERY)
         self._activations.clear()
 
-    def observe_untrained(self, batches: Batches, *, batches_seen: int) -> None:
-        """Add the gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
+    def observe_untrained(self, batches: Batches, learning: Learning, *, batches_seen: int) -> None:
+        """Add the loss's gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
         kept = {name: value.clone() for name, value in self._network.named_buffers()}
         self._activations.clear()
         with self.watching():
             for step in range(batches_seen):
-                images, labels = batches.batch(step)
+                images, targets = batches.batch(step)
                 self._network.zero_grad(set_to_none=True)
-                functional.cross_entropy(logits_of(self._network, images), labels).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                learning.loss(outputs_of(self._network, images), targets).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 self.observe()
         self._network.zero_grad(set_to_none=True)
         for name, value in self._network.named_buffers():

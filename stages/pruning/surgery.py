@@ -29,7 +29,7 @@ UNDECIDED = "without some of its channels the outputs hardly depend on the image
 
 
 def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
-    """Return the groups of channels that may be removed; those that make up the logits are left out.
+    """Return the groups of channels that may be removed; those that make up the outputs are left out.
 
     Args:
         network: A dense or pruned network; it is left as it was.
@@ -234,15 +234,15 @@ class _Trial:
         with running():
             wake(self._dense, self._images)
             settle(self._dense, self._images)
-            logits = outputs(self._dense, self._images)
+            found = outputs(self._dense, self._images)
         self._settle = settle if has_batchnorm(network) else wake
-        if not varies(logits):
+        if not varies(found):
             raise ConfigError(
                 describe(
                     "the outputs of this network hardly depend on the image, whatever its weights",
-                    given=f"logits up to {float(logits.abs().max()):.2g} that differ by {variation(logits):.2g} between images",
+                    given=f"outputs up to {float(found.abs().max()):.2g} that differ by {variation(found):.2g} between images",
                     allowed=f"a difference of at least {VARIES:.0%} of the largest logit",
-                    fix="look for what makes all images alike in forward(), such as a constant or a saturated layer in front of the logits",
+                    fix="look for what makes all images alike in forward(), such as a constant or a saturated layer in front of the outputs",
                 )
             )
 
@@ -313,7 +313,7 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
             describe(
                 "the couplings of the network's channels cannot be found",
                 given=say_what(error) + ("" if place_of(error) else ", in Torch-Pruning"),
-                allowed="a forward that autograd can follow from the parameters to the logits, over layers of torch",
+                allowed="a forward that autograd can follow from the parameters to the outputs, over layers of torch",
                 fix="mend the line named above, move torch.no_grad() and weights that are mixed from others out of forward(), or choose another model",
             )
         ) from error

@@ -31,14 +31,14 @@ def outputs(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def variation(logits: torch.Tensor) -> float:
-    """Return how much outputs (n, classes) vary between images: the largest difference from their mean."""
-    return float((logits - logits.mean(0)).abs().max())
+def variation(found: torch.Tensor) -> float:
+    """Return how much outputs (n, ...) vary between images: the largest difference from their mean."""
+    return float((found - found.mean(0)).abs().max())
 
 
-def varies(logits: torch.Tensor) -> bool:
+def varies(found: torch.Tensor) -> bool:
     """Whether outputs depend on the image enough to show what a cut changes."""
-    return variation(logits) > VARIES * float(logits.abs().max())
+    return variation(found) > VARIES * float(found.abs().max())
 
 
 def require_equal(expected: torch.Tensor, found: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.trace import module_of
-from bonsai.stages.networks.calling import evaluating, logits_of
+from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
@@ -26,7 +26,7 @@ def calibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
         layer.calibrate()
     with evaluating(network):
         for images in batches:
-            logits_of(network, images)
+            outputs_of(network, images)
     for quantizer in quantizers:
         quantizer.calibrate()
 
@@ -55,7 +55,7 @@ def settle_batchnorm(network: fx.GraphModule, batches: Iterable[torch.Tensor]) -
         for done, images in enumerate(batches):
             for norm in norms:
                 norm.momentum = 1 / (done + 1)  # an average of all
-            logits_of(network, images)
+            outputs_of(network, images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -24,15 +24,15 @@ class QuantizeConfig(Record):
     """Calibration (PTQ), quantisation-aware fine-tuning (QAT) where it is needed, and layers left in float.
 
     Attributes:
-        max_drop: Validation top-1, 0-1, that quantisation may cost against the float network: what `when_needed` and `mixed` go by.
-            The finished engine is judged by the profile's gates.
+        max_drop: How much of the metric on the validation split quantisation may cost against the float network: what `when_needed` and `mixed`
+            go by. The finished engine is judged by the profile's gates.
         qat: ``when_needed`` fine-tunes only where calibration alone misses `max_drop`; ``never`` leaves it at that.
         epochs: Length of QAT.
         lr: Highest learning rate of QAT; it falls along half a cosine.
         calibration_batches: Training batches that the activation scales are calibrated on.
         frozen_epochs: Last epochs of QAT in which BatchNorm's statistics no longer move; fewer than `epochs`, because training
             on frozen statistics at a high learning rate diverges.
-        distill: Imitation of the float network in QAT; null trains on the labels alone.
+        distill: Imitation of the float network in QAT; null trains on the targets alone.
         keep_float: Globs over names of layers, or of what holds them, that stay in float.
         mixed: Search for the fewest layers to leave in float where `max_drop` is still missed; null for none, since each costs latency.
         weight_bits: 8, 7, or null for the device's own: 8 where its instructions accumulate without saturation

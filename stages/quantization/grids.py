@@ -25,7 +25,7 @@ class Form(NamedTuple):
 
 
 def tensors_to_quantize(traced: fx.GraphModule) -> list[fx.Node]:
-    """Return, in the graph's order, what any INT8 operation reads, and what it produces with the rectifier behind it; no logits."""
+    """Return, in the graph's order, what any INT8 operation reads, and what it produces with the rectifier behind it; no outputs of the network."""
     found: set[fx.Node] = set()
     for node in traced.graph.nodes:
         if not computes(traced, node):

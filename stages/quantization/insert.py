@@ -1,7 +1,7 @@
 """Where quantisers go.
 
 Every tensor that an INT8 operation reads, and every tensor that one of them (with its ReLU) produces, gets one
-quantiser; the logits stay in float. INT8 operations are convolutions, linear layers, additions, multiplications,
+quantiser; the outputs stay in float. INT8 operations are convolutions, linear layers, additions, multiplications,
 concatenations, average pooling, sigmoid gates, and a BatchNorm that no convolution takes in. A layer left in float asks for no
 quantiser: it reads a quantised tensor where another operation does, or where what produces it is quantised (ONNX Runtime runs no
 convolution as INT8 without).

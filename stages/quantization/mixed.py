@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import fx, nn
@@ -16,6 +16,7 @@ from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
 from bonsai.stages.quantization.records import QuantizerState, Sensitivity, Weights
 from bonsai.stages.quantization.sensitivity import Layers, scan_layers
 from bonsai.stages.quantization.taking import name_of
+from bonsai.stages.tasks.task import Learning, Task
 from bonsai.stages.training.progress import say
 
 
@@ -86,19 +87,37 @@ class Mixer:
         return made
 
 
+class Judge(Protocol):
+    """A phase of training."""
+
+    @property
+    def task(self) -> Task:
+        """What networks are judged by."""
+        ...
+
+    @property
+    def learning(self) -> Learning:
+        """How far a layer's error reaches."""
+        ...
+
+    def validate(self, network: nn.Module) -> float:
+        """Return the metric on the validation split."""
+        ...
+
+
 class Search(NamedTuple):
     """What a search for layers found.
 
     Attributes:
         start: Where it set out from.
         layers: To leave in float, the most sensitive first; empty where as many as may be do not suffice.
-        top1: Validation top-1, 0-1, with them, or with as many as may be.
+        reached: The metric on the validation split with them, or with as many as may be.
         sensitivities: What every layer costs, the most sensitive first.
     """
 
     start: Start
     layers: Layers
-    top1: float
+    reached: float
     sensitivities: tuple[Sensitivity, ...]
 
     @property
@@ -114,7 +133,7 @@ def search_layers(
     reference: nn.Module,
     images: torch.Tensor,
     config: MixedConfig,
-    top1: Callable[[nn.Module], float],
+    judge: Judge,
     suffices: Callable[[float], bool],
 ) -> Search:
     """Scan how sensitive every layer is and find the fewest to leave in float.
@@ -126,12 +145,12 @@ def search_layers(
         reference: The float network.
         images: (n, c, h, w) float32 of the training split, for the scan.
         config: Most layers.
-        top1: Validation top-1 of a network.
+        judge: Judges networks on the validation split.
         suffices: Whether that is enough.
     """
     searches = []
     for start in starts:
-        searches.append(_search(mixer, start, reference, images, config, top1, suffices))
+        searches.append(_search(mixer, start, reference, images, config, judge, suffices))
         if searches[-1].layers:
             return searches[-1]
     return searches[0]
@@ -143,16 +162,16 @@ def _search(
     reference: nn.Module,
     images: torch.Tensor,
     config: MixedConfig,
-    top1: Callable[[nn.Module], float],
+    judge: Judge,
     suffices: Callable[[float], bool],
 ) -> Search:
-    sensitivities = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), reference, images)
+    sensitivities = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), reference, images, judge.learning)
     ranked = tuple(found.layer for found in sensitivities)[: config.max_layers]
     tried: dict[Layers, float] = {}
 
     def enough(layers: Layers) -> bool:
-        tried[layers] = top1(mixer.network(start, layers))
-        say(f"{start.weights}: validation top-1 {tried[layers]:.4f} with {len(layers)} in float: {', '.join(layers)}")
+        tried[layers] = judge.validate(mixer.network(start, layers))
+        say(f"{start.weights}: validation {judge.task.metric.label} {tried[layers]:.4f} with {len(layers)} in float: {', '.join(layers)}")
         return suffices(tried[layers])
 
     found = fewest_layers(ranked, enough)

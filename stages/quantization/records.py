@@ -25,7 +25,7 @@ class QuantizerState(Record):
 
 
 class Sensitivity(Record):
-    """What one layer costs as INT8: noise of the logits, the mean squared error against the float network's over their own mean square.
+    """What one layer costs as INT8: noise of the outputs, the squared error against the float network's over their own square.
 
     Attributes:
         alone: Noise that is added where this layer alone is quantised.
@@ -47,9 +47,9 @@ class Quantization(Record):
 
     Attributes:
         kept: The calibrated network, the fine-tuned one, or one of them with more layers in float than the recipe names. Its
-            accuracy is ``validation_top1_<kept>`` of the metrics.
+            accuracy is ``validation_<metric>_<kept>`` of the metrics.
         weights: Which of the two it has the weights and scales of.
-        max_drop: Validation top-1 that the recipe lets quantisation cost.
+        max_drop: How much of the metric on the validation split the recipe lets quantisation cost.
         searched: The layers that the search for the fewest left in float, the most sensitive first.
         sensitivities: What every layer costs, the most sensitive first; empty without a search.
         left_float: What else computes in float, with what it does in brackets: the quantiser takes none of its kind.

@@ -2,7 +2,7 @@
 
 from bonsai.stages.measurement.measurements import VERDICTS, Gate, unmet
 from bonsai.stages.reporting.content import Chapter, Fact, Table
-from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent
+from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
 from bonsai.stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
 from bonsai.stages.reporting.provenance import provenance_part
 from bonsai.stages.reporting.results import coverage_part, operators_part, results_part
@@ -49,7 +49,7 @@ def _headline(evidence: Evidence) -> str:
     about = "about " if evidence.is_estimated else ""
     return (
         f"{verdict[evidence.outcome]}: {about}{evidence.speed_up.times:.2f} times as fast as dense {evidence.dense.precision.upper()}, "
-        f"top-1 {percent(evidence.shipped.accuracy.top1)}"
+        f"{evidence.metric.label} {written(evidence.metric, evidence.shipped.accuracy.value)}"
     )
 
 
@@ -85,12 +85,12 @@ def _speed_up(evidence: Evidence) -> Fact:
 
 
 def _accuracy(evidence: Evidence) -> Fact:
-    shipped, dense = evidence.shipped, evidence.dense
+    shipped, dense, metric = evidence.shipped, evidence.dense, evidence.metric
     return Fact(
-        label="Test top-1",
-        value=percent(shipped.accuracy.top1),
-        note=f"95 % interval {interval(shipped)}, {shipped.accuracy.n} images, by {shipped.accuracy.measured_by}; "
-        f"dense {percent(dense.accuracy.top1)} ({interval(dense)})",
+        label=f"Test {metric.label}",
+        value=written(metric, shipped.accuracy.value),
+        note=f"95 % interval {interval(shipped, metric)}, {shipped.accuracy.n} images, by {shipped.accuracy.measured_by}; "
+        f"dense {written(metric, dense.accuracy.value)} ({interval(dense, metric)})",
     )
 
 

@@ -12,6 +12,7 @@ from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.measurement.measurements import Row
 from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.tasks.metric import Metric
 
 LARGEST = 1e15
 """Of any number that is drawn."""
@@ -46,16 +47,16 @@ def _of_rows(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
         if row.latency is None or row.size_bytes <= 0:
             yield "an engine has no latency or no size", row.label
     for row in manifest.metrics:
-        yield from _of_row(row)
+        yield from _of_row(row, manifest.metric)
 
 
-def _of_row(row: Row) -> Iterator[tuple[str, str]]:
+def _of_row(row: Row, metric: Metric) -> Iterator[tuple[str, str]]:
     times = [] if row.latency is None else [ms for ms in (row.latency.p50, row.latency.p90, row.latency.p95) if ms is not None]
     if any(ms <= 0 for ms in times):
         yield "a latency is not above 0", f"{row.label}: {times} ms"
     for accuracy in (row.accuracy, row.validation):
-        if accuracy is not None and not 0 <= accuracy.low <= accuracy.top1 <= accuracy.high <= 1:
-            yield "an accuracy lies outside its interval, or the interval outside 0 to 1", f"{row.label}: {accuracy.top1}, {accuracy.low} to {accuracy.high}"
+        if accuracy is not None and not (0 <= accuracy.low <= accuracy.value <= accuracy.high and accuracy.high <= (1 if metric.unit == "%" else LARGEST)):
+            yield "an accuracy lies outside its interval, or the interval outside 0 to 1", f"{row.label}: {accuracy.value}, {accuracy.low} to {accuracy.high}"
 
 
 def _of_numbers(manifest: PackageManifest) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.measurement.measurements import unmet
 from bonsai.stages.reporting.chapter import write_chapter
 from bonsai.stages.reporting.content import Figure, Part, Report, Table
-from bonsai.stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, percent
+from bonsai.stages.reporting.evidence import Evidence, SpeedUp, interval, latency_of, written
 from bonsai.stages.reporting.plots import Point, draw_tradeoff, mark_front
 from bonsai.stages.reporting.results import point_of
 from bonsai.stages.reporting.svg import inline
@@ -50,9 +50,9 @@ def _tally(found: Sequence[Evidence], failures: Mapping[str, str]) -> str:
 
 def _comparison(found: Sequence[Evidence]) -> Part:
     title = "Accuracy against latency, over all profiles"
-    points = _points(found)
-    shown = "; ".join(f"{point.label}: {percent(point.top1)} at {point.latency:.1f} %" for point in points)
-    drawing = draw_tradeoff(points, "latency, % of the dense reference on the same device", "test top-1", None)
+    points, metric = _points(found), found[0].metric
+    shown = "; ".join(f"{point.label}: {written(metric, point.value)} at {point.latency:.1f} %" for point in points)
+    drawing = draw_tradeoff(points, metric, "latency, % of the dense reference on the same device", "test", None)
     front = ", ".join(point.label for point in points if point.is_front)
     return Part(
         title="Comparison",
@@ -68,7 +68,7 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                 headers=(
                     "profile",
                     "verdict",
-                    "top-1",
+                    metric.label,
                     "95 % interval",
                     "p50 ms",
                     "p99 wall ms",
@@ -90,7 +90,7 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
     points: list[Point] = []
     for evidence in found:
         dense = point_of(evidence, evidence.dense, evidence.dense.label, 100.0, evidence.dense.accuracy)
-        if all((point.top1, point.label) != (dense.top1, dense.label) for point in points):
+        if all((point.value, point.label) != (dense.value, dense.label) for point in points):
             points.append(dense)
         points.append(
             point_of(
@@ -101,7 +101,7 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
                 evidence.shipped.accuracy,
             )
         )
-    return mark_front(points)
+    return mark_front(points, found[0].metric)
 
 
 def _row(evidence: Evidence) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
     return (
         evidence.profile,
         _verdict(evidence),
-        percent(shipped.accuracy.top1),
-        interval(shipped),
+        written(evidence.metric, shipped.accuracy.value),
+        interval(shipped, evidence.metric),
         f"{latency.p50:.3f}",
         "-" if latency.p99 is None else f"{latency.p99:.3f}",
         *(_shown(evidence.speed_up_over(precision)) for precision in ("fp32", "fp16")),

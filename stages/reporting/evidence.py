@@ -8,6 +8,7 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Row
 from bonsai.stages.reporting.checking import read_decisions
 from bonsai.stages.reporting.content import Outcome
+from bonsai.stages.tasks.metric import Metric
 
 
 class SpeedUp(NamedTuple):
@@ -36,6 +37,11 @@ class Evidence:
         self.decisions = read_decisions(manifest)
         self.dense = next(row for row in manifest.metrics if row.network == "dense")
         self.shipped = next(row for row in manifest.metrics if row.shipped)
+
+    @property
+    def metric(self) -> Metric:
+        """What accuracies are of."""
+        return self.manifest.metric
 
     @property
     def profile(self) -> str:
@@ -84,6 +90,11 @@ def percent(ratio: float) -> str:
     return f"{ratio:.2%}".replace("%", " %")
 
 
-def interval(row: Row) -> str:
-    """Return the 95 % interval of a row's top-1 in per cent."""
-    return f"{row.accuracy.low * 100:.1f} to {row.accuracy.high * 100:.1f} %"
+def written(metric: Metric, value: float) -> str:
+    """Return a metric's value as `percent` writes ratios."""
+    return metric.written(value).replace("%", " %")
+
+
+def interval(row: Row, metric: Metric) -> str:
+    """Return the 95 % interval of a row's metric."""
+    return f"{metric.span(row.accuracy.low, row.accuracy.high, ' to ')} {metric.unit}".rstrip()

@@ -3,9 +3,10 @@
 from bonsai.stages.delivery.decisions import Attempt
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.reporting.content import Figure, Part, Table
-from bonsai.stages.reporting.evidence import Evidence, percent
+from bonsai.stages.reporting.evidence import Evidence, percent, written
 from bonsai.stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
 from bonsai.stages.reporting.svg import inline
+from bonsai.stages.tasks.metric import Metric
 
 
 def decided_by(evidence: Evidence) -> str:
@@ -63,22 +64,22 @@ def trigger_part(evidence: Evidence, slug: str) -> Part:
 
 def learning_part(evidence: Evidence, slug: str) -> Part:
     """Return the learning curves with the cuts."""
-    decisions, title = evidence.decisions, "Learning curves"
+    decisions, title, metric = evidence.decisions, "Learning curves", evidence.metric
     curve = learning_curve(decisions.dense_history, evidence.manifest.history)
     cuts = ", ".join(f"{epoch:.4g}" for epoch in decisions.cuts)
     soft = evidence.manifest.recipe["prune"]["schedule"]["soft"]
     removed = "masked at each, and removed at the last, of the epochs" if soft and len(decisions.cuts) > 1 else "removed at epoch"
     text = f"Channels were {removed} {cuts}. The dense network goes on to its end as the reference. Accuracy is of the validation split."
-    drawing = draw_learning(decisions.trigger, curve, decisions.cuts)
+    drawing = draw_learning(decisions.trigger, curve, decisions.cuts, metric)
     return Part(
         title=title,
         texts=(text,),
-        figures=(Figure(title=title, svg=inline(drawing, f"{slug}-learning", "Validation top-1 by epoch", _describe_curve(curve))),),
+        figures=(Figure(title=title, svg=inline(drawing, f"{slug}-learning", f"Validation {metric.label} by epoch", _describe_curve(curve, metric))),),
         tables=(
             Table(
                 caption="Every epoch",
-                headers=("phase", "epoch", "loss", "validation top-1"),
-                rows=tuple((PHASES[line.phase][0], f"{line.epoch:.4g}", f"{line.loss:.4g}", percent(line.validation_top1)) for line in curve),
+                headers=("phase", "epoch", "loss", f"validation {metric.label}"),
+                rows=tuple((PHASES[line.phase][0], f"{line.epoch:.4g}", f"{line.loss:.4g}", written(metric, line.validation)) for line in curve),
                 folded=True,
             ),
         ),
@@ -87,7 +88,7 @@ def learning_part(evidence: Evidence, slug: str) -> Part:
 
 def fitting_part(evidence: Evidence) -> Part:
     """Return the networks that were timed to fit the budget, the branches that were trained, and the precisions that were tried."""
-    decisions = evidence.decisions
+    decisions, metric = evidence.decisions, evidence.metric
     tables = []
     if any(attempt.rounds for attempt in decisions.attempts):
         tables.append(
@@ -101,8 +102,8 @@ def fitting_part(evidence: Evidence) -> Part:
         tables.append(
             Table(
                 caption="Precisions that were tried",
-                headers=("precision", "validation top-1", "test top-1", "latency / budget", "outcome"),
-                rows=tuple((t.precision, _or_dash(t.validation_top1), _or_dash(t.test_top1), _or_dash(t.latency), t.outcome) for t in decisions.tried),
+                headers=("precision", f"validation {metric.label}", f"test {metric.label}", "latency / budget", "outcome"),
+                rows=tuple((t.precision, _or_dash(t.validation), _or_dash(t.test), _or_dash(t.latency), t.outcome) for t in decisions.tried),
             )
         )
     closed = "The device is here, so untrained networks of the chosen widths were timed, and the prediction was corrected by what was found."
@@ -111,9 +112,9 @@ def fitting_part(evidence: Evidence) -> Part:
     return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.",), tables=tuple(tables))
 
 
-def _describe_curve(curve: tuple[History, ...]) -> str:
+def _describe_curve(curve: tuple[History, ...], metric: Metric) -> str:
     ends = {line.phase: line for line in curve}
-    return "; ".join(f"{PHASES[phase][0]} ends at epoch {line.epoch:.4g} with {percent(line.validation_top1)}" for phase, line in ends.items()) + "."
+    return "; ".join(f"{PHASES[phase][0]} ends at epoch {line.epoch:.4g} with {written(metric, line.validation)}" for phase, line in ends.items()) + "."
 
 
 def _rounds(number: int, attempt: Attempt) -> list[tuple[str, ...]]:

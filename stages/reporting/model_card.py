@@ -12,10 +12,11 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.texts import listed_names, markdown
 from bonsai.stages.training.batches import MEAN, STD
-
-HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
 
 
 def write_model_card(
@@ -36,7 +37,11 @@ def write_model_card(
     failing = unmet(gates)
     verdict = f"**{failing}.**" if failing else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     shape = "x".join(str(s) for s in engine.image_shape)
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in map(row_cells, measurement.rows))
+    task = task_named(dataset.task)
+    metric, header = task.metric, header_of(task.metric)
+    rows = "\n".join(f"| {' | '.join(row_cells(row, metric))} |" for row in measurement.rows)
+    (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
+    sizes, how = ", ".join(map(str, output.shape)), describe_quantisation(final, metric)
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
     return f"""# {name}
 
@@ -44,21 +49,21 @@ def write_model_card(
 
 {gate_lines(gates)}
 
-| {" | ".join(HEADER)} |
-|{"---|" * len(HEADER)}
+| {" | ".join(header)} |
+|{"---|" * len(header)}
 {rows}
 
-{chr(10).join((*notes, *([challenge.against.sentence] if challenge else [])))}
+{chr(10).join((*notes, *([challenge.against.sentence(metric)] if challenge else [])))}
 
 ## Use
-Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `logits`: float32 (batch, {len(dataset.classes)}).
+Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `{output.name}`: float32 (batch, {sizes}).
 Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
 `model.onnx`, what it was built from{_simplification(engine)}, is portable. After every copy: `sha256sum --check SHA256SUMS`, and on the device
-`bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's logits with `golden.safetensors`.
+`bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {describe_quantisation(final)}{_regulariser(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_regulariser(decisions)}
 
 {sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
@@ -80,19 +85,24 @@ def _regulariser(decisions: Decisions) -> str:
     return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
 
 
-def describe_quantisation(final: Checkpoint) -> str:
+def describe_quantisation(final: Checkpoint, metric: Metric) -> str:
     """Return what became of the quantisation, and the accuracies that decided it."""
     if final.quantizers is None:
-        return f"Not quantised; validation top-1 {final.history[-1].validation_top1:.4f}."
-    return summarise(final)
+        return f"Not quantised; validation {metric.label} {final.history[-1].validation:.4f}."
+    return summarise(final, metric)
 
 
-def row_cells(row: Row) -> list[str]:
+def header_of(metric: Metric) -> tuple[str, ...]:
+    """Return the head of the result table."""
+    return ("network", f"{metric.label} (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", f"{metric.label} is of")
+
+
+def row_cells(row: Row, metric: Metric) -> list[str]:
     """Return one line of the result table."""
     a = row.accuracy
     return [
         row.label,
-        f"{a.top1:.2%} ({a.low * 100:.1f}-{a.high * 100:.1f})",
+        f"{metric.written(a.value)} ({metric.span(a.low, a.high, '-')})",
         _milliseconds(row.latency, "p50"),
         _milliseconds(row.latency, "p99"),
         f"{row.size_bytes / 1e6:.2f}",

@@ -12,6 +12,7 @@ from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.reporting.svg import PALETTE, draw
 from bonsai.stages.selection.latency import OperatorForecast
+from bonsai.stages.tasks.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,27 +38,31 @@ class Point(Record):
     label: str
     kind: Literal["dense", "pruned", "shipped"]
     latency: float
-    top1: float
+    value: float
     low: float
     high: float
     estimated: bool
     is_front: bool = False
 
 
-def mark_front(points: Sequence[Point]) -> tuple[Point, ...]:
+def mark_front(points: Sequence[Point], metric: Metric) -> tuple[Point, ...]:
     """Return the points with the Pareto front marked."""
 
     def beaten(point: Point) -> bool:
         return any(
-            other.latency <= point.latency and other.top1 >= point.top1 and (other.latency, other.top1) != (point.latency, point.top1) for other in points
+            other.latency <= point.latency
+            and metric.merit(other.value) >= metric.merit(point.value)
+            and (other.latency, other.value) != (point.latency, point.value)
+            for other in points
         )
 
     return tuple(point.model_copy(update={"is_front": not beaten(point)}) for point in points)
 
 
-def draw_tradeoff(points: Sequence[Point], latency_label: str, accuracy_label: str, limit: float | None) -> str:
+def draw_tradeoff(points: Sequence[Point], metric: Metric, latency_label: str, part: Literal["validation", "test"], limit: float | None) -> str:
     """Draw accuracy with its interval against latency, the budget, and the Pareto front where it has two points or more."""
-    return draw(partial(_tradeoff, points=points, labels=(latency_label, accuracy_label), limit=limit), 2.9 + 0.2 * ceil((len(points) + 2) / 2))
+    labels = latency_label, f"{part} {metric.axis} (bars: 95 %)"
+    return draw(partial(_tradeoff, points=points, scale=metric.scale, labels=labels, limit=limit), 2.9 + 0.2 * ceil((len(points) + 2) / 2))
 
 
 def draw_widths(dense: Mapping[str, int], asked: Mapping[str, int], kept: Mapping[str, int]) -> str:
@@ -70,9 +75,9 @@ def draw_epi(trigger: Trigger) -> str:
     return draw(lambda figure: _epi(figure.subplots(), trigger), 2.8)
 
 
-def draw_learning(trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> str:
+def draw_learning(trigger: Trigger, history: Sequence[History], cuts: Sequence[float], metric: Metric) -> str:
     """Draw validation accuracy by epoch, with the cuts."""
-    return draw(lambda figure: _learning(figure.subplots(), trigger, history, cuts), 3.0)
+    return draw(lambda figure: _learning(figure.subplots(), trigger, history, cuts, metric), 3.0)
 
 
 def draw_operators(operators: Sequence[OperatorForecast]) -> str:
@@ -85,33 +90,33 @@ def learning_curve(dense: Sequence[History], branch: Sequence[History]) -> tuple
     return (*dense, *(line for line in branch if line.phase != "trunk"))
 
 
-def draw_training(file: Path, trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> None:
+def draw_training(file: Path, trigger: Trigger, history: Sequence[History], cuts: Sequence[float], metric: Metric) -> None:
     """Write EPI above the learning curve as an SVG file of its own, for the model card."""
 
     def paint(figure: "Figure") -> None:
         above, below = figure.subplots(2, 1, sharex=True)
-        _learning(below, trigger, history, cuts)  # first: it reaches further, and the first to set the shared limits sets them for both
+        _learning(below, trigger, history, cuts, metric)  # first: it reaches further, and the first to set the shared limits sets them for both
         _epi(above, trigger)
         above.set(xlabel="")
 
     file.write_text(draw(paint, 5.0), encoding="utf-8")
 
 
-def _tradeoff(figure: "Figure", points: Sequence[Point], labels: tuple[str, str], limit: float | None) -> None:
+def _tradeoff(figure: "Figure", points: Sequence[Point], scale: int, labels: tuple[str, str], limit: float | None) -> None:
     axis = figure.subplots()
-    front = sorted((point.latency, 100 * point.top1) for point in points if point.is_front)
+    front = sorted((point.latency, scale * point.value) for point in points if point.is_front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", color=PALETTE["quiet"], lw=1, label="Pareto front")
     shipped = cycle(SHIPPED_MARKERS)
     for point in points:
         marker = next(shipped) if point.kind == "shipped" else MARKERS[point.kind]
-        spread = [[100 * (point.top1 - point.low)], [100 * (point.high - point.top1)]]
+        spread = [[scale * (point.value - point.low)], [scale * (point.high - point.value)]]
         colour = PALETTE[point.kind]
         face = "none" if point.estimated else colour
-        axis.errorbar([point.latency], [100 * point.top1], yerr=spread, fmt=marker, ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label)
+        axis.errorbar([point.latency], [scale * point.value], yerr=spread, fmt=marker, ms=7, color=colour, mfc=face, lw=1.2, capsize=3, label=point.label)
     if limit is not None:
         axis.axvline(limit, ls="--", color=PALETTE["limit"], lw=1.2, label="budget")
-    axis.set(xlabel=labels[0], ylabel=f"{labels[1]}, % (bars: 95 %)", xlim=(0, None))
+    axis.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, None))
     axis.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
 
@@ -155,12 +160,12 @@ def _epi(axis: "Axes", trigger: Trigger) -> None:
     axis.legend(fontsize=9)
 
 
-def _learning(axis: "Axes", trigger: Trigger, history: Sequence[History], cuts: Sequence[float]) -> None:
+def _learning(axis: "Axes", trigger: Trigger, history: Sequence[History], cuts: Sequence[float], metric: Metric) -> None:
     for phase, (label, colour, marker) in PHASES.items():
-        points = [(line.epoch, 100 * line.validation_top1) for line in history if line.phase == phase]
+        points = [(line.epoch, metric.scale * line.validation) for line in history if line.phase == phase]
         if points:
             axis.plot(*zip(*points, strict=True), marker=marker, label=label, color=PALETTE[colour])
     for place, epoch in enumerate(cuts or (trigger.epoch,)):
         axis.axvline(epoch, ls="--", lw=1.2, color=PALETTE["limit"], label="cut" if place == 0 else None)
-    axis.set(xlabel="epoch", ylabel="validation top-1, %", xlim=(0, None))
+    axis.set(xlabel="epoch", ylabel=f"validation {metric.axis}", xlim=(0, None))
     axis.legend(fontsize=9)

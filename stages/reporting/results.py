@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bonsai.stages.measurement.measurements import Accuracy, KernelShare, Row
 from bonsai.stages.reporting.content import Figure, Part, Table
-from bonsai.stages.reporting.evidence import Evidence, interval, percent
+from bonsai.stages.reporting.evidence import Evidence, interval, percent, written
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
 from bonsai.stages.reporting.svg import inline
 from bonsai.stages.selection.latency import OperatorForecast
@@ -16,18 +16,20 @@ LISTED_OPERATORS = 24
 def results_part(evidence: Evidence, slug: str) -> Part:
     """Return accuracy against latency of every network that was run."""
     rows, budget = evidence.manifest.metrics, evidence.manifest.profile.budget
-    points = mark_front([point_of(evidence, row, row.label, evidence.milliseconds(row), on_validation(row)) for row in rows if row.latency is not None])
+    points = mark_front(
+        [point_of(evidence, row, row.label, evidence.milliseconds(row), on_validation(row)) for row in rows if row.latency is not None], evidence.metric
+    )
     limit = budget.limit_ms(evidence.milliseconds(evidence.dense))
     source = "estimated" if evidence.is_estimated else "measured"
     title = "Accuracy against latency"
-    shown = "; ".join(f"{point.label}: {percent(point.top1)} at {point.latency:.3f} ms" for point in points)
-    drawing = draw_tradeoff(points, f"latency p{budget.percentile}, ms ({source})", "validation top-1", limit)
+    shown = "; ".join(f"{point.label}: {written(evidence.metric, point.value)} at {point.latency:.3f} ms" for point in points)
+    drawing = draw_tradeoff(points, evidence.metric, f"latency p{budget.percentile}, ms ({source})", "validation", limit)
     front = ", ".join(point.label for point in points if point.is_front)
     return Part(
         title=title,
         texts=(
             *evidence.manifest.notes,
-            *([evidence.manifest.against.sentence] if evidence.manifest.against else []),
+            *([evidence.manifest.against.sentence(evidence.metric)] if evidence.manifest.against else []),
             f"The figure shows validation accuracy, by which was chosen. On its Pareto front, where nothing is both as accurate and faster: {front}.",
         ),
         figures=(Figure(title=title, svg=inline(drawing, f"{slug}-tradeoff", title, f"{shown}. The budget is {limit:.3f} ms.")),),
@@ -36,7 +38,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
                 caption="Every network that was run: the dense and the shipped engine on the test images, all others on the validation images",
                 headers=(
                     "network",
-                    "top-1",
+                    evidence.metric.label,
                     "95 % interval",
                     "p50 ms",
                     "p99 wall ms",
@@ -46,7 +48,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
                     "MB",
                     "params k",
                     "MACs M",
-                    "top-1 is of",
+                    f"{evidence.metric.label} is of",
                 ),
                 rows=tuple(_row(evidence, row) for row in rows),
                 strong=tuple(place for place, row in enumerate(rows) if row.shipped),
@@ -63,7 +65,7 @@ def on_validation(row: Row) -> Accuracy:
 def point_of(evidence: Evidence, row: Row, label: str, latency: float, accuracy: Accuracy) -> Point:
     """Return a row as a point of a plot, at an accuracy, and at a latency in the plot's unit."""
     kind = "shipped" if row.shipped else "dense" if row.network == "dense" else "pruned"
-    return Point(label=label, kind=kind, latency=latency, top1=accuracy.top1, low=accuracy.low, high=accuracy.high, estimated=evidence.is_estimated)
+    return Point(label=label, kind=kind, latency=latency, value=accuracy.value, low=accuracy.low, high=accuracy.high, estimated=evidence.is_estimated)
 
 
 def operators_part(evidence: Evidence, slug: str) -> Part:
@@ -118,7 +120,7 @@ def coverage_part(evidence: Evidence) -> Part:
 def _row(evidence: Evidence, row: Row) -> tuple[str, ...]:
     latency = row.latency
     size = (f"{row.size_bytes / 1e6:.2f}", f"{row.parameters / 1e3:.0f}", f"{row.macs / 1e6:.1f}", row.accuracy.part)
-    head = (row.label, percent(row.accuracy.top1), interval(row))
+    head = (row.label, written(evidence.metric, row.accuracy.value), interval(row, evidence.metric))
     if latency is None:
         return (*head, "-", "-", "-", "-", "not an engine", *size)
     share = evidence.milliseconds(row) / evidence.milliseconds(evidence.dense)

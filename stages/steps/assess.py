@@ -5,10 +5,11 @@ from pathlib import Path
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.measurement.classifying import RESULTS, Results, accuracy_of, classify, digest_of, measured_by, open_for_accuracy, save_results
 from bonsai.stages.measurement.measurements import Measurement, Row
+from bonsai.stages.measurement.results import RESULTS, Results, accuracy_of, digest_of, measured_by, observe, open_for_accuracy, save_results
 from bonsai.stages.measurement.verdicts import ACCURACY_GATES, Shown, accuracy_gates, doubt_about
 from bonsai.stages.store.store import stage
+from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
 
 
@@ -17,25 +18,26 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
     """Run the test images, which chose nothing, and judge the accuracy gates by them; all other gates stay as they were measured.
 
     Args:
-        out_dir: Receives ``test_results.safetensors``: the class of each test image, and what both engines took it for.
+        out_dir: Receives ``test_results.safetensors``: what the task keeps of each test image and both engines.
         measurement: By which the engine was chosen, on the validation part.
         dense: Engine of the dense network.
         engine: The one that ships.
         dataset: Source of the test part.
         profile: The gates.
     """
-    images, labels = load_split(dataset, "test")
-    results = Results(labels.numpy(), *(classify(open_for_accuracy(one, profile), images) for one in (dense, engine)))
-    save_results(out_dir / RESULTS, results)
-    doubt = doubt_about(float(results.dense_hits.mean()), results.labels, "test")
-    judged = accuracy_gates(Shown.on_test(results.dense_hits, results.shipped_hits, doubt), profile.gates)
+    task = task_named(dataset.task)
+    images, targets = load_split(dataset, "test")
+    results = Results(*(observe(open_for_accuracy(one, profile), images, targets, task) for one in (dense, engine)))
+    save_results(out_dir / RESULTS, results, task)
+    doubt = doubt_about(task, task.reduce(results.dense), targets.numpy(), "test")
+    judged = accuracy_gates(Shown.on_test(task, results.dense, results.shipped, doubt), profile.gates)
     latency, *others = (gate for gate in measurement.gates if gate.name not in ACCURACY_GATES)
 
     def on_test(row: Row) -> Row:
         if not (row.shipped or row.network == "dense"):
             return row
-        hits, by = (results.dense_hits, dense) if row.network == "dense" else (results.shipped_hits, engine)
-        return row.model_copy(update={"accuracy": accuracy_of(hits, measured_by(by), "test"), "validation": row.accuracy})
+        seen, by = (results.dense, dense) if row.network == "dense" else (results.shipped, engine)
+        return row.model_copy(update={"accuracy": accuracy_of(seen, task, measured_by(by), "test"), "validation": row.accuracy})
 
     return measurement.model_copy(
         update={
@@ -45,6 +47,6 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
             "rows": tuple(on_test(row) for row in measurement.rows),
             "gates": (latency, *judged, *others),
             "warnings": (doubt,) if doubt else (),
-            "test_digest": digest_of(images, labels),
+            "test_digest": digest_of(images, targets),
         }
     )

@@ -8,13 +8,14 @@ from bonsai.stages.backends.process_timing import Timed
 from bonsai.stages.backends.timing import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release
-from bonsai.stages.measurement.classifying import RESULTS, accuracy_of, classify, read_results
 from bonsai.stages.measurement.fresh_timing import time_afresh
-from bonsai.stages.measurement.intervals import paired_drop
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
 from bonsai.stages.measurement.process_interval import Interval
+from bonsai.stages.measurement.results import RESULTS, accuracy_of, observe, read_results
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
 
 
@@ -33,37 +34,39 @@ def challenge(
         timing: The protocol.
         release: The earlier package, which `require_comparable` let pass.
     """
-    images, labels = load_split(dataset, "test")
-    hits, by = release.stored_hits(measurement.test_digest), "as its package tells"
-    if hits is None:
-        hits, by = classify(release.open_engine(), images) == labels.numpy(), "run here"
-    drop = paired_drop(hits, read_results(measurement.folder / RESULTS).shipped_hits)
+    task = task_named(dataset.task)
+    images, targets = load_split(dataset, "test")
+    seen, by = release.stored_results(measurement.test_digest, task), "as its package tells"
+    if seen is None:
+        seen, by = observe(release.open_engine(), images, targets, task), "run here"
+    drop = task.interval(seen, read_results(measurement.folder / RESULTS, task).shipped)
     not_timed = _why_not_timed(engine, profile, release)
     fresh = None if not_timed else _time(engine, profile, timing, release, out_dir)
     against = Against(
         name=release.name,
         engine_sha256=release.engine_sha256,
-        accuracy=accuracy_of(hits, f"the earlier engine, {by}", "test"),
+        accuracy=accuracy_of(seen, task, f"the earlier engine, {by}", "test"),
         drop=drop,
         new=fresh.engine if fresh else None,
         earlier=fresh.reference if fresh else None,
         not_timed=not_timed,
     )
-    return Challenge(folder=out_dir, against=against, gates=judge_against(against, fresh.interval if fresh else None, profile))
+    return Challenge(folder=out_dir, against=against, gates=judge_against(against, fresh.interval if fresh else None, profile, task.metric))
 
 
-def judge_against(against: Against, interval: Interval | None, profile: HardwareProfile) -> tuple[Gate, ...]:
+def judge_against(against: Against, interval: Interval | None, profile: HardwareProfile, metric: Metric) -> tuple[Gate, ...]:
     """Return the gates against a release: met or missed where the whole interval lies on one side of the limit, else undecided.
 
     Args:
         against: What was found.
         interval: The latency of the new engine over the earlier one's; None where they were not timed.
         profile: The limits.
+        metric: What accuracy is judged by.
     """
     limits, (drop, low, high) = profile.against, against.drop
     note = f"{drop:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {against.accuracy.n} test images"
     verdict = verdict_within(low, high, limits.max_drop)
-    gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit="top-1 at most (95 %)", verdict=verdict, note=note)]
+    gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit=f"{metric.label} at most (95 %)", verdict=verdict, note=note)]
     if interval is not None:
         slower, least, most = (value - 1 for value in (interval.found, interval.low, interval.high))
         note = (

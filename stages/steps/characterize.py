@@ -72,7 +72,7 @@ def characterize(
         out_dir: Where the table is written.
         model: The network.
         image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         target: Device, runtime, precision, threads and batch.
         info: The machine; `present` says whether it is the target.
         step: Channel multiple.

@@ -16,10 +16,12 @@ from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.networks.counting import count_macs, count_parameters
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.store.store import stage
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import MEAN, STD, load_split
 
 
-@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=4, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:
@@ -37,6 +39,7 @@ def export(
     Raises:
         BuildError: The exporter, the simplifier or a check refuses the graph.
     """
+    task = task_named(dataset.task)
     network = load_network(checkpoint).eval()
     exported: nn.Module = network
     quantised = 0
@@ -54,9 +57,10 @@ def export(
         dialect=dialect,
         float_type=float_type,
         quantised=quantised,
+        outputs=[output.name for output in task.outputs(DataSpec(checkpoint.image_shape, checkpoint.num_classes))],
     )
     images, _ = load_split(dataset, "validation")
-    parity = compare(network, open_graph(out_dir / MODEL), images)
+    parity = compare(network, open_graph(out_dir / MODEL), images, task)
     require_parity(parity, config)
     set_metadata(
         out_dir / MODEL,

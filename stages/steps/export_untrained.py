@@ -16,7 +16,7 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.exporting import MODEL, write_graph
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
-from bonsai.stages.graph.probes import COUNT, probe_images, save_logits
+from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network, to_channels_last
@@ -51,10 +51,10 @@ def export_untrained(
     """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
 
     Args:
-        out_dir: Receives ``model.onnx``, and ``probes.safetensors`` with torch's logits where the network was exported.
+        out_dir: Receives ``model.onnx``, and ``probes.safetensors`` with torch's outputs where the network was exported.
         model: The network.
         image_shape: (channels, height, width).
-        num_classes: Number of logits.
+        num_classes: Number of classes.
         plan: Channels to keep per group.
         dialect: Form of the Q/DQ nodes.
         float_type: Number format of what is not quantised.
@@ -124,7 +124,7 @@ def _export(
     quantised = count_quantised(exported) if isinstance(exported, fx.GraphModule) else 0
     written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, quantised=quantised)
     with torch.no_grad():
-        save_logits(file.parent, network.eval()(images[:COUNT].clone()).numpy())
+        save_outputs(file.parent, network.eval()(images[:COUNT].clone()).numpy())
     return written.audit
 
 
@@ -133,7 +133,7 @@ def _vary(network: nn.Module, images: torch.Tensor) -> None:
     """Make a new network one whose layers differ, in place, and whose BatchNorms have seen images.
 
     What is constant in a new network, such as all biases, hides a wrong export, and the exporter merges what is alike. With statistics of
-    other images its values would grow from layer to layer until FP16 overflows, and its logits would hardly tell images apart.
+    other images its values would grow from layer to layer until FP16 overflows, and its outputs would hardly tell images apart.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():

@@ -1,5 +1,6 @@
 """Stage `measure`: validation accuracy and latency of the finished engines beside the dense network, and which one is shipped."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -13,19 +14,22 @@ from bonsai.stages.backends.calm import calm_part
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.registry import DissectingBackend, backend_of
+from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.measurement.classifying import accuracy_of, classify, measured_by, open_for_accuracy
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
-from bonsai.stages.measurement.verdicts import Shown, choose_precision, judge
-from bonsai.stages.networks.calling import logits_of
+from bonsai.stages.measurement.results import accuracy_of, measured_by, observe, open_for_accuracy
+from bonsai.stages.measurement.verdicts import choose_engine
+from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import WEIGHTS, load_quantised, weights_of
 from bonsai.stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.store.store import stage
 from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import Statistics, Task
 from bonsai.stages.training.batches import load_split
 
 DENSE = "dense"
@@ -43,7 +47,7 @@ def measure(
     timing: TimingConfig,
     estimates: tuple[Latency, ...] | None,
 ) -> Measurement:
-    """Measure top-1 on the whole validation part and latency in turns, and choose the precision to ship.
+    """Run the whole validation part, time the engines in turns, and choose the precision to ship.
 
     The test part is not looked at: the stage `assess` runs it, by the engine that ships.
 
@@ -59,38 +63,33 @@ def measure(
             measured by ONNX Runtime on the same ONNX file, and labelled so.
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
-    images, labels = load_split(dataset, "validation")
+    task = task_named(dataset.task)
+    images, targets = load_split(dataset, "validation")
     runs = {name: open_for_accuracy(engine, profile) for name, engine in engines.items()}
-    hits = {name: classify(run, images) == labels.numpy() for name, run in runs.items()}
+    seen = {name: observe(run, images, targets, task) for name, run in runs.items()}
     busy = None
     if estimates is None:
-        batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
-        percentile = profile.budget.percentile
-        clock = gating_clock(profile.target, percentile)
-        samples = time_steadily(runs, batch, timing, clock, percentile)
-        save_samples(out_dir / SAMPLES, samples)
-        calm = calm_part(samples, clock, turn_count(timing), DENSE)
-        latencies = {name: summarise(values, clock).with_median(summarise(calm[name], clock)) for name, values in samples.items()}
-        busy = contention(samples)
+        latencies, busy = _time(runs, images, profile, timing, out_dir)
     else:
         latencies = dict(zip(engines, estimates, strict=True))
-    rows = {name: _row(name, engine, hits[name], latencies[name]) for name, engine in engines.items()}
+    rows = {name: _row(name, engine, seen[name], task, latencies[name]) for name, engine in engines.items()}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
-        simulated = [_simulated_row(how, network, quantised, engines["int8"], images, labels) for how, network in networks.items()]
+        simulated = [
+            _simulated_row(how, quantised, engines["int8"], observe(_run_of(network), images, targets, task), task) for how, network in networks.items()
+        ]
         assert quantised.quantizers is not None
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
-    shown = {e.precision: Shown.on_validation(hits[DENSE], hits[e.precision], dataset.sizes["test"]) for e in candidates}
-    gates = {e.precision: judge(rows[DENSE], rows[e.precision], shown[e.precision], e, profile, *meant) for e in candidates}
-    shipped, reason = choose_precision(rows, gates, profile)
+    built = {e.precision: (e, rows[e.precision], seen[e.precision]) for e in candidates}
+    shipped, reason, gates = choose_engine(task, (rows[DENSE], seen[DENSE]), built, profile, dataset.sizes["test"], meant)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
         folder=out_dir,
         rows=(rows[DENSE], *simulated, *pruned),
-        gates=gates[shipped],
+        gates=gates,
         shipped=shipped,
         reason=reason,
         kernels=_kernels(engine, profile, out_dir),
@@ -98,6 +97,18 @@ def measure(
         device=device,
         contention=busy,
     )
+
+
+def _time(runs: Mapping[str, Run], images: torch.Tensor, profile: HardwareProfile, timing: TimingConfig, folder: Path) -> tuple[dict[str, Latency], float]:
+    """Time engines in turns; return their latencies, and wall time over CPU time."""
+    batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
+    percentile = profile.budget.percentile
+    clock = gating_clock(profile.target, percentile)
+    samples = time_steadily(runs, batch, timing, clock, percentile)
+    save_samples(folder / SAMPLES, samples)
+    calm = calm_part(samples, clock, turn_count(timing), DENSE)
+    latencies = {name: summarise(values, clock).with_median(summarise(calm[name], clock)) for name, values in samples.items()}
+    return latencies, contention(samples)
 
 
 def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path) -> DeviceTimes:
@@ -118,11 +129,11 @@ def _kernels(engine: Engine, profile: HardwareProfile, scratch: Path) -> tuple[K
     return profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=scratch)
 
 
-def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:
+def _row(name: str, engine: Engine, seen: Statistics, task: Task, latency: Latency) -> Row:
     return Row(
         network="dense" if name == DENSE else "pruned",
         precision=engine.precision,
-        accuracy=accuracy_of(hits, measured_by(engine), "validation"),
+        accuracy=accuracy_of(seen, task, measured_by(engine), "validation"),
         latency=latency,
         size_bytes=(engine.folder / engine.file).stat().st_size,
         parameters=engine.parameters,
@@ -130,14 +141,20 @@ def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:
     )
 
 
-def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
+def _run_of(network: nn.Module) -> Run:
+    """Return a network as torch runs it in evaluation."""
+
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
-        return logits_of(network, torch.from_numpy(batch)).numpy()
+        return outputs_of(network, torch.from_numpy(batch)).numpy()
 
     network.eval()
+    return run
+
+
+def _simulated_row(how: Quantised, quantised: Checkpoint, engine: Engine, seen: Statistics, task: Task) -> Row:
     assert quantised.quantization is not None
     size = (quantised.folder / (WEIGHTS if how == quantised.quantization.kept else weights_of(how))).stat().st_size
-    accuracy = accuracy_of(classify(run, images) == labels.numpy(), "torch", "validation")
+    accuracy = accuracy_of(seen, task, "torch", "validation")
     counts = {"parameters": engine.parameters, "macs": engine.macs}
     return Row(network="simulated", precision="int8", quantised=how, accuracy=accuracy, latency=None, size_bytes=size, **counts)

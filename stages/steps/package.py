@@ -13,8 +13,8 @@ from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.measurement.classifying import RESULTS
 from bonsai.stages.measurement.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
+from bonsai.stages.measurement.results import RESULTS
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
@@ -24,6 +24,9 @@ from bonsai.stages.store.artifact import Artifact, sha256_file
 from bonsai.stages.store.lineage import Lineage
 from bonsai.stages.store.manifest import tool_versions
 from bonsai.stages.store.store import stage
+from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
 
 
@@ -31,12 +34,14 @@ class Package(Artifact):
     """Files: ``package/``, whose content `docs/packages.md` lists.
 
     Attributes:
+        metric: What accuracies are of.
         notes: Why this precision, and how the accuracy and the latency of the rows were found.
         warnings: What takes the meaning from the verdict, a sentence each.
         against: The engine beside an earlier package's; None where none was named.
     """
 
     name: str
+    metric: Metric
     rows: tuple[Row, ...]
     gates: tuple[Gate, ...]
     notes: tuple[str, str, str]
@@ -46,7 +51,7 @@ class Package(Artifact):
     decisions: Decisions
 
 
-@stage(version=9)
+@stage(version=10)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -83,11 +88,13 @@ def package(
         (folder / file).write_bytes((engine.folder / file).read_bytes())
     backend = backend_of(profile.target)
     run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
-    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run)
+    task = task_named(dataset.task)
+    (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
+    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run, task, output.name)
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, backend.package)
-    draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts)
+    draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
     card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
     (folder / CARD).write_text(card, encoding="utf-8")
     manifest = PackageManifest(
@@ -110,6 +117,7 @@ def package(
         profile=profile,
         classes=dataset.classes,
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
+        metric=task.metric,
         metrics=measurement.rows,
         gates=gates,
         warnings=measurement.warnings,
@@ -118,7 +126,7 @@ def package(
         against=against,
         kernels=measurement.kernels,
         dense_kernels=measurement.dense_kernels,
-        quantisation=describe_quantisation(final),
+        quantisation=describe_quantisation(final, task.metric),
         history=final.history,
         lineage=lineage.ancestors,
     )
@@ -127,6 +135,7 @@ def package(
     return Package(
         folder=out_dir,
         name=name,
+        metric=task.metric,
         rows=measurement.rows,
         gates=gates,
         notes=notes,

@@ -18,19 +18,21 @@ from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.store.store import stage
 from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.tasks.registry import DEFAULT
 
 TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
 
 
 @stage(version=2, tools=("numpy", "scikit-learn", "pillow", "torch"))
-def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
+def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 
     Args:
         out_dir: Receives one file per part.
         data: Which images.
         content: Digest of the files they come from (`source_digest`), so that changed files are another input.
+        task: Name of the task that the labels are for.
 
     Raises:
         ConfigError: The dataset or one of its options does not exist, or a class is too small to split.
@@ -49,6 +51,7 @@ def prepare(out_dir: Path, data: DataConfig, content: str) -> Dataset:
         classes=loaded.classes,
         sizes={name: len(indices) for name, indices in parts.items()},
         licence=loaded.licence,
+        task=task,
     )
 
 

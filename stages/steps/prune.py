@@ -57,7 +57,7 @@ def prune(
 
     def train_between(state: TrainState, statistics: BatchStatistics, start: int) -> None:
         stop = start + schedule.iterations
-        train_steps(state, phase.batches, start=start, stop=stop, label="removal", rate=rate, observer=statistics, span=whole)
+        train_steps(state, phase.batches, phase.learning, start=start, stop=stop, label="removal", rate=rate, observer=statistics, span=whole)
         report("removal", done=stop, total=whole[1], first=whole[0], unit="step")
 
     with reproducible(training):
@@ -73,7 +73,7 @@ def prune(
         )
         for network in {removal.state.network, removal.state.deployed}:
             reestimate_batchnorm(network, phase.batches, start=stop, count=batchnorm_batches)
-        after_cut = phase.validation_top1(removal.state.deployed)
+        after_cut = phase.validate(removal.state.deployed)
     save_training(out_dir, removal.state)
-    metrics = {"validation_top1_after_cut": after_cut, "cut_difference": removal.difference, "returned_channels": float(removal.returned)}
+    metrics = {f"validation_{phase.task.metric.name}_after_cut": after_cut, "cut_difference": removal.difference, "returned_channels": float(removal.returned)}
     return dense.successor(out_dir, kept={name: removal.kept[name] for name in plan.widths}, step=stop, metrics=metrics)

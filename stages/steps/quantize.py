@@ -35,7 +35,7 @@ COMPARED = 8
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
-    """Put quantisers on a trained network and do what its validation top-1 needs to stay within the recipe's `max_drop`.
+    """Put quantisers on a trained network and do what its metric on the validation split needs to stay within the recipe's `max_drop`.
 
     Calibration on training images comes first, then fine-tuning where it is needed or asked for, then, where the recipe lets it,
     the search for the fewest layers to leave in float. Of the calibrated and the fine-tuned network the better one goes on.
@@ -60,25 +60,26 @@ def quantize(
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         require_same(reference, network, calibration[0][:COMPARED])
         calibrate(network, calibration)
-        top1 = {"float": phase.validation_top1(reference), "ptq": phase.validation_top1(network)}
+        metric = phase.task.metric
+        reached = {"float": phase.validate(reference), "ptq": phase.validate(network)}
         starts = [Start("ptq", _copy_state(network))]
-        say(f"PTQ validation top-1 {top1['ptq']:.4f} (float {top1['float']:.4f})")
+        say(f"PTQ validation {metric.label} {reached['ptq']:.4f} (float {reached['float']:.4f})")
 
-        def enough(reached: float) -> bool:
-            return within(top1["float"] - reached, config.max_drop)
+        def enough(value: float) -> bool:
+            return within(metric.drop(reached["float"], value), config.max_drop)
 
-        if config.qat == "always" or (config.qat == "when_needed" and not enough(top1["ptq"])):
+        if config.qat == "always" or (config.qat == "when_needed" and not enough(reached["ptq"])):
             trained = _fine_tune(network, reference, phase, pruned, training, config)
-            top1["qat"] = phase.validation_top1(network)
-            starts.insert(0 if top1["qat"] >= top1["ptq"] else 1, Start("qat", _copy_state(network)))
+            reached["qat"] = phase.validate(network)
+            starts.insert(0 if metric.merit(reached["qat"]) >= metric.merit(reached["ptq"]) else 1, Start("qat", _copy_state(network)))
         best = starts[0]
         load_weights(network, best.state)
         quantization = Quantization(kept=best.weights, weights=best.weights, max_drop=config.max_drop)
-        if config.mixed and not enough(top1[best.weights]):
+        if config.mixed and not enough(reached[best.weights]):
             mixer = Mixer(twin, network, pruned.image_shape, quantizers, calibration)
             images = torch.cat([phase.batches.batch(pruned.step + i)[0] for i in range(ceil(config.mixed.images / training.batch_size))])
-            found = search_layers(mixer, starts, reference, images[: config.mixed.images], config.mixed, phase.validation_top1, enough)
-            top1["mixed"] = found.top1
+            found = search_layers(mixer, starts, reference, images[: config.mixed.images], config.mixed, phase, enough)
+            reached["mixed"] = found.reached
             quantization = quantization.model_copy(update=found.outcome)
             network, quantizers = mixer.network(found.start, found.layers), mixer.quantizers(found.layers)
     left = tuple(node.described for node in float_nodes(network) if node.name not in quantizers.kept_float)
@@ -87,9 +88,9 @@ def quantize(
     for start in starts:
         if start.weights != quantization.kept:
             save_tensors(out_dir / weights_of(start.weights), dict(start.state))
-    metrics = {f"validation_top1_{name}": value for name, value in top1.items()}
+    metrics = {f"validation_{metric.name}_{name}": value for name, value in reached.items()}
     result = trained.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
-    say(summarise(result))
+    say(summarise(result, metric))
     return result
 
 

@@ -29,6 +29,7 @@ from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.store import RESUME, stage
+from bonsai.stages.tasks.registry import learning_of
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.loop import Penalty
 from bonsai.stages.training.phase import Phase
@@ -150,7 +151,8 @@ def _train(
             penalty.restore(load_moments(previous, PENALTY))
         start = previous.step if previous else 0
         if stop == 0:  # before any training there are no gradients to see in passing
-            statistics.observe_untrained(phase.batches, batches_seen=training.score_window)
+            plain = learning_of(dataset.task, training.model_copy(update={"label_smoothing": 0.0}))  # what shows the channels is not smoothed
+            statistics.observe_untrained(phase.batches, plain, batches_seen=training.score_window)
         history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=statistics, penalty=penalty)
     return _Segment(state, groups, statistics, penalty, history)
 

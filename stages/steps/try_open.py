@@ -14,7 +14,7 @@ class Opened(Artifact):
     """A file that ONNX Runtime opened; no files of its own.
 
     Attributes:
-        difference: Of its logits from torch's, over how much these differ between images; None where the numbers overflow.
+        difference: Of its outputs from torch's, over how much these differ between images; None where the numbers overflow.
     """
 
     difference: float | None
@@ -32,7 +32,7 @@ def try_open(out_dir: Path, graph: OnnxGraph, runtime: str) -> Opened:
         runtime: Version of ONNX Runtime and the CPU, which the result may depend on.
 
     Raises:
-        BuildError: ONNX Runtime refuses the file or ends its process, or the logits are others than torch's.
+        BuildError: ONNX Runtime refuses the file or ends its process, or the outputs are others than torch's.
     """
     difference = try_graph(graph.folder / MODEL, "int8" if graph.dialect != "float" else graph.float_type, graph.image_shape)
     return Opened(folder=out_dir, difference=None if math.isnan(difference) else difference)

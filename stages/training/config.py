@@ -61,7 +61,7 @@ class TrainConfig(Record):
 
 
 class SoftTargets(Record):
-    """How a teacher's logits are imitated.
+    """How a teacher's outputs are imitated.
 
     Attributes:
         weight: Share of the teacher's loss, 0-1; the labels have the rest.

@@ -1,15 +1,15 @@
-"""Learning from a trained network's logits beside the labels (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
+"""Learning from a trained network's outputs beside the targets."""
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from bonsai.stages.networks.calling import logits_of
+from bonsai.stages.networks.calling import outputs_of
+from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.config import SoftTargets
 
 
 class Teacher:
-    """A trained network whose logits are imitated.
+    """A trained network whose outputs are imitated.
 
     Args:
         network: Put into evaluation mode, on the device that the student trains on.
@@ -20,16 +20,15 @@ class Teacher:
         self._network = network.eval()
         self._config = config
 
-    def loss(self, images: torch.Tensor, logits: torch.Tensor, hard: torch.Tensor) -> torch.Tensor:
-        """Return (1 - w) * hard + w * T^2 * KL(teacher / T || student / T).
+    def loss(self, images: torch.Tensor, found: torch.Tensor, hard: torch.Tensor, learning: Learning) -> torch.Tensor:
+        """Return (1 - w) * hard + the task's loss of imitation, which has the weight w.
 
         Args:
             images: (n, c, h, w).
-            logits: (n, classes), the student's.
-            hard: The loss of the labels.
+            found: The student's outputs.
+            hard: The loss of the targets.
+            learning: Of the task.
         """
-        weight, temperature = self._config.weight, self._config.temperature
         with torch.no_grad():
-            target = functional.log_softmax(logits_of(self._network, images) / temperature, 1)
-        soft = functional.kl_div(functional.log_softmax(logits / temperature, 1), target, reduction="batchmean", log_target=True)
-        return (1 - weight) * hard + weight * temperature**2 * soft
+            shown = outputs_of(self._network, images)
+        return (1 - self._config.weight) * hard + learning.imitate(found, shown, self._config)

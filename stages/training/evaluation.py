@@ -1,19 +1,26 @@
-"""A network's accuracy, and the statistics that its BatchNorms evaluate with."""
+"""A network's metric, and the statistics that its BatchNorms evaluate with."""
 
+import numpy as np
 import torch
 from torch import nn
 
-from bonsai.stages.networks.calling import evaluating, logits_of, training
+from bonsai.stages.networks.calling import evaluating, outputs_of, training
+from bonsai.stages.tasks.task import Task, join
 from bonsai.stages.training.batches import Batches
 
 
 @torch.no_grad()
-def top1(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of images, 0-1, whose highest logit is the label's; small batches stay in a CPU's cache."""
+def evaluate(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, task: Task) -> float:
+    """Return the task's metric; small batches stay in a CPU's cache."""
     size = 64 if images.device.type == "cpu" else 1024
     with evaluating(network):
-        hits = sum((logits_of(network, images[i : i + size]).argmax(1) == labels[i : i + size]).sum() for i in range(0, len(labels), size))
-    return int(hits) / len(labels)
+        parts = [task.per_sample(to_arrays(outputs_of(network, images[i : i + size])), to_arrays(targets[i : i + size])) for i in range(0, len(images), size)]
+    return task.reduce(join(parts))
+
+
+def to_arrays(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as NumPy's, which has no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
 @torch.no_grad()
@@ -28,7 +35,7 @@ def reestimate_batchnorm(network: nn.Module, batches: Batches, *, start: int, co
             for done in range(count):
                 for norm in norms:
                     norm.momentum = 1 / (done + 1)  # an average of all; None, torch's word for it, is unknown to many a BatchNorm of somebody's own
-                logits_of(network, batches.batch(start + done)[0])
+                outputs_of(network, batches.batch(start + done)[0])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

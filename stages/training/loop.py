@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
-from torch.nn import functional
 
 from bonsai.stages.errors import TrainingDiverged
-from bonsai.stages.networks.calling import logits_of, running
+from bonsai.stages.networks.calling import outputs_of, running
+from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.progress import report
@@ -56,6 +56,7 @@ class Penalty(Persistent, Protocol):
 def train_steps(
     state: TrainState,
     batches: Batches,
+    learning: Learning,
     *,
     start: int,
     stop: int,
@@ -71,13 +72,14 @@ def train_steps(
     Args:
         state: The network and its optimizer.
         batches: Source of the batches.
+        learning: The task's loss.
         start: First step.
         stop: One past the last step.
         label: What progress is shown as.
         rate: Learning rate by step.
         observer: Sees the gradients of the loss at every step.
         penalty: Adds its own gradient behind it.
-        teacher: Imitated beside the labels.
+        teacher: Imitated beside the targets.
         span: First and last step of the longer training that these steps are part of, as progress shows it.
 
     Raises:
@@ -91,12 +93,12 @@ def train_steps(
     shown = time.monotonic()
     with observer.watching() if observer else nullcontext():
         for step in range(start, stop):
-            images, labels = batches.batch(step)
+            images, targets = batches.batch(step)
             with state.mixed_precision():
-                logits = logits_of(network, images)
-                loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+                found = outputs_of(network, images)
+                loss = learning.loss(found, targets)
                 if teacher:
-                    loss = teacher.loss(images, logits, loss)
+                    loss = teacher.loss(images, found, loss, learning)
             with running():
                 finite = state.backward(loss)
             if observer and finite:

@@ -9,10 +9,11 @@ from torch import nn
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.networks.loading import load_weights
+from bonsai.stages.tasks.registry import learning_of, task_named
 from bonsai.stages.training.batches import Batches, load_split
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher
-from bonsai.stages.training.evaluation import top1
+from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.loop import Observer, Penalty, train_steps
 from bonsai.stages.training.progress import report
 from bonsai.stages.training.rates import Rate, learning_rate
@@ -35,6 +36,7 @@ class Phase:
         self.batches = Batches(dataset, config)
         self._name = name
         self._validation = tuple(tensor.to(config.device) for tensor in load_split(dataset, "validation"))
+        self.task, self.learning = task_named(dataset.task), learning_of(dataset.task, config)
         self._config = config
         self._resume = resume
 
@@ -42,10 +44,10 @@ class Phase:
         """Return the cycle's learning rate at a step."""
         return learning_rate(step, self._config, self.batches.per_epoch)
 
-    def validation_top1(self, network: nn.Module) -> float:
-        """Return top-1 on the validation split, 0-1."""
-        images, labels = self._validation
-        return top1(network, images, labels)
+    def validate(self, network: nn.Module) -> float:
+        """Return the task's metric on the validation split."""
+        images, targets = self._validation
+        return evaluate(network, images, targets, self.task)
 
     def train(
         self,
@@ -71,7 +73,7 @@ class Phase:
             before_epoch: Called with the step that an epoch begins at.
             observer: Sees the gradients of every step; what it has gathered survives a kill too.
             penalty: A regulariser; its state survives a kill too.
-            teacher: Imitated beside the labels.
+            teacher: Imitated beside the targets.
         """
         per_epoch = self.batches.per_epoch
         whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (start, stop)  # the trunk's segments are parts of one cycle
@@ -91,6 +93,7 @@ class Phase:
             loss = train_steps(
                 state,
                 self.batches,
+                self.learning,
                 start=start,
                 stop=end,
                 label=self._name,
@@ -102,8 +105,9 @@ class Phase:
             )
             figures = {"epoch": end / per_epoch, "loss": loss}
             if (end - offset) % per_epoch == 0:  # a segment that ends within an epoch is not worth a validation
-                figures["top1"] = self.validation_top1(state.deployed)
-                history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, validation_top1=figures["top1"]))
+                metric, reached = self.task.metric.name, self.validate(state.deployed)
+                figures[metric] = reached
+                history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, metric=metric, validation=reached))
             track({f"{self._name}/{what}": value for what, value in figures.items() if what != "epoch"}, end)
             report(f"{self._name:6}", done=end, total=whole[1], first=whole[0], unit="step", **figures)
             if end < stop:

@@ -21,4 +21,4 @@ def test_a_package_is_verified_on_its_gpu_in_a_process_of_its_own(runtime: str, 
     package = make_package(tmp_path, load_profile("rtx-4090").model_copy(update={"target": target.model_copy(update={"precision": "fp32"})}))
     needed = json.loads((package / MANIFEST).read_text())["compatibility"]
     assert (needed["device"], needed["driver"]) == (list_gpus()[0].name, nvidia_driver())
-    assert "gives the golden logits of 3 images" in verify_package(package, require_run=True)[-1]
+    assert "gives the golden outputs of 3 images" in verify_package(package, require_run=True)[-1]

@@ -18,6 +18,7 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def test_parity_sees_a_network_that_was_exported_wrongly() -> None:
     images = torch.randn(50, 1, 4, 4)
     config = ExportConfig()
     with torch.no_grad():
-        right = compare(network, lambda x: network(torch.from_numpy(x)).numpy(), images)
-        wrong = compare(network, lambda x: network(torch.from_numpy(-x)).numpy(), images)
+        right = compare(network, lambda x: network(torch.from_numpy(x)).numpy(), images, CLASSIFICATION)
+        wrong = compare(network, lambda x: network(torch.from_numpy(-x)).numpy(), images, CLASSIFICATION)
     require_parity(right, config)
     assert right["agreement"] == 1
     with pytest.raises(BuildError, match="does not follow the torch network"):

@@ -21,6 +21,7 @@ from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import count_float_convolutions
 from bonsai.stages.quantization.proof import vary
 from bonsai.stages.quantization.records import QuantizerState
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 SHAPE = (3, 16, 16)
 HOST = load_profile("local-cpu").target
@@ -49,7 +50,7 @@ def export(made: torch.fx.GraphModule, dialect: Dialect, folder: Path) -> None:
 
 
 def relative(parity: dict[str, float]) -> float:
-    return parity["mean_difference"] / parity["logit_spread"]
+    return parity["mean_difference"] / parity["spread"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +59,8 @@ def test_the_int8_file_is_what_torch_simulates_and_float_convolutions_are_those_
     export(made, "ort", tmp_path)
     images = torch.randn(32, *SHAPE)
     coverage = backend.build(tmp_path / MODEL, tmp_path / "engine.onnx", HOST, SHAPE)
-    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), images)) < 0.02
-    assert relative(compare(network, lambda array: made(torch.from_numpy(array)).detach().numpy(), images)) < 0.25
+    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), images, CLASSIFICATION)) < 0.02
+    assert relative(compare(network, lambda array: made(torch.from_numpy(array)).detach().numpy(), images, CLASSIFICATION)) < 0.25
     assert coverage["int8_convolutions"] == INT8_CONVOLUTIONS.get(name, 3)
     assert coverage["float_convolutions"] == FLOAT_CONVOLUTIONS.get(name, 0) == count_float_convolutions(made, state, SHAPE).most
 
@@ -68,7 +69,7 @@ def test_the_int8_file_is_what_torch_simulates_and_float_convolutions_are_those_
 def test_tensorrts_file_is_what_torch_simulates(name: str, tmp_path: Path) -> None:
     _, made, _ = quantised(name, "trt")
     export(made, "trt", tmp_path)
-    assert relative(compare(made, open_graph(tmp_path / MODEL), torch.randn(32, *SHAPE))) < 0.03
+    assert relative(compare(made, open_graph(tmp_path / MODEL), torch.randn(32, *SHAPE), CLASSIFICATION)) < 0.03
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,4 +86,4 @@ def test_openvino_compiles_the_int8_file(name: str, tmp_path: Path) -> None:
 def test_the_float_file_is_what_torch_computes(name: str, tmp_path: Path) -> None:
     network, _, _ = quantised(name, "ort")
     write_graph(network, SHAPE, tmp_path / MODEL, opset=20, batch=None, dialect="float", float_type="fp32")
-    assert relative(compare(network, open_graph(tmp_path / MODEL), torch.randn(16, *SHAPE))) < 1e-4
+    assert relative(compare(network, open_graph(tmp_path / MODEL), torch.randn(16, *SHAPE), CLASSIFICATION)) < 1e-4

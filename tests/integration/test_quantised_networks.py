@@ -25,6 +25,7 @@ from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.records import QuantizerState
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 SHAPE = (3, 64, 64)
 HOST, RTX = load_profile("local-cpu").target, load_profile("rtx-4090").target
@@ -139,7 +140,7 @@ def export(network: torch.fx.GraphModule, dialect: Dialect, folder: Path) -> dic
 
 
 def relative(parity: dict[str, float]) -> float:
-    return parity["mean_difference"] / parity["logit_spread"]
+    return parity["mean_difference"] / parity["spread"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -162,8 +163,8 @@ def test_every_layer_is_int8_in_onnx_runtime(name: str, tmp_path: Path) -> None:
         "int8_concatenations": expected.concatenations,
     }
     x = images(64, 200)
-    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), x)) < 0.05
-    assert relative(compare(network, lambda a: made(torch.from_numpy(a)).detach().numpy(), x)) < 0.1
+    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), x, CLASSIFICATION)) < 0.05
+    assert relative(compare(network, lambda a: made(torch.from_numpy(a)).detach().numpy(), x, CLASSIFICATION)) < 0.1
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -175,7 +176,7 @@ def test_every_layer_is_int8_in_the_network_that_tensorrt_parses(name: str, tmp_
     assert audit["quantized_convs"] == audit["Conv"] == expected.convolutions
     assert audit["unfolded_batchnorms"] == 0
     assert float_layers(onnx.load(tmp_path / MODEL)) == ()
-    assert relative(compare(made, open_graph(tmp_path / MODEL), images(64, 200))) < 0.05
+    assert relative(compare(made, open_graph(tmp_path / MODEL), images(64, 200), CLASSIFICATION)) < 0.05
     coverage = rtx.build(tmp_path / MODEL, tmp_path / rtx.engine_file, RTX, SHAPE)
     assert coverage["network_convolutions"] == coverage["quantized_convolutions"] == expected.convolutions
 
@@ -184,7 +185,7 @@ def test_every_layer_is_int8_in_the_network_that_tensorrt_parses(name: str, tmp_
 def test_scales_of_one_dialect_serve_the_other(simulated: Dialect, exported: Dialect, tmp_path: Path) -> None:
     made = quantised(float_network("patterns"), simulated)
     export(made, exported, tmp_path)
-    assert relative(compare(made, open_graph(tmp_path / MODEL), images(64, 200))) < 0.05
+    assert relative(compare(made, open_graph(tmp_path / MODEL), images(64, 200), CLASSIFICATION)) < 0.05
 
 
 def test_a_transposed_convolution_is_int8_in_the_file_and_float_in_onnx_runtime(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_a_transposed_convolution_is_int8_in_the_file_and_float_in_onnx_runtime(
     assert float_layers(onnx.load(tmp_path / MODEL)) == ()
     coverage = backend.build(tmp_path / MODEL, tmp_path / "engine.onnx", HOST, SHAPE)
     assert (coverage["int8_convolutions"], coverage["float_convolutions"]) == (2, 1)
-    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), images(64, 200))) < 0.05
+    assert relative(compare(made, backend.open_engine(tmp_path / "engine.onnx", HOST), images(64, 200), CLASSIFICATION)) < 0.05
 
 
 def test_a_layer_kept_in_float_is_listed_and_allowed(tmp_path: Path) -> None:
@@ -214,4 +215,4 @@ def test_a_float_batchnorm_behind_a_concatenation_is_exported(tmp_path: Path) ->
     audit = write_graph(network, SHAPE, tmp_path / MODEL, opset=20, batch=None, dialect="float", float_type="fp32").audit
     assert audit["BatchNormalization"] == 1
     assert audit == audit_graph(onnx.load(tmp_path / MODEL))
-    assert relative(compare(network, open_graph(tmp_path / MODEL), images(16, 200))) < 1e-4
+    assert relative(compare(network, open_graph(tmp_path / MODEL), images(16, 200), CLASSIFICATION)) < 1e-4

@@ -21,6 +21,7 @@ from bonsai.stages.steps.export import export
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import TrainConfig
 
@@ -68,7 +69,7 @@ def test_qat_is_skipped_where_calibration_is_enough(shared: Store, trained: Chec
     assert "validation_top1_qat" not in found.metrics
     assert (found.step, found.history) == (trained.step, trained.history)
     assert top1(found, "float") - top1(found, "ptq") <= 0.01
-    assert "kept: PTQ. QAT was skipped: PTQ costs no more than 0.01." in summarise(found)
+    assert "kept: PTQ. QAT was skipped: PTQ costs no more than 0.01." in summarise(found, CLASSIFICATION.metric)
 
 
 def test_qat_runs_where_calibration_is_not_enough(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
@@ -77,7 +78,7 @@ def test_qat_runs_where_calibration_is_not_enough(shared: Store, trained: Checkp
     assert top1(found, "qat") > top1(found, "ptq")
     assert (found.quantization.kept, found.quantization.weights) == ("qat", "qat")
     assert [line.phase for line in found.history[-2:]] == ["qat", "qat"]
-    assert f"QAT {top1(found, 'qat'):.4f}; kept: QAT." in summarise(found)
+    assert f"QAT {top1(found, 'qat'):.4f}; kept: QAT." in summarise(found, CLASSIFICATION.metric)
 
 
 def test_every_quantised_network_can_be_loaded_again(shared: Store, trained: Checkpoint, sensitive: Checkpoint, digits: Dataset) -> None:
@@ -104,8 +105,8 @@ def test_without_qat_what_is_missing_is_said(shared: Store, trained: Checkpoint,
     assert found.quantization.kept == "ptq"
     assert "validation_top1_qat" not in found.metrics
     drop = top1(found, "float") - top1(found, "ptq")
-    assert "QAT was skipped: the recipe asks for none." in summarise(found)
-    assert f"That is {drop:.4f} below float, where the recipe allows 0.01." in summarise(found)
+    assert "QAT was skipped: the recipe asks for none." in summarise(found, CLASSIFICATION.metric)
+    assert f"That is {drop:.4f} below float, where the recipe allows 0.01." in summarise(found, CLASSIFICATION.metric)
 
 
 def test_the_calibrated_network_is_kept_where_qat_ends_lower(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
@@ -134,7 +135,8 @@ def test_the_one_sensitive_layer_is_found_and_kept_in_float(shared: Store, sensi
     assert first.layer == SENSITIVE
     assert min(first.alone, first.gain) > 10 * second.noise
     assert len(found.quantization.sensitivities) == 10
-    assert f"the most sensitive first (in brackets what each costs as INT8: squared error of the logits over their square): {SENSITIVE} (" in summarise(found)
+    told = f"the most sensitive first (in brackets what each costs as INT8: squared error of the outputs over their square): {SENSITIVE} ("
+    assert told in summarise(found, CLASSIFICATION.metric)
 
 
 def test_the_search_falls_back_on_the_weights_of_calibration(shared: Store, sensitive: Checkpoint, digits: Dataset) -> None:
@@ -150,8 +152,8 @@ def test_a_search_in_vain_leaves_everything_quantised_and_says_so(shared: Store,
     assert found.quantization.searched == found.quantizers.kept_float == ()
     assert len(found.quantization.sensitivities) == 10
     assert top1(found, "mixed") < top1(found, "float") - 0.01
-    assert "kept: PTQ" in summarise(found)
-    assert "below float, where the recipe allows 0.01." in summarise(found)
+    assert "kept: PTQ" in summarise(found, CLASSIFICATION.metric)
+    assert "below float, where the recipe allows 0.01." in summarise(found, CLASSIFICATION.metric)
 
 
 def test_the_search_does_not_run_where_it_is_not_needed(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
@@ -168,7 +170,7 @@ def test_a_checkpoint_with_layers_in_float_loads_as_it_was_kept(shared: Store, t
     images = load_file(digits.folder / "validation.safetensors")
     logits = network.eval()((images["images"].float() / 255 - 0.5) / 0.5)
     assert float((logits.argmax(1) == images["labels"]).float().mean()) == pytest.approx(top1(found, found.quantization.kept))
-    assert "In float by the recipe: conv1, fc." in summarise(found)
+    assert "In float by the recipe: conv1, fc." in summarise(found, CLASSIFICATION.metric)
 
 
 def test_the_engine_runs_every_other_convolution_as_int8(shared: Store, trained: Checkpoint, digits: Dataset) -> None:
@@ -184,7 +186,7 @@ def test_the_sensitive_layer_is_in_float_in_the_engine_too(shared: Store, sensit
     found = quantised(shared, sensitive, digits, qat="never", mixed={"images": 128})
     graph = shared.run(export, checkpoint=found, dataset=digits, config=ExportConfig(), **ORT)
     assert graph.parity["agreement"] > 0.98
-    assert graph.parity["mean_difference"] < 0.02 * graph.parity["logit_spread"]
+    assert graph.parity["mean_difference"] < 0.02 * graph.parity["spread"]
 
 
 @pytest.mark.parametrize("dialect", ["ort", "trt"])

@@ -98,9 +98,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "instruction set": (lambda p: compatible(p, isa=["asimd"]), "the CPU lacks asimd"),
     "operating system": (lambda p: compatible(p, system="Plan9"), "the operating system is another"),
     "architecture": (lambda p: compatible(p, architecture="m68k"), "the CPU has another architecture"),
-    "golden logits": (lambda p: change_golden(p, lambda logits: logits + 1), "engine.onnx: golden logits differ"),
-    "golden logits that are no number": (lambda p: change_golden(p, lambda logits: logits * np.float32("nan")), "given:   nan% of the largest logit"),
-    "golden logits of another shape": (lambda p: change_golden(p, lambda logits: logits[:, :2].copy()), "engine.onnx: gives another shape of logits"),
+    "golden logits": (lambda p: change_golden(p, lambda logits: logits + 1), "engine.onnx: golden outputs differ"),
+    "golden logits that are no number": (lambda p: change_golden(p, lambda logits: logits * np.float32("nan")), "given:   nan% of the largest output"),
+    "golden logits of another shape": (lambda p: change_golden(p, lambda logits: logits[:, :2].copy()), "engine.onnx: gives another shape of outputs"),
     "golden logits of fewer images": (lambda p: change_golden(p, lambda logits: logits[:2]), "golden.safetensors: no golden results"),
     "golden logits of another kind": (lambda p: change_golden(p, lambda logits: logits.astype(np.float64)), "golden.safetensors: no golden results"),
     "golden file that is no safetensors": (write_no_golden, "golden.safetensors: cannot be read"),
@@ -150,7 +150,7 @@ def test_a_whole_package_passes_and_says_what_was_checked(package: Path) -> None
     assert files == "files: 6 files have the sha256 of SHA256SUMS and of the manifest, and there is no other"
     assert machine.startswith("machine: has onnxruntime ==")
     assert "in a process of its own, onnxruntime" in engine
-    assert "gives the golden logits of 3 images (largest difference 0.0e+00, at most 2%; golden by engine)" in engine
+    assert "gives the golden outputs of 3 images (largest difference 0.0e+00, at most 2%; golden by engine)" in engine
 
 
 def test_sha256sum_accepts_a_package(package: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_engine_of_an_absent_device_is_not_run_and_its_runtime_not_needed(pac
     assert built.startswith("built, not run: ")
     assert "is not in this machine" in built
     assert unchecked.startswith("not checked: that this machine has ")
-    assert unchecked.endswith("the golden logits")
+    assert unchecked.endswith("the golden outputs")
     required = verify(package, "--require-run", PATH="")
     assert required.returncode == 5
     assert "the engine cannot be run here" in required.stderr

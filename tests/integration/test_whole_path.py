@@ -71,7 +71,7 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     assert pruned.macs == ptq.macs == qat.macs == engine.macs < dense.macs
     assert engine.size_bytes < pruned.size_bytes < dense.size_bytes
     assert engine.accuracy.measured_by == "engine"
-    assert engine.accuracy.low < engine.accuracy.top1 < engine.accuracy.high
+    assert engine.accuracy.low < engine.accuracy.value < engine.accuracy.high
     assert engine.accuracy.n == 450
     kernels = [node.op_type for node in onnx.load(root / "packages" / "tiny--tiny-cpu" / "engine.onnx").graph.node]
     assert kernels.count("QLinearConv") == 9
@@ -262,8 +262,8 @@ def test_only_the_shipped_and_the_dense_engine_see_the_test_part_which_is_kept(p
     assert {label for label, found in parts.items() if found == ("test", 450)} == {"dense fp32", "pruned int8 (shipped)"}
     assert {part for label, (part, _) in parts.items() if label not in {"dense fp32", "pruned int8 (shipped)"}} == {"validation"}
     results = load_file(root / "packages" / "tiny--tiny-cpu" / "test_results.safetensors")
-    assert (results["engine"] == results["labels"]).mean() == packages[0].rows[-1].accuracy.top1
-    assert (results["dense"] == results["labels"]).mean() == packages[0].rows[0].accuracy.top1
+    assert (results["engine"] == results["labels"]).mean() == packages[0].rows[-1].accuracy.value
+    assert (results["dense"] == results["labels"]).mean() == packages[0].rows[0].accuracy.value
 
 
 def test_an_engine_is_compared_with_that_of_an_earlier_package(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_what_is_not_finished_or_not_here_is_not_timed_again(packages: tuple[Pac
 
 def test_verify_accepts_a_package_and_names_the_first_thing_that_differs(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
-    assert "golden logits of 3 images" in verify_package(folder)[-1]
+    assert "golden outputs of 3 images" in verify_package(folder)[-1]
     engine = folder / "engine.onnx"
     engine.write_bytes(engine.read_bytes()[:-1] + b"?")
     with pytest.raises(VerificationError, match=r"engine.onnx: its sha256 is not the manifest's"):
@@ -353,7 +353,7 @@ def test_verify_accepts_a_package_and_names_the_first_thing_that_differs(package
 def test_verify_runs_the_engine_and_not_only_the_hashes(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(root / "packages" / "tiny--tiny-cpu", tmp_path / "package")
     change_golden(folder, 1.0)
-    with pytest.raises(VerificationError, match="golden logits differ"):
+    with pytest.raises(VerificationError, match="golden outputs differ"):
         verify_package(folder)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.pipeline.compare.comparison import COLUMNS, HEADER, Comparison, Cost, Outcome, cost_of, outcome_of, show_cells, to_csv
+from bonsai.pipeline.compare.comparison import Comparison, Cost, Outcome, columns_of, cost_of, header_of, outcome_of, show_cells, to_csv
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.source import Record
@@ -13,6 +13,7 @@ from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest, write_manifest
 from bonsai.stages.store.store import Store, stage
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 COST = Cost(runs=2, together=100.0, repeated=60.0, trunk=50.0)
 
@@ -79,7 +80,7 @@ def test_an_error_becomes_an_outcome_with_its_message_and_code() -> None:
 
 def test_the_table_shows_how_many_times_as_fast_and_calls_estimates_so() -> None:
     rows = (row("dense", "fp32", 4.0, source="estimated"), row("pruned", "fp16", 1.6, shipped=True, source="estimated"))
-    shown = dict(zip(HEADER, show_cells(package(rows=rows, speedup_fp32=2.5, speedup_fp16=None)), strict=True))
+    shown = dict(zip(header_of(CLASSIFICATION.metric), show_cells(package(rows=rows, speedup_fp32=2.5, speedup_fp16=None)), strict=True))
     assert shown["p50 ms"] == "1.600 (est.)"
     assert (shown["x dense FP32"], shown["x dense FP16"]) == ("2.50", "-")
     assert (shown["latency is"], shown["size MB"], shown["gates"]) == ("estimated", "2.00", "1 met")
@@ -95,7 +96,7 @@ def test_the_table_names_missed_gates_and_codes_of_errors() -> None:
 
 def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() -> None:
     first, second = csv.DictReader(io.StringIO(to_csv([package(), failure(5)])))
-    assert set(first) == set(COLUMNS)
+    assert set(first) == set(columns_of(CLASSIFICATION.metric))
     assert (first["speedup_dense_fp32"], first["speedup_dense_fp16"], first["p50_ms"], first["gates_met"]) == ("4.0", "", "1.0", "1")
     assert (first["gates_missed"], first["gates_undecided"]) == ("0", "0")
     assert (second["profile"], second["exit_code"], second["top1"]) == ("b", "5", "")

@@ -19,9 +19,9 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.imports.registry import CODE_PATH
-from bonsai.stages.measurement.intervals import least_provable_drop
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.tasks.intervals import least_provable_drop
 
 
 @pytest.fixture(autouse=True)
@@ -252,15 +252,19 @@ def test_another_json_is_refused(tmp_path: Path) -> None:
         read_pruning_config(tmp_path / "a.json")
 
 
-def test_few_test_images_are_told_against_the_gate_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def of_test(dataset: Dataset, images: int) -> Dataset:
+    return dataset.model_copy(update={"sizes": {"test": images}})
+
+
+def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("bonsai.pipeline.run.cautions.say", told.append)
     profile = load_profile("local-cpu")
-    warn_of_few(188, [profile])
-    warn_of_few(189, [profile])
-    warn_of_few(188, [load_profile("local-cpu", {"gates.max_accuracy_drop": 0})])
-    warn_of_few(188, [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
-    warn_of_few(381, [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
+    warn_of_few(of_test(digits, 188), [profile])
+    warn_of_few(of_test(digits, 189), [profile])
+    warn_of_few(of_test(digits, 188), [load_profile("local-cpu", {"gates.max_accuracy_drop": 0})])
+    warn_of_few(of_test(digits, 188), [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
+    warn_of_few(of_test(digits, 381), [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
     assert told == [
         "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0.02: 189 are needed",
         "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0: no number does",

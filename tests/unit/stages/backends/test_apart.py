@@ -10,7 +10,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends import apart
 from bonsai.stages.backends.apart import build_engine, try_engine, try_graph
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.probes import probe_images, save_logits
+from bonsai.stages.graph.probes import probe_images, save_outputs
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.random.default_rng(0).standard_normal((3, 10))
@@ -36,7 +36,7 @@ def write_tokens(folder: Path, *, half: bool, weight: np.ndarray = WEIGHT) -> Pa
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, folder / "model.onnx")
-    save_logits(folder, probe_images(SHAPE, 4).reshape(4, 16, 3).mean(1) @ WEIGHT)
+    save_outputs(folder, probe_images(SHAPE, 4).reshape(4, 16, 3).mean(1) @ WEIGHT)
     return folder / "model.onnx"
 
 
@@ -73,7 +73,7 @@ def test_an_engine_is_built_and_run_apart(tmp_path: Path, target: Target) -> Non
     coverage = build_engine(file, tmp_path / "engine.onnx", target, SHAPE)
     assert coverage["float_products"] == 1
     assert try_engine(tmp_path / "engine.onnx", target, tmp_path, SHAPE) < 1e-5
-    save_logits(tmp_path, np.random.default_rng(2).standard_normal((4, 10)))
+    save_outputs(tmp_path, np.random.default_rng(2).standard_normal((4, 10)))
     with pytest.raises(BuildError, match=r"engine\.onnx does not compute"):
         try_engine(tmp_path / "engine.onnx", target, tmp_path, SHAPE)
 

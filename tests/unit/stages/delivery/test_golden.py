@@ -8,6 +8,7 @@ import pytest
 
 from bonsai.stages.delivery.golden import GOLDEN, read_golden, write_golden
 from bonsai.stages.errors import BuildError
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 1, 4, 4)).astype(np.float32)
 MATRIX = np.random.default_rng(1).standard_normal((16, 5)).astype(np.float32)
@@ -36,7 +37,7 @@ def no_number(images: np.ndarray) -> np.ndarray:
 
 
 def test_logits_that_are_the_same_again_are_kept(tmp_path: Path) -> None:
-    write_golden(tmp_path, IMAGES, plain)
+    write_golden(tmp_path, IMAGES, plain, CLASSIFICATION, "logits")
     images, logits = read_golden(tmp_path)
     assert np.array_equal(images, IMAGES)
     assert np.allclose(logits, plain(IMAGES))
@@ -49,14 +50,14 @@ def test_logits_that_are_the_same_again_are_kept(tmp_path: Path) -> None:
         (with_noise(0.05), "run again on the same images"),
         (normalised_over_the_batch, r"run on 3 images at once instead of alone[\s\S]*computes over the batch"),
         (first_image_for_all, "run on 3 images at once"),
-        (no_number, "logits that are no numbers"),
+        (no_number, "outputs that are no numbers"),
     ],
 )
 def test_an_engine_without_logits_of_its_own_is_refused_and_the_difference_named(run: Run, problem: str, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=problem):
-        write_golden(tmp_path, IMAGES, run)
+        write_golden(tmp_path, IMAGES, run, CLASSIFICATION, "logits")
     assert not (tmp_path / GOLDEN).exists()
 
 
 def test_another_rounding_in_a_batch_is_no_difference(tmp_path: Path) -> None:
-    write_golden(tmp_path, IMAGES, lambda images: plain(images) * np.float32(1 + 0.001 * (len(images) > 1)))
+    write_golden(tmp_path, IMAGES, lambda images: plain(images) * np.float32(1 + 0.001 * (len(images) > 1)), CLASSIFICATION, "logits")

@@ -10,12 +10,16 @@ from torch import nn
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import place_of, user_code
-from bonsai.stages.networks.calling import copy_network, evaluating, logits_of, unfrozen
+from bonsai.stages.networks.calling import copy_network, evaluating, outputs_of, unfrozen
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.inspection import require_whole_state
-from bonsai.stages.networks.registry import build_network, require_logits
+from bonsai.stages.networks.registry import build_network, require_outputs
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
+from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.training.config import TrainConfig
 
 SHAPE = (3, 12, 12)
+SPEC, LEARNING = DataSpec(SHAPE, 10), ClassificationLearning(TrainConfig())
 BODIES = {
     "AssertionError": "assert False, 'too small'",
     "IndexError": "[][0]",
@@ -70,7 +74,7 @@ def test_whatever_a_network_raises_is_told_in_one_message_with_its_line(where: s
     config = written(tmp_path, monkeypatch, **{where: BODIES[kind]})
     problem = "model.options do not fit model" if where == "constructor" else "the network does not run on the dataset's images"
     with pytest.raises(ConfigError, match=rf"(?s)^{problem}.*\n  given:   {kind}[^\n]*{line_of(tmp_path, BODIES[kind])}[^\n]*\n  allowed") as told:
-        require_logits(build_network(config, SHAPE, 10), SHAPE, 10)
+        require_outputs(build_network(config, SHAPE, 10), SPEC, LEARNING)
     assert told.value.exit_code == 2
 
 
@@ -91,19 +95,19 @@ def test_a_file_that_is_no_python_is_told_with_its_line(tmp_path: Path, monkeypa
 def test_every_error_of_the_raising_network_names_its_file_and_line(error: str) -> None:
     network = hard_networks.Raises(error=error)
     with pytest.raises(ConfigError, match=r"hard_networks\.py, line \d+\)"):
-        require_logits(network, SHAPE, 10)
+        require_outputs(network, SPEC, LEARNING)
 
 
 def test_an_error_in_training_alone_is_told_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = written(tmp_path, monkeypatch, forward="x = x[[]][0] if self.training else x")
     with pytest.raises(ConfigError, match=rf"given:   IndexError.*{line_of(tmp_path, 'self.training')}"):
-        require_whole_state(config, build_network(config, SHAPE, 10), SHAPE, 10)
+        require_whole_state(config, build_network(config, SHAPE, 10), SPEC, LEARNING)
 
 
 def test_an_error_in_the_backward_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = written(tmp_path, monkeypatch, forward="x = x * self.fc.weight.mean(); x.register_hook(lambda g: {}['g']) if x.requires_grad else None")
     with pytest.raises(ConfigError, match=r"given:   KeyError: 'g' \(stranger_\d+\.py, line \d+\)"):
-        require_whole_state(config, build_network(config, SHAPE, 10), SHAPE, 10)
+        require_whole_state(config, build_network(config, SHAPE, 10), SPEC, LEARNING)
 
 
 def test_ctrl_c_and_our_own_errors_go_through() -> None:
@@ -136,7 +140,7 @@ def test_modes_and_frozen_parameters_are_as_before_whatever_was_raised() -> None
     def run() -> None:
         with evaluating(network), unfrozen(network):
             seen.extend([network.training, network.conv1.weight.requires_grad])
-            logits_of(network, torch.zeros(2, *SHAPE))
+            outputs_of(network, torch.zeros(2, *SHAPE))
 
     with pytest.raises(ConfigError):
         run()

@@ -10,6 +10,8 @@ from bonsai.profiles.schema import Gates, Precision
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
 from bonsai.stages.measurement.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.tasks.task import Statistics
 
 
 def row(precision: Precision, ms: float, *, source: str = "measured") -> Row:
@@ -74,12 +76,12 @@ def test_the_reference_is_fp16_where_the_runtime_builds_no_fp32() -> None:
     assert load_profile("a10").target.reference == "fp32"
 
 
-def hits(right: int, of: int) -> np.ndarray:
-    return np.arange(of) < right
+def hits(right: int, of: int) -> Statistics:
+    return {"label": np.zeros(of, np.int64), "answer": (np.arange(of) >= right).astype(np.int64)}
 
 
 def test_the_drop_is_judged_by_its_upper_end_and_the_accuracy_by_its_lower_end() -> None:
-    shown = Shown.on_test(hits(360, 360), hits(357, 360), "")
+    shown = Shown.on_test(CLASSIFICATION, hits(360, 360), hits(357, 360), "")
     drop, metric = accuracy_gates(shown, Gates(max_drop=0.02, min_metric=0.99))
     assert (drop.name, drop.verdict, drop.note) == ("accuracy drop", "missed", "+0.0083 on the test images")
     assert drop.found == pytest.approx(0.0242, abs=2e-4)
@@ -91,9 +93,9 @@ def test_the_drop_is_judged_by_its_upper_end_and_the_accuracy_by_its_lower_end()
 
 def test_no_drop_from_a_reference_that_learnt_nothing_is_met() -> None:
     """The dense network at 10.9 % of ten classes, the engine at 72 %."""
-    doubt = doubt_about(0.109, np.arange(1000) % 10, "test")
+    doubt = doubt_about(CLASSIFICATION, 0.109, np.arange(1000) % 10, "test")
     assert doubt == "the dense network's test top-1 is 10.90%, and always naming the largest class gives 10.00%: train longer, or check the data"
-    shown = Shown.on_test(hits(109, 1000), hits(720, 1000), doubt)
+    shown = Shown.on_test(CLASSIFICATION, hits(109, 1000), hits(720, 1000), doubt)
     (gate,) = accuracy_gates(shown, Gates(max_drop=0.02))
     assert not gate.passed
     assert gate.verdict == "undecided"
@@ -104,11 +106,11 @@ def test_no_drop_from_a_reference_that_learnt_nothing_is_met() -> None:
 @pytest.mark.parametrize(("top1", "largest", "told"), [(0.32, 0.1, True), (0.33, 0.1, False), (0.62, 0.5, True), (0.63, 0.5, False), (0.95, 0.95, True)])
 def test_a_network_learnt_something_from_a_quarter_of_the_way_on(top1: float, largest: float, told: bool) -> None:
     labels = np.array([0] * round(100 * largest) + [1 + i % 9 for i in range(round(100 * (1 - largest)))])
-    assert bool(doubt_about(top1, labels, "validation")) is told
+    assert bool(doubt_about(CLASSIFICATION, top1, labels, "validation")) is told
 
 
 def test_what_the_validation_part_promises_is_scaled_to_the_test_part() -> None:
-    shown = Shown.on_validation(hits(99, 100), hits(98, 100), 10_000)
+    shown = Shown.on_validation(CLASSIFICATION, hits(99, 100), hits(98, 100), 10_000)
     drop, metric = accuracy_gates(shown, Gates(max_drop=0.0125, min_metric=0.977))
     assert (drop.verdict, metric.verdict) == ("met", "met")
     assert drop.note == "+0.0100 on the validation images; expected of 10000 test images"

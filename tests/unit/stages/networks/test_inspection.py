@@ -10,10 +10,13 @@ from hard_networks import Plain
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.networks.calling import logits_of
+from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.inspection import random_images, require_whole_state
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
+from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.training.config import TrainConfig
 
 SHAPE = (3, 12, 12)
 COUNTER = count()
@@ -188,7 +191,7 @@ def inspect(factory: type[nn.Module], **options: int | str) -> nn.Module:
     name = f"{factory.__module__}:{factory.__name__}"
     config = ModelConfig(name=name, options=options)
     network = build_network(config, SHAPE, 10)
-    require_whole_state(config, network, SHAPE, 10)
+    require_whole_state(config, network, DataSpec(SHAPE, 10), ClassificationLearning(TrainConfig()))
     return network
 
 
@@ -205,7 +208,7 @@ def inspect(factory: type[nn.Module], **options: int | str) -> nn.Module:
         (OwnAverage, "average"),
         (TrainingMask, "mask"),
         (Counted, "number"),
-        (Closure, "no attribute that differs; logits that differ by .*"),
+        (Closure, "no attribute that differs; outputs that differ by .*"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -227,8 +230,8 @@ def test_a_network_that_is_its_state_passes_and_is_left_as_it_was(factory: type[
     ("factory", "message"),
     [
         (RandomWidth, "does not fit into a network that the same factory builds"),
-        (NoisyEvaluation, "the same images other logits at every look, in evaluation"),
-        (Remembering, "the same images other logits at every look, in evaluation"),
+        (NoisyEvaluation, "the same images other outputs at every look, in evaluation"),
+        (Remembering, "the same images other outputs at every look, in evaluation"),
         (ExtraState, "the network's state cannot be stored"),
         (WeightNorm, r"(?s)tensors that are computed from its parameters\n  given:   conv2\.weight\n"),
         (Locked, r"(?s)the network cannot be copied\n  given:   fc\.file: TypeError: cannot pickle"),
@@ -245,7 +248,7 @@ def test_a_network_that_cannot_be_rebuilt_or_trained_is_refused(factory: type[nn
 def test_a_network_gets_a_copy_of_its_images() -> None:
     images = random_images(3, (1, 8, 8))
     before, network = images.clone(), hard_networks.InPlaceInput(in_channels=1).eval()
-    assert torch.equal(logits_of(network, images), logits_of(network, images))
+    assert torch.equal(outputs_of(network, images), outputs_of(network, images))
     assert torch.equal(images, before)
 
 

@@ -72,10 +72,13 @@ from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.values import values_from_scores
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.loop import train_steps
 from bonsai.stages.training.state import TrainState
+
+LEARNING = ClassificationLearning(TrainConfig())
 
 SHAPE = (3, 16, 16)
 
@@ -329,7 +332,7 @@ def test_a_wholly_frozen_network_is_cut_and_stays_frozen() -> None:
 def test_weights_and_moments_stay_channels_last(small_model: ModelConfig, digits: Dataset) -> None:
     config = TrainConfig(epochs=2, batch_size=128, lr=0.02)
     state = TrainState(build(small_model, digits.image_shape, 10), config)
-    train_steps(state, Batches(digits, config), start=0, stop=1, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=1, label="t", rate=lambda _: 0.02)
     removal = Removal(state, digits.image_shape, "magnitude_l2", ScheduleConfig(), window=4)
     groups = find_groups(state.network, digits.image_shape)
     removal.cut_to({g.name: g.width // 2 for g in groups}, weight_scores(state.network, groups)["magnitude_l2"])

@@ -18,10 +18,13 @@ from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
 from bonsai.stages.pruning.scores import weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.loop import train_steps
 from bonsai.stages.training.state import TrainState, reproducible
+
+LEARNING = ClassificationLearning(TrainConfig())
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.02)
 FINAL = {"conv1": 8, "layer1.0.conv1": 4, "layer2.0.conv1": 16, "layer3.0.conv2": 20}
@@ -47,7 +50,7 @@ def test_a_schedule_never_widens_again_and_ends_at_the_final_width(dense: int, f
 
 def trained(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
     state = TrainState(build(model, digits.image_shape, 10), config)
-    train_steps(state, Batches(digits, config), start=0, stop=2, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
     return state
 
 
@@ -91,7 +94,7 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
     network = build(small_model, digits.image_shape, 10)
     network.bn1.weight.requires_grad_(False)
     state = TrainState(network, CONFIG)
-    train_steps(state, Batches(digits, CONFIG), start=0, stop=2, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
     removal = removal_of(state, digits)
     removal.cut_to(FINAL, scores_of(network, digits.image_shape))
     assert [name for name, p in removal.state.network.named_parameters() if not p.requires_grad] == ["bn1.weight"]
@@ -111,7 +114,7 @@ def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, d
         state.network.eval()(batches.batch(0)[0])
         handle.remove()
         widths.append(int((seen[0].abs().amax((0, 2, 3)) > 0).sum()))
-        train_steps(state, batches, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
+        train_steps(state, batches, LEARNING, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
 
     state = trained(small_model, digits)
     removal = removal_of(state, digits, ScheduleConfig(name=name, steps=3, iterations=1, soft=soft), criterion)
@@ -139,7 +142,7 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
         def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
             if start == kill_at:
                 raise Killed
-            train_steps(state, batches, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=statistics)
+            train_steps(state, batches, LEARNING, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=statistics)
 
         with reproducible(CONFIG):
             state = trained(small_model, digits, config)
@@ -160,7 +163,7 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
 def test_averages_of_the_trunk_go_on_through_the_cuts(small_model: ModelConfig, digits: Dataset) -> None:
     state, batches = trained(small_model, digits), Batches(digits, CONFIG)
     statistics = BatchStatistics(state.network, find_groups(state.network, digits.image_shape), 1000)
-    train_steps(state, batches, start=2, stop=4, label="t", rate=lambda _: 0.0, observer=statistics)
+    train_steps(state, batches, LEARNING, start=2, stop=4, label="t", rate=lambda _: 0.0, observer=statistics)
     before, scores = statistics.scores()["snip"], scores_of(state.network, digits.image_shape)
     seen: list[dict[str, torch.Tensor]] = []
     removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=2, iterations=1), "snip")

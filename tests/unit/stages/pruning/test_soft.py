@@ -14,10 +14,13 @@ from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.loop import train_steps
 from bonsai.stages.training.state import TrainState
+
+LEARNING = ClassificationLearning(TrainConfig())
 
 CONFIG = TrainConfig(epochs=2, batch_size=128, lr=0.02)
 KEPT = {"conv1": (0, 3, 5, 9), "layer1.0.conv1": (1, 2), "layer3.0.conv1": tuple(range(0, 64, 3))}
@@ -25,7 +28,7 @@ KEPT = {"conv1": (0, 3, 5, 9), "layer1.0.conv1": (1, 2), "layer3.0.conv1": tuple
 
 def trained(model: ModelConfig, digits: Dataset) -> TrainState:
     state = TrainState(build(model, digits.image_shape, 10), CONFIG)
-    train_steps(state, Batches(digits, CONFIG), start=0, stop=3, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
     return state
 
 
@@ -37,7 +40,7 @@ def test_a_masked_network_is_the_cut_one_at_every_step(small_model: ModelConfig,
     images = batches.batch(9)[0]
     for step in range(3, 7):
         with masks.enforced():
-            train_steps(state, batches, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
+            train_steps(state, batches, LEARNING, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
             masked = state.network.eval()(images)
         small = copy.deepcopy(state.network)
         cut(small, groups, KEPT, digits.image_shape)
@@ -47,7 +50,7 @@ def test_a_masked_network_is_the_cut_one_at_every_step(small_model: ModelConfig,
 
 def test_a_masked_channel_is_held_but_scored(small_model: ModelConfig, digits: Dataset) -> None:
     state = TrainState(build(small_model, digits.image_shape, 10), CONFIG.model_copy(update={"weight_decay": 0, "momentum": 0}))
-    train_steps(state, Batches(digits, CONFIG), start=0, stop=3, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
     groups = find_groups(state.network, digits.image_shape)
     masks = Masks(state.network, groups)
     masks.set(KEPT)
@@ -56,7 +59,7 @@ def test_a_masked_channel_is_held_but_scored(small_model: ModelConfig, digits: D
     before = convolution.weight.detach().clone()
     statistics = BatchStatistics(state.network, groups, 4, masks)
     with masks.enforced():
-        train_steps(state, Batches(digits, CONFIG), start=3, stop=5, label="t", rate=lambda _: 0.05, observer=statistics)
+        train_steps(state, Batches(digits, CONFIG), LEARNING, start=3, stop=5, label="t", rate=lambda _: 0.05, observer=statistics)
     assert torch.equal(convolution.weight[gone], before[gone])
     assert not torch.equal(convolution.weight[[1, 2]], before[[1, 2]])
     for criterion in ("bn_gradient", "activation"):

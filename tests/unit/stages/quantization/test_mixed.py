@@ -13,6 +13,9 @@ from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
 from bonsai.stages.quantization.records import QuantizerState, Weights
 from bonsai.stages.quantization.sensitivity import scan_layers
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
+from bonsai.stages.training.config import TrainConfig
 
 SHAPE = (1, 16, 16)
 LAYERS = tuple("abcdefgh")
@@ -69,7 +72,7 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
     make_sensitive(network, "layer2.0.conv2", "layer2.0.bn1")
     make_sensitive(network, "layer3.0.conv2", "layer3.0.bn1")
     mixer, start, _ = mixer_of(network, dialect)
-    found = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE))
+    found = scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE), ClassificationLearning(TrainConfig()))
     assert {one.layer for one in found} == set(mixer.layers)
     assert {one.layer for one in found[:2]} == {"layer2.0.conv2", "layer3.0.conv2"}
     assert found[1].noise > 10 * abs(found[2].noise)
@@ -79,12 +82,29 @@ def test_the_scan_finds_the_layers_that_were_made_sensitive(dialect: str) -> Non
 def test_layers_that_nothing_distinguishes_gain_next_to_nothing() -> None:
     network = trained_like()
     mixer, start, _ = mixer_of(network)
-    assert all(abs(one.noise) < 0.01 for one in scan_layers(mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE)))
+    assert all(
+        abs(one.noise) < 0.01
+        for one in scan_layers(
+            mixer.layers, lambda layers: mixer.network(start, layers), network, torch.randn(100, *SHAPE), ClassificationLearning(TrainConfig())
+        )
+    )
 
 
 def agreement(network: nn.Module, other: nn.Module, images: torch.Tensor) -> float:
     with torch.no_grad():
         return float((network.eval()(images).argmax(1) == other.eval()(images).argmax(1)).float().mean())
+
+
+class Agreeing:
+    """Judges a network by how often it agrees with another; with `least`, by that."""
+
+    task, learning = CLASSIFICATION, ClassificationLearning(TrainConfig())
+
+    def __init__(self, other: nn.Module, images: torch.Tensor, least: float | None = None) -> None:
+        self._other, self._images, self._least = other, images, least
+
+    def validate(self, network: nn.Module) -> float:
+        return agreement(network, self._other, self._images) if self._least is None else self._least
 
 
 @pytest.mark.parametrize("weights", ["ptq", "qat"])
@@ -94,11 +114,11 @@ def test_the_search_keeps_the_sensitive_layer_in_float_and_learned_scales_as_the
     mixer, calibrated, made = mixer_of(network)
     start = calibrated._replace(weights=weights)
     whole = agreement(made, network, images)
-    found = search_layers(mixer, [start], network, images, MixedConfig(), lambda n: agreement(n, network, images), lambda reached: reached > whole + 0.02)
+    found = search_layers(mixer, [start], network, images, MixedConfig(), Agreeing(network, images), lambda reached: reached > whole + 0.02)
     assert found.layers == ("layer2.0.conv2",)
     assert found.outcome == {"kept": "mixed", "weights": weights, "searched": found.layers, "sensitivities": found.sensitivities}
     mixed = mixer.network(start, found.layers)
-    assert agreement(mixed, network, images) == found.top1
+    assert agreement(mixed, network, images) == found.reached
     scales = {name: value for name, value in mixed.state_dict().items() if name.endswith("scale")}
     same = [torch.equal(value, start.state[name]) for name, value in scales.items()]
     assert all(same) == (weights == "qat")
@@ -108,12 +128,10 @@ def test_the_search_tries_the_next_start_where_the_first_does_not_get_there() ->
     network, images = trained_like(), torch.randn(50, *SHAPE)
     mixer, good, _ = mixer_of(network)
     lost = Start("qat", {name: torch.zeros_like(value) if name.startswith("layer1") else value for name, value in good.state.items()})
-    found = search_layers(
-        mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: agreement(n, network, images), lambda reached: reached > 0.5
-    )
+    found = search_layers(mixer, [lost, good], network, images, MixedConfig(max_layers=1), Agreeing(network, images), lambda reached: reached > 0.5)
     assert found.start is good
     assert len(found.layers) == 1
-    vain = search_layers(mixer, [lost, good], network, images, MixedConfig(max_layers=1), lambda n: 0.0, lambda reached: reached > 0.5)
+    vain = search_layers(mixer, [lost, good], network, images, MixedConfig(max_layers=1), Agreeing(network, images, least=0.0), lambda reached: reached > 0.5)
     assert vain.start is lost
     assert vain.outcome["kept"] == "qat"
 

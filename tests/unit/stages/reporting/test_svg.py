@@ -5,6 +5,7 @@ from tiny_report import DENSE, HISTORY, TRIGGER
 
 from bonsai.stages.reporting.plots import draw_learning, draw_widths
 from bonsai.stages.reporting.svg import PALETTE, inline
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 
 def ids(svg: str) -> list[str]:
@@ -12,7 +13,7 @@ def ids(svg: str) -> list[str]:
 
 
 def test_ids_are_unlike_those_of_another_figure_and_every_reference_is_met() -> None:
-    drawing = draw_learning(TRIGGER, HISTORY, (2.0,))
+    drawing = draw_learning(TRIGGER, HISTORY, (2.0,), CLASSIFICATION.metric)
     first, second = (inline(drawing, name, "t", "d") for name in ("a", "b"))
     assert len(set(ids(first) + ids(second))) == len(ids(first) + ids(second))
     assert all(one.startswith("a-") for one in ids(first))

@@ -13,10 +13,11 @@ from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.timing import TimingConfig
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.measurement.classifying import RESULTS, read_results
 from bonsai.stages.measurement.measurements import Measurement
+from bonsai.stages.measurement.results import RESULTS, read_results
 from bonsai.stages.steps.assess import assess
 from bonsai.stages.steps.measure import measure
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 CLASSES, IMAGES = 4, 400
 VALIDATION, TEST = 0, 255
@@ -111,22 +112,22 @@ def test_what_fails_on_the_test_part_alone_is_shipped_and_missed(dataset: Datase
 def test_each_row_tells_which_part_it_is_of(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, final, _ = result({"dense": right, "fp32": right, "int8": wrong_on(TEST)}, dataset, tmp_path / "a", monkeypatch)
     assert {row.accuracy.part for row in chosen.rows} == {"validation"}
-    assert {row.label: (row.accuracy.part, row.accuracy.top1) for row in final.rows} == {
+    assert {row.label: (row.accuracy.part, row.accuracy.value) for row in final.rows} == {
         "dense fp32": ("test", 1.0),
         "pruned fp32": ("validation", 1.0),
         "pruned int8 (shipped)": ("test", 0.0),
     }
     validation = final.shipped_row.validation
     assert validation is not None
-    assert (validation.part, validation.top1) == ("validation", 1.0)
+    assert (validation.part, validation.value) == ("validation", 1.0)
 
 
 def test_the_test_part_is_kept_image_by_image(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, final, _ = result({"dense": right, "fp32": right, "int8": wrong_on(TEST)}, dataset, tmp_path / "a", monkeypatch)
-    found = read_results(final.folder / RESULTS)
-    assert found.labels.tolist() == [i % CLASSES for i in range(IMAGES)]
-    assert found.dense_hits.all()
-    assert found.shipped.tolist() == [(i + 1) % CLASSES for i in range(IMAGES)]
+    found = read_results(final.folder / RESULTS, CLASSIFICATION)
+    assert found.dense["label"].tolist() == [i % CLASSES for i in range(IMAGES)]
+    assert (found.dense["answer"] == found.dense["label"]).all()
+    assert found.shipped["answer"].tolist() == [(i + 1) % CLASSES for i in range(IMAGES)]
     assert len(final.test_digest) == 64
 
 

@@ -17,10 +17,11 @@ from bonsai.stages.backends.timing import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
-from bonsai.stages.measurement.classifying import RESULTS, Results, digest_of, save_results
 from bonsai.stages.measurement.measurements import Accuracy, Against, Measurement
 from bonsai.stages.measurement.process_interval import Interval
+from bonsai.stages.measurement.results import RESULTS, Results, digest_of, save_results
 from bonsai.stages.steps.challenge import challenge, judge_against
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
 
 IMAGES = 300
@@ -41,20 +42,21 @@ def a_release(folder: Path, dataset: Dataset, *, wrong: int = 0, same_images: bo
     folder.mkdir()
     make_package(folder, PROFILE)
     images, labels = load_split(dataset, "test")
-    save_results(folder / RESULTS, results(labels.numpy(), wrong))
+    save_results(folder / RESULTS, results(labels.numpy(), wrong), CLASSIFICATION)
     digest = digest_of(images, labels) if same_images else "of other images"
     reseal(folder, lambda facts: (facts.update({"test_digest": digest}), edit(facts)))
     return folder
 
 
 def results(labels: np.ndarray, wrong: int) -> Results:
-    return Results(labels, labels, np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels))
+    taken_for = np.where(np.arange(len(labels)) < wrong, (labels + 1) % len(CLASSES), labels)
+    return Results(*CLASSIFICATION.from_tensors({"labels": labels, "dense": labels, "engine": taken_for}))
 
 
 def measured(folder: Path, dataset: Dataset, *, wrong: int = 0) -> Measurement:
     images, labels = load_split(dataset, "test")
     folder.mkdir()
-    save_results(folder / RESULTS, results(labels.numpy(), wrong))
+    save_results(folder / RESULTS, results(labels.numpy(), wrong), CLASSIFICATION)
     facts = {"rows": (), "gates": (), "shipped": "fp32", "reason": "", "kernels": (), "dense_kernels": (), "contention": None}
     return Measurement.model_validate({"folder": folder, **facts, "test_digest": digest_of(images, labels)})
 
@@ -68,11 +70,11 @@ def the_engine(package: Path, *, runnable: bool = True) -> Engine:
 def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, wrong=3))
     assert release.absence == ""
-    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old"), **facts)
-    assert found.against.accuracy.top1 == pytest.approx(1 - 3 / IMAGES)
+    assert found.against.accuracy.value == pytest.approx(1 - 3 / IMAGES)
     assert found.against.drop[0] == pytest.approx(-3 / IMAGES)
     assert "as its package tells" in found.against.accuracy.measured_by
     drop, slowdown = found.gates
@@ -86,14 +88,14 @@ def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dat
 
 def test_the_earlier_engine_is_run_where_its_results_are_of_other_images(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, same_images=False))
-    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old", runnable=False), **facts)
     assert "run here" in found.against.accuracy.measured_by
-    assert found.against.accuracy.top1 < 0.6  # random weights, not what the stored results say
+    assert found.against.accuracy.value < 0.6  # random weights, not what the stored results say
     assert len(found.gates) == 1
-    assert found.against.sentence.endswith("Not timed: the new engine does not run here: no host.")
+    assert found.against.sentence(CLASSIFICATION.metric).endswith("Not timed: the new engine does not run here: no host.")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_the_verdict_follows_from_the_side_that_the_interval_lies_on(
     accuracy = Accuracy(top1=0.9, low=0.8, high=0.95, n=100, measured_by="engine")
     against = Against(name="net--cpu", engine_sha256="", accuracy=accuracy, drop=drop, new=None, earlier=None, not_timed="")
     interval = Interval(found=ratio[0], low=ratio[1], high=ratio[2], processes=3, spread=0.01) if ratio else None
-    assert [gate.verdict for gate in judge_against(against, interval, PROFILE)] == verdicts
+    assert [gate.verdict for gate in judge_against(against, interval, PROFILE, CLASSIFICATION.metric)] == verdicts
 
 
 def test_a_release_that_was_changed_is_not_used(dataset: Dataset, tmp_path: Path) -> None:
@@ -131,8 +133,10 @@ def test_what_cannot_be_compared_is_refused_before_training(dataset: Dataset, tm
     here, absent = (
         read_release(a_release(tmp_path / name, dataset, same_images=False, edit=edit)) for name, edit in (("here", lambda _: None), ("absent", elsewhere))
     )
-    asked = {"classes": CLASSES, "image_shape": SHAPE, "test_digest": "new"}
+    asked = {"task": "classification", "classes": CLASSES, "image_shape": SHAPE, "test_digest": "new"}
     require_comparable(here, **asked)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"its task is another\n  given:   classification\n  allowed: regression"):
+        require_comparable(here, **{**asked, "task": "regression"})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="its classes are others"):
         require_comparable(here, **{**asked, "classes": ("a", "b")})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="its engine takes another size"):

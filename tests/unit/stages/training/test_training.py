@@ -11,15 +11,19 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.errors import DeviceUnavailable, TrainingDiverged
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches, augment
 from bonsai.stages.training.config import AugmentConfig, DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher
-from bonsai.stages.training.evaluation import reestimate_batchnorm, top1
+from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
 from bonsai.stages.training.loop import train_steps
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.rates import learning_rate
 from bonsai.stages.training.resume import load_progress
 from bonsai.stages.training.state import TrainState, as_moment, reproducible, require_device
+
+LEARNING = ClassificationLearning(TrainConfig())
 
 CONFIG = TrainConfig(epochs=2, batch_size=512, lr=0.02, augment=AugmentConfig(rotate=10, shift=0.1, zoom=0.1))
 KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"precision": "fp16", "optimizer": "adamw", "ema": 0.9}]
@@ -116,10 +120,10 @@ def test_student_teacher_and_validation_see_the_images_as_they_are(digits: Datas
     network = InPlaceInput(in_channels=1)
     images, labels = Batches(digits, CONFIG).batch(0)
     before = images.clone()
-    first, again = (top1(network, images, labels) for _ in range(2))
+    first, again = (evaluate(network, images, labels, CLASSIFICATION) for _ in range(2))
     assert first == again
     with torch.no_grad():
-        Teacher(network, DistillConfig()).loss(images, torch.zeros(len(images), 10), torch.zeros(()))
+        Teacher(network, DistillConfig()).loss(images, torch.zeros(len(images), 10), torch.zeros(()), LEARNING)
     assert torch.equal(images, before)
 
 
@@ -177,7 +181,7 @@ def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(kind: dict[str, obj
 def test_a_training_state_round_trips(kind: dict[str, object], small_model: ModelConfig, digits: Dataset) -> None:
     config = CONFIG.model_copy(update={**kind, "batch_size": 32})
     state = fresh(small_model, digits, config)
-    train_steps(state, Batches(digits, config), start=0, stop=2, label="t", rate=lambda _: 0.01)
+    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.01)
     tensors = state.tensors()
     moments = [name for name in tensors if name.startswith(("momentum_buffer.", "exp_avg."))]
     assert len(moments) == len(list(state.network.parameters()))
@@ -196,7 +200,7 @@ def test_the_average_is_what_is_deployed(small_model: ModelConfig, digits: Datas
     batches = Batches(digits, config)
     seen = []
     for step in range(3):
-        train_steps(state, batches, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
+        train_steps(state, batches, LEARNING, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
         seen.append(state.network.fc.weight.detach().clone())
     torch.testing.assert_close(state.deployed.fc.weight, 0.25 * seen[0] + 0.25 * seen[1] + 0.5 * seen[2])
     assert fresh(small_model, digits).deployed.fc.weight.shape == state.deployed.fc.weight.shape
@@ -222,7 +226,7 @@ def test_distillation_by_hand() -> None:
     teacher = Teacher(Fixed(), DistillConfig(weight=0.25, temperature=2.0))
     p, q = math.exp(1) / (math.exp(1) + 1), 0.5
     kl = p * math.log(p / q) + (1 - p) * math.log((1 - p) / q)
-    found = teacher.loss(torch.zeros(1), torch.zeros(1, 2), torch.tensor(3.0))
+    found = teacher.loss(torch.zeros(1), torch.zeros(1, 2), torch.tensor(3.0), LEARNING)
     assert float(found) == pytest.approx(0.75 * 3 + 0.25 * 4 * kl, abs=1e-5)
 
 
@@ -230,12 +234,12 @@ def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfi
     config = CONFIG.model_copy(update={"batch_size": 128})
     batches = Batches(digits, config)
     master = fresh(small_model, digits, config)
-    train_steps(master, batches, start=0, stop=30, label="t", rate=lambda _: 0.02)
+    train_steps(master, batches, LEARNING, start=0, stop=30, label="t", rate=lambda _: 0.02)
     images = batches.batch(40)[0]
 
     def distance(teacher: Teacher | None) -> float:
         state = fresh(small_model.model_copy(update={"seed": 5}), digits, config)
-        train_steps(state, batches, start=0, stop=30, label="t", rate=lambda _: 0.02, teacher=teacher)
+        train_steps(state, batches, LEARNING, start=0, stop=30, label="t", rate=lambda _: 0.02, teacher=teacher)
         with torch.no_grad():
             return float((state.network(images).softmax(1) - master.network(images).softmax(1)).abs().mean())
 
@@ -244,7 +248,7 @@ def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfi
 
 def test_a_diverging_loss_ends_with_what_to_do(small_model: ModelConfig, digits: Dataset) -> None:
     with pytest.raises(TrainingDiverged, match=r"lower training\.lr"):
-        train_steps(fresh(small_model, digits), Batches(digits, CONFIG), start=0, stop=40, label="t", rate=lambda _: math.inf)
+        train_steps(fresh(small_model, digits), Batches(digits, CONFIG), LEARNING, start=0, stop=40, label="t", rate=lambda _: math.inf)
 
 
 def test_batchnorm_is_reestimated_from_training_batches(small_model: ModelConfig, digits: Dataset) -> None:
@@ -257,7 +261,7 @@ def test_batchnorm_is_reestimated_from_training_batches(small_model: ModelConfig
 
 def test_top1_by_hand() -> None:
     images = torch.eye(4).reshape(4, 4, 1, 1)
-    assert top1(nn.Flatten(), images, torch.tensor([0, 1, 2, 0])) == 0.75
+    assert evaluate(nn.Flatten(), images, torch.tensor([0, 1, 2, 0]), CLASSIFICATION) == 0.75
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")

@@ -1,4 +1,4 @@
-"""Intervals of accuracies and of their differences, from per-image hits."""
+"""Intervals of shares of hits and of their differences, for tasks whose samples are right or wrong."""
 
 import numpy as np
 
@@ -8,11 +8,6 @@ HALVINGS = 60
 """Of the search for an interval's end: more than a double has bits."""
 
 
-def wilson(hits: np.ndarray) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of the share of hits, (n,) bool."""
-    return wilson_of_share(float(hits.mean()), len(hits))
-
-
 def wilson_of_share(share: float, images: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval around a share of hits, 0-1, of so many images (Wilson, JASA 22, 1927)."""
     scale, spread = 1 + Z**2 / images, Z * np.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
@@ -20,26 +15,17 @@ def wilson_of_share(share: float, images: int) -> tuple[float, float]:
     return max(float((middle - spread) / scale), 0.0), min(float((middle + spread) / scale), 1.0)
 
 
-def paired_drop(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
+def paired_drop(before: np.ndarray, after: np.ndarray, images: int | None = None) -> tuple[float, float, float]:
     """Return by how much the share of hits fell on the same images, and its 95 % interval (`tango`).
 
     Args:
         before: (n,) bool.
         after: (n,) bool, of the same images.
+        images: Number of images of another part, where the interval is to be what that part would show with the same shares of lost and won images.
     """
-    return expected_drop(before, after, len(before))
-
-
-def expected_drop(before: np.ndarray, after: np.ndarray, images: int) -> tuple[float, float, float]:
-    """Return `paired_drop` as it would be if another part with so many images gave the same shares of lost and won images.
-
-    Args:
-        before: (n,) bool.
-        after: (n,) bool, of the same images.
-        images: Number of images of the other part.
-    """
+    count = len(before) if images is None else images
     lost, won = float((before & ~after).mean()), float((~before & after).mean())
-    low, high = tango(lost * images, won * images, images)
+    low, high = tango(lost * count, won * count, count)
     return lost - won, float(low), float(high)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from interval_coverage import NOMINAL, SLACK, exact_error, simulated_error
 
-from bonsai.stages.measurement.intervals import Z, expected_drop, images_to_prove, least_provable_drop, paired_drop, tango, wilson
+from bonsai.stages.tasks.intervals import Z, images_to_prove, least_provable_drop, paired_drop, tango, wilson_of_share
 
 
 def hits(images: int, lost: int = 0, won: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +15,7 @@ def hits(images: int, lost: int = 0, won: int = 0) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize(("right", "of", "low", "high"), [(360, 360, 0.98944, 1.0), (9, 10, 0.59585, 0.98212), (0, 5, 0.0, 0.43448)])
 def test_wilsons_interval_is_that_of_the_tables(right: int, of: int, low: float, high: float) -> None:
-    assert wilson(np.arange(of) < right) == pytest.approx((low, high), abs=1e-4)
+    assert wilson_of_share(right / of, of) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_a_drop_on_the_same_images_is_told_with_its_interval() -> None:
@@ -91,4 +91,4 @@ def test_so_many_images_prove_a_drop_and_one_less_does_not() -> None:
 
 
 def test_a_small_part_tells_what_a_larger_one_would_show() -> None:
-    assert expected_drop(*hits(100, 2, 1), 400) == pytest.approx(paired_drop(*hits(400, 8, 4)))
+    assert paired_drop(*hits(100, 2, 1), 400) == pytest.approx(paired_drop(*hits(400, 8, 4)))

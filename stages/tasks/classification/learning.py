@@ -1,0 +1,68 @@
+"""How a classifier is trained: by cross-entropy, and beside a teacher's softened logits (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
+
+import torch
+from torch.nn import functional
+
+from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.training.config import SoftTargets, TrainConfig
+
+
+class ClassificationLearning:
+    """Training of a classifier; outputs are logits (n, classes), targets (n,) int64.
+
+    Args:
+        config: Says how far labels are smoothed.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._smoothing = config.label_smoothing
+
+    def loss(self, found: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy."""
+        return functional.cross_entropy(found, targets, label_smoothing=self._smoothing)
+
+    def imitate(self, student: torch.Tensor, teacher: torch.Tensor, how: SoftTargets) -> torch.Tensor:
+        """Return w * T^2 * KL(teacher / T || student / T)."""
+        target = functional.log_softmax(teacher / how.temperature, 1)
+        soft = functional.kl_div(functional.log_softmax(student / how.temperature, 1), target, reduction="batchmean", log_target=True)
+        return how.weight * how.temperature**2 * soft
+
+    def noise(self, found: torch.Tensor, expected: torch.Tensor) -> float:
+        """Return the noise of logits less their mean for each sample, which no softmax sees.
+
+        It needs no labels and does not jump where a sample changes its class (its inverse is the measure of Pandey et al., arXiv 2302.05397).
+        """
+        centred, reference = (logits - logits.mean(1, keepdim=True) for logits in (found, expected))
+        return float((centred - reference).square().mean() / reference.square().mean())
+
+    def require_outputs(self, found: object, spec: DataSpec, *, samples: int, mode: str) -> None:
+        """Check that a network gives logits.
+
+        Raises:
+            ConfigError: It gives no floating-point tensor (samples, classes), or in evaluation probabilities.
+        """
+        classes = spec.num_classes
+        if not isinstance(found, torch.Tensor) or found.shape != (samples, classes) or not found.is_floating_point():
+            shown = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ConfigError(
+                describe(
+                    "the network gives no logits",
+                    given=f"{shown} for {'two' if samples == 2 else samples} images, in {mode}",
+                    allowed=f"({samples}, {classes}) of floating point",
+                    fix="let forward() return (images, classes), in training too (torchvision: aux_logits=False)",
+                )
+            )
+        if mode == "evaluation" and classes > 1 and (found >= 0).all() and (found.float().sum(1) - 1).abs().max() < 1e-4:
+            raise ConfigError(
+                describe(
+                    "the network gives probabilities, not logits",
+                    given="outputs that are positive and have the sum 1, in evaluation",
+                    allowed="what softmax is computed of: the loss does that itself",
+                    fix="leave the softmax out of forward()",
+                )
+            )
+
+    def example_targets(self, samples: int, spec: DataSpec) -> torch.Tensor:
+        """Return one class after the other."""
+        return torch.arange(samples) % spec.num_classes

@@ -1,0 +1,42 @@
+"""Figures that stand under their metric's name where they are stored: `validation_top1`, not `validation`.
+
+Whoever reads a manifest or a log needs no other place to know which figure it is, and packages keep their keys.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+METRIC = "metric"
+"""Field of a record that names its metric."""
+
+
+def read_figures(facts: Any, forms: Mapping[str, str], others: Collection[str]) -> Any:
+    """Return what a record was stored as in terms of its fields.
+
+    Args:
+        facts: What is to be read; returned as it is where it is no mapping, or names its metric as a field.
+        forms: By field, the form of its key, such as ``validation_{}``.
+        others: The record's other fields.
+    """
+    if not isinstance(facts, Mapping) or METRIC in facts:
+        return facts
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        field, metric = _field_of(key, forms) if key not in others else (key, None)
+        if metric is not None and found.setdefault(METRIC, metric) != metric:
+            field = key  # of another metric: the record refuses it
+        found[field] = value
+    return found
+
+
+def write_figures(plain: Mapping[str, Any], forms: Mapping[str, str]) -> dict[str, Any]:
+    """Return a record's fields as they are stored."""
+    return {forms[field].format(plain[METRIC]) if field in forms else field: value for field, value in plain.items() if field != METRIC}
+
+
+def _field_of(key: str, forms: Mapping[str, str]) -> tuple[str, str | None]:
+    for field, form in forms.items():
+        begin = form.partition("{}")[0]
+        if key.startswith(begin) and key != begin:
+            return field, key.removeprefix(begin)
+    return key, None
