@@ -27,7 +27,7 @@ from bonsai.stages.backends.registry import check_target, graph_form
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import TimingConfig, time_interleaved
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.intervals import paired_drop
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import QuantizeConfig

@@ -31,7 +31,8 @@ from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.running import Run
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network

@@ -26,8 +26,8 @@ from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.registry import check_target, graph_form
 from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
-from bonsai.stages.steps.package import Package
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Step, Store, require_writable_folder
 from bonsai.stages.training.state import require_device

@@ -21,7 +21,6 @@ from bonsai.stages.graph.simplifying import simplify
 from bonsai.stages.graph.untraceable import Untraceable
 from bonsai.stages.training.progress import say
 
-MODEL = "model.onnx"
 HALVED = "halved."
 """What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
 

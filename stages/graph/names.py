@@ -1,3 +1,4 @@
 """Names in every ONNX file that Bonsai writes; apart from `exporting.py`, because running an engine needs no torch."""
 
+MODEL = "model.onnx"
 INPUT, OUTPUT = "input", "logits"

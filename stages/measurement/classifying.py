@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -16,7 +15,7 @@ from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.intervals import wilson
 from bonsai.stages.measurement.measurements import Accuracy, Part
 from bonsai.stages.store.tensor_files import written_plainly
@@ -56,9 +55,9 @@ def measured_by(engine: Engine) -> str:
     return "engine" if engine.runnable else "onnxruntime on the same ONNX file"
 
 
-def classify(run: Run, images: torch.Tensor) -> np.ndarray:
+def classify(run: Run, images: np.ndarray) -> np.ndarray:
     """Return the class of each image, (n,) int64; images (n, c, h, w) float32 are run one by one."""
-    return np.concatenate([run(images[i : i + 1].numpy()).argmax(1) for i in range(len(images))]).astype(np.int64)
+    return np.concatenate([run(images[i : i + 1]).argmax(1) for i in range(len(images))]).astype(np.int64)
 
 
 def accuracy_of(hits: np.ndarray, by: str, part: Part) -> Accuracy:
@@ -91,9 +90,9 @@ def read_results(file: Path) -> Results:
     return Results(found[LABELS], found[DENSE], found[SHIPPED])
 
 
-def digest_of(images: torch.Tensor, labels: torch.Tensor) -> str:
-    """Return the sha256 that tells one part of the data, as the network sees it and in its order, from another."""
-    digest = hashlib.sha256(repr((tuple(images.shape), str(images.dtype))).encode())
-    for tensor in (images, labels):
-        digest.update(tensor.contiguous().numpy().tobytes())
+def digest_of(images: np.ndarray, labels: np.ndarray) -> str:
+    """Return the sha256 that tells one part of the data, as the network sees it and in its order, from another; packages keep it, so it stays."""
+    digest = hashlib.sha256(repr((images.shape, f"torch.{images.dtype}")).encode())
+    for array in (images, labels):
+        digest.update(array.tobytes())
     return digest.hexdigest()

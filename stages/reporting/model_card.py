@@ -4,7 +4,7 @@ import json
 
 from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.dataset import MEAN, STD, Dataset
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
@@ -13,7 +13,6 @@ from bonsai.stages.measurement.measurements import Challenge, Fresh, Gate, Measu
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.texts import listed_names, markdown
-from bonsai.stages.training.batches import MEAN, STD
 
 HEADER = ("network", "top-1 (95 % CI)", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M", "top-1 is of")
 

@@ -24,8 +24,8 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
         dataset: Source of the test part.
         profile: The gates.
     """
-    images, labels = load_split(dataset, "test")
-    results = Results(labels.numpy(), *(classify(open_for_accuracy(one, profile), images) for one in (dense, engine)))
+    images, labels = (tensor.numpy() for tensor in load_split(dataset, "test"))
+    results = Results(labels, *(classify(open_for_accuracy(one, profile), images) for one in (dense, engine)))
     save_results(out_dir / RESULTS, results)
     doubt = doubt_about(float(results.dense_hits.mean()), results.labels, "test")
     judged = accuracy_gates(Shown.on_test(results.dense_hits, results.shipped_hits, doubt), profile.gates)

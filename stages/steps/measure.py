@@ -59,12 +59,12 @@ def measure(
             measured by ONNX Runtime on the same ONNX file, and labelled so.
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
-    images, labels = load_split(dataset, "validation")
+    images, labels = (tensor.numpy() for tensor in load_split(dataset, "validation"))
     runs = {name: open_for_accuracy(engine, profile) for name, engine in engines.items()}
-    hits = {name: classify(run, images) == labels.numpy() for name, run in runs.items()}
+    hits = {name: classify(run, images) == labels for name, run in runs.items()}
     busy = None
     if estimates is None:
-        batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
+        batch = images[np.arange(profile.target.batch) % len(images)]
         percentile = profile.budget.percentile
         clock = gating_clock(profile.target, percentile)
         samples = time_steadily(runs, batch, timing, clock, percentile)
@@ -100,10 +100,10 @@ def measure(
     )
 
 
-def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path) -> DeviceTimes:
+def _dissect(engine: Engine, target: Target, images: np.ndarray, folder: Path) -> DeviceTimes:
     """Write the layers of an engine, and the times of its parts, whose medians are returned."""
     backend = cast(DissectingBackend, backend_of(target))
-    parts, layers = backend.dissect(engine.folder / engine.file, target, images[torch.arange(target.batch) % len(images)].numpy())
+    parts, layers = backend.dissect(engine.folder / engine.file, target, images[np.arange(target.batch) % len(images)])
     with written_plainly(folder / PARTS):
         save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
     (folder / LAYERS).write_text(layers, encoding="utf-8")
@@ -130,7 +130,7 @@ def _row(name: str, engine: Engine, hits: np.ndarray, latency: Latency) -> Row:
     )
 
 
-def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: torch.Tensor, labels: torch.Tensor) -> Row:
+def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, engine: Engine, images: np.ndarray, labels: np.ndarray) -> Row:
     @torch.no_grad()
     def run(batch: np.ndarray) -> np.ndarray:
         return logits_of(network, torch.from_numpy(batch)).numpy()
@@ -138,6 +138,6 @@ def _simulated_row(how: Quantised, network: nn.Module, quantised: Checkpoint, en
     network.eval()
     assert quantised.quantization is not None
     size = (quantised.folder / (WEIGHTS if how == quantised.quantization.kept else weights_of(how))).stat().st_size
-    accuracy = accuracy_of(classify(run, images) == labels.numpy(), "torch", "validation")
+    accuracy = accuracy_of(classify(run, images) == labels, "torch", "validation")
     counts = {"parameters": engine.parameters, "macs": engine.macs}
     return Row(network="simulated", precision="int8", quantised=how, accuracy=accuracy, latency=None, size_bytes=size, **counts)

@@ -40,11 +40,16 @@ def a_release(folder: Path, dataset: Dataset, *, wrong: int = 0, same_images: bo
     """Write a package whose engine took all test images but the first few for what they are, as its stored results tell."""
     folder.mkdir()
     make_package(folder, PROFILE)
-    images, labels = load_split(dataset, "test")
-    save_results(folder / RESULTS, results(labels.numpy(), wrong))
+    images, labels = part_of(dataset)
+    save_results(folder / RESULTS, results(labels, wrong))
     digest = digest_of(images, labels) if same_images else "of other images"
     reseal(folder, lambda facts: (facts.update({"test_digest": digest}), edit(facts)))
     return folder
+
+
+def part_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = load_split(dataset, "test")
+    return images.numpy(), labels.numpy()
 
 
 def results(labels: np.ndarray, wrong: int) -> Results:
@@ -52,9 +57,9 @@ def results(labels: np.ndarray, wrong: int) -> Results:
 
 
 def measured(folder: Path, dataset: Dataset, *, wrong: int = 0) -> Measurement:
-    images, labels = load_split(dataset, "test")
+    images, labels = part_of(dataset)
     folder.mkdir()
-    save_results(folder / RESULTS, results(labels.numpy(), wrong))
+    save_results(folder / RESULTS, results(labels, wrong))
     facts = {"rows": (), "gates": (), "shipped": "fp32", "reason": "", "kernels": (), "dense_kernels": (), "contention": None}
     return Measurement.model_validate({"folder": folder, **facts, "test_digest": digest_of(images, labels)})
 
@@ -68,7 +73,7 @@ def the_engine(package: Path, *, runnable: bool = True) -> Engine:
 def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, wrong=3))
     assert release.absence == ""
-    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*part_of(dataset)))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old"), **facts)
@@ -86,7 +91,7 @@ def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dat
 
 def test_the_earlier_engine_is_run_where_its_results_are_of_other_images(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, same_images=False))
-    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*part_of(dataset)))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old", runnable=False), **facts)
