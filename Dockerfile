@@ -14,7 +14,7 @@ COPY pyproject.toml README.md ./
 COPY profiles profiles
 COPY stages stages
 COPY pipeline pipeline
-RUN pip install ".[${EXTRA}]"
+RUN pip install ".[train,${EXTRA}]"
 
 # Artifacts live in a volume, owned by whoever runs the container.
 RUN useradd --create-home bonsai && install --directory --owner=bonsai /work

@@ -9,14 +9,14 @@ from tiny_package import make_package
 
 BLOCKED = """
 import sys
-HEAVY = {"torch", "torchvision", "torch_pruning", "prefect", "fastapi", "onnxscript", "onnxsim", "sklearn", "matplotlib"}
+from bonsai.stages.imports.training_extra import MODULES
 class Without:
     def __init__(self, finder):
         self.finder = finder
     def __getattr__(self, name):
         return getattr(self.finder, name)
     def find_spec(self, name, *rest):
-        return None if name.partition(".")[0] in HEAVY else self.finder.find_spec(name, *rest)
+        return None if name.partition(".")[0] in MODULES else self.finder.find_spec(name, *rest)
 sys.meta_path[:] = map(Without, sys.meta_path)
 """
 EVERY_MODULE = """
@@ -53,6 +53,31 @@ def test_commands_that_read_need_nothing_heavy(words: list[str]) -> None:
     found = in_a_bare_interpreter(COMMAND.format(words=words))
     assert found.returncode == 0, found.stderr
     assert found.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "resnet-edge"],
+        ["compare", "resnet-edge"],
+        ["characterize", "resnet-edge"],
+        ["init", "--data", "images"],
+        ["import", "pruning_config.json", "--data", "images", "--model", "resnet8"],
+        ["serve"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_that_trains_names_the_extra(words: list[str]) -> None:
+    found = in_a_bare_interpreter(COMMAND.format(words=words))
+    assert found.returncode == 2
+    assert "do:      pip install 'bonsai-compress[train]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_compress_names_the_extra() -> None:
+    found = in_a_bare_interpreter("from bonsai import compress")
+    assert found.returncode == 1
+    assert "ConfigError: this needs the extra `train`, which is not installed" in found.stderr
 
 
 def test_a_package_is_shown_reported_verified_and_laid_out_without_anything_heavy(tmp_path: Path) -> None:
