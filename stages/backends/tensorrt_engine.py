@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
+from bonsai.stages.interpreter import run_file
 
 if TYPE_CHECKING:
     from bonsai.stages.backends.tensorrt_run import PlanRunner
@@ -189,7 +189,7 @@ def _run_builder(request: Request, environment: dict[str, str]) -> dict[str, Any
         BuildError: It crashes, or takes more than `BUILD_SECONDS`.
     """
     graph = Path(request.graph).name
-    command = [sys.executable, "-P", str(BUILD_FILE)]  # -P: modules beside the file must not hide those of Python
+    command = run_file(BUILD_FILE)
     try:
         process = subprocess.run(
             command,
