@@ -25,7 +25,8 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.onnxruntime_engine import backend
 from bonsai.stages.backends.registry import check_target, graph_form
 from bonsai.stages.backends.running import Run
-from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.intervals import paired_drop

@@ -19,7 +19,8 @@ from bonsai.profiles.errors import BonsaiError, describe
 from bonsai.profiles.schema import Target
 from bonsai.profiles.source import Record
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import TimingConfig, save_samples, time_interleaved
+from bonsai.stages.backends.timing import save_samples, time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.interpreter import run_module
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.process_timing import Timed
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.measurement.classifying import RESULTS, accuracy_of, classify, read_results

@@ -13,7 +13,8 @@ from bonsai.stages.backends.calm import calm_part
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.registry import DissectingBackend, backend_of
-from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing import SAMPLES, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.measurement.classifying import accuracy_of, classify, measured_by, open_for_accuracy
 from bonsai.stages.measurement.latency import Latency

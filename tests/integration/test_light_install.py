@@ -26,7 +26,8 @@ import numpy as np
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 package, samples = map(Path, sys.argv[1:])
 target = load_profile("local-cpu", {"target.precision": "fp32"}).target
 engine = package / "engine.onnx"

@@ -13,7 +13,7 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
