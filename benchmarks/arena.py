@@ -23,7 +23,7 @@ import torch
 from scipy.stats import t as student
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.profiles.source import Record

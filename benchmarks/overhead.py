@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.pipeline.run.trunk import Watch, trunk_inputs
 from bonsai.stages.backends.registry import check_target

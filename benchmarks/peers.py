@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from selection import OVERRIDES, train_one
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.onnxruntime_engine import backend
 from bonsai.stages.backends.registry import check_target, graph_form

@@ -26,7 +26,7 @@ import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bonsai.pipeline.run.device_timing import DeviceTimer
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.timing import time_interleaved

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_models import Entry, entries, options_at, smallest_size
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.backends.onnxruntime_engine import open_graph

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from bonsai.pipeline.compare.comparison import Comparison, cost_of, outcome_of, to_csv
 from bonsai.pipeline.run.conduct import Growth, require_gates
-from bonsai.pipeline.run.flow import DEFAULT_STORE, deliver, load
+from bonsai.pipeline.run.flow import deliver
+from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.publish import replace_folder
 from bonsai.pipeline.run.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from bonsai.profiles.errors import BonsaiError

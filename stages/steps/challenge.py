@@ -10,9 +10,9 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.measurement.classifying import RESULTS, accuracy_of, classify, read_results
 from bonsai.stages.measurement.fresh_timing import time_afresh
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.intervals import paired_drop
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
-from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
 from bonsai.stages.training.batches import load_split

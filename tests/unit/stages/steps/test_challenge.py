@@ -18,8 +18,8 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
 from bonsai.stages.measurement.classifying import RESULTS, Results, digest_of, save_results
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Accuracy, Against, Measurement
-from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.steps.challenge import challenge, judge_against
 from bonsai.stages.training.batches import load_split
 
