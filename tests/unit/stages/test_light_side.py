@@ -74,6 +74,20 @@ def test_a_command_that_trains_names_the_extra(words: list[str]) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["resnet-egde"], "no recipe of this name (did you mean 'resnet-edge'?)"),
+        (["resnet-edge", "--profile", "lokal-cpu"], "no profile of this name (did you mean 'local-cpu'?)"),
+        (["resnet-edge", "--set", "prune.epii=2"], "unknown key 'prune.epii' (did you mean 'epi'?)"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_imported(words: list[str], problem: str) -> None:
+    found = in_a_bare_interpreter(COMMAND.format(words=["run", *words]))
+    assert found.returncode == 2
+    assert problem in found.stderr
+
+
 def test_compress_names_the_extra() -> None:
     found = in_a_bare_interpreter("from bonsai import compress")
     assert found.returncode == 1
