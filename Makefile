@@ -31,7 +31,7 @@ clean:
 
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[rtx,openvino]'
+	$(BIN)/pip install --quiet --editable '.[train,rtx,openvino]'
 	touch $@
 
 .venv/dev: .venv/run

@@ -23,7 +23,7 @@ import torch
 from scipy.stats import t as student
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.profiles.source import Record
@@ -32,13 +32,14 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.pruning.config import RegulariserConfig
+from bonsai.stages.pruning.criteria import Criterion, Normalisation
 from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import Group, Kept, WidthPlan
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
-from bonsai.stages.pruning.regularisers import RegulariserConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
+from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.steps.prepare import prepare

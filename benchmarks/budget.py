@@ -12,7 +12,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network

@@ -12,7 +12,7 @@ from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.registry import graph_form
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.steps.export_untrained import export_untrained

@@ -16,7 +16,7 @@ from arena import HERE, RESULTS, Outcome, load_outcomes
 from oracle import FINETUNE
 from torch.nn import functional
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.pruning.groups import first_channels

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 
-from bonsai.stages.pruning.scores import Criterion
+from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.training.config import DistillConfig
 
 Tables = dict[str, dict[str, dict[str, Any]]]

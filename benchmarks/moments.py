@@ -47,13 +47,14 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.epi import over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.scores import Criterion, Scores, normalise
-from bonsai.stages.selection.operators import count_macs_at
+from bonsai.stages.pruning.scores import Scores, normalise
+from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.selection.values import values_of

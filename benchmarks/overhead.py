@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
-from bonsai.pipeline.run.trunk import Watch, trunk_inputs
+from bonsai.pipeline.run.trunk import Monitor, trunk_inputs
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
@@ -49,7 +49,7 @@ def main(name: str = "resnet-edge", pairs_wanted: str = "9") -> None:
         store = Store(Path(folder))
         dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
         target = ReadyTarget(recipe, profile, inspect_network(recipe, dataset.image_shape, len(dataset.classes)), store.run)
-        watch, segment = Watch(target, recipe.prune), None
+        monitor, segment = Monitor(target, recipe.prune), None
         bare_network = build(recipe.model, dataset.image_shape, len(dataset.classes))
         bare = Bare(bare_network, dataset, recipe.training)
         pairs = []
@@ -60,7 +60,7 @@ def main(name: str = "resnet-edge", pairs_wanted: str = "9") -> None:
             for half in (1, 2):
                 stop = epoch * bare.per_epoch + half * bare.per_epoch // 2
                 segment = store.run(train_dense, **inputs, previous=segment, stop=stop)
-                watch.check(segment, epoch=epoch + half / 2, latest=False)
+                monitor.check(segment, epoch=epoch + half / 2, latest=False)
             pairs.append((plain, time.perf_counter() - started))
             print(f"epoch {epoch}: bare {plain:.2f} s, trunk {pairs[-1][1]:.2f} s, ratio {pairs[-1][1] / plain:.3f}", flush=True)
         same = equal_weights(bare_network, segment)

@@ -17,7 +17,8 @@ from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.networks.config import ModelConfig

@@ -20,14 +20,15 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from selection import OVERRIDES, train_one
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.onnxruntime_engine import backend
 from bonsai.stages.backends.registry import check_target, graph_form
 from bonsai.stages.backends.running import Run
-from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.steps.compile import compile as compile_engine

@@ -26,16 +26,17 @@ import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.source import Record
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
+from bonsai.stages.pruning.criteria import Criterion, Normalisation
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.scores import Criterion, Normalisation, normalise
+from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.problem import Problem, Values

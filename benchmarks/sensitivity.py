@@ -10,8 +10,9 @@ import torch
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
-from bonsai.stages.pruning.groups import Group, Widths, best_channels
-from bonsai.stages.pruning.scores import Criterion
+from bonsai.stages.pruning.criteria import Criterion
+from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.scores import best_channels
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.selection.terms import Options, Terms
 from bonsai.stages.training.batches import Batches, load_split

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from bonsai.pipeline.run.device_timing import DeviceTimer
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.stages.backends.registry import backend_of, check_target
-from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.groups import Widths

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks, sample_networks
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network, width_choices
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator

@@ -25,13 +25,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_models import Entry, entries, options_at, smallest_size
 
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.running import Run
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network

@@ -14,8 +14,8 @@ from bonsai.pipeline.run.characterize import Characterized
 from bonsai.pipeline.run.plan import Plan
 from bonsai.pipeline.starting.scaffold import Written
 from bonsai.stages.delivery.contents import REPORTS
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.reporting.model_card import gate_lines, header_of, row_cells
-from bonsai.stages.steps.package import Package
 
 
 def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:

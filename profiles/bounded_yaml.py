@@ -108,12 +108,12 @@ class _Builder:
                 raise ConfigError(
                     describe(
                         f"{self._at(line)}: key {shorten('.'.join((*path, key)))!r} is set twice",
-                        given=f"first at {self._at(self.lines[*path, key])}, again at line {line}",
+                        given=f"first at {self._at(self.lines[(*path, key)])}, again at line {line}",
                         allowed="each key once",
                         fix="delete one of the two",
                     )
                 )
-            self.lines[*path, key] = line
+            self.lines[(*path, key)] = line
             mapping[key] = self.build(value_node, (*path, key))
         return mapping
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.errors import BuildError, DeviceUnavailable
+from bonsai.stages.interpreter import run_module
 from bonsai.stages.store.room import MACHINE_ERRORS
 
 MODULE = "bonsai.stages.worker"
@@ -64,7 +65,7 @@ class Worker:
         self._pipe, theirs = Pipe()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE, str(theirs.fileno())],  # -P: the working directory hides nothing that is installed
+            run_module(MODULE, str(theirs.fileno())),
             stdin=subprocess.DEVNULL,
             stdout=self._words,
             stderr=self._words,

@@ -143,7 +143,7 @@ def serving(folder: Path, *options: str, **variables: str) -> Iterator[Served]:
     own |= {
         "HOME": str(folder / "home"),
         "BONSAI_PORT": str(free_port()),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(ROOT / "src"),
         "COLUMNS": "1000",
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",

@@ -17,7 +17,8 @@ from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network

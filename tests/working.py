@@ -19,7 +19,7 @@ def working(folder: Path) -> Iterator[Served]:
     home(folder / "store").mkdir(parents=True)
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BONSAI_"))}
-    own |= {"HOME": str(folder / "home"), "PYTHONPATH": str(ROOT), "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **settings(folder / "store", port, {})}
+    own |= {"HOME": str(folder / "home"), "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **settings(folder / "store", port, {})}
     served = Served(folder, own, 0)
     with running(served, folder / "server.log", "server", "start", "--port", str(port)) as server:
         wait_for(lambda: answers(port) or server.poll() is not None, seconds=READY_SECONDS)

@@ -10,7 +10,7 @@ from bonsai.profiles.loader import list_profiles, load_profile
 from bonsai.profiles.source import read_yaml
 from bonsai.stages.backends.registry import BACKENDS
 from bonsai.stages.data.registry import LOADERS
-from bonsai.stages.networks.registry import FACTORIES
+from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.training.tracking import TRACKERS
 
 

@@ -25,6 +25,7 @@ from bonsai.pipeline.cli.commands.show import show
 from bonsai.pipeline.cli.commands.stopping import noticing_signals, stop_code, tell
 from bonsai.pipeline.cli.endings import drop_output, drop_unwritable_output, message_of, require_streams
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.imports.training_extra import explain_missing
 
 START, RESULTS, MORE = "Start here", "Results", "More"
 EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
@@ -121,6 +122,12 @@ def main() -> NoReturn:
     except BonsaiError as error:
         tell(f"error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        told = explain_missing(error)
+        if told is None:
+            raise
+        tell(f"error: {told}")
+        sys.exit(told.exit_code)
     except Exception as error:
         message = message_of(error)
         if message is None:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from bonsai.pipeline.compare.comparison import Comparison, cost_of, outcome_of, to_csv
 from bonsai.pipeline.run.conduct import Growth, require_gates
-from bonsai.pipeline.run.flow import DEFAULT_STORE, deliver, load
+from bonsai.pipeline.run.flow import deliver
+from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.publish import replace_folder
 from bonsai.pipeline.run.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.delivery.contents import read_intact
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.reporting.writing import write_reports
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step, Store, require_writable_folder
 from bonsai.stages.training.progress import say

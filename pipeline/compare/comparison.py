@@ -8,11 +8,11 @@ from pathlib import Path
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.profiles.source import Record
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.errors import GateMissed
 from bonsai.stages.measurement.measurements import Gate, Row, unmet
 from bonsai.stages.measurement.verdicts import fails
 from bonsai.stages.reporting.model_card import row_cells
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest
 from bonsai.stages.tasks.metric import Metric

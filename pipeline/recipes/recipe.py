@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import find_yaml
 from bonsai.profiles.source import Record, Source, from_overrides, read_yaml, validate
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.imports.declared import announce, content_of

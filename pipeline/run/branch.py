@@ -13,6 +13,7 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import backend_of, graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.pruning.epi import Trigger
@@ -21,7 +22,7 @@ from bonsai.stages.selection.loop import Fit
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
 from bonsai.stages.steps.measure import measure
-from bonsai.stages.steps.package import Package, package
+from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.steps.recover import recover

@@ -8,7 +8,7 @@ from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
-from bonsai.pipeline.run.flow import load
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
 from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.errors import GateMissed
 from bonsai.stages.measurement.measurements import Gate
 from bonsai.stages.measurement.verdicts import fails
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.store import Step
 from bonsai.stages.training.progress import say
 

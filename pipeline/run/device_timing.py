@@ -15,7 +15,7 @@ from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.selection.calibration import calibrate
 from bonsai.stages.selection.latency import NetworkLatency
-from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.benchmark import benchmark
 from bonsai.stages.steps.compile import compile as compile_engine

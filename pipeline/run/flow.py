@@ -12,29 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
+from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
 from bonsai.pipeline.run.preflight import Cleared, preflight
 from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
-from bonsai.profiles.errors import BonsaiError, ConfigError, describe
-from bonsai.profiles.loader import load_profile
+from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.stages.backends.registry import check_target, graph_form
+from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.registry import source_digest
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
-from bonsai.stages.steps.package import Package
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Step, Store, require_writable_folder
-from bonsai.stages.training.state import require_device
 from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
-
-DEFAULT_STORE = Path("artifacts")
-HALF_OPSET = 19
 
 
 def compress(
@@ -137,49 +133,6 @@ def _track_results(finished: Package) -> None:
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
         with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
             track(results, step=0)
-
-
-def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[str, Any] | None) -> tuple[Recipe, list[HardwareProfile]]:
-    """Load recipe and profiles with their overrides.
-
-    Raises:
-        ConfigError: One of them does not exist, or is not valid.
-        DeviceUnavailable: The recipe trains on a GPU that is not here.
-    """
-    overrides = overrides or {}
-    prefix = "profile."
-    for_profiles = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
-    loaded = load_recipe(recipe, {key: value for key, value in overrides.items() if not key.startswith(prefix)})
-    require_device(loaded.training)
-    names = [profile] if isinstance(profile, str) else list(dict.fromkeys(profile or [loaded.profile]))
-    profiles = [load_profile(name, for_profiles) for name in names]
-    found = [profile.name for profile in profiles]
-    if len(set(found)) < len(found):
-        raise ConfigError(
-            describe(
-                "two profiles have one name, and their packages would have too",
-                given=", ".join(found),
-                allowed="distinct names",
-                fix="give your profile a `name:` of its own",
-            )
-        )
-    _require_opset(loaded, profiles)
-    return loaded, profiles
-
-
-def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
-    """Refuse an operator set in which what a profile asks for cannot be written: DequantizeLinear gives FP16 from 19 on."""
-    for profile in profiles:
-        forms = [graph_form(variant.target.at(precision)) for variant in profile.variants() for precision in variant.target.candidates]
-        if recipe.export.opset < HALF_OPSET and any(form.dialect != "float" and form.float_type == "fp16" for form in forms):
-            raise ConfigError(
-                describe(
-                    f"profile {profile.name}: INT8 beside FP16 cannot be written in this operator set",
-                    given=f"export.opset {recipe.export.opset}",
-                    allowed=f"{HALF_OPSET} or later",
-                    fix=f"set export.opset to {HALF_OPSET} or 20",
-                )
-            )
 
 
 def grow(

@@ -11,11 +11,11 @@ from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Tried
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.steps.assess import assess
 from bonsai.stages.steps.challenge import challenge
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
 from bonsai.stages.tasks.registry import task_named

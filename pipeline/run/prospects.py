@@ -14,7 +14,7 @@ from bonsai.profiles.source import Record
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.selection.coverage import LEAST_SEEN, prunable_share, seen_share
-from bonsai.stages.selection.operators import count_macs_at
+from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step, Store

@@ -4,19 +4,17 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
 from bonsai.stages.delivery import minimal_build, triton
 from bonsai.stages.delivery.contents import FOLDER, PackageManifest, read_intact
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.locks import hold
 
-if TYPE_CHECKING:
-    from bonsai.stages.steps.package import Package
 
-
-def publish(finished: "Package", packages: Path) -> Path:
+def publish(finished: Package, packages: Path) -> Path:
     """Copy a package to ``packages/<name>``, replacing an older one, and return the folder."""
     return replace_folder(packages / finished.name, lambda fresh: shutil.copytree(finished.folder / FOLDER, fresh, dirs_exist_ok=True))
 

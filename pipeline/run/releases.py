@@ -43,5 +43,5 @@ def require_releases(releases: Iterable[Release], dataset: Dataset) -> None:
         DeviceUnavailable: One tells of other test images, and its engine does not run here.
     """
     for release in releases:
-        digest = digest_of(*load_split(dataset, "test"))
+        digest = digest_of(*(tensor.numpy() for tensor in load_split(dataset, "test")))
         require_comparable(release, task=dataset.task, classes=dataset.classes, image_shape=dataset.image_shape, test_digest=digest)

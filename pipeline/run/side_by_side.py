@@ -19,10 +19,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.interpreter import run_code
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store, is_timed
 from bonsai.stages.training.progress import logger
@@ -46,7 +47,7 @@ class Child:
         self._pipe, theirs = Pipe()
         paths = os.pathsep.join(filter(None, sys.path))  # the same code as here
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())],  # -P: the working directory hides nothing that is installed
+            run_code(CHILD, str(theirs.fileno())),
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": paths},
@@ -99,7 +100,7 @@ class ChildProcesses:
         self._all: list[Child] = []
         self._stopped, self._changing = False, threading.Lock()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ChildProcesses":
         """Start nothing: a process starts when a stage first needs it."""
         return self
 

@@ -31,7 +31,8 @@ from bonsai.stages.selection.bound import smallest_latency
 from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
 from bonsai.stages.selection.latency import Forecast, NetworkLatency
 from bonsai.stages.selection.loop import Fit, fit_widths
-from bonsai.stages.selection.operators import Operator, Unseen, read_operators
+from bonsai.stages.selection.operator_records import Operator, Unseen
+from bonsai.stages.selection.operators import read_operators
 from bonsai.stages.selection.problem import Values, require_reachable
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.subnetwork import Ranking

@@ -15,6 +15,7 @@ from bonsai.pipeline.compare.comparing import comparison_folder, require_all
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run import flow as plain
 from bonsai.pipeline.run.conduct import require_gates
+from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.publish import LAYOUTS, lay_out
 from bonsai.pipeline.service.deployments import COMPARE, COMPRESS
 from bonsai.pipeline.service.form import BudgetChoice, LayoutChoice, Overrides, ProfileChoice, ProfilesChoice, RecipeChoice, with_budget
@@ -70,7 +71,7 @@ def compress(
         with _work(recipe) as store:
             chosen = with_budget(overrides, budget)
             if layout != "none":
-                for target in plain.load(recipe, profile, chosen)[1]:
+                for target in load(recipe, profile, chosen)[1]:
                     LAYOUTS[layout].require(target.target)
             packages = plain.compress(recipe, profile, chosen, store=store.root, step=as_tasks(store))
             folder = store.root / "packages"

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bonsai.pipeline.run.flow import DEFAULT_STORE
+from bonsai.pipeline.run.loading import DEFAULT_STORE
 from bonsai.pipeline.service.local_server import STORE_VARIABLE
 from bonsai.pipeline.service.package_server import URL_VARIABLE
 from bonsai.profiles.errors import ConfigError, describe

@@ -31,8 +31,8 @@ from bonsai.pipeline.compare.comparison import header_of as header_compared
 from bonsai.pipeline.service.package_server import URL_VARIABLE
 from bonsai.stages.delivery.contents import CARD, FIGURE, REPORTS
 from bonsai.stages.delivery.contents import FOLDER as PACKAGE
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.reporting.model_card import header_of, row_cells
-from bonsai.stages.steps.package import Package
 from bonsai.stages.texts import fenced, markdown
 from bonsai.stages.training.progress import Progress, logger, say
 

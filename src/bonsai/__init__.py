@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import bonsai.stages  # noqa: F401  # its import hook, which data workers need that know nothing else of Bonsai
+from bonsai.stages.imports.training_extra import explain_missing
 
 if TYPE_CHECKING:
     from bonsai.pipeline.compare.comparing import compare
@@ -21,7 +22,17 @@ HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pip
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch costs seconds, and `bonsai --help` needs none of it."""
+    """Import on first use: torch costs seconds, and `bonsai --help` needs none of it.
+
+    Raises:
+        ConfigError: The extra `train` is not installed.
+    """
     if name in HOMES:
-        return getattr(importlib.import_module(HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            told = explain_missing(error)
+            if told is None:
+                raise
+            raise told from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,10 @@ from bonsai.profiles.errors import BonsaiError, describe
 from bonsai.profiles.schema import Target
 from bonsai.profiles.source import Record
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import TimingConfig, save_samples, time_interleaved
+from bonsai.stages.backends.timing import save_samples, time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.errors import TimingFailed
+from bonsai.stages.interpreter import run_module
 
 CHILD = "bonsai.stages.backends.process_timing"
 REFUSED = 3
@@ -66,7 +68,7 @@ def time_in_process(request: Request, inherited: tuple[int, ...] = ()) -> dict[s
         TimingFailed: The process refused, crashed, or was ended.
     """
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", CHILD],
+        run_module(CHILD),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -8,11 +8,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,10 +21,13 @@ from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
 from bonsai.stages.backends.running import Run, in_batches
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
-from bonsai.stages.backends.tensorrt_run import PlanRunner, load_plan
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
+from bonsai.stages.interpreter import run_file
+
+if TYPE_CHECKING:
+    from bonsai.stages.backends.tensorrt_run import PlanRunner
 
 BUILD_SECONDS = 600.0
 """A build that takes longer is ended."""
@@ -152,7 +154,14 @@ class TensorRTBackend:
         runner = self._load(engine, target)
         return runner.time_parts(images), runner.describe_layers()
 
-    def _load(self, engine: Path, target: Target) -> PlanRunner:
+    def _load(self, engine: Path, target: Target) -> "PlanRunner":
+        try:
+            from bonsai.stages.backends.tensorrt_run import load_plan  # here: torch holds the buffers of an engine that runs, and building needs none
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            problem, fix = "an engine of TensorRT cannot run here: torch, which holds its buffers on the GPU, is not installed", "pip install torch"
+            raise DeviceUnavailable(describe(problem, given=engine.name, allowed="a CUDA build of torch", fix=fix)) from error
         return load_plan(engine, library=self.library, sm=require_gpu(target, "run").sm, batch=target.batch)
 
     def _answer(self, request: Request, environment: dict[str, str]) -> dict[str, int]:
@@ -180,7 +189,7 @@ def _run_builder(request: Request, environment: dict[str, str]) -> dict[str, Any
         BuildError: It crashes, or takes more than `BUILD_SECONDS`.
     """
     graph = Path(request.graph).name
-    command = [sys.executable, "-P", str(BUILD_FILE)]  # -P: modules beside the file must not hide those of Python
+    command = run_file(BUILD_FILE)
     try:
         process = subprocess.run(
             command,

@@ -3,6 +3,9 @@
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.registry import DEFAULT
 
+MEAN, STD = 0.5, 0.5
+"""Normalisation of pixels in [0, 1]; the exported network takes images normalised like this."""
+
 
 class Dataset(Artifact):
     """Images and labels, split once and for all.

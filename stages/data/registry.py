@@ -1,12 +1,13 @@
 """Datasets by name. A loader returns a `LoadedImages`; its keyword arguments are the recipe's `data.options`."""
 
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.imports.contents import digest_of, files_at
+
+if TYPE_CHECKING:  # a list of names needs no torch
+    import torch
 
 LOADERS = {
     "digits": "bonsai.stages.data.digits:load_digits",
@@ -35,11 +36,11 @@ class LoadedImages(NamedTuple):
         value_range: Values that stand for black and white, such as (0, 1) or (0, 65535): images are scaled from them to uint8. None for uint8.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: "torch.Tensor"
+    labels: "torch.Tensor"
     classes: tuple[str, ...]
     licence: str
-    parts: torch.Tensor | None = None
+    parts: "torch.Tensor | None" = None
     value_range: ValueRange | None = None
 
 

@@ -11,7 +11,7 @@ from bonsai.profiles.errors import describe
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.process_timing import Timed
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.compatibility import find_absence
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import CHANGED

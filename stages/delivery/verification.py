@@ -20,6 +20,7 @@ from bonsai.stages.delivery.probe import Request
 from bonsai.stages.delivery.signing import require_signature
 from bonsai.stages.delivery.sums import CHANGED, SIGNATURE, SUMS
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.interpreter import run_module
 from bonsai.stages.tasks.registry import task_named
 
 PROBE = "bonsai.stages.delivery.probe"
@@ -106,7 +107,7 @@ def _run_probe(request: Request) -> np.ndarray:
     allowed, fix = "an engine that runs on this machine", "build the engine again on this machine with this runtime"
     try:
         process = subprocess.run(
-            [sys.executable, "-P", "-m", PROBE],
+            run_module(PROBE),
             input=request.model_dump_json(),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the same code as here
             capture_output=True,

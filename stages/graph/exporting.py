@@ -22,7 +22,6 @@ from bonsai.stages.graph.simplifying import simplify
 from bonsai.stages.graph.untraceable import Untraceable
 from bonsai.stages.training.progress import say
 
-MODEL = "model.onnx"
 OUTPUTS = ("output",)
 """Names where nobody asks what an output means."""
 HALVED = "halved."

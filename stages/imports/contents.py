@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.hashing import sha256_of
 
 SETTLED_SECONDS = 2.0
 """A file that was touched more recently is read again, for the clock of a file system is too coarse to tell two changes apart."""
@@ -92,7 +93,7 @@ def _sha256_of(file: str, *_facts: int) -> str:
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(stream)
 
 
 def _unreadable(key: str, place: Path, error: OSError) -> ConfigError:

@@ -7,6 +7,7 @@ leads there, wherever the run was started.
 import glob
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -113,6 +114,9 @@ def _matches(entry: str, folder: Path) -> dict[str, Path]:
     """Return what an entry leads to: itself under an empty name, or what its pattern matches by the path from the folder."""
     if (folder / entry).exists():
         return {"": folder / entry}
+    if sys.version_info < (3, 11):
+        fix = "name the files one by one, or use Python 3.11"
+        raise ConfigError(describe("a pattern of files needs Python 3.11 or later", given=entry, allowed="names of files and folders", fix=fix))
     found = glob.glob(entry, root_dir=folder, recursive=True, include_hidden=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
     return {match: folder / match for match in sorted(found)}
 

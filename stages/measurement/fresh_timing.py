@@ -9,9 +9,11 @@ import numpy as np
 
 from bonsai.stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
 from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
-from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, shared_clock, summarise, turn_count
+from bonsai.stages.backends.timing import SAMPLES, contention, shared_clock, summarise, turn_count
+from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Fresh, ProcessFigures
-from bonsai.stages.measurement.process_interval import Interval, interval_between, looks_of, movement_of
+from bonsai.stages.measurement.process_interval import interval_between, looks_of, movement_of
 from bonsai.stages.measurement.timing_lock import inheritable
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.training.progress import report

@@ -7,8 +7,8 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 
 from bonsai.profiles.schema import Precision
 from bonsai.profiles.source import Record
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.quantization.summary import NAMES
 from bonsai.stages.store.artifact import Artifact

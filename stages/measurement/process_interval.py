@@ -15,36 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from bonsai.profiles.source import Record
+from bonsai.stages.measurement.interval_record import Interval
 
 CONFIDENCE = 0.95
 LEAST_SPREAD = 0.01
 """Relative standard deviation between processes that is believed at least: on a quiet machine it is 1 to 3 %."""
 SHARED_MOVEMENT = 0.5
 """A ratio cancels what moves the machine between processes, but not all of it: so much of the dense engine's own movement is assumed to stay."""
-
-
-class Interval(Record):
-    """A figure with its interval, in the figure's unit.
-
-    Attributes:
-        found: Geometric mean over the processes.
-        low: Lower end of the interval (95 %, over all looks).
-        high: Its upper end.
-        processes: How many were timed.
-        spread: Relative standard deviation between processes that the interval rests on.
-    """
-
-    found: float
-    low: float
-    high: float
-    processes: int
-    spread: float
-
-    @property
-    def sentence(self) -> str:
-        """The interval, in a few words."""
-        return f"95 % interval {self.low:.4g} to {self.high:.4g} from {self.processes} processes"
 
 
 def looks_of(first: int, most: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -15,7 +15,7 @@ from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Accuracy, Part
 from bonsai.stages.store.tensor_files import written_plainly
 from bonsai.stages.tasks.task import Statistics, Task, join, samples_of
@@ -42,9 +42,9 @@ def measured_by(engine: Engine) -> str:
     return "engine" if engine.runnable else "onnxruntime on the same ONNX file"
 
 
-def observe(run: Run, images: torch.Tensor, targets: torch.Tensor, task: Task) -> Statistics:
+def observe(run: Run, images: np.ndarray, targets: np.ndarray, task: Task) -> Statistics:
     """Return what the task notes of each image; images (n, c, h, w) float32 are run one by one."""
-    return join([task.per_sample(run(images[i : i + 1].numpy()), targets[i : i + 1].numpy()) for i in range(len(images))])
+    return join([task.per_sample(run(images[i : i + 1]), targets[i : i + 1]) for i in range(len(images))])
 
 
 def accuracy_of(statistics: Statistics, task: Task, by: str, part: Part) -> Accuracy:
@@ -77,9 +77,9 @@ def read_results(file: Path, task: Task) -> Results:
         raise VerificationError(describe(f"{file.name}: no results of a test", given=given, allowed=error, fix=fix)) from error
 
 
-def digest_of(images: torch.Tensor, targets: torch.Tensor) -> str:
-    """Return the sha256 that tells one part of the data, as the network sees it and in its order, from another."""
-    digest = hashlib.sha256(repr((tuple(images.shape), str(images.dtype))).encode())
-    for tensor in (images, targets):
-        digest.update(tensor.contiguous().numpy().tobytes())
+def digest_of(images: np.ndarray, targets: np.ndarray) -> str:
+    """Return the sha256 that tells one part of the data, as the network sees it and in its order, from another; packages keep it, so it stays."""
+    digest = hashlib.sha256(repr((images.shape, f"torch.{images.dtype}")).encode())
+    for array in (images, targets):
+        digest.update(array.tobytes())
     return digest.hexdigest()

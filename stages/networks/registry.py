@@ -10,21 +10,10 @@ from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
+from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.tasks.task import DataSpec, Learning
 
-FACTORIES = {
-    "resnet20": "bonsai.stages.networks.cifar_resnet:resnet20",
-    "resnet8": "bonsai.stages.networks.cifar_resnet:resnet8",
-    "resnet18": "bonsai.stages.networks.torchvision_models:resnet18",
-    "resnet50": "bonsai.stages.networks.torchvision_models:resnet50",
-    "mobilenet_v2": "bonsai.stages.networks.torchvision_models:mobilenet_v2",
-    "mobilenet_v3_small": "bonsai.stages.networks.torchvision_models:mobilenet_v3_small",
-    "efficientnet_b0": "bonsai.stages.networks.torchvision_models:efficientnet_b0",
-    "regnet_x_400mf": "bonsai.stages.networks.torchvision_models:regnet_x_400mf",
-    "regnet_y_400mf": "bonsai.stages.networks.torchvision_models:regnet_y_400mf",
-    "densenet121": "bonsai.stages.networks.torchvision_models:densenet121",
-}
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 COMPILED = "_orig_mod"
 """What torch.compile's wrapper has; to import its class costs seconds."""

@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from bonsai.profiles.source import Record
+from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion
 from bonsai.stages.pruning.groups import Kept
-from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion
 
 PAPER_TAU = {"weights": 0.983, "batches": 0.944}
 
@@ -123,7 +123,7 @@ def over_window(measure: Callable[[Kept, Kept], float], subnetworks: Sequence[Ke
 
 def threshold(config: EpiConfig, criterion: Criterion) -> float:
     """Return tau: the config's, or the paper's for the criterion."""
-    return config.tau if config.tau is not None else PAPER_TAU["weights" if criterion in WEIGHT_CRITERIA else "batches"]
+    return config.tau if config.tau is not None else PAPER_TAU["weights" if criterion in OF_WEIGHTS else "batches"]
 
 
 def settled(curve: Sequence[float | None], config: EpiConfig, tau: float) -> bool:

@@ -1,9 +1,5 @@
 """Groups of coupled channels, and the widths that they may keep."""
 
-from collections.abc import Mapping
-
-import torch
-
 from bonsai.profiles.source import Record
 
 Widths = dict[str, int]
@@ -48,14 +44,3 @@ class WidthPlan(Record):
 def first_channels(widths: Widths) -> Kept:
     """Keep the first channels of every group: for untrained networks, where only the number matters."""
     return {name: tuple(range(width)) for name, width in widths.items()}
-
-
-def best_channels(scores: Mapping[str, torch.Tensor], widths: Widths) -> Kept:
-    """Return each group's highest-scored channels in ascending order; of equal scores the first is kept.
-
-    Args:
-        scores: (width,) per group.
-        widths: Number of channels to keep per group.
-    """
-    ranked = {name: torch.argsort(scores[name], descending=True, stable=True) for name in widths}
-    return {name: tuple(sorted(ranked[name][:width].tolist())) for name, width in widths.items()}

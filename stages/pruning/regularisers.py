@@ -17,46 +17,16 @@ group counts once by each. A frozen parameter belongs to none.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.source import Record
+from bonsai.stages.pruning.config import CEILING, RegulariserConfig
 from bonsai.stages.pruning.groups import Group
-
-CEILING = 1.0
-"""Where `growing` stops: the limit in the code of arXiv 2012.09243; SGD grows unstable at some multiple of 1 / learning rate."""
-
-
-class RegulariserConfig(Record):
-    """Which penalty, and how strong.
-
-    Attributes:
-        name: ``none``, ``group_lasso``, ``bn_l1`` or ``growing``.
-        strength: 0-1, in units of the loss. ``group_lasso``: the root mean square of what is added to the gradients of a channel's
-            parameters, whatever their number and size; ``bn_l1``: what is added to the gradient of every gamma, up to its sign;
-            ``growing``: the weight decay that every channel starts with.
-        growth: For ``growing`` alone: weight decay added to a group's least important channel at a time; 1e-4 in the authors' code.
-        every: For ``growing`` alone: optimizer steps from one growth to the next; 10 on CIFAR and 5 on ImageNet in the
-            authors' code.
-    """
-
-    name: Literal["none", "group_lasso", "bn_l1", "growing"] = "none"
-    strength: Annotated[float, Field(ge=0, le=CEILING)] = 1e-4
-    growth: Annotated[float, Field(gt=0)] | None = None
-    every: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> "RegulariserConfig":
-        for key in ("growth", "every"):
-            if (getattr(self, key) is not None) != (self.name == "growing"):
-                raise ValueError(f"`{key}` belongs to the regulariser `growing`: {'it needs one' if self.name == 'growing' else f'not to `{self.name}`'}")
-        return self
 
 
 class Regulariser(Protocol):

@@ -10,9 +10,10 @@ from torch import nn
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.networks.registry import to_channels_last
-from bonsai.stages.pruning.groups import Group, Kept, Widths, best_channels
+from bonsai.stages.pruning.criteria import Criterion
+from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
-from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Criterion, Scores, weight_scores
+from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Scores, best_channels, weight_scores
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups

@@ -23,7 +23,6 @@ gradient of a batch lets the images' gradients cancel first.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 from zlib import crc32
 
 import torch
@@ -31,15 +30,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.criteria import Criterion, Normalisation
+from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.layers import Layer, by_output
 
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
-Criterion = Literal[
-    "magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random", "taylor", "bn_gradient", "taylor_squared", "snip", "movement", "activation"
-]
-Normalisation = Literal["none", "local", "global", "isomorphic"]
 
 
 def producing_weights(network: nn.Module, group: Group) -> torch.Tensor:
@@ -155,3 +151,14 @@ def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how
         members.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
     means = {name: torch.cat([lowest[other] for other in names]).mean() for names in members.values() for name in names}
     return {name: vector / means[name].clamp_min(1e-12) for name, vector in lowest.items() if name in means}
+
+
+def best_channels(scores: Mapping[str, torch.Tensor], widths: Widths) -> Kept:
+    """Return each group's highest-scored channels in ascending order; of equal scores the first is kept.
+
+    Args:
+        scores: (width,) per group.
+        widths: Number of channels to keep per group.
+    """
+    ranked = {name: torch.argsort(scores[name], descending=True, stable=True) for name in widths}
+    return {name: tuple(sorted(ranked[name][:width].tolist())) for name, width in widths.items()}

@@ -48,7 +48,7 @@ class Figure(Record):
     """A picture for the page; its numbers stand in a table of the same part.
 
     Attributes:
-        svg: An ``<svg>`` element with the title and description in it.
+        svg: An ``<svg>`` element with the title and description in it; a line in its place where it could not be drawn.
     """
 
     title: str

@@ -4,7 +4,7 @@ import json
 
 from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.dataset import MEAN, STD, Dataset
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
@@ -16,7 +16,6 @@ from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.texts import listed_names, markdown
-from bonsai.stages.training.batches import MEAN, STD
 
 
 def write_model_card(

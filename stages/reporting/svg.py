@@ -29,10 +29,11 @@ STYLE: dict[Any, Any] = {
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 WIDTH = 5.0
 """Inches: a figure that is as wide as a phone's screen then has letters that can be read."""
+LEFT_OUT = "<p>This figure is left out, for matplotlib is not installed (the extra <code>train</code> has it). A table has the same numbers.</p>"
 
 
 def draw(paint: Callable[["Figure"], None], height: float) -> str:
-    """Return a figure as an SVG file, the same for the same input.
+    """Return a figure as an SVG file, the same for the same input; an empty text where matplotlib is not installed.
 
     Args:
         paint: Fills an empty figure.
@@ -40,9 +41,13 @@ def draw(paint: Callable[["Figure"], None], height: float) -> str:
     """
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("MPLCONFIGDIR", cache)  # matplotlib would write to the user's home
-        import matplotlib
-        from matplotlib.figure import Figure
-
+        try:
+            import matplotlib
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            if error.name != "matplotlib":
+                raise
+            return ""
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             paint(figure)
@@ -52,7 +57,7 @@ def draw(paint: Callable[["Figure"], None], height: float) -> str:
 
 
 def inline(file: str, name: str, title: str, description: str) -> str:
-    """Return an SVG file of `draw` as an element for a page.
+    """Return an SVG file of `draw` as an element for a page, or a line that says why there is none.
 
     Args:
         file: The file's text.
@@ -60,6 +65,8 @@ def inline(file: str, name: str, title: str, description: str) -> str:
         title: What screen readers call it.
         description: What it shows, in words.
     """
+    if not file:
+        return LEFT_OUT
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
     root = ET.fromstring(file)  # noqa: S314  # matplotlib's

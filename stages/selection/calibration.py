@@ -13,7 +13,7 @@ from bonsai.profiles.latency import Calibration, Entry, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.selection.latency import NetworkLatency
-from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.terms import Array
 
 RIDGE = 0.01

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Precision
-from bonsai.stages.selection.operators import Operator, Unseen
+from bonsai.stages.selection.operator_records import Operator, Unseen
 
 LEAST_SEEN = 0.9
 """Share of a network's multiply-accumulates that its operators must cover, or their sum says nothing of its milliseconds."""

@@ -9,7 +9,7 @@ from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision
 from bonsai.profiles.source import Record
 from bonsai.stages.pruning.groups import Widths
-from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.terms import Array, Options, SumTerm, Terms
 
 

@@ -7,65 +7,14 @@ import torch
 from torch import fx, nn
 
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.profiles.source import Record
 from bonsai.stages.graph.kinds import is_tensor
 from bonsai.stages.graph.products import BATCH, Product, record_products
 from bonsai.stages.graph.trace import module_of, shape_of, trace
 from bonsai.stages.networks.calling import evaluating
-from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.groups import Group
 from bonsai.stages.selection.classes import IN_INT8, Classified, classify, epilogue_of, light_class
 from bonsai.stages.selection.flows import Flow, passed_on, size_of
-
-
-class Operator(Record):
-    """One convolution, matrix product, or other operator that costs time.
-
-    Attributes:
-        module: Name of the module that computes it, or of the node with ``()`` where that calls a function.
-        inputs: Groups that the input channels come from, each with its number of positions per channel
-            (above 1 behind a flatten).
-        fixed_inputs: Input channels of no group.
-        output: Group of the output channels, or None for fixed ones, and for those that follow the inputs.
-        fixed_outputs: Output channels where `output` is None and they do not follow the inputs.
-        full_widths: Dense width of every group named here.
-        quantized: Whether the quantiser takes it, unless it is asked not to.
-    """
-
-    module: str
-    operator: OperatorClass
-    inputs: tuple[tuple[str, int], ...]
-    fixed_inputs: int
-    output: str | None
-    fixed_outputs: int
-    full_widths: tuple[tuple[str, int], ...]
-    quantized: bool = True
-
-    @property
-    def groups(self) -> frozenset[str]:
-        """The groups that it depends on."""
-        return frozenset([name for name, _ in self.inputs] + ([self.output] if self.output else []))
-
-    def channels(self, widths: Widths) -> tuple[int, int]:
-        """Return (input, output) channels at the given widths."""
-        ci = self.fixed_inputs + sum(widths[group] * factor for group, factor in self.inputs)
-        if self.operator.one_axis:
-            return ci, ci * self.operator.multiplier
-        return ci, self.fixed_outputs if self.output is None else widths[self.output]
-
-    def macs(self, widths: Widths) -> int:
-        """Return the multiply-accumulates for one image, at the given widths."""
-        return self.operator.macs(*self.channels(widths))
-
-
-class Unseen(Record):
-    """What multiplies matrices in a way that no operator class describes.
-
-    Attributes:
-        macs: Multiply-accumulates for one image.
-    """
-
-    name: str
-    macs: int
+from bonsai.stages.selection.operator_records import Operator, Unseen
 
 
 def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[Operator, ...]:
@@ -82,27 +31,6 @@ def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
     for node in reader.traced.graph.nodes:
         reader.read(node)
     return tuple(reader.operators), tuple(reader.unseen)
-
-
-def count_macs_at(operators: Iterable[Operator], widths: Widths) -> int:
-    """Return the multiply-accumulates of the operators for one image, at the given widths."""
-    return sum(operator.macs(widths) for operator in operators)
-
-
-def count_weights_at(operators: Iterable[Operator], widths: Widths) -> int:
-    """Return the number of weights of the operators, without biases, at the given widths; a layer that is called twice counts once."""
-    layers = {operator.module: operator for operator in operators if operator.operator.op != "matmul"}
-    return sum(operator.operator.weights(*operator.channels(widths)) for operator in layers.values())
-
-
-def weight_channels(operators: Iterable[Operator], widths: Widths) -> dict[str, tuple[int, int]]:
-    """Return, for every layer that an exported graph holds under its name, the (input, output) channels of its weight at the given widths."""
-    found = {}
-    for operator in operators:
-        if operator.quantized and operator.operator.op in {"conv", "linear"}:
-            inputs, outputs = operator.channels(widths)
-            found[operator.module] = (1 if operator.operator.depthwise else inputs // operator.operator.groups, outputs)
-    return found
 
 
 class _Reader:

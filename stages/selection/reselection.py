@@ -4,10 +4,11 @@ from functools import cached_property
 
 from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from bonsai.profiles.source import Record
+from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Widths
-from bonsai.stages.pruning.scores import Normalisation, Scores, normalise
+from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.latency import NetworkLatency
-from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.selection.values import Value, values_of

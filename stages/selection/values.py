@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from bonsai.stages.selection.operators import Operator
+from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.problem import Values
 from bonsai.stages.selection.terms import Options
 

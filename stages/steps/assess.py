@@ -26,10 +26,10 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
         profile: The gates.
     """
     task = task_named(dataset.task)
-    images, targets = load_split(dataset, "test")
+    images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
     results = Results(*(observe(open_for_accuracy(one, profile), images, targets, task) for one in (dense, engine)))
     save_results(out_dir / RESULTS, results, task)
-    doubt = doubt_about(task, task.reduce(results.dense), targets.numpy(), "test")
+    doubt = doubt_about(task, task.reduce(results.dense), targets, "test")
     judged = accuracy_gates(Shown.on_test(task, results.dense, results.shipped, doubt), profile.gates)
     latency, *others = (gate for gate in measurement.gates if gate.name not in ACCURACY_GATES)
 

@@ -10,7 +10,8 @@ from bonsai.stages.backends.calm import calm_part
 from bonsai.stages.backends.early_end import EarlyEnd
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing import SAMPLES, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.store.store import stage
 

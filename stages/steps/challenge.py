@@ -5,12 +5,12 @@ from pathlib import Path
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.process_timing import Timed
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.measurement.fresh_timing import time_afresh
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
-from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.measurement.results import RESULTS, accuracy_of, observe, read_results
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
@@ -35,7 +35,7 @@ def challenge(
         release: The earlier package, which `require_comparable` let pass.
     """
     task = task_named(dataset.task)
-    images, targets = load_split(dataset, "test")
+    images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
     seen, by = release.stored_results(measurement.test_digest, task), "as its package tells"
     if seen is None:
         seen, by = observe(release.open_engine(), images, targets, task), "run here"

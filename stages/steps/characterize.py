@@ -21,7 +21,8 @@ from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.selection.coverage import at_precision, left_in_float
-from bonsai.stages.selection.operators import Operator, list_operators
+from bonsai.stages.selection.operator_records import Operator
+from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.store.artifact import Artifact, sha256_text
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.store.whole_files import write_whole

@@ -9,7 +9,7 @@ from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.registry import backend_of, graph_form
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.graph.probes import PROBES
 from bonsai.stages.store.artifact import sha256_file

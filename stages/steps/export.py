@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import fx, nn
 
 from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.dataset import MEAN, STD, Dataset
 from bonsai.stages.graph.config import ExportConfig
-from bonsai.stages.graph.exporting import MODEL, set_metadata, write_graph
+from bonsai.stages.graph.exporting import set_metadata, write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
 from bonsai.stages.graph.parity import compare, require_parity
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -18,7 +19,7 @@ from bonsai.stages.quantization.export_form import count_quantised, to_export_fo
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
-from bonsai.stages.training.batches import MEAN, STD, load_split
+from bonsai.stages.training.batches import load_split
 
 
 @stage(version=4, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))

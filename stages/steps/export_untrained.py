@@ -13,7 +13,8 @@ from torch import fx, nn
 
 from bonsai.stages.backends.onnxruntime_engine import require_runs
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
 from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
@@ -27,7 +28,8 @@ from bonsai.stages.quantization.export_form import count_quantised, to_export_fo
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.quantization.records import QuantizerState
-from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, weight_channels
+from bonsai.stages.selection.operator_records import Operator, count_macs_at, count_weights_at, weight_channels
+from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.store.store import stage
 
 IMAGES = 16

@@ -15,7 +15,8 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.registry import DissectingBackend, backend_of
 from bonsai.stages.backends.running import Run
-from bonsai.stages.backends.timing import SAMPLES, TimingConfig, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing import SAMPLES, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
@@ -64,7 +65,7 @@ def measure(
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
-    images, targets = load_split(dataset, "validation")
+    images, targets = (tensor.numpy() for tensor in load_split(dataset, "validation"))
     runs = {name: open_for_accuracy(engine, profile) for name, engine in engines.items()}
     seen = {name: observe(run, images, targets, task) for name, run in runs.items()}
     busy = None
@@ -99,9 +100,9 @@ def measure(
     )
 
 
-def _time(runs: Mapping[str, Run], images: torch.Tensor, profile: HardwareProfile, timing: TimingConfig, folder: Path) -> tuple[dict[str, Latency], float]:
+def _time(runs: Mapping[str, Run], images: np.ndarray, profile: HardwareProfile, timing: TimingConfig, folder: Path) -> tuple[dict[str, Latency], float]:
     """Time engines in turns; return their latencies, and wall time over CPU time."""
-    batch = images[torch.arange(profile.target.batch) % len(images)].numpy()
+    batch = images[np.arange(profile.target.batch) % len(images)]
     percentile = profile.budget.percentile
     clock = gating_clock(profile.target, percentile)
     samples = time_steadily(runs, batch, timing, clock, percentile)
@@ -111,10 +112,10 @@ def _time(runs: Mapping[str, Run], images: torch.Tensor, profile: HardwareProfil
     return latencies, contention(samples)
 
 
-def _dissect(engine: Engine, target: Target, images: torch.Tensor, folder: Path) -> DeviceTimes:
+def _dissect(engine: Engine, target: Target, images: np.ndarray, folder: Path) -> DeviceTimes:
     """Write the layers of an engine, and the times of its parts, whose medians are returned."""
     backend = cast(DissectingBackend, backend_of(target))
-    parts, layers = backend.dissect(engine.folder / engine.file, target, images[torch.arange(target.batch) % len(images)].numpy())
+    parts, layers = backend.dissect(engine.folder / engine.file, target, images[np.arange(target.batch) % len(images)])
     with written_plainly(folder / PARTS):
         save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
     (folder / LAYERS).write_text(layers, encoding="utf-8")

@@ -12,43 +12,22 @@ from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
-from bonsai.stages.graph.exporting import MODEL
-from bonsai.stages.measurement.measurements import Against, Challenge, FreshTiming, Gate, Measurement, Row
+from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.graph.names import MODEL
+from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
 from bonsai.stages.measurement.results import RESULTS
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
 from bonsai.stages.reporting.plots import draw_training, learning_curve
 from bonsai.stages.reporting.writing import write_reports
-from bonsai.stages.store.artifact import Artifact, sha256_file
+from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.lineage import Lineage
 from bonsai.stages.store.manifest import tool_versions
 from bonsai.stages.store.store import stage
-from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
-
-
-class Package(Artifact):
-    """Files: ``package/``, whose content `docs/packages.md` lists.
-
-    Attributes:
-        metric: What accuracies are of.
-        notes: Why this precision, and how the accuracy and the latency of the rows were found.
-        warnings: What takes the meaning from the verdict, a sentence each.
-        against: The engine beside an earlier package's; None where none was named.
-    """
-
-    name: str
-    metric: Metric
-    rows: tuple[Row, ...]
-    gates: tuple[Gate, ...]
-    notes: tuple[str, str, str]
-    warnings: tuple[str, ...] = ()
-    against: Against | None = None
-    engine_sha256: str
-    decisions: Decisions
 
 
 @stage(version=10)

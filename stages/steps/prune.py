@@ -5,11 +5,11 @@ from pathlib import Path
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import STATISTICS, load_moments, load_scores, load_training, save_training
+from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.policy import FinetuneConfig
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.scores import Criterion
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.store.store import RESUME, stage

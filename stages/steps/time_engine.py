@@ -8,7 +8,7 @@ from pathlib import Path
 from bonsai.profiles.schema import Budget, Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.process_timing import Timed
-from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.fresh_timing import time_afresh
 from bonsai.stages.measurement.measurements import FreshTiming
 from bonsai.stages.measurement.verdicts import limit_of

@@ -22,8 +22,9 @@ from bonsai.stages.networks.checkpoints import (
 )
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.groups import Group
-from bonsai.stages.pruning.regularisers import RegulariserConfig, make_regulariser
+from bonsai.stages.pruning.regularisers import make_regulariser
 from bonsai.stages.pruning.scores import weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import find_groups

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from bonsai.profiles.source import Record
+from bonsai.stages.hashing import sha256_of
 
 SETTLED_NS = 100_000_000
 """A hash is remembered once the file's times are older than this: two writes within one tick of the file system's clock leave the same times."""
@@ -65,7 +66,7 @@ def sha256_file(file: Path) -> str:
         known = _hashed.get((seen.st_dev, seen.st_ino))
         if known is not None and known[0] == state:
             return known[1]
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(stream)
     if time.time_ns() - max(seen.st_mtime_ns, seen.st_ctime_ns) > SETTLED_NS:
         _hashed[seen.st_dev, seen.st_ino] = (state, digest)
     return digest

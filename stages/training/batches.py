@@ -4,11 +4,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.dataset import MEAN, STD, Dataset
 from bonsai.stages.training.config import AugmentConfig, TrainConfig
-
-MEAN, STD = 0.5, 0.5
-"""Normalisation of pixels in [0, 1]; the exported network takes images normalised like this."""
 
 
 def load_split(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
 from bonsai.stages.backends.tensorrt_run import DISSECTED_RUNS
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan

@@ -9,8 +9,8 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.pruning.regularisers import RegulariserConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover

@@ -130,7 +130,7 @@ def test_the_workflow_runs_these_scripts_and_keeps_what_they_leave() -> None:
     scripts = [step["run"] for step in job["steps"] if "run" in step]
     forget = 'rm -rf "$STORE/packages" "$STORE/comparisons"'
     assert scripts == ["bash examples/ci/install.sh", "bash examples/ci/store-key.sh", forget, "bash examples/ci/run.sh"]
-    assert job["env"]["BONSAI"] == ".[rtx]"  # what the profiles need
+    assert job["env"]["BONSAI"] == ".[train,rtx]"  # what the profiles need
     assert {script.removeprefix("bash examples/ci/") for script in scripts if script != forget} == {file.name for file in CI.glob("*.sh")}
     assert {"BONSAI", "COMMAND", "RECIPE", "PROFILES", "SETTINGS", "STORE"} <= set(job["env"])
     restored, kept = steps["Restore the store"], steps["Keep the store, a stopped or failed run's too"]

@@ -13,9 +13,9 @@ from bonsai import compare
 from bonsai.pipeline.compare.comparison import Comparison
 from bonsai.pipeline.run.conduct import Growth
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import BuildError
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.store.store import Step, Store
 

@@ -15,7 +15,7 @@ from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.onnxruntime_engine import open_graph, write_ort_format
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import backend_of, check_target
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan

@@ -11,7 +11,8 @@ from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_same
 from bonsai.stages.graph.config import ExportConfig
-from bonsai.stages.graph.exporting import MODEL, simplify_onnx
+from bonsai.stages.graph.exporting import simplify_onnx
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.parity import compare, require_parity
 from bonsai.stages.networks.config import ModelConfig

@@ -10,7 +10,7 @@ import pytest
 from bonsai import compress
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.latency import LatencyTable
-from bonsai.stages.steps.package import Package
+from bonsai.stages.delivery.package_record import Package
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu"))

@@ -12,7 +12,8 @@ from torch import nn
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.quantization.calibrate import calibrate

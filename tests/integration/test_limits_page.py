@@ -18,7 +18,8 @@ from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.quantization.records import QuantizerState
-from bonsai.stages.selection.operators import count_macs_at, list_operators
+from bonsai.stages.selection.operator_records import count_macs_at
+from bonsai.stages.selection.operators import list_operators
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning"),  # torch, of the old weight norm

@@ -11,7 +11,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from bonsai.stages.backends.onnxruntime_engine import require_runs
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.pruning.groups import first_channels
@@ -20,7 +21,8 @@ from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.records import QuantizerState
-from bonsai.stages.selection.operators import list_operators, weight_channels
+from bonsai.stages.selection.operator_records import weight_channels
+from bonsai.stages.selection.operators import list_operators
 
 SHAPE = (3, 16, 16)
 WIDTHS = {"grow": 4, "point": 24, "squeeze": 5, "hidden": 12}

@@ -32,7 +32,7 @@ QUICK = {
 
 def bonsai(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command as its script does: the working directory is not where Python looks for modules."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run([sys.executable, "-P", "-m", "bonsai", *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=environment)
 
 

@@ -12,7 +12,7 @@ from tiny_package import reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.packaged_timing import time_package
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.measurement import timing_lock

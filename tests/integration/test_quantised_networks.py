@@ -15,7 +15,8 @@ from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
 from bonsai.stages.backends.tensorrt_engine import rtx
 from bonsai.stages.graph.audit import audit_graph, float_layers, require_dialect
-from bonsai.stages.graph.exporting import MODEL, write_graph
+from bonsai.stages.graph.exporting import write_graph
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.networks.config import ModelConfig

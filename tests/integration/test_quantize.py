@@ -9,11 +9,11 @@ from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.config import ExportConfig
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import WEIGHTS, load_network, load_quantised
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.steps.compile import compile as compile_engine

@@ -61,7 +61,7 @@ def test_serve_says_who_can_reach_it(guarded: Served) -> None:
 
 
 def test_a_host_beyond_this_machine_is_refused_without_a_secret(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BONSAI_PORT": str(free_port())}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "BONSAI_PORT": str(free_port())}
     command = [*serve_command(tmp_path), "--host", EVERYWHERE]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2

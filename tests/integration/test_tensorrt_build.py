@@ -16,7 +16,7 @@ from bonsai.stages.backends.registry import GraphForm, check_target, graph_form
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.backends.tensorrt_engine import TensorRTBackend, rtx
 from bonsai.stages.errors import BuildError, DeviceUnavailable
-from bonsai.stages.graph.exporting import MODEL
+from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan

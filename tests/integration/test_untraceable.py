@@ -9,7 +9,7 @@ import torch
 from untraceable import ComputedPadding
 
 from bonsai import compress, load_network
-from bonsai.stages.steps.package import Package
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow  # its parts are tested in unit/stages/graph and test_quantised_networks

@@ -67,7 +67,12 @@ def test_a_users_file_may_import_a_library_whose_operators_are_not_here(text: st
         "print(sum(p.numel() for p in build_network(load_recipe('mine.yaml', {}).model, (3, 64, 64), 10).parameters()))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100_000

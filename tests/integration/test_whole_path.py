@@ -17,10 +17,10 @@ from tiny_package import reseal
 from bonsai import compress, load_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.delivery.contents import REPORTS, read_intact
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.reporting.writing import write_reports
-from bonsai.stages.steps.package import Package
 from bonsai.stages.store.manifest import MANIFEST
 
 CONFIGS = Path(__file__).parent / "configs"

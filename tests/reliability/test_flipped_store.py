@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bonsai import compress
-from bonsai.stages.steps.package import Package
+from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.manifest import MANIFEST, SPARE
 

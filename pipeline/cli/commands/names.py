@@ -1,13 +1,13 @@
 """`bonsai list` and `bonsai schema`: what can be named, and what can be written."""
 
 import json
-from enum import StrEnum
+from enum import Enum
 from typing import Annotated
 
 import typer
 
 
-class Listing(StrEnum):
+class Listing(str, Enum):
     """What `bonsai list` can list."""
 
     recipes = "recipes"
@@ -18,7 +18,7 @@ class Listing(StrEnum):
     trackers = "trackers"
 
 
-class Described(StrEnum):
+class Described(str, Enum):
     """What `bonsai schema` can describe."""
 
     profile = "profile"

@@ -1,6 +1,6 @@
 """Options that several commands share, and how `--set` is read."""
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,7 @@ AllowUndecidedOption = Annotated[bool, typer.Option("--allow-undecided", help="E
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
-class Layout(StrEnum):
+class Layout(str, Enum):
     """How `bonsai run --layout` and `bonsai layout` can lay out a package."""
 
     triton = "triton"

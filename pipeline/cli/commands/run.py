@@ -61,10 +61,8 @@ def run(
     from bonsai.pipeline.cli.progress_lines import show_progress
     from bonsai.pipeline.compare.comparison import outcome_of
     from bonsai.pipeline.run.conduct import require_gates
-    from bonsai.pipeline.run.flow import compress, load
-    from bonsai.pipeline.run.plan import plan_run, require_finished
+    from bonsai.pipeline.run.loading import load
     from bonsai.pipeline.run.publish import LAYOUTS, lay_out
-    from bonsai.pipeline.tables import show_packages, show_plan
     from bonsai.stages.store.store import Store
 
     show_progress(plain=ci)
@@ -77,6 +75,10 @@ def run(
         if layout is not None:
             for target in targets:
                 LAYOUTS[layout.value].require(target.target)
+        from bonsai.pipeline.run.flow import compress  # from here on torch is needed, which costs seconds: a mistake was told before
+        from bonsai.pipeline.run.plan import plan_run, require_finished
+        from bonsai.pipeline.tables import show_packages, show_plan
+
         if dry_run:
             show_plan(plan_run(loaded, targets, Store(store), against or ()), as_json=as_json)
             return

@@ -9,7 +9,7 @@ from bonsai.pipeline.cli.json_schema import schema_of
 from bonsai.pipeline.cli.reference import pages
 from bonsai.profiles.descriptions import keys_of
 from bonsai.profiles.schema import Budget, ChannelMultiple
-from bonsai.stages.backends.timing import LEAST_RUNS, TimingConfig
+from bonsai.stages.backends.timing_config import LEAST_RUNS, TimingConfig
 from bonsai.stages.training.config import DistillConfig
 
 DOCS = Path(__file__).parents[4] / "docs"

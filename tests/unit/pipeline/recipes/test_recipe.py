@@ -5,7 +5,8 @@ from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.imports.registry import resolve
-from bonsai.stages.networks.registry import FACTORIES, build_network
+from bonsai.stages.networks.factories import FACTORIES
+from bonsai.stages.networks.registry import build_network
 
 
 @pytest.mark.parametrize("name", list_recipes())

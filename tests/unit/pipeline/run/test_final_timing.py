@@ -15,7 +15,7 @@ from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Budget, Target
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Measurement, ProcessFigures
 from bonsai.stages.measurement.process_interval import interval_between

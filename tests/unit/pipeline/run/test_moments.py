@@ -15,7 +15,7 @@ from bonsai.stages.errors import MomentsGone
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import has_moments, load_network, load_training, moments_of
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.store.garbage import DAY, free
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.store.store import Store, load_artifact

@@ -8,7 +8,7 @@ from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.selection.operators import Unseen
+from bonsai.stages.selection.operator_records import Unseen
 from bonsai.stages.store.store import Store
 
 TINY = Path(__file__).parents[3] / "integration" / "configs" / "tiny.yaml"

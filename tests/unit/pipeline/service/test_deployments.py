@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def run_python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run([sys.executable, "-c", code], env=environment, cwd=home, capture_output=True, text=True, check=False)
 
 

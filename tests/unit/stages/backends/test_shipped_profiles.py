@@ -11,7 +11,8 @@ from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.selection.operators import Operator, list_operators
+from bonsai.stages.selection.operator_records import Operator
+from bonsai.stages.selection.operators import list_operators
 
 PROFILES = {name: load_profile(name) for name in list_profiles()}
 ESTIMATED = [name for name, profile in PROFILES.items() if profile.target.device.peak is not None]

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.timing import TimingConfig, VerdictConfig, contention, gating_clock, percentile_error, summarise, time_interleaved, time_steadily
+from bonsai.stages.backends.timing import contention, gating_clock, percentile_error, summarise, time_interleaved, time_steadily
+from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.store.artifact import fingerprint
 
 

@@ -107,7 +107,7 @@ def test_a_child_process_finds_the_declared_files_too(tmp_path: Path) -> None:
     code = "import sys; from bonsai.stages.networks.config import ModelConfig; from bonsai.stages.networks.registry import build_network as build\n"
     code += "print(float(build(ModelConfig.model_validate_json(sys.argv[1]), (3, 12, 12), 10).fc.weight.sum()))"
     root = Path(__file__).parents[4]
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root / 'tests'}"}
     command = [sys.executable, "-c", code, model.model_dump_json()]
     done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False)
     expected = torch.load(tmp_path / "project" / "weights.pth", weights_only=True)["fc.weight"].sum()
@@ -220,7 +220,7 @@ with warning_of_undeclared("mine:load", "data.files", [Path("declared")]):
     for file in ("sibling.py", "declared/a", "home/.cache/model.bin", "given.txt"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("")
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": f"{Path(__file__).parents[4]}{os.pathsep}{tmp_path}"}
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": f"{Path(__file__).parents[4] / 'src'}{os.pathsep}{tmp_path}"}
     done = subprocess.run([sys.executable, "-c", code, "given.txt"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     expected = "warning: mine:load reads given.txt, not declared under data.files: a change of its contents is not noticed"
     assert done.stdout.splitlines() == [expected], done.stderr

@@ -22,7 +22,7 @@ assert torchvision.ops.roi_align(torch.ones(1, 2, 8, 8), [torch.tensor([[0, 0, 4
 
 
 def python(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(folder)])}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
 
 
@@ -73,6 +73,6 @@ def test_a_users_file_builds_a_network_of_timm_in_a_worker_that_is_spawned(tmp_p
         "if __name__ == '__main__':\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        print(pool.map(count, [0]))\n"
     )
     (tmp_path / "main.py").write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)])}
     done = subprocess.run([sys.executable, str(tmp_path / "main.py")], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (0, "[7]\n"), done.stderr

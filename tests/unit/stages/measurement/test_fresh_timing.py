@@ -10,7 +10,7 @@ import pytest
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Budget
 from bonsai.stages.backends.process_timing import Request, Timed
-from bonsai.stages.backends.timing import TimingConfig, VerdictConfig
+from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement import fresh_timing
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.measurements import Fresh

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bonsai.stages.backends.early_end import EarlyEnd
-from bonsai.stages.backends.timing import TimingConfig, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.sequential import ERROR, LOOKS, is_outside
 
 BOUNDS = (0.2395, 0.25)

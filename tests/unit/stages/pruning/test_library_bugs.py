@@ -58,11 +58,12 @@ from bonsai.stages.networks.checkpoints import build, save_tensors
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
-from bonsai.stages.pruning.groups import Group, Member, best_channels, first_channels
+from bonsai.stages.pruning.criteria import Normalisation
+from bonsai.stages.pruning.groups import Group, Member, first_channels
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Normalisation, Scores, normalise, weight_scores
+from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Scores, best_channels, normalise, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 from bonsai.stages.quantization.records import QuantizerState

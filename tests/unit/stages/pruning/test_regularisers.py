@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.pruning.config import CEILING, RegulariserConfig
 from bonsai.stages.pruning.groups import Group, Member
-from bonsai.stages.pruning.regularisers import CEILING, Coupling, GrowingL2, Regulariser, RegulariserConfig, make_regulariser
+from bonsai.stages.pruning.regularisers import Coupling, GrowingL2, Regulariser, make_regulariser
 from bonsai.stages.pruning.surgery import find_groups
 
 SHAPE = (2, 6, 6)

@@ -12,10 +12,9 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.pruning.groups import best_channels
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
-from bonsai.stages.pruning.scores import weight_scores
+from bonsai.stages.pruning.scores import best_channels, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.tasks.classification.learning import ClassificationLearning

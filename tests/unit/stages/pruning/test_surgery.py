@@ -10,7 +10,7 @@ from torch import nn
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import CifarResNet, resnet8
 from bonsai.stages.pruning import surgery
-from bonsai.stages.pruning.groups import best_channels
+from bonsai.stages.pruning.scores import best_channels
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
 
 SHAPE = (1, 16, 16)

@@ -3,7 +3,7 @@ import pytest
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.selection.coverage import at_precision, left_in_float, prunable_share, require_seen, seen_share
-from bonsai.stages.selection.operators import Operator, Unseen
+from bonsai.stages.selection.operator_records import Operator, Unseen
 
 
 def operator(name: str, *, output: str | None = None, quantized: bool = True) -> Operator:

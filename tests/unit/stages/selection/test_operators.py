@@ -15,7 +15,8 @@ from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.groups import Group, first_channels
 from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
-from bonsai.stages.selection.operators import Operator, count_macs_at, count_weights_at, list_operators, read_operators, weight_channels
+from bonsai.stages.selection.operator_records import Operator, count_macs_at, count_weights_at, weight_channels
+from bonsai.stages.selection.operators import list_operators, read_operators
 from bonsai.stages.selection.values import reciprocal_values
 
 SHAPE = (3, 16, 16)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.stages.backends.engine import DeviceInfo, Engine
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.measurement.measurements import Measurement
 from bonsai.stages.measurement.results import RESULTS, read_results

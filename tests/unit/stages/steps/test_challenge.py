@@ -13,12 +13,12 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import check_target
-from bonsai.stages.backends.timing import TimingConfig
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
+from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Accuracy, Against, Measurement
-from bonsai.stages.measurement.process_interval import Interval
 from bonsai.stages.measurement.results import RESULTS, Results, digest_of, save_results
 from bonsai.stages.steps.challenge import challenge, judge_against
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
@@ -41,11 +41,16 @@ def a_release(folder: Path, dataset: Dataset, *, wrong: int = 0, same_images: bo
     """Write a package whose engine took all test images but the first few for what they are, as its stored results tell."""
     folder.mkdir()
     make_package(folder, PROFILE)
-    images, labels = load_split(dataset, "test")
-    save_results(folder / RESULTS, results(labels.numpy(), wrong), CLASSIFICATION)
+    images, labels = part_of(dataset)
+    save_results(folder / RESULTS, results(labels, wrong), CLASSIFICATION)
     digest = digest_of(images, labels) if same_images else "of other images"
     reseal(folder, lambda facts: (facts.update({"test_digest": digest}), edit(facts)))
     return folder
+
+
+def part_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = load_split(dataset, "test")
+    return images.numpy(), labels.numpy()
 
 
 def results(labels: np.ndarray, wrong: int) -> Results:
@@ -54,9 +59,9 @@ def results(labels: np.ndarray, wrong: int) -> Results:
 
 
 def measured(folder: Path, dataset: Dataset, *, wrong: int = 0) -> Measurement:
-    images, labels = load_split(dataset, "test")
+    images, labels = part_of(dataset)
     folder.mkdir()
-    save_results(folder / RESULTS, results(labels.numpy(), wrong), CLASSIFICATION)
+    save_results(folder / RESULTS, results(labels, wrong), CLASSIFICATION)
     facts = {"rows": (), "gates": (), "shipped": "fp32", "reason": "", "kernels": (), "dense_kernels": (), "contention": None}
     return Measurement.model_validate({"folder": folder, **facts, "test_digest": digest_of(images, labels)})
 
@@ -70,7 +75,7 @@ def the_engine(package: Path, *, runnable: bool = True) -> Engine:
 def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, wrong=3))
     assert release.absence == ""
-    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*part_of(dataset)))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old"), **facts)
@@ -88,7 +93,7 @@ def test_stored_results_of_the_same_images_are_paired_and_both_engines_timed(dat
 
 def test_the_earlier_engine_is_run_where_its_results_are_of_other_images(dataset: Dataset, tmp_path: Path) -> None:
     release = read_release(a_release(tmp_path / "old", dataset, same_images=False))
-    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*load_split(dataset, "test")))
+    require_comparable(release, task="classification", classes=CLASSES, image_shape=SHAPE, test_digest=digest_of(*part_of(dataset)))
     (tmp_path / "out").mkdir()
     facts = {"dataset": dataset, "profile": PROFILE, "timing": QUICK, "release": release}
     found = challenge(tmp_path / "out", measurement=measured(tmp_path / "new", dataset), engine=the_engine(tmp_path / "old", runnable=False), **facts)

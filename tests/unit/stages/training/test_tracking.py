@@ -10,7 +10,7 @@ from bonsai import compress
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.pruning.regularisers import RegulariserConfig
+from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import TrainConfig
