@@ -15,7 +15,7 @@ test-slow: .venv/dev
 	$(BIN)/pytest --basetemp=.venv/pytest -m slow
 
 test-reliability: .venv/dev
-	$(BIN)/pytest --basetemp=.venv/pytest tests/reliability -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --basetemp=.venv/pytest --numprocesses=2 --durations=30 tests/reliability -m "slow or not slow"
 
 check: .venv/dev
 	$(BIN)/ruff check .

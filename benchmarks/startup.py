@@ -1,6 +1,6 @@
 """How long a command keeps its user waiting that trains nothing: help, lists, a mistake, a finished run that is repeated.
 
-Each command is started `TIMES` times; the quickest counts, in wall seconds, and beside it the CPU seconds, which neighbours move less.
+Each command is started `TIMES` times, and the quickest start counts. Wall seconds are judged. CPU seconds are shown too: neighbours move them less.
 
     python benchmarks/startup.py               # a few minutes, of them one for the run that is repeated
     python benchmarks/startup.py STORE         # in the store of an earlier run of the tiny recipe

@@ -27,6 +27,7 @@ from typing import Any
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.interpreter import run_module
+from bonsai.stages.memory import lacks_memory
 from bonsai.stages.store.room import MACHINE_ERRORS
 
 MODULE = "bonsai.stages.worker"
@@ -162,12 +163,12 @@ def _answer(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"value": getattr(importlib.import_module(module), name)(**arguments)}
     except BonsaiError as error:
-        return {"error": type(error).__name__, "message": str(error)}
+        return {"error": MemoryError.__name__ if lacks_memory(error) else type(error).__name__, "message": str(error)}
     except OSError as error:
         told = {"errno": error.errno, "words": [error.strerror, *([str(error.filename)] if error.filename else [])]} if error.errno in MACHINE_ERRORS else {}
         return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}"} | told
     except Exception as error:  # of libraries whose errors share no base; told with its kind
-        return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}"}
+        return {"error": MemoryError.__name__ if lacks_memory(error) else type(error).__name__, "message": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 import errno
 import os
-import re
 import sys
 
 from bonsai.profiles.errors import describe
+from bonsai.stages.memory import lacks_memory
 
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota on the disk is used up",
     errno.EFBIG: "a file would become larger than this process may write",
 }
-NO_MEMORY = re.compile(r"allocate memory|not enough memory|out of memory|bad[ _]alloc", re.IGNORECASE)
-"""In the words of torch and ONNX Runtime, which have no common class of error for it."""
 GOES_ON = "the same command goes on from what is finished"
 
 
@@ -26,7 +24,7 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL:
         fix = f"free space (`bonsai gc --delete` frees what no package needs); {GOES_ON}"
         return describe(FULL[error.errno], given=error, allowed="room for what the stages write", fix=fix)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM) or _lacks_memory(error):
+    if lacks_memory(error):
         words = next(iter(str(error).splitlines()), "") or type(error).__name__
         fix = f"end other programs, or lower training.batch_size; {GOES_ON}"
         return describe("there is not enough memory", given=words, allowed="more free memory", fix=fix)
@@ -61,7 +59,3 @@ def drop_unwritable_output() -> None:
             sys.stdout.flush()
     except OSError:
         drop_output()
-
-
-def _lacks_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None

@@ -20,6 +20,7 @@ from bonsai.stages.graph.refusals import explain_refusal
 from bonsai.stages.graph.shielding import shield_float_layers
 from bonsai.stages.graph.simplifying import simplify
 from bonsai.stages.graph.untraceable import Untraceable
+from bonsai.stages.memory import blame_memory
 from bonsai.stages.training.progress import say
 
 OUTPUTS = ("output",)
@@ -134,6 +135,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Pat
     except Untraceable as error:
         raise BuildError(f"torch.onnx cannot export {type(network).__name__}: {error}") from error
     except Exception as error:  # what the exporter raises on the way through a network's own operators shares no base
+        blame_memory(error)
         raise BuildError(f"torch.onnx cannot export {type(network).__name__}: {explain_refusal(error, traced)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

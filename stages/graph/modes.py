@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from bonsai.stages.graph.symbolic import is_leaf
-from bonsai.stages.graph.untraceable import FAILURES
+from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 
 
 @torch.no_grad()
@@ -40,7 +41,8 @@ def askers_of(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tenso
         try:
             with _told(asked):
                 network(images.clone())
-        except FAILURES:
+        except FAILURES as error:
+            blame_memory(error)
             continue  # what does not run in a mode is told by whoever compares the modes
     found = [name for name, module in network.named_modules() if id(module) in asked and not (name and is_leaf(module, name))]
     return {name: inputs.get(name) for name in reversed(found)}

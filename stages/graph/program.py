@@ -9,7 +9,9 @@ from io import StringIO
 import torch
 from torch import nn
 
-from bonsai.stages.graph.untraceable import BATCH, FAILURES, Untraceable, explain
+from bonsai.stages.graph.untraceable import BATCH, Untraceable, explain
+from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 
 
 def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
@@ -29,6 +31,7 @@ def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> tor
             with _quiet():
                 return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
         except FAILURES as error:
+            blame_memory(error)
             failed.append(error)
     reasons = [explain(error) for error in failed]
     raise Untraceable(reasons[1] if reasons[0].startswith(BATCH) else reasons[0]) from failed[0]

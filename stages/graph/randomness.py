@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.graph.program import export_program
-from bonsai.stages.graph.untraceable import FAILURES, NOT_THE_NETWORKS, Untraceable
+from bonsai.stages.graph.untraceable import NOT_THE_NETWORKS, Untraceable
+from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import evaluating
 
 SAME = 1e-5
@@ -112,7 +114,8 @@ def require_repeatable(network: nn.Module, image_shape: tuple[int, int, int]) ->
     with evaluating(network):
         try:
             draws = draws_of(network, images)
-        except FAILURES:
+        except FAILURES as error:
+            blame_memory(error)
             return  # whoever builds a network tells of one that does not run
         differs = _differs(network, images)
         if not differs and not (draws and _remains(network, image_shape)):

@@ -14,8 +14,10 @@ from bonsai.stages.graph.modes import askers_of
 from bonsai.stages.graph.randomness import drawn_by
 from bonsai.stages.graph.restoring import restore_modules
 from bonsai.stages.graph.symbolic import has_hooks, trace_symbolically
-from bonsai.stages.graph.untraceable import FAILURES, Untraceable, explain
+from bonsai.stages.graph.untraceable import Untraceable, explain
 from bonsai.stages.graph.values import annotate
+from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import evaluating
 
 Shape = tuple[int, int, int]
@@ -96,6 +98,7 @@ def _with_whole_modules(network: nn.Module, images: torch.Tensor, hooked: tuple[
     try:
         asked = askers_of(network, images)
     except FAILURES as error:  # as torch's old weight_norm, which keeps a tensor that was computed
+        blame_memory(error)
         problem, fix = "the network cannot be copied", "use torch.nn.utils.parametrizations, and keep no tensors that were computed as attributes"
         raise ConfigError(describe(problem, given=f"{type(network).__name__}: {explain(error)}", allowed="what copy.deepcopy copies", fix=fix)) from error
     whole = _whole_modules(network, asked, hooked)
@@ -136,6 +139,7 @@ def _by_fx(network: nn.Module, images: torch.Tensor, whole: Collection[nn.Module
         restore_modules(traced, network, _in_training(network, whole))
         followed = follows(traced, network, images, training=False)
     except FAILURES as error:
+        blame_memory(error)
         raise Untraceable(explain(error)) from error
     if not followed:  # `isinstance(x, torch.Tensor)` is false for a placeholder: no error, another graph
         raise Untraceable("its graph computes something else")
@@ -148,7 +152,8 @@ def _in_training(network: nn.Module, whole: Collection[nn.Module]) -> fx.Graph |
     network = copy.deepcopy(network).train()
     try:
         return trace_symbolically(network, [network.get_submodule(name) for name in names]).graph
-    except FAILURES:
+    except FAILURES as error:
+        blame_memory(error)
         return None
 
 
@@ -174,6 +179,7 @@ def _right(traced: fx.GraphModule, network: nn.Module, images: torch.Tensor, *, 
     try:
         return follows(traced, network, images, training=training)
     except FAILURES as error:
+        blame_memory(error)
         if training:
             return False
         raise Untraceable(explain(error)) from error
@@ -224,7 +230,8 @@ def _draws(module: nn.Module, tensor: torch.Tensor, *, beside: nn.Module | None 
     modules = [copy.deepcopy(each).train() for each in (module, beside or nn.Identity())]
     try:
         return drawn_by(modules[0], tensor) != drawn_by(modules[1], tensor)
-    except FAILURES:
+    except FAILURES as error:
+        blame_memory(error)
         return False
 
 

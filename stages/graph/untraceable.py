@@ -5,11 +5,8 @@ from pathlib import Path
 
 import torch
 
-from bonsai.stages.imports import user_code
 from bonsai.stages.imports.user_code import Place, place_of
 
-FAILURES = user_code.FAILURES
-"""What a network's own code may raise where it meets something else than a tensor with values."""
 BATCH = "the forward depends on the number of images"
 NOT_THE_NETWORKS = (Path(torch.__file__).parent, Path(__file__).parent)
 """Folders whose lines tell nothing about a network."""

@@ -13,6 +13,7 @@ from typing import Any
 from bonsai.profiles.errors import ConfigError, describe, suggestion
 from bonsai.stages.imports.import_policy import require_imports
 from bonsai.stages.imports.user_code import FAILURES, place_of
+from bonsai.stages.memory import blame_memory
 
 CODE_PATH = "BONSAI_CODE_PATH"
 """Environment variable that tells child processes where the user's code lies; unlike PYTHONPATH it hides nothing that is installed."""
@@ -85,6 +86,7 @@ def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except FAILURES as error:  # the module is the user's: whatever its code raises is told with its line
+        blame_memory(error)
         raise ConfigError(
             describe(
                 f"{what} {name!r} cannot be imported",
@@ -104,5 +106,6 @@ def _place(error: BaseException) -> str:
 def _spec(module_name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(module_name)
-    except FAILURES:  # the package around it is not there, or is broken: `resolve` says so
+    except FAILURES as error:  # the package around it is not there, or is broken: `resolve` says so
+        blame_memory(error)
         return None

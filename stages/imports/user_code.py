@@ -8,6 +8,7 @@ from traceback import extract_tb
 from typing import NamedTuple
 
 from bonsai.profiles.errors import BonsaiError, ConfigError, describe
+from bonsai.stages.memory import blame_memory
 
 FAILURES = (Exception, SystemExit)
 """What somebody else's code may raise; Ctrl-C goes through."""
@@ -70,12 +71,14 @@ def user_code(problem: str, *, allowed: str, fix: str, given: str = "", passing:
 
     Raises:
         ConfigError: The code raised something, even `SystemExit`.
+        MemoryError: The memory is full.
     """
     try:
         yield
     except BonsaiError:
         raise
     except FAILURES as error:
+        blame_memory(error)
         if isinstance(error, passing) and not isinstance(error, FileNotFoundError):
             raise
         raise ConfigError(describe(problem, given=f"{say_what(error)}{f', {given}' if given else ''}", allowed=allowed, fix=fix)) from error

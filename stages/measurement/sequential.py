@@ -2,7 +2,8 @@
 
 A group-sequential test (Pocock, Biometrika 64, 1977) on the turns in which two engines were timed: at each of a few looks, the logarithms of the
 turns' ratios are averaged in `BATCHES` consecutive batches, so that neighbouring turns may depend on each other, and Student's interval of the
-batches is compared with the bounds. Bonferroni's inequality holds the error of all looks together at `ERROR` for each bound.
+batches is compared with the bounds. Bonferroni's inequality holds the error of all looks of a round together at `ERROR` for each bound; a timing
+that neighbours disturbed has several rounds (`TimingConfig.tries`).
 """
 
 import math
@@ -14,7 +15,7 @@ BATCHES = 8
 LOOKS = (16, 24, 40, 56)
 """Numbers of turns after which the test is made."""
 ERROR = 0.01
-"""Probability that a ratio on a bound, or within it, is called outside of it by any of the looks."""
+"""Probability that a ratio on a bound, or within it, is called outside of it by any of the looks of a round."""
 T_QUANTILE = 4.029
 """Student's quantile with BATCHES - 1 = 7 degrees of freedom at 1 - ERROR / 4, for the four looks."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 
 TORCHS = set(vars(nn.Module())) - {"training"}
 """What torch itself keeps in a module: parameters, buffers, children, hooks (whose keys count through the whole process)."""
@@ -71,5 +72,6 @@ def _same(one: Any, other: Any, seen: Seen) -> bool:
         return _same(vars(one), vars(other), seen)
     try:
         return bool(one == other or one != one)  # NaN is equal to nothing
-    except FAILURES:  # comparing is somebody else's code too
+    except FAILURES as error:  # comparing is somebody else's code too
+        blame_memory(error)
         return False

@@ -10,6 +10,7 @@ from torch import nn
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.imports.user_code import FAILURES, say_what, user_code
+from bonsai.stages.memory import blame_memory
 
 
 def outputs_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -94,6 +95,7 @@ def copy_network(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network, dict(left))
     except FAILURES as error:
+        blame_memory(error)
         found = (
             f"{name}.{key}".lstrip(".")
             for name, module in network.named_modules()
@@ -138,6 +140,7 @@ def _computed(network: nn.Module) -> list[tuple[str, torch.Tensor]]:
 def _copies(value: object, left: dict[int, Any]) -> bool:
     try:
         copy.deepcopy(value, dict(left))
-    except FAILURES:
+    except FAILURES as error:
+        blame_memory(error)
         return False
     return True

@@ -15,6 +15,7 @@ from torch_pruning.dependency.group import Group as LibraryGroup
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.imports.user_code import FAILURES, place_of, say_what
+from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, running, unfrozen
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.groups import Group, Kept, Member
@@ -91,6 +92,7 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
             with _bounded(reached):
                 found = graph.get_pruning_group(root, pruner.prune_out_channels, list(range(pruner.get_out_channels(root))))
         except FAILURES as error:
+            blame_memory(error)
             if isinstance(error, Uncuttable):
                 visited.update(dep.target.module for dep in reached if graph.is_out_channel_pruning_fn(dep.handler))
             yield root, error
@@ -165,6 +167,7 @@ def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_
             try:
                 graph.get_pruning_group(root, prune, removed).prune()
             except FAILURES as error:
+                blame_memory(error)
                 raise Uncuttable(f"the network does not run without some channels of {name}: {say_what(error)}") from error
     for name, parameter in network.named_parameters():
         if name not in trainable:
@@ -286,6 +289,7 @@ class _Trial:
         except Uncuttable as error:
             return str(error)
         except FAILURES as error:  # shapes that no longer fit, weights that cannot be replaced, and whatever else Torch-Pruning has broken
+            blame_memory(error)
             return f"the network does not run without some of its channels: {say_what(error)}"
         return ""
 
@@ -309,6 +313,7 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> 
         if computed_tensors(network):  # what its forward has kept for later would not be copied
             outputs(network, images)
     except FAILURES as error:
+        blame_memory(error)
         raise ConfigError(
             describe(
                 "the couplings of the network's channels cannot be found",

@@ -10,7 +10,8 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.graph.following import spread
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.trace import lost_in_training, trace
-from bonsai.stages.graph.untraceable import FAILURES
+from bonsai.stages.imports.user_code import FAILURES
+from bonsai.stages.memory import blame_memory
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConv2d
@@ -98,8 +99,9 @@ def vary(network: nn.Module, image_shape: tuple[int, int, int], seed: int) -> No
             network.train()
             for _ in range(2):
                 network(torch.randn(SAMPLES, *image_shape, generator=generator))
-    except FAILURES:
-        pass  # the statistics stay as they were: what does not run in training is told elsewhere
+    except FAILURES as error:
+        blame_memory(error)
+        # the statistics stay as they were: what does not run in training is told elsewhere
     network.train(training)
     buffers = dict(network.named_buffers())
     for name, buffer in buffers.items():
@@ -140,7 +142,8 @@ def _differ_in_double(network: nn.Module, quantised: nn.Module, images: torch.Te
     copies = [copy.deepcopy(each).double() for each in (network, quantised)]
     try:
         return _differ(copies[0], copies[1], images.double())
-    except FAILURES:
+    except FAILURES as error:
+        blame_memory(error)
         return True
 
 
@@ -151,7 +154,8 @@ def _first_difference(network: nn.Module, quantised: fx.GraphModule, images: tor
         traced = trace(network, (images.shape[1], images.shape[2], images.shape[3]))
         with passing_through(quantised):
             values = [_Values(each.eval()).of(images[:3].clone()) for each in (traced, quantised)]
-    except (ConfigError, *FAILURES):
+    except (ConfigError, *FAILURES) as error:
+        blame_memory(error)
         return ""
     folding = {node.name for node in quantised.graph.nodes if node.op == "call_module" and _folds(quantised.get_submodule(str(node.target)))}
     for name, value in values[0].items():

@@ -74,7 +74,7 @@ def test_folders_of_ones_own_may_be_called_pipeline_stages_and_profiles(how: str
         "name: mine\ndescription: folders named like Bonsai's\nmodel: {name: 'pipeline.net:build'}\ndata: {name: digits, options: {size: 16}}\n"
     )
     home = installed / "bin" if how == "wheel" else Path(sys.executable).parent
-    command = [home / "bonsai", "run", "mine.yaml", "--profile", "t4", "--dry-run"]
+    command = [home / "bonsai", "run", "mine.yaml", "--profile", "t4", "--set", "profile.budget.latency=1", "--dry-run"]
     environment = {name: value for name, value in os.environ.items() if name != CODE_PATH}  # where code of other tests lies, which ran in this process
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert shown.returncode == 0, shown.stderr

@@ -27,6 +27,7 @@ TURNS = {
     "pathlib.Path": ("write_text", "write_bytes"),
 }
 """What is counted, where it is looked up."""
+ALL_TURNS = tuple(name for names in TURNS.values() for name in names)
 
 
 class Ended(NamedTuple):
@@ -75,6 +76,7 @@ class Runs:
         *,
         done: Sequence[str] | None = None,
         by: signal.Signals = signal.SIGKILL,
+        turns: Sequence[str] = ALL_TURNS,
         limits: Mapping[str, int] = {},
         meanwhile: Callable[[int], None] = lambda pid: None,
     ) -> Ended:
@@ -84,11 +86,19 @@ class Runs:
             arguments: After `bonsai`.
             done: Dies before the first event that is not in it; None for a run that does not kill itself.
             by: The signal that it dies by.
+            turns: Names of the functions whose calls are counted, of `TURNS`.
             limits: Of `resource`, by name without ``RLIMIT_``.
             meanwhile: Called with the number of its process once it is there.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        request = {"arguments": list(arguments), "done": list(done) if done is not None else None, "by": int(by), "limits": dict(limits), "log": str(self._log)}
+        request = {
+            "arguments": list(arguments),
+            "done": list(done) if done is not None else None,
+            "by": int(by),
+            "turns": list(turns),
+            "limits": dict(limits),
+            "log": str(self._log),
+        }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         meanwhile(json.loads(self._process.stdout.readline())["pid"])
@@ -134,7 +144,7 @@ def _serve(request: dict[str, Any], events: int) -> None:
     for name, limit in request["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     if request["done"] is not None:
-        _die_before(frozenset(request["done"]), signal.Signals(request["by"]), events)
+        _die_before(frozenset(request["done"]), signal.Signals(request["by"]), request["turns"], events)
     from bonsai.pipeline.cli.main import main as bonsai
 
     sys.argv = ["bonsai", *request["arguments"]]
@@ -152,7 +162,7 @@ def _serve(request: dict[str, Any], events: int) -> None:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _die_before(done: frozenset[str], by: signal.Signals, events: int) -> None:
+def _die_before(done: frozenset[str], by: signal.Signals, turns: Sequence[str], events: int) -> None:
     """Let the process kill itself before the first event of a kind that is not in `done`; its kind is written down first."""
     alive = [True]
 
@@ -168,6 +178,8 @@ def _die_before(done: frozenset[str], by: signal.Signals, events: int) -> None:
         return call
 
     for place, name in _turns():
+        if name not in turns:
+            continue
         setattr(place, name, watched(getattr(place, name), f"{place.__name__}.{name}"))
 
 

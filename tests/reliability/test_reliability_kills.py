@@ -114,19 +114,21 @@ def kill_later(pid: int, seconds: float) -> None:
     threading.Thread(target=kill, daemon=True).start()
 
 
-ALL_OF_THEM = pytest.param(signal.SIGINT, 130, 10_000, marks=pytest.mark.slow)
+SAVES = ("save_file", "serialize_file", "write_text", "write_bytes")
+ALL_OF_THEM = pytest.param(signal.SIGINT, 130, 10_000, marks=pytest.mark.slow, id="SIGINT, all")
 
 
 @pytest.mark.parametrize(("by", "code", "most"), [(signal.SIGTERM, 143, 2), ALL_OF_THEM])
 def test_stopped_before_a_save_a_run_says_so_in_a_line_and_goes_on(tmp_path: Path, runs: Runs, by: signal.Signals, code: int, most: int) -> None:
     store, done = tmp_path / "store", list[str]()
     while len(done) < most:
-        ended = runs.run([*ONE, "--store", str(store)], done=done, by=by)
+        ended = runs.run([*ONE, "--store", str(store)], done=done, by=by, turns=SAVES)
         if ended.code == 0:
             break
         require_quiet(ended)
         assert ended.code == code, ended.said[-3000:]
         assert "the same command goes on" in ended.said
         done.append(ended.died_at)
-    assert len(done) >= min(most, 25)
+    assert len(done) >= min(most, 20)
+    print(f"stopped before {len(done)} saves")
     assert runs.run([*ONE, "--store", str(store)]).code == 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,16 +205,28 @@ def test_an_output_that_takes_nothing_ends_in_one_message(redirected: str, code:
     assert done.stderr.count("\n") == (4 if "disk" in words else 1 if words else 0)
 
 
+def open_files(pid: int) -> list[str]:
+    """Return the files that a process has open, but those that it closes meanwhile."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return found
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_asked_to_end_says_so_and_ends_with_the_signals_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
     lock = tmp_path / LOCKS / IN_USE
     command = [sys.executable, "-m", "bonsai", "run", "resnet-edge", "--store", str(tmp_path)]
     with hold(lock):  # as `bonsai gc --delete` does: the run waits for it
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        while process.poll() is None and not any(link.resolve() == lock for link in Path(f"/proc/{process.pid}/fd").iterdir()):
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        try:
+            while process.poll() is None and str(lock) not in open_files(process.pid):
+                time.sleep(0.05)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (code, "stopped; the same command goes on from the last finished epoch\n")
 
 
