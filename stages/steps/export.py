@@ -19,7 +19,7 @@ from bonsai.stages.store.store import stage
 from bonsai.stages.training.batches import MEAN, STD, load_split
 
 
-@stage(version=3, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=4, tools=("torch", "onnx", "onnxscript", "onnxsim"))
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:
