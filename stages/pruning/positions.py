@@ -25,7 +25,7 @@ class Numbered:
         """Return what was done since.
 
         Raises:
-            Uncuttable: Layers share a parameter, or nothing is left of one.
+            Uncuttable: Layers share a parameter.
         """
         found: dict[Axis, Indices] = {}
         for name, value in _tensors(self._network).items():
@@ -38,14 +38,12 @@ class Numbered:
 
 
 def _kept_of(name: str, positions: torch.Tensor, shape: torch.Size) -> dict[int, Indices]:
-    """Return the kept indices of each dimension that has lost some."""
-    if positions.numel() == 0 < shape.numel():
-        raise Uncuttable(f"the network does not run without some of its channels: nothing of {name} would be left")
+    """Return the kept indices of each dimension that has lost some; where nothing is left, the first of each: such a network does not run."""
     whole = torch.arange(shape.numel()).reshape(shape)
     strides, found = whole.stride(), dict[int, Indices]()
     for axis in (axis for axis in range(len(shape)) if positions.shape[axis] != shape[axis]):
-        line = positions.movedim(axis, 0).reshape(positions.shape[axis], -1)[:, 0]
-        indices = line // strides[axis] % shape[axis]
+        number = positions.shape[axis]
+        indices = positions.movedim(axis, 0).reshape(number, -1)[:, 0] // strides[axis] % shape[axis] if positions.numel() else torch.arange(number)
         whole = whole.index_select(axis, indices)
         found[axis] = tuple(indices.tolist())
     assert torch.equal(whole, positions), f"{name} lost more than whole rows and columns"

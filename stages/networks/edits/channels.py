@@ -30,7 +30,7 @@ def carry(tensors: Mapping[str, torch.Tensor], edit: KeepChannels) -> dict[str, 
     """
     carried = dict(tensors)
     for kept in edit.kept:
-        indices = torch.tensor(kept.indices)
+        indices = torch.tensor(kept.indices, dtype=torch.long)
         for name, axes in kept.axes.items():
             for axis in axes if name in carried and carried[name].ndim else ():
                 value = carried[name].detach()
