@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
-from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.networks.registry import build_network, to_channels_last
 from bonsai.stages.pruning.groups import first_channels
+from bonsai.stages.pruning.surgery import cut, find_groups
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.state import TrainState, reproducible
@@ -32,7 +33,12 @@ def main() -> None:
     outcomes = [o for o in load_outcomes(RESULTS / "oracle.json") if o.setting.epoch == "epi" and o.setting.seed == 0 and o.setting.budget < 1]
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), {"training.threads": 2})
     shape, classes = (1, 32, 32), 62
-    states = [TrainState(build(recipe.model, shape, classes, kept=kept), recipe.training) for kept in (None, *(first_channels(o.widths) for o in outcomes))]
+    states = []
+    for widths in ({}, *(o.widths for o in outcomes)):
+        network = build_network(recipe.model, shape, classes)
+        cut(network, find_groups(network, shape), first_channels(widths), shape)
+        to_channels_last(network)
+        states.append(TrainState(network, recipe.training))
     images, labels = (
         torch.randn(recipe.training.batch_size, *shape).contiguous(memory_format=torch.channels_last),
         torch.zeros(recipe.training.batch_size, dtype=torch.long),

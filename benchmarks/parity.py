@@ -22,11 +22,11 @@ from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
@@ -44,7 +44,7 @@ def main() -> None:
         torch.manual_seed(0)
         network = settled(build_network(ModelConfig(name=name), SHAPE, CLASSES))
         for dialect, float_type in FORMS:
-            made = insert_quantizers(network, SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+            made = insert_quantizers(network, SHAPE, Quantizers(dialect=dialect, weight_bits=8))
             calibrate(made, [pixels(64, seed=1)])
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / MODEL

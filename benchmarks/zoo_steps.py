@@ -35,13 +35,13 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import QuantizerState
 
 PROFILE = "local-cpu"
 CLASSES = 10
@@ -253,7 +253,7 @@ def quantise(walk: Walk) -> None:
     twin = copy.deepcopy(walk.network)
     target = load("resnet-edge", PROFILE, {})[1][0].target
     bits = backend_of(target).weight_bits(check_target(target))
-    walk.quantised = insert_quantizers(twin, walk.shape, QuantizerState(dialect="ort", weight_bits=bits))
+    walk.quantised = insert_quantizers(twin, walk.shape, Quantizers(dialect="ort", weight_bits=bits))
     calibrate(walk.quantised, [walk.pixels(16, seed=2)])
     walk.quantised.eval()
     with torch.no_grad():

@@ -21,11 +21,11 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.evaluation import evaluate
 
@@ -108,7 +108,7 @@ def _walk(name: str, options: Mapping[str, Any] | None, shape: tuple[int, int, i
     if told.kind == "refused":
         return told
     network = ready(build_network(model_of(name, options), shape, CLASSES), shape)
-    quantised = insert_quantizers(copy.deepcopy(network).train(), shape, QuantizerState(dialect="ort", weight_bits=8))
+    quantised = insert_quantizers(copy.deepcopy(network).train(), shape, Quantizers(dialect="ort", weight_bits=8))
     calibrate(quantised, [pixels(32, shape, seed=1)])
     images, kept = pixels(24, shape, seed=2), pixels(24, shape, seed=2)
     with torch.no_grad():

@@ -8,7 +8,8 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 
 from bonsai.profiles.source import Record
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.quantization.records import Quantization, QuantizerState
+from bonsai.stages.networks.edits.records import Edit, Quantizers
+from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.naming import read_figures, write_figures
 
@@ -41,27 +42,32 @@ class History(Record):
 
 
 class Checkpoint(Artifact):
-    """A network in training: weights as safetensors, structure as JSON.
+    """A network in training: architecture and edits as JSON, weights as safetensors.
 
     Files: ``weights.safetensors``; on a trunk ``scores.safetensors`` (one vector per criterion and group), where the training averages its
     weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
 
     Attributes:
-        kept: Pruning history: channels kept by group; empty for a dense network.
-        quantizers: Set once the network holds quantisers.
-        quantization: Set where `quantizers` are: how they came about.
+        edits: What was changed in the network that `model` names, in order; empty for a dense one.
+        kept: Channels kept by group, as people are shown them; empty for a dense network.
+        quantization: Set where there are `quantizers`: how they came about.
         step: Optimizer steps done in the learning-rate cycle.
     """
 
     model: ModelConfig
     num_classes: int
     image_shape: tuple[int, int, int]
+    edits: tuple[Edit, ...] = ()
     kept: dict[str, tuple[int, ...]] = {}
-    quantizers: QuantizerState | None = None
     quantization: Quantization | None = None
     step: int = 0
     history: tuple[History, ...] = ()
     metrics: dict[str, float] = {}
+
+    @property
+    def quantizers(self) -> Quantizers | None:
+        """The edit that made the network compute as INT8; None where it is in float."""
+        return next((edit for edit in self.edits if isinstance(edit, Quantizers)), None)
 
     def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
         """Return the record of the same network after another stage, which wrote `folder`."""

@@ -1,9 +1,9 @@
 """Networks on disk: the only place that rebuilds one.
 
-A network is its architecture (`ModelConfig`), its pruning history (channels kept by group), its quantisers,
-and its weights as safetensors.
+A network is its architecture (`ModelConfig`), its edits in order, and its weights as safetensors.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,13 +15,12 @@ from bonsai.profiles.errors import describe
 from bonsai.stages.errors import ArtifactDamaged, MomentsGone
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.applying import apply
+from bonsai.stages.networks.edits.records import Edit
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.networks.registry import build_network, to_channels_last
-from bonsai.stages.pruning.groups import Kept
 from bonsai.stages.pruning.scores import Scores
-from bonsai.stages.pruning.surgery import cut, find_groups
-from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import Quantised, QuantizerState
+from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.manifest import require_intact
 from bonsai.stages.store.tensor_files import written_plainly
@@ -32,15 +31,11 @@ WEIGHTS, TRAINING, AVERAGE = "weights.safetensors", "training.safetensors", "ave
 SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"
 
 
-def build(
-    model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, kept: Kept | None = None, quantizers: QuantizerState | None = None
-) -> nn.Module:
-    """Build a network with its initial weights, cut and with quantisers, in channels-last layout."""
+def build(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, edits: Sequence[Edit] = ()) -> nn.Module:
+    """Build a network with its initial weights, edited, in channels-last layout."""
     network = build_network(model, image_shape, num_classes)
-    if kept:
-        cut(network, find_groups(network, image_shape), kept, image_shape)
-    if quantizers is not None:
-        network = insert_quantizers(network, image_shape, quantizers)
+    for edit in edits:
+        network = apply(network, edit, image_shape)
     to_channels_last(network)
     return network
 
@@ -64,7 +59,8 @@ def load_quantised(checkpoint: Checkpoint) -> dict[Quantised, nn.Module]:
         if name == quantization.kept:
             networks[name] = load_network(checkpoint)
         elif (checkpoint.folder / weights_of(name)).exists():
-            networks[name] = _rebuild(checkpoint.model_copy(update={"quantizers": by_recipe}))
+            edits = tuple(by_recipe if edit == quantizers else edit for edit in checkpoint.edits)
+            networks[name] = _rebuild(checkpoint.model_copy(update={"edits": edits}))
             load_weights(networks[name], load_file(checkpoint.folder / weights_of(name)))
     return networks
 
@@ -152,7 +148,7 @@ def save_moments(folder: Path, state: TrainState, statistics: dict[str, torch.Te
 
 
 def _rebuild(checkpoint: Checkpoint) -> nn.Module:
-    return build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, kept=dict(checkpoint.kept), quantizers=checkpoint.quantizers)
+    return build(checkpoint.model, checkpoint.image_shape, checkpoint.num_classes, checkpoint.edits)
 
 
 def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from bonsai.stages.networks.calling import copy_network
+from bonsai.stages.networks.edits.channels import keep_channels
+from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.criteria import Criterion
@@ -18,7 +20,7 @@ from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
 from bonsai.stages.training.resume import load_progress, save_progress
-from bonsai.stages.training.state import AVERAGE, MODULE, TrainState
+from bonsai.stages.training.state import TrainState, carry_training
 
 Choose = Callable[[Scores, tuple[Group, ...]], Widths]
 """Returns the final widths, given the scores of the channels that are left."""
@@ -38,6 +40,7 @@ class Removal:
 
     Attributes:
         state: The training's present state.
+        edit: All cuts as one.
         kept: Channels of the dense network that are left, by group.
         difference: Largest difference between zeroing and removing, relative to how much outputs vary between images, over all cuts.
         returned: Channels that were masked and came back.
@@ -46,7 +49,7 @@ class Removal:
     def __init__(self, state: TrainState, image_shape: tuple[int, int, int], criterion: Criterion, schedule: ScheduleConfig, window: int) -> None:
         self.state = state
         self.kept: Kept = {group.name: tuple(range(group.width)) for group in find_groups(state.network.cpu(), image_shape)}
-        self.difference, self.returned = 0.0, 0
+        self.edit, self.difference, self.returned = KeepChannels(), 0.0, 0
         state.network.to(state.config.device)
         self._image_shape, self._criterion, self._schedule, self._window = image_shape, criterion, schedule, window
 
@@ -107,8 +110,8 @@ class Removal:
             scores, observed = self._score(groups, statistics), statistics.state()
             if resume:
                 parts = {"weights": self.state.network.state_dict(), "training": self.state.tensors(), "scores": scores, "observed": observed}
-                facts = {"done": step, "final": final, "start": start, "kept": self.kept, "masked": chosen if masks else {}, "difference": self.difference}
-                save_progress(resume, parts, facts | {"returned": masks.returned if masks else 0})
+                facts = {"done": step, "final": final, "start": start, "kept": self.kept, "edit": self.edit.model_dump(), "difference": self.difference}
+                save_progress(resume, parts, facts | {"masked": chosen if masks else {}, "returned": masks.returned if masks else 0})
         self.returned = masks.returned if masks else 0
         return start
 
@@ -117,28 +120,14 @@ class Removal:
         self._cut(self._groups(), best_channels(scores, widths))
 
     def _cut(self, groups: tuple[Group, ...], chosen: Kept) -> None:
-        """Cut the network, its average and its moments, on the CPU.
-
-        A twin of the network that holds the optimizer's moments as its weights is cut in the same way: whatever the surgery
-        does to a parameter, it does to its moments.
-        """
+        """Cut the network, its average and its moments, on the CPU."""
         tensors, network = self.state.tensors(), self.state.network.cpu()
         before = copy_network(network)
-        carried = {name: value for name, value in tensors.items() if value.ndim == 0}
-        for moment in {name.partition(".")[0] for name, value in tensors.items() if value.ndim and not name.startswith(AVERAGE)}:
-            twin = copy_network(network)
-            load_weights(twin, {name: tensors[f"{moment}.{name}"] for name, _ in twin.named_parameters() if f"{moment}.{name}" in tensors}, strict=False)
-            cut(twin, groups, chosen, self._image_shape)
-            carried |= {f"{moment}.{name}": value.detach() for name, value in twin.named_parameters() if f"{moment}.{name}" in tensors}
-        if self.state.average:
-            twin = copy_network(network)
-            load_weights(twin, {name.removeprefix(MODULE): value for name, value in tensors.items() if name.startswith(MODULE)})
-            cut(twin, groups, chosen, self._image_shape)
-            carried |= {MODULE + name: value.detach() for name, value in twin.state_dict().items()}
-        cut(network, groups, chosen, self._image_shape)
+        edit = cut(network, groups, chosen, self._image_shape)
         self.difference = max(self.difference, check_cut(before, network, groups, chosen, self._image_shape))
+        self.edit = self.edit.then(edit)
         self.kept = {name: tuple(self.kept[name][i] for i in chosen[name]) if name in chosen else channels for name, channels in self.kept.items()}
-        self._go_on_with(network, carried)
+        self._go_on_with(network, carry_training(tensors, edit))
 
     def _go_on_with(self, network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         to_channels_last(network)
@@ -148,10 +137,11 @@ class Removal:
     def _rebuild(self, parts: dict[str, dict[str, torch.Tensor]], facts: dict[str, object]) -> None:
         """Take up what a killed run had saved."""
         network = self.state.network.cpu()
-        kept = {name: tuple(channels) for name, channels in facts["kept"].items()}  # type: ignore[attr-defined]  # JSON of our own
-        cut(network, find_groups(network, self._image_shape), kept, self._image_shape)
+        self.edit = KeepChannels.model_validate(facts["edit"])
+        keep_channels(network, self.edit)
         load_weights(network, parts["weights"])
-        self.kept, self.difference = kept, float(str(facts["difference"]))
+        self.kept = {name: tuple(channels) for name, channels in facts["kept"].items()}  # type: ignore[attr-defined]  # JSON of our own
+        self.difference = float(str(facts["difference"]))
         self._go_on_with(network, parts.get("training", {}))
 
     def _groups(self) -> tuple[Group, ...]:

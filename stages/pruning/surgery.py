@@ -17,9 +17,12 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.imports.user_code import FAILURES, place_of, say_what
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, running, unfrozen
+from bonsai.stages.networks.edits.channels import keep_channels
+from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.groups import Group, Kept, Member
 from bonsai.stages.pruning.layers import Layer, num_outputs
+from bonsai.stages.pruning.positions import Numbered
 from bonsai.stages.pruning.settling import has_batchnorm, settle, wake
 from bonsai.stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
 
@@ -133,11 +136,14 @@ def _bounded(reached: list[tp.Dependency]) -> Iterator[None]:
         LibraryGroup.add_dep, LibraryGroup.has_pruning_op = add, has
 
 
-def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> None:
-    """Remove from `network`, in place, every channel that `kept` does not name.
+def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> KeepChannels:
+    """Remove from `network`, in place, every channel that `kept` does not name, and return what was done.
+
+    Torch-Pruning cuts a copy that shows which positions of every tensor are left; the network is then cut by that edit, as one that is loaded
+    again is.
 
     Args:
-        network: The dense network that `groups` were found in.
+        network: The dense network that `groups` were found in; where an error is raised, it is left as it was.
         groups: From `find_groups`.
         kept: Channels to keep by group name, ascending; a group without an entry stays whole.
         image_shape: (channels, height, width).
@@ -152,13 +158,16 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
             raise ValueError(f"cannot cut group {name!r}: the network has {', '.join(by_name)}")
         if not channels or not set(channels) <= set(range(by_name[name].width)):
             raise ValueError(f"cannot cut group {name!r} to channels {channels}: keep at least one of 0..{by_name[name].width - 1}")
-    with evaluating(network):
-        _remove(network, by_name, kept, image_shape)
+    twin = copy_network(network)
+    with evaluating(twin):
+        edit = _remove(twin, by_name, kept, image_shape)
+    keep_channels(network, edit)
+    return edit
 
 
-def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_shape: tuple[int, int, int]) -> None:
-    trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_shape: tuple[int, int, int]) -> KeepChannels:
     graph = _dependency_graph(network, image_shape)
+    numbered = Numbered(network)
     for name, channels in kept.items():
         removed = sorted(set(range(by_name[name].width)) - set(channels))
         if removed:
@@ -169,14 +178,12 @@ def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_
             except FAILURES as error:
                 blame_memory(error)
                 raise Uncuttable(f"the network does not run without some channels of {name}: {say_what(error)}") from error
-    for name, parameter in network.named_parameters():
-        if name not in trainable:
-            raise Uncuttable(f"cannot cut {name}: other layers share it")
-        parameter.requires_grad_(trainable[name])
+    edit = numbered.kept()
     for name, group in by_name.items():
         requested, achieved = len(kept.get(name, range(group.width))), num_outputs(_layer(network, name))
         if requested != achieved:
             raise Uncuttable(f"group {name!r} was to keep {requested} channels and has {achieved}: the network couples channels within it")
+    return edit
 
 
 def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> float:

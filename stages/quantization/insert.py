@@ -12,14 +12,14 @@ from torch import fx, nn
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.graph.trace import lost_in_training, module_of, only_user, trace
 from bonsai.stages.graph.values import ACTIVATION, TENSOR
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import calls_of, keep_in_float
 
 
-def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], state: QuantizerState) -> fx.GraphModule:
+def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], state: Quantizers) -> fx.GraphModule:
     """Return the network with its layers replaced by quantised ones and a quantiser on every tensor between them.
 
     Args:
@@ -30,7 +30,7 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], sta
     return quantise_graph(trace(network, image_shape), state)
 
 
-def quantise_graph(traced: fx.GraphModule, state: QuantizerState) -> fx.GraphModule:
+def quantise_graph(traced: fx.GraphModule, state: Quantizers) -> fx.GraphModule:
     """Do in place what `insert_quantizers` does, to a graph of `trace`.
 
     Raises:

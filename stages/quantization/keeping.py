@@ -12,10 +12,10 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.graph.kinds import is_activation, operation
 from bonsai.stages.graph.restoring import ByMode
 from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.layer_names import matches, matching
 from bonsai.stages.quantization.grids import computes
 from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import folded_into, keep_in_float, name_of, takes_layer
 
@@ -83,7 +83,7 @@ def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[
     folded = {name_of(bn): name_of(node) for node in traced.graph.nodes if takes_layer(traced, node) and (bn := folded_into(traced, node)) is not None}
     names = list(dict.fromkeys(name_of(node) for node in traced.graph.nodes if node.op not in {"placeholder", "output", "get_attr"}))
     keep_in_float(traced, ())
-    rewrite(traced, QuantizerState(dialect="ort", weight_bits=8))
+    rewrite(traced, Quantizers(dialect="ort", weight_bits=8))
     computing = list(dict.fromkeys(name_of(node) for node in traced.graph.nodes if computes(traced, node)))
     others = [name for name, _ in network.named_modules() if name and name not in names]
     found: set[str] = set()
@@ -126,7 +126,7 @@ def _is_cheap(network: fx.GraphModule, node: fx.Node) -> bool:
     return what == "batch_norm" and isinstance(module_of(network, sources[0]), nn.Conv2d | nn.ConvTranspose2d)
 
 
-def count_float_convolutions(network: nn.Module, quantizers: QuantizerState, image_shape: tuple[int, int, int]) -> FloatConvolutions:
+def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_shape: tuple[int, int, int]) -> FloatConvolutions:
     """Return how many convolutions of a quantised network are in float on purpose, call by call.
 
     Args:

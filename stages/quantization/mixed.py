@@ -8,12 +8,13 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
 from bonsai.stages.quantization.config import MixedConfig
 from bonsai.stages.quantization.insert import quantise_graph
 from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
-from bonsai.stages.quantization.records import QuantizerState, Sensitivity, Weights
+from bonsai.stages.quantization.records import Sensitivity, Weights
 from bonsai.stages.quantization.sensitivity import Layers, scan_layers
 from bonsai.stages.quantization.taking import name_of
 from bonsai.stages.tasks.task import Learning, Task
@@ -51,7 +52,7 @@ class Mixer:
         twin: nn.Module,
         quantised: fx.GraphModule,
         image_shape: tuple[int, int, int],
-        quantizers: QuantizerState,
+        quantizers: Quantizers,
         batches: Sequence[torch.Tensor],
     ) -> None:
         self._twin, self._quantised, self._quantizers = twin, quantised, quantizers
@@ -65,7 +66,7 @@ class Mixer:
         targets = (str(node.target) for node in self._quantised.graph.nodes if isinstance(module_of(self._quantised, node), QuantConv2d | QuantLinear))
         return tuple(dict.fromkeys(targets))
 
-    def quantizers(self, layers: Layers) -> QuantizerState:
+    def quantizers(self, layers: Layers) -> Quantizers:
         """Return the quantisers where these layers stay in float too."""
         kept = {*self._quantizers.kept_float, *layers}
         in_order = dict.fromkeys(name_of(node) for node in self._traced.graph.nodes)

@@ -12,11 +12,11 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.trace import lost_in_training, trace
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.quantizers import passing_through
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.training.progress import say
 
 SEEDS, SAMPLES = (1, 2), 8
@@ -49,7 +49,7 @@ def prove_quantizable(network: nn.Module, image_shape: tuple[int, int, int], kee
     left: tuple[str, ...] = ()
     for dialect in dict.fromkeys(dialects):
         twin = copy.deepcopy(network)
-        quantised = insert_quantizers(twin, image_shape, QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept))
+        quantised = insert_quantizers(twin, image_shape, Quantizers(dialect=dialect, weight_bits=8, kept_float=kept))
         _require_layers(quantised, network)
         for seed in SEEDS:
             vary(twin, image_shape, seed)

@@ -3,25 +3,12 @@
 from typing import Literal
 
 from bonsai.profiles.source import Record
-from bonsai.stages.graph.onnx_graph import Dialect
 
 Weights = Literal["ptq", "qat"]
 """Of a quantised network: calibrated alone, or fine-tuned too."""
 
 Quantised = Literal["ptq", "qat", "mixed"]
 """How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
-
-
-class QuantizerState(Record):
-    """How a quantised network is rebuilt: the scales themselves are among the weights.
-
-    Attributes:
-        kept_float: Names of the layers that are left in float.
-    """
-
-    dialect: Dialect
-    weight_bits: int
-    kept_float: tuple[str, ...] = ()
 
 
 class Sensitivity(Record):

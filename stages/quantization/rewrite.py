@@ -5,13 +5,13 @@ from torch import fx, nn
 from bonsai.stages.graph.kinds import is_activation, operation
 from bonsai.stages.graph.restoring import replace_by_module
 from bonsai.stages.graph.trace import argument, module_of, shape_of
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.quantization.taking import calls_of, folded_into, is_altered, is_kept, takes_batch_norm, takes_layer
 
 
-def rewrite(traced: fx.GraphModule, state: QuantizerState) -> None:
+def rewrite(traced: fx.GraphModule, state: Quantizers) -> None:
     """Replace layers by quantised ones, with their BatchNorm, and what is exported in a form of its own by modules that can be.
 
     A node that is marked as kept in float, and one that the quantiser does not take, stays as it is.
@@ -33,7 +33,7 @@ def rewrite(traced: fx.GraphModule, state: QuantizerState) -> None:
     traced.delete_all_unused_submodules()
 
 
-def _replace_layers(traced: fx.GraphModule, state: QuantizerState) -> None:
+def _replace_layers(traced: fx.GraphModule, state: Quantizers) -> None:
     for node in [node for node in traced.graph.nodes if not is_kept(node) and takes_layer(traced, node)]:
         module, name = module_of(traced, node), str(node.target)
         if isinstance(module, nn.Linear):

@@ -22,7 +22,7 @@ from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=4, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+@stage(version=5, tools=("torch", "onnx", "onnxscript", "onnxsim"))
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:

@@ -18,16 +18,15 @@ from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
 from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
-from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network, to_channels_last
 from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
-from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.pruning.surgery import cut, find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.operator_records import Operator, count_macs_at, count_weights_at, weight_channels
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.store.store import stage
@@ -79,8 +78,8 @@ def export_untrained(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        quantizers = None if dialect == "float" else QuantizerState(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
-        audit = _export(out_dir / MODEL, model, image_shape, num_classes, plan, quantizers, float_type, opset, batch)
+        quantizers = None if dialect == "float" else Quantizers(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, groups, plan, quantizers, float_type, opset, batch)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
@@ -107,13 +106,17 @@ def _export(
     model: ModelConfig,
     image_shape: tuple[int, int, int],
     num_classes: int,
+    groups: tuple[Group, ...],
     plan: WidthPlan,
-    quantizers: QuantizerState | None,
+    quantizers: Quantizers | None,
     float_type: FloatType,
     opset: int,
     batch: int | None,
 ) -> dict[str, int]:
-    network = build(model, image_shape, num_classes, kept=first_channels(plan.widths))
+    network = build_network(model, image_shape, num_classes)
+    if plan.widths:
+        cut(network, groups, first_channels(plan.widths), image_shape)
+    to_channels_last(network)
     images = torch.from_numpy(probe_images(image_shape, IMAGES))
     _vary(network, images)
     exported: nn.Module = network

@@ -21,7 +21,7 @@ from bonsai.stages.training.progress import report
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=7, tools=("torch", "torch-pruning"))
+@stage(version=8, tools=("torch", "torch-pruning"))
 def prune(
     out_dir: Path,
     dense: Checkpoint,
@@ -76,4 +76,5 @@ def prune(
         after_cut = phase.validate(removal.state.deployed)
     save_training(out_dir, removal.state)
     metrics = {f"validation_{phase.task.metric.name}_after_cut": after_cut, "cut_difference": removal.difference, "returned_channels": float(removal.returned)}
-    return dense.successor(out_dir, kept={name: removal.kept[name] for name in plan.widths}, step=stop, metrics=metrics)
+    kept = {name: removal.kept[name] for name in plan.widths}
+    return dense.successor(out_dir, edits=(*dense.edits, removal.edit), kept=kept, step=stop, metrics=metrics)

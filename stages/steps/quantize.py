@@ -10,6 +10,7 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import WEIGHTS, load_network, save_tensors, weights_of
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm
 from bonsai.stages.quantization.config import QuantizeConfig, within
@@ -17,7 +18,7 @@ from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
 from bonsai.stages.quantization.mixed import Mixer, Start, search_layers
 from bonsai.stages.quantization.proof import require_same
-from bonsai.stages.quantization.records import Quantization, QuantizerState
+from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.training.config import TrainConfig
@@ -31,7 +32,7 @@ COMPARED = 8
 """Images that the quantised network, with its quantisers passing their values on, is compared with the float one on."""
 
 
-@stage(version=5, tools=("torch", "torch-pruning"))
+@stage(version=6, tools=("torch",))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
@@ -55,7 +56,7 @@ def quantize(
     trained = pruned
     with reproducible(training):
         reference, twin = load_network(pruned).to(training.device), load_network(pruned)
-        quantizers = QuantizerState(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
+        quantizers = Quantizers(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         require_same(reference, network, calibration[0][:COMPARED])
@@ -89,7 +90,7 @@ def quantize(
         if start.weights != quantization.kept:
             save_tensors(out_dir / weights_of(start.weights), dict(start.state))
     metrics = {f"validation_{metric.name}_{name}": value for name, value in reached.items()}
-    result = trained.successor(out_dir, quantizers=quantizers, quantization=quantization, metrics=metrics)
+    result = trained.successor(out_dir, edits=(*trained.edits, quantizers), quantization=quantization, metrics=metrics)
     say(summarise(result, metric))
     return result
 

@@ -38,7 +38,7 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=6, tools=("torch", "torch-pruning"))
+@stage(version=7, tools=("torch", "torch-pruning"))
 def train_dense(
     out_dir: Path,
     dataset: Dataset,

@@ -16,12 +16,12 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import count_float_convolutions
 from bonsai.stages.quantization.proof import vary
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 SHAPE = (3, 16, 16)
@@ -34,11 +34,11 @@ INT8_CONVOLUTIONS = {"FusedNorm": 4, "SharedConvolution": 7, "Siamese": 6, "Refl
 FLOAT_CONVOLUTIONS = {"Hooked": 1, "ChannelAttention": 1, "ReflectPadding": 1}
 
 
-def quantised(name: str, dialect: Dialect) -> tuple[nn.Module, torch.fx.GraphModule, QuantizerState]:
+def quantised(name: str, dialect: Dialect) -> tuple[nn.Module, torch.fx.GraphModule, Quantizers]:
     torch.manual_seed(0)
     network = getattr(hard_networks, name)()
     vary(network, SHAPE, 1)
-    state = QuantizerState(dialect=dialect, weight_bits=8)
+    state = Quantizers(dialect=dialect, weight_bits=8)
     made = insert_quantizers(copy.deepcopy(network), SHAPE, state)
     calibrate(made, [torch.randn(32, *SHAPE)])
     return network.eval(), made.eval(), state

@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from walking import CLASSES, distance, model_of, pixels, ready, simulated, walked
 
 from bonsai.profiles.errors import ConfigError
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.operators import list_operators
 
@@ -55,7 +55,7 @@ def test_the_page_has_no_other_rows() -> None:
 def quantised(name: str) -> tuple[nn.Module, nn.Module]:
     """Return a network in training mode and its quantised form, which shares nothing with it."""
     network = ready(build_network(model_of(name), SHAPE, CLASSES), SHAPE)
-    made = insert_quantizers(copy.deepcopy(network).train(), SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    made = insert_quantizers(copy.deepcopy(network).train(), SHAPE, Quantizers(dialect="ort", weight_bits=8))
     calibrate(made, [pixels(32, SHAPE, seed=1)])
     return network, made
 

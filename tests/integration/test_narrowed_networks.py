@@ -15,12 +15,12 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.pruning.groups import first_channels
 from bonsai.stages.pruning.surgery import cut, find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.operator_records import weight_channels
 from bonsai.stages.selection.operators import list_operators
 
@@ -51,7 +51,7 @@ class Dense(nn.Module):
 def exported(network: nn.Module, dialect: Dialect, file: Path) -> onnx.ModelProto:
     form = copy.deepcopy(network)
     if dialect != "float":
-        quantised = insert_quantizers(form, SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+        quantised = insert_quantizers(form, SHAPE, Quantizers(dialect=dialect, weight_bits=8))
         calibrate(quantised, [torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))])
         assert isinstance(quantised, fx.GraphModule)
         form = to_export_form(quantised, dialect)

@@ -21,11 +21,11 @@ from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 SHAPE = (3, 64, 64)
@@ -129,7 +129,7 @@ def float_network(name: str) -> nn.Module:
 
 
 def quantised(network: nn.Module, dialect: Dialect) -> torch.fx.GraphModule:
-    made = insert_quantizers(copy.deepcopy(network), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    made = insert_quantizers(copy.deepcopy(network), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
     calibrate(made, [images(16, 100)])
     return made.eval()
 

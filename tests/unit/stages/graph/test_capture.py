@@ -12,11 +12,11 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.symbolic import trace_symbolically
 from bonsai.stages.graph.trace import trace
 from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import quantizable
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 16, 16)
 
@@ -83,7 +83,7 @@ def of_own_classes() -> tuple[nn.Module, torch.fx.GraphModule]:
 
 
 def quantised(network: nn.Module, dialect: Dialect) -> torch.fx.GraphModule:
-    made = insert_quantizers(copy.deepcopy(network), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    made = insert_quantizers(copy.deepcopy(network), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
     calibrate(made, [torch.randn(16, *SHAPE, generator=torch.Generator().manual_seed(1))])
     return made.eval()
 
@@ -121,7 +121,7 @@ def test_layers_of_classes_of_the_users_become_torchs(of_own_classes: tuple[nn.M
     network, traced = of_own_classes
     kinds = [operation(traced, node) for node in traced.graph.nodes if node.op == "call_module"]
     assert kinds == ["Conv2d", "batch_norm", "relu", "identity", "identity"]
-    made = insert_quantizers(copy.deepcopy(network), SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    made = insert_quantizers(copy.deepcopy(network), SHAPE, Quantizers(dialect="ort", weight_bits=8))
     (layer,) = layers_of(made)
     assert layer.bn is not None
     made.eval()(torch.zeros(1, *SHAPE))

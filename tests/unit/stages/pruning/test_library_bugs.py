@@ -37,7 +37,6 @@ Numbers are those of the notes on Torch-Pruning 1.6.1; #n is an issue of VainF/T
 """
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +44,11 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from cuttable import CUT, REFUSED, SHAPE, Call, Net, conv, halves
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
@@ -58,6 +57,8 @@ from bonsai.stages.networks.checkpoints import build, save_tensors
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.edits.records import KeepChannels, Quantizers
+from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Member, first_channels
 from bonsai.stages.pruning.limits import width_options
@@ -66,7 +67,6 @@ from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Scores, best_channels, normalise, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
-from bonsai.stages.quantization.records import QuantizerState
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.search import select_widths
@@ -81,94 +81,7 @@ from bonsai.stages.training.state import TrainState
 
 LEARNING = ClassificationLearning(TrainConfig())
 
-SHAPE = (3, 16, 16)
-
-
-def conv(inputs: int, outputs: int, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
-
-
-def transposed(inputs: int, outputs: int, groups: int = 1) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, 2, stride=2, groups=groups)
-
-
-class Net(nn.Module):
-    """Convolution, whatever is tested, and a classifier of the mean over the pixels."""
-
-    def __init__(self, channels: int, middle: nn.Module, last: int) -> None:
-        super().__init__()
-        self.first, self.middle, self.head = conv(3, channels), middle, nn.Linear(last, 5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.middle(torch.relu(self.first(x))).mean((2, 3)))
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], *layers: nn.Module) -> None:
-        super().__init__()
-        self.function, self.layers = function, nn.ModuleList(layers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x, *self.layers)
-
-
-class Attention(nn.Module):
-    """Attention over the pixels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = x.flatten(2).transpose(1, 2)
-        return self.attention(pixels, pixels, pixels, need_weights=False)[0].transpose(1, 2).unflatten(2, x.shape[2:])
-
-
-class Tied(nn.Sequential):
-    """Two convolutions with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__(conv(8, 8), conv(8, 8))
-        self[1].weight = self[0].weight
-
-
-def halves(x: torch.Tensor) -> torch.Tensor:
-    left, right = x.chunk(2, 1)
-    return left * torch.sigmoid(right)
-
-
 REASONS = r"not the same as zeroing|does not run without|has \d|sees only some|no tensor|share it"
-CUT = {  # network, groups that can be cut
-    "residual": (lambda: resnet8(in_channels=3, num_classes=5), 6),
-    "depthwise": (lambda: Net(8, nn.Sequential(conv(8, 8, 8), nn.BatchNorm2d(8), conv(8, 12)), 12), 2),
-    "transposed": (lambda: Net(8, nn.Sequential(transposed(8, 12), nn.ReLU(), transposed(12, 6)), 6), 3),
-    "depthwise transposed": (lambda: Net(8, nn.Sequential(transposed(8, 8, 8), nn.ReLU(), conv(8, 6)), 6), 2),
-    "concatenation": (lambda: Net(8, Call(lambda x, a, b: torch.cat([a(x), x, b(x)], 1), conv(8, 4), conv(8, 12)), 24), 3),
-    "gate": (lambda: Net(8, Call(lambda x, a, b: b(x) * torch.sigmoid(a(x.mean((2, 3), keepdim=True))), nn.Conv2d(8, 6, 1), conv(8, 6)), 6), 2),
-    "shared layer": (lambda: Net(8, Call(lambda x, a: a(torch.relu(a(x))), conv(8, 8)), 8), 1),
-    "per channel": (lambda: Net(8, nn.Sequential(nn.PReLU(8), nn.BatchNorm2d(8, affine=False)), 8), 1),
-}
-REFUSED = {  # network, groups that are refused
-    "2 groups": (lambda: Net(8, conv(8, 16, 2), 16), ["first", "middle"]),
-    "4 groups": (lambda: Net(8, nn.Sequential(conv(8, 16, 4), nn.ReLU(), conv(16, 8)), 8), ["first", "middle.0"]),
-    "2 groups then 4": (lambda: Net(8, nn.Sequential(conv(8, 16, 2), nn.ReLU(), conv(16, 8, 4)), 8), ["first", "middle.0", "middle.2"]),
-    "multiplier": (lambda: Net(8, conv(8, 16, 8), 16), ["first", "middle"]),
-    "grouped transposed": (lambda: Net(8, transposed(8, 12, 2), 12), ["first", "middle"]),
-    "PixelShuffle": (lambda: Net(16, nn.Sequential(nn.PixelShuffle(2), conv(4, 6)), 6), ["first"]),
-    "PixelUnshuffle": (lambda: Net(4, nn.Sequential(nn.PixelUnshuffle(2), conv(16, 6)), 6), ["first"]),
-    "ChannelShuffle": (lambda: Net(8, nn.Sequential(nn.ChannelShuffle(2), conv(8, 6)), 6), ["first"]),
-    "view(-1, const)": (lambda: Net(8, Call(lambda x: x.reshape(-1, 8, 256).unsqueeze(3)), 8), ["first"]),
-    "view(-1, flat)": (lambda: nn.Sequential(conv(3, 8), nn.AdaptiveAvgPool2d(2), Call(lambda x: x.reshape(-1, 32)), nn.Linear(32, 5)), ["0"]),
-    "halves": (lambda: Net(8, Call(halves), 4), ["first"]),
-    "slice": (lambda: Net(8, Call(lambda x: x[:, :4]), 4), ["first"]),
-    "pairs": (lambda: Net(8, nn.Sequential(Call(lambda x: x.unflatten(1, (4, 2)).amax(2)), conv(4, 6)), 6), ["first"]),
-    "GroupNorm": (lambda: Net(8, nn.GroupNorm(2, 8), 8), ["first"]),
-    "attention": (lambda: Net(8, Attention(8), 8), ["first"]),
-    "shared weight": (lambda: Net(8, Tied(), 8), ["first", "middle.0", "middle.1"]),
-    "weight norm": (lambda: Net(8, weight_norm(conv(8, 6)), 6), ["first", "middle"]),
-}
 
 
 def seeded(make: Callable[[], nn.Module]) -> tuple[nn.Module, tuple[Group, ...]]:
@@ -346,11 +259,12 @@ def test_weights_and_moments_stay_channels_last(small_model: ModelConfig, digits
 # 6, #363, #409: a network is pickled whole
 def test_a_pruned_network_is_json_and_safetensors(small_model: ModelConfig, tmp_path: Path) -> None:
     kept = {"conv1": (0, 2, 5), "layer3.0.conv2": tuple(range(1, 64, 3))}
-    network = build(small_model, (1, 16, 16), 10, kept=kept)
+    network = build(small_model, (1, 16, 16), 10)
+    made = cut(network, find_groups(network, (1, 16, 16)), kept, (1, 16, 16))
+    to_channels_last(network)
     save_tensors(tmp_path / "weights.safetensors", network.state_dict())
-    history = {name: tuple(channels) for name, channels in json.loads(json.dumps(kept)).items()}
     torch.manual_seed(1)
-    loaded = build(small_model.model_copy(update={"seed": 7}), (1, 16, 16), 10, kept=history)
+    loaded = build(small_model.model_copy(update={"seed": 7}), (1, 16, 16), 10, [KeepChannels.model_validate_json(made.model_dump_json())])
     loaded.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     images = torch.rand(2, 1, 16, 16)
     assert torch.equal(loaded.eval()(images), network.eval()(images))
@@ -358,8 +272,10 @@ def test_a_pruned_network_is_json_and_safetensors(small_model: ModelConfig, tmp_
 
 # 8, #291: pruning a network that holds quantisers crashes
 def test_a_network_is_cut_before_it_is_quantised(small_model: ModelConfig) -> None:
-    quantizers = QuantizerState(dialect="ort", weight_bits=8)
-    network = build(small_model, (1, 16, 16), 10, kept={"conv1": (0, 2, 5)}, quantizers=quantizers)
+    quantizers = Quantizers(dialect="ort", weight_bits=8)
+    dense = build(small_model, (1, 16, 16), 10)
+    made = cut(dense, find_groups(dense, (1, 16, 16)), {"conv1": (0, 2, 5)}, (1, 16, 16))
+    network = build(small_model, (1, 16, 16), 10, [made, quantizers])
     assert network.get_submodule("conv1.conv").weight.shape[0] == 3
     assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
 

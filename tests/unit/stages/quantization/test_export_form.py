@@ -3,18 +3,18 @@ import torch
 from torch import nn
 
 from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.qdq import QdqConv2d, QdqLinear, QdqTensor
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 DIALECTS: tuple[Dialect, ...] = ("ort", "trt")
 
 
 def export_form(network: nn.Module, dialect: Dialect) -> nn.Module:
-    quantised = insert_quantizers(network.eval(), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    quantised = insert_quantizers(network.eval(), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
     calibrate(quantised, [torch.randn(16, *SHAPE, generator=torch.Generator().manual_seed(0))])
     return to_export_form(quantised, dialect)
 
@@ -74,7 +74,7 @@ def test_a_lone_batchnorm_and_average_pooling_are_depthwise_convolutions_in_ort(
 
 
 def test_a_grid_ends_where_its_clip_does() -> None:
-    quantised = insert_quantizers(head(nn.Conv2d(3, 4, 1), nn.ReLU6()), SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    quantised = insert_quantizers(head(nn.Conv2d(3, 4, 1), nn.ReLU6()), SHAPE, Quantizers(dialect="ort", weight_bits=8))
     quantizer = quantised.get_submodule("quantize__1")
     quantizer.scale.data.fill_(1.0)
     out = quantizer(torch.tensor([[0.0, 5.9999, 6.0, 7.0]], requires_grad=True))
@@ -88,7 +88,7 @@ def test_a_grid_ends_where_its_clip_does() -> None:
 
 
 def test_the_original_is_left_as_it_was() -> None:
-    quantised = insert_quantizers(head(nn.Conv2d(3, 4, 1)).train(), SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    quantised = insert_quantizers(head(nn.Conv2d(3, 4, 1)).train(), SHAPE, Quantizers(dialect="ort", weight_bits=8))
     calibrate(quantised, [torch.randn(4, *SHAPE)])
     state = {name: value.clone() for name, value in quantised.state_dict().items()}
     to_export_form(quantised, "trt")

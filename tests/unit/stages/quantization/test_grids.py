@@ -4,15 +4,15 @@ from torch import fx, nn
 from torch.nn import functional
 
 from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 
 
 def quantised(network: nn.Module, dialect: Dialect = "ort") -> fx.GraphModule:
-    return insert_quantizers(network.eval(), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    return insert_quantizers(network.eval(), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
 
 
 def quantizers(network: fx.GraphModule) -> dict[str, ActivationQuantizer]:

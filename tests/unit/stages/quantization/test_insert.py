@@ -6,11 +6,11 @@ from torch import nn
 
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.counting import count_macs, count_parameters
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (1, 16, 16)
 
@@ -25,7 +25,7 @@ def trained_like() -> nn.Module:
 
 def quantised(dialect: str = "ort") -> tuple[nn.Module, nn.Module]:
     network = trained_like()
-    made = insert_quantizers(copy.deepcopy(network), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    made = insert_quantizers(copy.deepcopy(network), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
     calibrate(made, [torch.randn(32, *SHAPE)])
     return network.eval(), made
 

@@ -8,11 +8,11 @@ from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import count_float_convolutions, layers_to_keep
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (1, 16, 16)
 
@@ -23,7 +23,7 @@ def network() -> nn.Module:
 
 
 def quantisers_with(*kept: str, dialect: str = "ort") -> set[str]:
-    made = insert_quantizers(network(), SHAPE, QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept))
+    made = insert_quantizers(network(), SHAPE, Quantizers(dialect=dialect, weight_bits=8, kept_float=kept))
     return {name for name, module in made.named_modules() if isinstance(module, ActivationQuantizer)}
 
 
@@ -45,7 +45,7 @@ def test_keeping_everything_in_float_is_refused() -> None:
 
 
 def test_a_kept_layer_stays_as_it_was_with_its_batchnorm() -> None:
-    state = QuantizerState(dialect="ort", weight_bits=8, kept_float=("layer1.0.conv2", "fc"))
+    state = Quantizers(dialect="ort", weight_bits=8, kept_float=("layer1.0.conv2", "fc"))
     made = insert_quantizers(network(), SHAPE, state)
     assert type(made.get_submodule("layer1.0.conv2")) is nn.Conv2d
     assert type(made.get_submodule("layer1.0.bn2")) is nn.BatchNorm2d
@@ -79,7 +79,7 @@ def test_a_quantisers_name_does_not_depend_on_what_stays_in_float(dialect: str) 
 def test_the_float_network_learns_what_the_quantised_one_learns() -> None:
     twin = network()
     before = copy.deepcopy(twin)
-    made = insert_quantizers(twin, SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    made = insert_quantizers(twin, SHAPE, Quantizers(dialect="ort", weight_bits=8))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(1.0)

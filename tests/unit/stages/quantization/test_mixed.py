@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
 from bonsai.stages.quantization.config import MixedConfig
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.mixed import Mixer, Start, fewest_layers, search_layers
-from bonsai.stages.quantization.records import QuantizerState, Weights
+from bonsai.stages.quantization.records import Weights
 from bonsai.stages.quantization.sensitivity import scan_layers
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.classification.learning import ClassificationLearning
@@ -41,7 +42,7 @@ def make_sensitive(network: nn.Module, layer: str, bn: str) -> None:
 
 
 def mixer_of(network: nn.Module, dialect: str = "ort", kept: tuple[str, ...] = ()) -> tuple[Mixer, Start, torch.fx.GraphModule]:
-    quantizers = QuantizerState(dialect=dialect, weight_bits=8, kept_float=kept)
+    quantizers = Quantizers(dialect=dialect, weight_bits=8, kept_float=kept)
     twin = copy.deepcopy(network)
     made = insert_quantizers(twin, SHAPE, quantizers)
     images = [torch.randn(32, *SHAPE)]

@@ -3,12 +3,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
-from bonsai.stages.quantization.records import QuantizerState
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("silu", functional.silu), ("hardswish", functional.hardswish)])
@@ -90,7 +90,7 @@ class SqueezeExcitation(nn.Module):
 def test_a_training_step_moves_every_scale_that_is_in_use(dialect: str) -> None:
     torch.manual_seed(0)
     images, labels = torch.randn(32, 3, 8, 8), torch.randint(5, (32,))
-    network = insert_quantizers(SqueezeExcitation().train(), (3, 8, 8), QuantizerState(dialect=dialect, weight_bits=8))  # type: ignore[arg-type]
+    network = insert_quantizers(SqueezeExcitation().train(), (3, 8, 8), Quantizers(dialect=dialect, weight_bits=8))  # type: ignore[arg-type]
     calibrate(network, [images])
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

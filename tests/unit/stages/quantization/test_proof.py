@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization import proof
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConv2d
 from bonsai.stages.quantization.proof import prove_quantizable, require_same, vary
-from bonsai.stages.quantization.records import QuantizerState
 
 SHAPE = (3, 8, 8)
 LEFT = {
@@ -114,7 +114,7 @@ def test_a_layer_of_another_kind_is_the_same_and_what_stays_in_float_is_listed(n
 @pytest.mark.parametrize("name", ["SharedConvolution", "Siamese"])
 def test_a_norm_is_folded_only_into_a_convolution_that_is_called_once(name: str) -> None:
     network = getattr(hard_networks, name)()
-    made = insert_quantizers(network, SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    made = insert_quantizers(network, SHAPE, Quantizers(dialect="ort", weight_bits=8))
     shared = {"SharedConvolution": "shared", "Siamese": "conv1"}[name]
     assert [layer.bn is None for layer in layers_of(made) if isinstance(layer, QuantConv2d)].count(True) == 1
     assert made.get_submodule(shared).bn is None
@@ -146,7 +146,7 @@ def test_a_rewrite_that_changes_the_network_is_refused_with_the_place() -> None:
     torch.manual_seed(0)
     network = hard_networks.Plain()
     vary(network, SHAPE, 1)
-    made = insert_quantizers(network, SHAPE, QuantizerState(dialect="ort", weight_bits=8))
+    made = insert_quantizers(network, SHAPE, Quantizers(dialect="ort", weight_bits=8))
     images = torch.randn(8, *SHAPE)
     require_same(network, made, images)
     made.get_submodule("conv2").bn = None
@@ -157,7 +157,7 @@ def test_a_rewrite_that_changes_the_network_is_refused_with_the_place() -> None:
 @pytest.mark.parametrize("dialect", ["ort", "trt"])
 def test_dropout_drops_in_training_alone_when_quantised(dialect: Dialect) -> None:
     torch.manual_seed(0)
-    made = insert_quantizers(hard_networks.FunctionalDropout(), SHAPE, QuantizerState(dialect=dialect, weight_bits=8))
+    made = insert_quantizers(hard_networks.FunctionalDropout(), SHAPE, Quantizers(dialect=dialect, weight_bits=8))
     images = torch.randn(4, *SHAPE)
     calibrate(made, [images])
     assert torch.equal(made.eval()(images), made(images))
@@ -182,6 +182,6 @@ def test_whatever_has_a_name_can_be_kept_in_float(name: str, globs: list[str], k
     network = getattr(hard_networks, name)()
     assert layers_to_keep(network, globs, SHAPE) == kept
     prove_quantizable(network, SHAPE, globs, ("ort",))
-    made = insert_quantizers(network, SHAPE, QuantizerState(dialect="ort", weight_bits=8, kept_float=kept))
+    made = insert_quantizers(network, SHAPE, Quantizers(dialect="ort", weight_bits=8, kept_float=kept))
     cheap = {"norm", "add"}  # a norm is the float convolution's, or a factor
     assert set(kept) - cheap <= {node.name for node in float_nodes(made)}

@@ -1,0 +1,1 @@
+"""What was changed in a network: a network is its architecture, its edits in order, and its weights."""

@@ -1,0 +1,21 @@
+"""Edits done to a network, whatever their kind."""
+
+from torch import nn
+
+from bonsai.stages.networks.edits.channels import keep_channels
+from bonsai.stages.networks.edits.records import Edit, KeepChannels
+from bonsai.stages.quantization.insert import insert_quantizers
+
+
+def apply(network: nn.Module, edit: Edit, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return the edited network; the one that was given is changed in place, or shares its modules with the result.
+
+    Args:
+        network: With the edits before this one.
+        edit: What to change.
+        image_shape: (channels, height, width) of what the network is traced with for quantisers.
+    """
+    if isinstance(edit, KeepChannels):
+        keep_channels(network, edit)
+        return network
+    return insert_quantizers(network, image_shape, edit)

@@ -1,0 +1,38 @@
+"""Channels removed from a network, and from tensors that go with its parameters."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from bonsai.stages.networks.edits.records import KeepChannels
+
+
+def keep_channels(network: nn.Module, edit: KeepChannels) -> None:
+    """Cut a network in place. Its parameters are new ones, without gradients; a frozen one stays frozen."""
+    whole = dict(network.named_parameters()) | dict(network.named_buffers())
+    for name, value in carry({tensor: whole[tensor] for tensor, _ in edit.by_axis()}, edit).items():
+        place, _, attribute = name.rpartition(".")
+        before = whole[name]
+        made = nn.Parameter(value, requires_grad=before.requires_grad) if isinstance(before, nn.Parameter) else value
+        setattr(network.get_submodule(place), attribute, made)
+    for name, size in edit.sizes.items():
+        place, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(place), attribute, size)
+
+
+def carry(tensors: Mapping[str, torch.Tensor], edit: KeepChannels) -> dict[str, torch.Tensor]:
+    """Return what an edit leaves of tensors that go with parameters, such as moments and averages.
+
+    Args:
+        tensors: By the name of the parameter or buffer, and of its shape; one without dimensions, such as a step count, stays as it is.
+        edit: What the network keeps.
+    """
+    carried = dict(tensors)
+    for kept in edit.kept:
+        indices = torch.tensor(kept.indices, dtype=torch.long)
+        for name, axes in kept.axes.items():
+            for axis in axes if name in carried and carried[name].ndim else ():
+                value = carried[name].detach()
+                carried[name] = value.index_select(axis, indices.to(value.device))
+    return carried
