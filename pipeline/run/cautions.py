@@ -1,4 +1,4 @@
-"""What a run says before anyone wonders at its result: accuracies that the data cannot show."""
+"""Warnings about accuracies that mean little: too few test images, or a dense network that has learnt next to nothing."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,10 @@ from bonsai.stages.training.progress import say
 
 
 def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
-    """Say which accuracy gates so few test images cannot prove: a drop, unless the engine is better than the dense network; a metric, whatever it is."""
+    """Warn of accuracy gates that this number of test images cannot prove.
+
+    A small drop can still be proven if the engine is better than the dense network; a limit on the metric itself cannot.
+    """
     task, test_images = task_named(dataset.task), dataset.sizes["test"]
     provable, metric = task.provable(test_images), task.metric
     if provable is None:
@@ -20,15 +23,15 @@ def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
     for profile in profiles:
         asked, least = profile.gates.max_drop, profile.gates.min_metric
         if asked < provable.drop:
-            needed = f"{task.samples_to_prove(asked)} are needed" if asked else "no number does"
-            say(f"warning: {profile.name}: {test_images} test images prove no accuracy drop below {provable.drop:.3f}, asked is {asked:g}: {needed}")
+            needed = f"at least {task.samples_to_prove(asked)} are needed" if asked else "no number is enough"
+            say(f"warning: {profile.name}: {test_images} test images cannot prove an accuracy drop below {provable.drop:.3f}; the gate is {asked:g}: {needed}")
         if least is not None and metric.merit(least) > metric.merit(provable.metric):
             beyond = "above" if metric.direction == "higher" else "below"
-            say(f"warning: {profile.name}: {test_images} test images prove no {metric.label} {beyond} {provable.metric:.3f}, asked is {least:g}")
+            say(f"warning: {profile.name}: {test_images} test images cannot prove a {metric.label} {beyond} {provable.metric:.3f}; the gate is {least:g}")
 
 
 def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
-    """Say where the dense network has learnt next to nothing: no accuracy gate is then decided."""
+    """Warn if the dense network has learnt next to nothing; the gate on the drop is then undecided."""
     doubt = doubt_about(task_named(dataset.task), dense.history[-1].validation, load_split(dataset, "validation")[1].numpy(), "validation")
     if doubt:
         say(f"warning: {doubt}")

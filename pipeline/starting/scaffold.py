@@ -184,7 +184,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         undo.pop_all()
     lines = [_counts(found, sizes), *depth, *_warnings(found, sizes, drop)]
     lines.append(
-        f"{epochs} epochs of {steps} steps: some {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
+        f"{epochs} epochs of {steps} steps: about {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
     )
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
@@ -196,9 +196,9 @@ def choose_drop(test_images: int) -> tuple[float, str]:
     least = least_provable_drop(test_images)
     drop = max(LEAST_DROP, ceil(100 * least_provable_drop(test_images, ALIKE)) / 100)
     why = (
-        f"{METRIC.label.capitalize()} of the dense network less that of the engine, at most: "
-        f"the upper end of its 95 % interval on the {test_images} test images.\n"
-        f"So many prove no drop below {least:.3f}, even where every image keeps its class; to prove {LEAST_DROP}, {images_to_prove(LEAST_DROP)} are needed."
+        f"Largest allowed drop of {METRIC.label} from the dense network to the engine: "
+        f"the upper end of its 95 % interval on the {test_images} test images must not be higher.\n"
+        f"{test_images} images cannot prove a drop below {least:.3f}, even if none changes its class; {LEAST_DROP} needs {images_to_prove(LEAST_DROP)} images."
     )
     return drop, why
 
@@ -264,10 +264,11 @@ def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
         lines.append(f"warning: {passed_over(found)}")
     if counts[many] > 5 * counts[few]:
         lines.append(
-            f"warning: {many} has {counts[many]} images, {few} {counts[few]}: {METRIC.label} counts images, so a network that never says {few} looks good"
+            f"warning: {many} has {counts[many]} images, {few} only {counts[few]}: a network that never predicts {few} can still reach a high {METRIC.label}"
         )
     if counts[few] < 20:
         lines.append(f"warning: {few} has {counts[few]} images; a network learns little from fewer than 20")
     if drop > LEAST_DROP:
-        lines.append(f"warning: the accuracy gate is {drop:g}, since {sizes['test']} test images hardly prove less; {LEAST_DROP} takes several hundred")
+        few_images = f"{sizes['test']} test images cannot prove much less; a gate of {LEAST_DROP} needs several hundred"
+        lines.append(f"warning: the accuracy gate is {drop:g}, because {few_images}")
     return lines

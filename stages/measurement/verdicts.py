@@ -68,14 +68,14 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
         return own, f"{own}, the profile's own; nothing was measured here, so it is not proven faster than {unproven or 'another one'}"
     accurate = [precision for precision in gates if all(gate.passed for gate in gates[precision][1:])]
     if not accurate:
-        return own, f"{own}, the profile's own; no precision meets the gates beside the latency's"
+        return own, f"{own}, the profile's own; no precision meets all gates other than latency"
     fastest = min(accurate, key=lambda precision: times[precision])
     others = "; ".join(
         f"{precision} takes {times[precision] / times[fastest]:.2f} times as long" + ("" if precision in accurate else " and misses a gate")
         for precision in times
         if precision != fastest
     )
-    return fastest, f"{fastest} is the fastest that meets the gates beside the latency's" + (f": {others}" if others else ", and the only one built")
+    return fastest, f"{fastest} is the fastest engine that meets all gates other than latency" + (f": {others}" if others else ", and the only one built")
 
 
 class Chosen(NamedTuple):
@@ -141,7 +141,7 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
     if engine.precision == "int8" and "float_convolutions" in engine.coverage:
         floats = engine.coverage["float_convolutions"]
         limit = max(kept_float, most_float, 1)
-        note = f"{kept_float} are left in float on purpose, no fewer" if kept_float else "the first may stay float"
+        note = f"{kept_float} must stay float, by the recipe or the search" if kept_float else "the first may stay float"
         if most_float > kept_float:
             note = f"{most_float - kept_float} have no INT8 form{f'; {note}' if kept_float else ''}"
         gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(kept_float <= floats <= limit), note=note))
@@ -159,12 +159,12 @@ def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
     if shown.doubt:
         verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
         note = f"{note}; {shown.doubt}"
-    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit=f"{metric.label} at most (95 %)", verdict=verdict, note=note)]
+    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit=f"{metric.label} (upper end of the 95 % interval)", verdict=verdict, note=note)]
     if limits.min_metric is not None:
         found, low, high = shown.reached
-        worst, bound = (low, "least") if metric.direction == "higher" else (high, "most")
+        worst, bound = (low, "lower") if metric.direction == "higher" else (high, "upper")
         verdict = verdict_of(metric.merit(worst) >= metric.merit(limits.min_metric))
-        unit = f"{metric.label} at {bound} (95 %)"
+        unit = f"{metric.label} ({bound} end of the 95 % interval)"
         gates.append(Gate(name=METRIC, limit=limits.min_metric, found=worst, unit=unit, verdict=verdict, note=f"{found:.4f} {shown.where}"))
     return tuple(gates)
 

@@ -10,7 +10,7 @@ from bonsai.stages.tasks.metric import Metric
 
 
 def decided_by(evidence: Evidence) -> str:
-    """Return when and by what was pruned, in a few words."""
+    """Return when the network was pruned, and by which criterion."""
     return f"pruned {evidence.decisions.trigger.sentence}, by {evidence.decisions.criterion}"
 
 
@@ -19,8 +19,8 @@ def widths_part(evidence: Evidence, slug: str) -> Part:
     decisions, title = evidence.decisions, "Widths: asked, dense, kept"
     dense, asked, kept = decisions.dense_widths, decisions.fit.widths, decisions.kept_widths
     total = f"{sum(kept.values())} of {sum(dense.values())} channels are kept, in {len(dense)} groups of channels that go together"
-    again = "" if asked == kept else " What was kept is not what was asked at the trigger: the widths were chosen again between the cuts."
-    gap = f"No widths within the predicted latency have a value that is more than {percent(decisions.fit.gap)} better."
+    again = "" if asked == kept else " The kept widths differ from those chosen at the trigger, because they were chosen again between the cuts."
+    gap = f"Their value is at most {percent(decisions.fit.gap)} below the best that is possible within the predicted latency."
     return Part(
         title=title,
         texts=(f"{total}.{again} {gap}",),
@@ -40,9 +40,9 @@ def trigger_part(evidence: Evidence, slug: str) -> Part:
     """Return when the branch left the trunk, and why then."""
     trigger, title = evidence.decisions.trigger, "When it was pruned: EPI"
     explained = (
-        f"EPI compares how many channels of every layer the budget would keep now with how many at the checks before: 1 means the same widths, and "
-        f"pruning begins once EPI is at least {trigger.tau:g} and no longer falls. The second curve compares which channels these are; it is lower, because "
-        "channels of nearly the same score trade places long after the widths have settled."
+        f"EPI compares the widths that the budget would keep now with those at the checks before. 1 means the same widths; pruning begins once EPI is at "
+        f"least {trigger.tau:g} and no longer falls. The second curve compares which channels would be kept. It is lower, because channels with nearly the "
+        "same score still swap places after the widths have settled."
     )
     checks = zip(trigger.epochs, trigger.curve, trigger.overlap, strict=True)
     return Part(
@@ -68,8 +68,8 @@ def learning_part(evidence: Evidence, slug: str) -> Part:
     curve = learning_curve(decisions.dense_history, evidence.manifest.history)
     cuts = ", ".join(f"{epoch:.4g}" for epoch in decisions.cuts)
     soft = evidence.manifest.recipe["prune"]["schedule"]["soft"]
-    removed = "masked at each, and removed at the last, of the epochs" if soft and len(decisions.cuts) > 1 else "removed at epoch"
-    text = f"Channels were {removed} {cuts}. The dense network goes on to its end as the reference. Accuracy is of the validation split."
+    removed = "masked at each of these epochs and removed at the last:" if soft and len(decisions.cuts) > 1 else "removed at epoch"
+    text = f"Channels were {removed} {cuts}. The dense network is trained to the end for comparison. Accuracy is measured on the validation split."
     drawing = draw_learning(decisions.trigger, curve, decisions.cuts, metric)
     return Part(
         title=title,
@@ -106,8 +106,8 @@ def fitting_part(evidence: Evidence) -> Part:
                 rows=tuple((t.precision, _or_dash(t.validation), _or_dash(t.test), _or_dash(t.latency), t.outcome) for t in decisions.tried),
             )
         )
-    closed = "The device is here, so untrained networks of the chosen widths were timed, and the prediction was corrected by what was found."
-    opened = "The device is not here: the widths are those that the latency table says fit the budget, and nothing was timed."
+    closed = "The device is this machine: untrained networks of the chosen widths were timed, and the prediction was corrected by the measurement."
+    opened = "The device is not this machine: nothing was timed, and the widths fit the budget according to the latency table only."
     text = opened if evidence.is_estimated else closed
     return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.",), tables=tuple(tables))
 

@@ -30,7 +30,7 @@ def write_model_card(
     compatibility: Compatibility,
     notes: tuple[str, str, str],
 ) -> str:
-    """Return what someone who receives the package must know."""
+    """Return the model card: verdict, results, how to use the engine, how it was made, licences."""
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
     estimated = any(gate.note == "estimated" for gate in gates)
     failing = unmet(gates)
@@ -55,11 +55,11 @@ def write_model_card(
 {chr(10).join((*notes, *([challenge.against.sentence(metric)] if challenge else [])))}
 
 ## Use
-Input `input`: float32 (batch, {shape.replace("x", ", ")}), pixels / 255, minus {MEAN}, over {STD}. Output `{output.name}`: float32 (batch, {sizes}).
+Input `input`: float32 (batch, {shape.replace("x", ", ")}), (pixels / 255 - {MEAN}) / {STD}. Output `{output.name}`: float32 (batch, {sizes}).
 Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
-`model.onnx`, what it was built from{_simplification(engine)}, is portable. After every copy: `sha256sum --check SHA256SUMS`, and on the device
-`bonsai verify FOLDER`, which compares files, machine and runtime with the manifest and the engine's outputs with `golden.safetensors`.
+`model.onnx` is portable; the engine was built from it{_simplification(engine)}. After every copy run `sha256sum --check SHA256SUMS`, and on the device
+`bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_regulariser(decisions)}
@@ -79,13 +79,13 @@ def _warnings(measurement: Measurement) -> str:
 
 
 def _regulariser(decisions: Decisions) -> str:
-    """Return what pulled at the trunk, whose end is the dense reference."""
+    """Return a sentence on the regulariser that the trunk was trained with; empty if there was none."""
     name = json.loads(decisions.recipe)["prune"]["regulariser"]["name"]
     return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
 
 
 def describe_quantisation(final: Checkpoint, metric: Metric) -> str:
-    """Return what became of the quantisation, and the accuracies that decided it."""
+    """Return how the network was quantised, and the accuracies that decided it."""
     if final.quantizers is None:
         return f"Not quantised; validation {metric.label} {final.history[-1].validation:.4f}."
     return summarise(final, metric)
@@ -117,11 +117,11 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
 
 
 def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
-    """Return why this precision, and how accuracy and latency were found; `fresh` is what judges the latency, where it was timed."""
+    """Return why this precision ships, and how accuracy and latency were measured; `fresh` is the timing that decides the latency gate, if there is one."""
     shown = measurement.shipped_row.accuracy
     accuracy = (
-        f"Accuracy: the dense and the shipped engine on {shown.n} test images, which no training step and no choice saw, measured by {shown.measured_by}; "
-        "every other row on the validation images."
+        f"Accuracy: measured on {shown.n} test images for the dense and the shipped engine (run with: {shown.measured_by}); nothing was trained or chosen "
+        "with these images. Every other row is measured on the validation images."
     )
     precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
@@ -129,11 +129,11 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
     assert shipped is not None
     if shipped.source == "estimated":
         source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
-        return precision, accuracy, f"Latency: ESTIMATED from {source}. The engine was built, not run: no {target.device.name} here."
+        return precision, accuracy, f"Latency: ESTIMATED from {source}. The engine was built, not run: this machine has no {target.device.name}."
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
-    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 by the wall; CV {spread} (limit 2.5 %)."
+    latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 is wall time; CV (std / mean) {spread} (limit 2.5 %)."
     if fresh is not None:
         latency += f" The verdict: {fresh.sentence}."
     if measurement.device is not None:
@@ -146,12 +146,12 @@ def _simplification(engine: Engine) -> str:
 
 
 def _float_kernels(measurement: Measurement) -> str:
-    """Return what stays float in an INT8 engine, with its share of the kernels' time; nothing where no profile was made."""
+    """Return which kernels of an INT8 engine are float, with their share of the run time; empty if no profile was made."""
     floats = [kernel for kernel in measurement.kernels if kernel.precision == "float"]
     if measurement.shipped != "int8" or not measurement.kernels:
         return ""
     named = ", ".join(f"{kernel.count} {kernel.op} {kernel.share:.0%}" for kernel in floats)
-    return f" In float stay {sum(kernel.share for kernel in floats):.0%} of the kernels' time: {named}." if floats else " No kernel stays in float."
+    return f" {sum(kernel.share for kernel in floats):.0%} of the run time is still float: {named}." if floats else " No kernel is float."
 
 
 def _milliseconds(latency: Latency | None, percentile: str) -> str:

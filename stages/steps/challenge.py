@@ -66,14 +66,15 @@ def judge_against(against: Against, interval: Interval | None, profile: Hardware
     limits, (drop, low, high) = profile.against, against.drop
     note = f"{drop:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {against.accuracy.n} test images"
     verdict = verdict_within(low, high, limits.max_drop)
-    gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit=f"{metric.label} at most (95 %)", verdict=verdict, note=note)]
+    unit = f"{metric.label} (upper end of the 95 % interval)"
+    gates = [Gate(name=f"drop against {against.name}", limit=limits.max_drop, found=high, unit=unit, verdict=verdict, note=note)]
     if interval is not None:
         slower, least, most = (value - 1 for value in (interval.found, interval.low, interval.high))
         note = (
             f"{slower:+.1%}, 95 % interval {least:+.1%} to {most:+.1%} from {interval.processes} processes, p{profile.budget.percentile} of both timed in turns"
         )
         verdict = verdict_within(least, most, limits.max_slowdown)
-        name, unit = f"slowdown against {against.name}", "of its latency at most (95 %)"
+        name, unit = f"slowdown against {against.name}", "of its latency (upper end of the 95 % interval)"
         gates.append(Gate(name=name, limit=limits.max_slowdown, found=most, unit=unit, verdict=verdict, note=note))
     return tuple(gates)
 

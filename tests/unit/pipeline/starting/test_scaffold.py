@@ -69,7 +69,7 @@ def test_recipe_target_and_network_fit_together(images: Path, tmp_path: Path) ->
     assert (profile.name, profile.target.device.name) == ("my-device", "host")
     assert profile.gates.max_drop >= least_provable_drop(20, ALIKE)
     assert "80 images: cat 40, dog 40; 48 for train, 12 for validation, 20 for test" in text(written)
-    assert "warning: the accuracy gate is 0.2, since 20 test images hardly prove less" in text(written)
+    assert "warning: the accuracy gate is 0.2, because 20 test images cannot prove much less" in text(written)
 
 
 def test_the_recipe_can_be_run_from_anywhere(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,9 +266,9 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset
     warn_of_few(of_test(digits, 188), [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
     warn_of_few(of_test(digits, 381), [load_profile("local-cpu", {"gates": {"max_drop": 1, "min_metric": 0.99}})])
     assert told == [
-        "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0.02: 189 are needed",
-        "warning: local-cpu: 188 test images prove no accuracy drop below 0.020, asked is 0: no number does",
-        "warning: local-cpu: 188 test images prove no top-1 above 0.980, asked is 0.99",
+        "warning: local-cpu: 188 test images cannot prove an accuracy drop below 0.020; the gate is 0.02: at least 189 are needed",
+        "warning: local-cpu: 188 test images cannot prove an accuracy drop below 0.020; the gate is 0: no number is enough",
+        "warning: local-cpu: 188 test images cannot prove a top-1 above 0.980; the gate is 0.99",
     ]
 
 

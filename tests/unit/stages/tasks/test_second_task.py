@@ -85,8 +85,8 @@ def test_engines_are_judged_and_their_results_kept(dataset: Dataset, tmp_path: P
 def test_a_lower_figure_is_the_better_one_for_gates_and_doubts() -> None:
     shown = Shown.on_test(REGRESSION, errors(0.5, -0.5), errors(0.7, -0.7), "")
     drop, own = accuracy_gates(shown, Gates(max_drop=0.1, min_metric=0.6))
-    assert (drop.found, drop.unit, drop.verdict) == (pytest.approx(0.2), "RMSE at most (95 %)", "missed")
-    assert (own.found, own.unit, own.verdict) == (pytest.approx(0.7), "RMSE at most (95 %)", "missed")
+    assert (drop.found, drop.unit, drop.verdict) == (pytest.approx(0.2), "RMSE (upper end of the 95 % interval)", "missed")
+    assert (own.found, own.unit, own.verdict) == (pytest.approx(0.7), "RMSE (upper end of the 95 % interval)", "missed")
     assert [gate.verdict for gate in accuracy_gates(shown, Gates(max_drop=0.3, min_metric=0.8))] == ["met", "met"]
     targets = np.array([[-1.0], [1.0]])
     assert doubt_about(REGRESSION, 0.7, targets, "test") == ""
