@@ -1,4 +1,4 @@
-"""A target's branch: from the segment where it leaves the trunk to a measured engine."""
+"""One target's branch: prune at the trigger, train on, quantise, build and measure the engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ from bonsai.stages.store.store import Step
 from bonsai.stages.training.tracking import scope
 
 ATTEMPTS = 2
-"""Branches that are trained for one target at most: the second where the finished engine is not where its budget is."""
+"""Most branches that are trained for one target. The second is trained if the finished engine misses the budget or wastes too much of it."""
 WASTE = 0.05
-"""Share of what a finished engine was aimed at, the budget less its margin, that it may leave unused before its widths are chosen again."""
+"""Fraction of the aim (the budget less its margin) that the finished engine may leave unused. Above it, the widths are chosen again."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """The finished engines of one target, one per precision, and the dense one, with all that they came from; nothing of it has seen the test part."""
+    """The finished engines of one target, one per precision, the dense engine, and everything they were made from. None has seen the test images."""
 
     target: ReadyTarget
     trigger: Trigger
@@ -58,7 +58,7 @@ class Branch:
 
     @property
     def final(self) -> Checkpoint:
-        """The network that it was exported from."""
+        """The network that the shipped engine was exported from."""
         return self.quantised if self.quantised is not None and self.measurement.shipped == "int8" else self.pruned
 
     @property
@@ -74,26 +74,26 @@ class Branch:
 
     @property
     def validation(self) -> Accuracy:
-        """Accuracy of the engine that would be shipped, on the part that decides."""
+        """Accuracy of the shipped engine on the validation images, by which branches are compared."""
         return self.measurement.shipped_row.accuracy
 
     @property
     def passed(self) -> bool:
-        """Whether all gates are met, as far as the validation part tells."""
+        """Whether all gates are met on the validation images."""
         return all(gate.passed for gate in self.measurement.gates)
 
     @property
     def attempt(self) -> Attempt:
-        """What the report says of it."""
+        """The branch as the report shows it."""
         return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
 
 
 def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
-    """Return what the branch to keep has least of.
+    """Return a sort key: the branch with the smallest is kept.
 
     Args:
-        passed: Whether all gates are met on the validation part.
-        used: Latency over the budget: up to 1 the more the better, above it the less.
+        passed: Whether all gates are met on the validation images.
+        used: Latency over the budget. Up to 1, closer to 1 is better (more of the budget is used); above 1, smaller is better.
     """
     return not passed, used > 1, used if used > 1 else -used
 
@@ -101,11 +101,11 @@ def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
 def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
-    Where the finished engine is over the budget, or leaves more than `WASTE` of what it was aimed at, the prediction is corrected by what was measured,
-    the widths are chosen again from the scores of the trigger, and the branch is trained anew.
+    If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction.
+    The widths are then chosen again from the scores at the trigger, and a second branch is trained.
 
     Returns:
-        The branch that is kept, and all that were grown.
+        The branch that is kept, and all branches that were trained.
     """
     target, segment = monitor.target, monitor.segment
     assert segment is not None
@@ -143,9 +143,10 @@ def pack(
     *,
     remeasure: bool = False,
 ) -> Package:
-    """Time a branch's engine again for the verdict, and write its package, with the verdict of the test part and what else was tried in its report.
+    """Time the engine of a branch again for the verdict, and write its package.
 
-    Its lineage is also of `considered`, on which the choice rests. Where `remeasure` is set, an earlier verdict on its latency is not used.
+    The report also has the verdict on the test images and the other precisions that were tried. The package's lineage includes the artifacts
+    in `considered`, because the choice depends on them. With `remeasure`, an earlier verdict on the latency is not reused.
     """
     timing = time_finished(recipe, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
     decisions = Decisions(
@@ -220,10 +221,10 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint,
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:
-    """Cut down to the widths of a fit.
+    """Cut the network to the widths of a fit.
 
-    Where the widths are chosen again between the cuts, the network that comes out is timed as the first choice was; if it is
-    over the budget, the removal is repeated within a smaller one, and at last with the first choice.
+    A schedule of several cuts chooses the widths again between the cuts. The final widths are then timed on an untrained network, as the
+    first choice was. If they are over the budget, all cuts are repeated with a smaller budget, and at last with the widths of the first choice.
     """
     config = recipe.prune
 

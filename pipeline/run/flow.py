@@ -1,9 +1,9 @@
-"""The way of the data, written once: from a recipe and its targets to packages.
+"""The order of all stages, from a recipe and its profiles to packages.
 
     compress("resnet-edge", ["local-cpu"])
 
-`step` decides whether a stage is a plain call (`Store.run`) or a Prefect task (`pipeline/service/tasks.py`); a `Conduct` decides what a
-profile that fails does to the others: it ends the run here, and is one of the outcomes in `pipeline/compare/comparing.py`.
+`step` runs a stage: as a plain call (`Store.run`) or as a Prefect task (`pipeline/service/tasks.py`). A `Conduct` decides what happens to the
+other profiles when one fails. `compress` stops the whole run; `pipeline/compare/comparing.py` goes on with the others.
 """
 
 import os
@@ -50,17 +50,19 @@ def compress(
     Args:
         recipe: Name of a shipped recipe, or path of a recipe file.
         profile: One profile or several, by name or path; the recipe's own if None.
-        overrides: Dotted keys laid over the recipe, or with ``profile.`` in front over every profile:
+        overrides: Values that replace those of the recipe, by dotted key. Keys that begin with ``profile.`` change every profile:
             ``{"quantize.epochs": 2, "profile.budget.latency": 0.3}``.
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; a plain call by default.
-        tracker: Where figures go meanwhile: ``tensorboard:DIR``, ``mlflow:URI``; what the environment's ``BONSAI_TRACKER`` says if None.
-        against: Folder of an earlier package that the engine is compared with; for several profiles one of each, told apart by its profile's name.
-        remeasure: Whether finished engines are timed again, whatever their verdicts were.
+        tracker: Experiment tracker that gets loss and accuracy during the run: ``tensorboard:DIR`` or ``mlflow:URI``. If None, the environment
+            variable ``BONSAI_TRACKER`` decides.
+        against: Folder of an earlier package that the engine is compared with. For several profiles, give one folder each; the profile's name
+            in the package tells which is which.
+        remeasure: Whether finished engines are timed again, even if they have a verdict already.
 
     Returns:
-        A package per profile. Whether the gates are met, missed or undecided stands in its `gates`.
+        A package per profile. Its `gates` say what is met, missed or undecided.
 
     Raises:
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
@@ -84,21 +86,21 @@ def deliver(
     releases: Mapping[str, Release] = {},
     remeasure: bool = False,
 ) -> dict[str, Package | BonsaiError]:
-    """Grow every profile and publish its package, from the first check to the last file.
+    """Check, compress and publish: the whole run for every profile.
 
     Args:
-        recipe: What to compress.
-        profiles: For what.
+        recipe: The network, the data and all settings.
+        profiles: The targets.
         step: Runs a stage that all profiles share.
-        conduct: Runs what is of one profile alone, and decides what its failure means.
+        conduct: Runs the work of a single profile, and decides what happens if that fails.
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
-        tracker: Where figures are sent too, as for `compress`.
-        releases: By profile, the earlier package that its engine is compared with.
+        tracker: As for `compress`.
+        releases: By profile name, the earlier package that its engine is compared with.
         remeasure: Whether finished engines are timed again.
 
     Returns:
-        By profile, in the order given: its package, or the error that `conduct` let pass.
+        By profile name, in the order given: its package, or the error, if `conduct` did not end the run.
     """
     checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
     require_writable_folder(store, "--store")
@@ -114,18 +116,18 @@ def deliver(
 
 
 def check_profile(profile: HardwareProfile) -> None:
-    """Check that engines for a profile can be built here at every precision that is to be tried.
+    """Check that this machine can build engines for a profile, at every precision that is to be tried.
 
     Raises:
         ConfigError: The runtime cannot do what the profile asks.
-        DeviceUnavailable: The runtime is not here, or needs the device here.
+        DeviceUnavailable: The runtime is not installed, or the device that it builds on is not in this machine.
     """
     for variant in profile.variants():
         check_target(variant.target)
 
 
 def _track_results(finished: Package) -> None:
-    """Track the rows of a package; they are of no step."""
+    """Send the result rows of a package to the tracker, all as step 0: they belong to no training step."""
     for row in finished.rows:
         name = row.accuracy.metric if row.accuracy.part == "test" else f"validation_{row.accuracy.metric}"
         results = {name: row.accuracy.value, "size_mb": row.size_bytes / 1e6}
@@ -140,14 +142,14 @@ def grow(
 ) -> dict[str, Package | BonsaiError]:
     """Run all stages for all targets: the trunk once, then a branch per target.
 
-    Without a profile that can be grown nothing is trained.
+    If every profile fails its checks, nothing is trained.
 
     Args:
-        recipe: What to compress.
-        profiles: For what.
+        recipe: The network, the data and all settings.
+        profiles: The targets.
         step: Runs a stage that all profiles share.
-        conduct: Runs what is of one profile alone, and decides what its failure means.
-        releases: By profile, the earlier package that its engine is compared with.
+        conduct: Runs the work of a single profile, and decides what happens if that fails.
+        releases: By profile name, the earlier package that its engine is compared with.
         remeasure: Whether the finished engines are timed again.
     """
     if not profiles:
