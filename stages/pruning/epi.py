@@ -21,14 +21,15 @@ PAPER_TAU = {"weights": 0.983, "batches": 0.944}
 class EpiConfig(Record):
     """Settings of the trigger.
 
-    The paper checks once an epoch of 90: `every` 0.01 is that share of the cycle. EPI can fire at check number `first_check`, 5 with the defaults.
+    The paper trains 90 epochs and checks after each; `every` 0.01 is about that fraction. EPI can fire at check `first_check` at the earliest, 5 with
+    the defaults.
 
     Attributes:
         tau: Threshold of EPI; null for the paper's: 0.983 for criteria of weights, 0.944 for those of gradients and activations.
-        every: Share of the learning-rate cycle, 0-1, between two checks.
+        every: Fraction of the learning-rate cycle, 0-1, between two checks.
         window: `r`, number of earlier sub-networks that the newest is compared with.
-        monotone: `k`, number of last EPI values that the newest must not fall below.
-        latest: Share of the learning-rate cycle, 0-1, at which pruning happens even if EPI never settled.
+        monotone: `k`, number of earlier EPI values that the newest must not be below.
+        latest: Fraction of the learning-rate cycle, 0-1, at which pruning happens even if EPI has not settled.
     """
 
     tau: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -39,7 +40,7 @@ class EpiConfig(Record):
 
     @property
     def first_check(self) -> int:
-        """Number of the first check at which EPI has values enough to fire, from 1."""
+        """Number of the first check, from 1, at which EPI can fire: it needs `window` earlier sub-networks and `monotone` earlier values."""
         return self.window + self.monotone + 1
 
     @property
@@ -64,12 +65,12 @@ class Trigger(Record):
         policy: Which policy decided.
         check: Number of the check, from 1.
         epoch: Epochs trained until then.
-        stable: False if pruning happened at the latest check though EPI had not settled.
+        stable: False if EPI had not settled, and pruning happened because this was the latest check.
         tau: Threshold of EPI.
         epochs: Epochs trained at each check.
         curve: EPI by check; None while there were fewer than `window` earlier sub-networks.
-        overlap: Mean Jaccard index of the channels that are kept now and were kept at the `window` checks before; None as in `curve`,
-            and in results of versions that did not know it.
+        overlap: Mean Jaccard index of the channels kept now and the channels kept at the `window` checks before. None as in `curve`, and in
+            results of older versions.
     """
 
     policy: str
@@ -87,7 +88,7 @@ class Trigger(Record):
 
     @property
     def sentence(self) -> str:
-        """When the branch left, and why, in a few words."""
+        """When the branch left the trunk, and why."""
         return f"at epoch {self.epoch:.4g} (check {self.check}, policy {self.policy}{self._late})"
 
     @property
@@ -111,13 +112,13 @@ def similarity(first: Kept, second: Kept) -> float:
 
 
 def jaccard(first: Kept, second: Kept) -> float:
-    """Return the mean over the groups of the Jaccard index of the channels that two sub-networks keep: 1 means the same channels."""
+    """Return the Jaccard index of the channels that two sub-networks keep, averaged over the groups: 1 means the same channels."""
     shares = [len(set(first[g]) & set(second[g])) / max(len(set(first[g]) | set(second[g])), 1) for g in first]
     return sum(shares) / len(shares)
 
 
 def over_window(measure: Callable[[Kept, Kept], float], subnetworks: Sequence[Kept], window: int) -> list[float | None]:
-    """Return (1/r) * sum_{j=1..r} measure(N_t, N_{t-j}) for every check t, None for the first r; of `similarity` this is EPI."""
+    """Return (1/r) * sum_{j=1..r} measure(N_t, N_{t-j}) for every check t, None for the first r. With `similarity` as the measure, this is EPI."""
     return [sum(measure(subnetworks[t], subnetworks[t - j]) for j in range(1, window + 1)) / window if t >= window else None for t in range(len(subnetworks))]
 
 

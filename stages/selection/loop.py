@@ -1,4 +1,4 @@
-"""The closed loop: choose widths, time an untrained network of them, correct the prediction by what was found, choose again."""
+"""The closed loop: choose widths, time an untrained network with them, correct the prediction by the measurement, choose again."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ from bonsai.stages.selection.terms import Options
 
 
 class Round(Record):
-    """One network of the loop; latencies in milliseconds.
+    """One network that the loop timed; latencies in milliseconds.
 
     Attributes:
-        predicted_ms: By the latency model as corrected by the rounds before.
-        measured_ms: Upper end of what was measured.
+        predicted_ms: Prediction of the latency model, corrected by the rounds before.
+        measured_ms: Upper end of the measurement's interval.
     """
 
     widths: dict[str, int]
@@ -31,10 +31,10 @@ class Fit(Record):
 
     Attributes:
         widths: Channels to keep per group.
-        predicted_ms: By the calibrated latency model, uncorrected.
+        predicted_ms: Prediction of the calibrated latency model, without the loop's correction.
         aim_ms: The budget less the margin.
-        gap: Most that the value may lie below the best possible within the same predicted latency, as a share of that.
-        rounds: The networks that were timed; empty where nothing can be timed.
+        gap: Optimality gap, (bound - value) / bound.
+        rounds: The networks that were timed; empty if nothing can be timed.
     """
 
     widths: dict[str, int]
@@ -59,11 +59,11 @@ def fit_widths(
     Args:
         values: Value of every width of every group.
         options: Widths to choose from.
-        latency: The calibrated prediction.
+        latency: The calibrated latency model.
         limit_ms: The budget in milliseconds.
         config: Margin, tolerance and number of rounds.
-        measure: Times an untrained network of given widths, in milliseconds; None where the device is not here.
-        correction: Measured over predicted latency, from an engine that was measured before.
+        measure: Times an untrained network of given widths, in milliseconds; None if the device is not this machine.
+        correction: Measured over predicted latency of an earlier engine.
 
     Raises:
         BudgetError: Even the narrowest network is above the budget.

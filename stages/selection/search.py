@@ -1,4 +1,4 @@
-"""Which width each group keeps: the most value within a latency budget, by local search from the Lagrangian's network."""
+"""Chooses the width of each group: the most value within a latency budget. A local search starts from the solution of the Lagrangian relaxation."""
 
 import numpy as np
 
@@ -9,18 +9,18 @@ from bonsai.stages.selection.problem import Problem, Values, require_reachable
 from bonsai.stages.selection.terms import Array, Choice, Options, Terms
 
 REACH = 3
-"""Options up or down that one move of the search changes a group by."""
+"""One move of the search changes a group's width by at most this many options, up or down."""
 GAIN = 1e-12
-"""Relative gain below which a move is none."""
+"""A move must gain more than this fraction of the largest value."""
 
 
 class Selection(Record):
-    """Widths to keep.
+    """The chosen widths.
 
     Attributes:
-        predicted_ms: Latency by the model.
-        value: What the widths keep.
-        bound: No widths within the budget keep more.
+        predicted_ms: Latency that the model predicts.
+        value: Total value of the widths.
+        bound: Upper bound of the value that any widths within the budget can have.
     """
 
     widths: dict[str, int]
@@ -30,7 +30,7 @@ class Selection(Record):
 
     @property
     def gap(self) -> float:
-        """Most that the value may lie below the best possible one, as a share of that."""
+        """Optimality gap: (bound - value) / bound."""
         return max(self.bound - self.value, 0.0) / abs(self.bound) if self.bound else 0.0
 
 
@@ -58,7 +58,7 @@ def solve(problem: Problem) -> Selection:
 
 
 def search(problem: Problem, start: Choice) -> Choice:
-    """Improve a choice within the budget: widen one group, or widen one and narrow another, as long as that gains value."""
+    """Improve a choice within the budget: widen one group, or widen one and narrow another, until no move gains value."""
     state = _State(problem, start)
     while (move := state.best_move()) is not None:
         state.make(move)
@@ -66,7 +66,7 @@ def search(problem: Problem, start: Choice) -> Choice:
 
 
 class _State:
-    """A choice, and what every option of every group would gain and cost; flat arrays over all options."""
+    """The current choice, with the gain and the cost of every other option of every group, as flat arrays over all options."""
 
     def __init__(self, problem: Problem, start: Choice) -> None:
         self.problem, self.choice = problem, start.copy()
@@ -108,7 +108,7 @@ class _State:
 
 
 class _Along:
-    """What every option of every group adds to a figure, the other groups as they are."""
+    """How much a total (latency or value) changes with each option of each group, if the other groups stay as they are."""
 
     def __init__(self, figure: Terms, state: _State) -> None:
         self._figure, self._state = figure, state
@@ -119,7 +119,7 @@ class _Along:
             self.now[self._state.slice(group)] = self._of(self._state.choice, group)
 
     def after(self, group: int, option: int) -> Array:
-        """Return what every option of the other groups would add, were one group changed."""
+        """Return the same for all groups after one group is changed."""
         changed, added = self._state.choice.copy(), self.now.copy()
         changed[group] = option
         for other in self._figure.neighbours[group]:
