@@ -7,8 +7,8 @@ An artifact is built beside its final place, in ``.work``, and published by one 
 ``manifest.json`` is written: what stands under ``<stage>/<key>`` is finished. A killed stage leaves its
 work folder, and the next run continues from the training checkpoints it finds there.
 
-Every file is hashed before it is used. What is not as it was written, or was never finished, is set aside in ``.damaged`` and made again:
-under the same key, and unless it was measured to the same bytes. What was measured is restored from its spare copy.
+Every file is hashed before it is used. An artifact that has changed or was never finished is moved to ``.damaged``. Then it is made again under
+the same key, with the same bytes. Only measurements cannot be repeated exactly: they are restored from a spare copy.
 """
 
 import itertools
@@ -49,9 +49,9 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
 WORK = ".work"
 DAMAGED = ".damaged"
-"""Holds what was set aside, so that it can be looked at, until `bonsai gc` frees it."""
+"""Folder for damaged artifacts. They stay there for inspection until `bonsai gc` frees them."""
 IN_USE = "in-use"
-"""Lock that a run shares with other runs for as long as it needs the artifacts that it has found or made; who frees some holds it alone."""
+"""Lock: shared by every run that uses the store, held exclusively by `bonsai gc --delete`."""
 RESUME = "resume"
 """Folder in `out_dir` for a stage's own training checkpoints; never published."""
 
@@ -60,7 +60,7 @@ class Step(Protocol):
     """Runs one stage: `Store.run` as it is, or wrapped in a Prefect task."""
 
     def __call__(self, stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
-        """Run `stage` on `inputs`, or return what an earlier run left."""
+        """Run `stage` on `inputs`, or return the result of an earlier run."""
         ...
 
 
@@ -70,10 +70,10 @@ def stage(
     """Mark a function as a stage.
 
     Args:
-        version: Raised when the meaning of the stage's result changes: older artifacts are then not reused.
-        timed: Whether the stage measures latency: one such stage runs at a time on a machine.
+        version: Raise it when the meaning of the result changes; older artifacts are then not reused.
+        timed: Whether the stage measures latency. Only one such stage runs at a time on a machine.
         tools: Distributions whose version is part of the key, because the result depends on it.
-        beside: Name of the input whose key the result bears too: a part of what that input's stage left, made again.
+        beside: Name of an input. The result is a lost part of that artifact, made again, and gets the same key.
     """
 
     def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
@@ -111,11 +111,11 @@ class Store:
         return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
 
     def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:
-        """Return the finished artifact of this stage and these inputs, or None where there is none, or a damaged one; nothing is changed."""
+        """Return the finished artifact of this stage and these inputs, or None if it is missing or damaged. The store is not changed."""
         return self._find(function, self.root / function.__name__ / self.key(function, inputs))
 
     def run(self, function: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
-        """Return the stage's artifact, running the stage only where there is none yet, or a damaged one.
+        """Return the stage's artifact. The stage runs only if the artifact is missing or damaged.
 
         Raises:
             ArtifactDamaged: An input was damaged since the run found it.
@@ -133,7 +133,7 @@ class Store:
                 except ArtifactDamaged as damage:
                     problem = f"{str(damage).splitlines()[0]}; it is set aside ({DAMAGED}/{self._set_aside(final).name})"
             work = self._work_folder(f"{function.__name__}-{key}")
-            earlier = self._damaged(final)  # also what a run set aside that was killed before it could do more
+            earlier = self._damaged(final)  # includes folders that a run moved away before it was killed
             if any(self._restored(function, folder, work) for folder in earlier):
                 say(f"{problem or f'{function.__name__}/{key} was set aside as damaged'}; it is restored from its spare copy")
                 self._finish(work, final)
@@ -164,7 +164,7 @@ class Store:
         return load_artifact(kind, folder)
 
     def _set_aside(self, folder: Path) -> Path:
-        """Move away what stands under an artifact's name and is not that artifact; return where it is now."""
+        """Move a damaged folder away from its artifact's place; return where it is now."""
         name = f"{folder.parent.name}-{folder.name}"
         places = (self.root / DAMAGED / (f"{name}-{number}" if number else name) for number in itertools.count())
         aside = next(place for place in places if not os.path.lexists(place))
@@ -174,13 +174,13 @@ class Store:
         return aside
 
     def _damaged(self, folder: Path) -> list[Path]:
-        """Return what was set aside of an artifact, the latest first."""
+        """Return the damaged folders of an artifact that were moved away, the latest first."""
         found = (self.root / DAMAGED).glob(f"{folder.parent.name}-{folder.name}*")
         return sorted(found, key=lambda aside: aside.lstat().st_mtime_ns, reverse=True)
 
     def _restored(self, function: Callable[..., ArtifactT], damaged: Path, work: Path) -> bool:
         if restore(damaged, work):
-            with suppress(ArtifactDamaged):  # whole, but of another version: it is made anew
+            with suppress(ArtifactDamaged):  # intact, but written by another version: it is made again
                 self._load(function, work)
                 return True
             self._work_folder(work.name)
@@ -226,14 +226,14 @@ class Store:
             return record.model_copy(update={"digest": manifest.record["digest"], "key": key, "folder": final})
 
         made = seal(function.__name__, record, inputs, work, spare=is_timed(function))
-        if (part := work / MOMENTS).is_dir():  # first: an artifact without its moments is as if they had been freed
+        if (part := work / MOMENTS).is_dir():  # first: an artifact without moments would look as if `bonsai gc` had freed them
             seal(MOMENTS, Moments(folder=part), {"of": made}, part, spare=False)
             with hold(self.root / LOCKS / f"{MOMENTS}-{key}", wait=True):
                 self._replace(part, self.root / MOMENTS / key)
         self._finish(work, final)
 
     def _replace(self, part: Path, final: Path) -> None:
-        """Give a finished part its name, unless it is there already."""
+        """Move a finished part to its final place, unless the same part is there already."""
         if os.path.lexists(final):
             with suppress(ArtifactDamaged):
                 if require_intact(final).record == read_manifest(part).record:
@@ -243,11 +243,11 @@ class Store:
         self._finish(part, final)
 
     def _finish(self, work: Path, final: Path) -> None:
-        """Give a finished folder its name."""
+        """Write a finished folder through to the disk, and move it to its final place."""
         for file in [*work.rglob("*"), work]:
             _sync(file)
         with suppress(FileNotFoundError):
-            shutil.rmtree(work / RESUME)  # last: where the disk is full before, a run goes on from there
+            shutil.rmtree(work / RESUME)  # last: if the disk fills up before this, the next run can still continue from there
         final.parent.mkdir(parents=True, exist_ok=True)
         work.rename(final)
         _sync(final.parent)
@@ -262,7 +262,7 @@ def require_writable_folder(folder: Path, option: str) -> None:
     """Make a folder and check that files can be written in it.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: No file can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -276,22 +276,22 @@ def require_writable_folder(folder: Path, option: str) -> None:
 
 
 def load_artifact(kind: type[ArtifactT], folder: Path) -> ArtifactT:
-    """Read an artifact's record from its folder, once all of its files were hashed.
+    """Check the hashes of an artifact's files, and return its record.
 
     Raises:
-        ArtifactDamaged: Record or files are not what the stage wrote.
+        ArtifactDamaged: The record or a file has changed since the stage wrote it.
     """
     manifest = require_intact(folder)
     try:
         return kind.model_validate({**manifest.record, "folder": folder})
     except ValidationError as error:
-        problem = f"{folder.parent.name}/{folder.name} is damaged: its record is none of a {kind.__name__}"
+        problem = f"{folder.parent.name}/{folder.name} is damaged: its record is not a valid {kind.__name__}"
         fix = "repeat the `bonsai run` that made it"
         raise ArtifactDamaged(describe(problem, given=f"{error.error_count()} fields that do not fit", allowed="a record of this version", fix=fix)) from error
 
 
 def lineage(value: Any) -> Any:
-    """Return how a stage's input stands in its manifest: artifacts by address, configs whole."""
+    """Return a stage's input as its manifest records it: an artifact as its address and digest, a config in full."""
     if isinstance(value, Artifact):
         return {"artifact": f"{value.folder.parent.name}/{value.key}", "digest": value.digest}
     if isinstance(value, tuple):
@@ -307,7 +307,10 @@ def _require_intact_input(value: Any) -> None:
 
 
 def _as_before(manifest: Manifest, earlier: Sequence[Path]) -> Manifest:
-    """Return the manifest that a damaged artifact had, where the same bytes were made again: what it went into names its time."""
+    """Return the damaged artifact's own manifest if the same bytes were made again, else the new one.
+
+    Packages that were made from the artifact quote the times in its manifest.
+    """
     for folder in earlier:
         with suppress(ArtifactDamaged):
             before = read_either_manifest(folder)
@@ -320,7 +323,7 @@ def _mark(function: Callable[..., Any], name: str) -> Any:
     try:
         return getattr(function, name)
     except AttributeError:
-        raise TypeError(f"{function.__name__} is no stage: decorate it with @stage(version=1)") from None
+        raise TypeError(f"{function.__name__} is not a stage: decorate it with @stage(version=1)") from None
 
 
 def _sync(path: Path) -> None:

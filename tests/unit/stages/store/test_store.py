@@ -136,7 +136,7 @@ def test_a_plain_function_is_no_stage(store: Store) -> None:
     def plain(out_dir: Path) -> Number:
         return Number(folder=out_dir, value=0)
 
-    with pytest.raises(TypeError, match="plain is no stage"):
+    with pytest.raises(TypeError, match="plain is not a stage"):
         store.run(plain)
 
 
