@@ -1,9 +1,9 @@
-"""Latency by one protocol for every runtime.
+"""Measures latency, in the same way for every runtime.
 
-Engines are timed in one process, in blocks that take turns, so that a drift of the machine meets all of them
-alike. Nothing is clipped. Wall time and the calling thread's CPU time are both kept: on a shared machine wall
-time counts the neighbours too, so the median of a single-threaded engine is judged by its CPU time. Percentiles above
-the median are wall time: the tail is what a thread waits for, and its CPU clock leaves that out.
+Engines are timed in one process, in blocks that take turns, so that a drift of the machine affects all of them
+equally. No sample is dropped. Wall time and the CPU time of the calling thread are both kept. On a shared machine
+wall time also contains the work of other programs, so the median of a single-threaded engine is judged by CPU time.
+Percentiles above the median are wall time: a slow run is mostly waiting, which the CPU clock does not count.
 """
 
 import time
@@ -22,10 +22,10 @@ from bonsai.stages.store.tensor_files import written_plainly
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"
 PARTS = 20
-"""Consecutive parts of the runs whose percentiles tell the error of the whole's."""
+"""The runs are split into this many consecutive parts; the spread of the parts' percentiles gives the standard error."""
 
 Enough = Callable[[int, Mapping[str, np.ndarray]], bool]
-"""Asked after every turn, with the number of turns so far and their samples: whether a timing may end."""
+"""Called after every turn with the number of turns so far and their samples; returns whether the timing may end."""
 
 
 def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, enough: Enough | None = None) -> dict[str, np.ndarray]:
@@ -35,10 +35,10 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
         engines: Engines by name.
         images: One batch, (batch, c, h, w) float32.
         config: The protocol.
-        enough: Ends the timing early; None for all turns.
+        enough: May end the timing early; None for all turns.
 
     Returns:
-        For every engine (2, its runs) int64 nanoseconds: thread CPU time and wall time.
+        By engine, (2, runs) int64 nanoseconds: thread CPU time and wall time.
     """
     runs = {name: _warm_up(run, images, config) for name, run in engines.items()}
     turns = turn_count(config)
@@ -56,16 +56,16 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
 
 
 def turn_count(config: TimingConfig) -> int:
-    """Return how many turns every engine has."""
+    """Return how many turns each engine gets."""
     return -(-config.runs // config.block)
 
 
 def time_steadily(
     engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50, enough: Enough | None = None
 ) -> dict[str, np.ndarray]:
-    """Time engines in turns, again where neighbours on a shared machine disturbed them, and return the steadiest of the rounds.
+    """Time engines in turns, and again if other programs disturbed them; return the steadiest round.
 
-    A round is steady where the engines' percentiles have a relative standard error of `config.steady` or less, in the mean. A round that
+    A round is steady if the relative standard error of the engines' percentiles is `config.steady` or less on average. A round that
     `enough` ends is returned as it is.
     """
     ended: list[int] = []
@@ -85,7 +85,7 @@ def time_steadily(
 
 
 def _warm_up(run: Run, images: np.ndarray, config: TimingConfig) -> int:
-    """Run an engine until it is warm; return how often it is to be timed."""
+    """Run an engine until it is warm; return how many runs to time."""
     started, done, slow = time.monotonic(), 0, False
     while not slow and (done < config.warmup_runs or time.monotonic() - started < config.warmup_seconds):
         run(images)
@@ -98,19 +98,19 @@ def _warm_up(run: Run, images: np.ndarray, config: TimingConfig) -> int:
 def gating_clock(target: Target, percentile: int) -> str:
     """Return the clock that a percentile is judged by.
 
-    A median is judged by the calling thread's CPU time, where that thread does all the work. A tail is wall time on every device.
+    A median is judged by the calling thread's CPU time if that thread does all the work. Higher percentiles are wall time on every device.
     """
     return "thread_cpu" if target.device.kind == "cpu" and target.threads == 1 and percentile == 50 else "wall"
 
 
 def shared_clock(targets: Iterable[Target], percentile: int) -> str:
-    """Return the clock that engines for several targets are compared by: that of them all, or the wall."""
+    """Return the clock to compare engines for several targets by: their common one, or wall time if they differ."""
     clocks = {gating_clock(target, percentile) for target in targets}
     return clocks.pop() if len(clocks) == 1 else "wall"
 
 
 def summarise(samples: np.ndarray, clock: str) -> Latency:
-    """Return median, mean and spread of (2, n) nanoseconds on `clock`, and the percentiles above the median by the wall, in milliseconds."""
+    """Return median, mean and spread of (2, n) nanoseconds on `clock`, and the percentiles above the median in wall time, all in milliseconds."""
     milliseconds = samples[CLOCKS.index(clock)] / 1e6
     p90, p95, p99 = (float(p) for p in np.percentile(samples[CLOCKS.index("wall")] / 1e6, [90, 95, 99]))
     return Latency(
@@ -128,13 +128,13 @@ def summarise(samples: np.ndarray, clock: str) -> Latency:
 
 
 def percentile_error(samples: np.ndarray, clock: str, percentile: int = 50) -> float:
-    """Return the relative standard error of a percentile, from those of consecutive parts."""
+    """Return the relative standard error of a percentile, computed from `PARTS` consecutive parts."""
     found = percentiles_of_parts(samples, clock, percentile)
     return float(found.std(ddof=1) / np.sqrt(len(found)) / found.mean())
 
 
 def percentiles_of_parts(samples: np.ndarray, clock: str, percentile: int) -> np.ndarray:
-    """Return a percentile of each of `PARTS` consecutive parts of (2, n) nanoseconds, in nanoseconds."""
+    """Split (2, n) nanoseconds into `PARTS` consecutive parts, and return the percentile of each, in nanoseconds."""
     return np.array([np.percentile(part, percentile) for part in np.array_split(samples[CLOCKS.index(clock)], PARTS)])
 
 
