@@ -1,4 +1,4 @@
-"""Which precision is shipped, and whether the engine meets its gates."""
+"""Decides which precision ships, and whether the engine meets its gates."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.task import Arrays, Interval, Statistics, Task
 
 LEARNT = 0.25
-"""A dense network whose metric covers less than this fraction of the gap between what no learning reaches and the best has learnt next to nothing."""
+"""A dense network has learnt next to nothing if its metric covers less than this fraction of the gap between the baseline and the best value."""
 DROP, METRIC = ACCURACY_GATES = ("accuracy drop", "accuracy")
-"""Names of the gates that the test part decides."""
+"""Names of the gates that are decided on the test images."""
 
 
 class Shown(NamedTuple):
-    """What images show of an engine's accuracy.
+    """An engine's accuracy on a set of images, compared with the dense engine.
 
     Attributes:
-        metric: By which it is judged.
-        drop: Of the metric from the dense engine to this one on the same images.
-        reached: By the engine.
-        where: On which images, in a few words.
-        doubt: Why the dense engine is no reference; empty where it is one.
+        metric: The figure that is judged.
+        drop: How much the metric falls from the dense engine to this one on the same images.
+        reached: The metric of this engine.
+        where: Which images, in a few words.
+        doubt: Why the dense engine is no useful reference; empty if it is one.
     """
 
     metric: Metric
@@ -34,18 +34,18 @@ class Shown(NamedTuple):
 
     @classmethod
     def on_test(cls, task: Task, dense: Statistics, engine: Statistics, doubt: str) -> "Shown":
-        """Return what the test images show."""
+        """Return the accuracy on the test images."""
         return cls(task.metric, task.interval(dense, engine), task.bounds(engine), "on the test images", doubt)
 
     @classmethod
     def on_validation(cls, task: Task, dense: Statistics, engine: Statistics, test_images: int) -> "Shown":
-        """Return what the test part would show if it came out as the validation part did: by that an engine is chosen.
+        """Return a forecast of the test result from the validation images; engines are chosen by it.
 
         Args:
-            task: Judges both.
-            dense: Of the validation images.
-            engine: The same of the engine.
-            test_images: Number of images of the test part.
+            task: Computes metric and intervals.
+            dense: Statistics of the dense engine on the validation images.
+            engine: Statistics of the engine on the same images.
+            test_images: Number of test images.
         """
         where = f"on the validation images; expected of {test_images} test images"
         return cls(task.metric, task.interval(dense, engine, test_images), task.bounds(engine, test_images), where)
@@ -54,11 +54,12 @@ class Shown(NamedTuple):
 def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
     """Return the precision to ship, and why.
 
-    Measured: the fastest whose gates but the latency's are met. Estimated: the profile's own, since an estimate proves no precision faster.
+    If latency was measured, that is the fastest precision that meets all gates other than latency. If it was only estimated, it is the
+    profile's own: an estimate cannot prove that another one is faster.
 
     Args:
-        rows: By precision.
-        gates: By precision, from the validation part; the first is the latency's.
+        rows: Result rows by precision.
+        gates: Gates by precision, judged on the validation images; the latency gate comes first.
         profile: Names the precision that the widths were chosen for.
     """
     own, percentile = profile.target.precision, profile.budget.percentile
@@ -79,7 +80,7 @@ def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Ga
 
 
 class Chosen(NamedTuple):
-    """Which engine is shipped, why, and its gates."""
+    """The precision of the engine that ships, the reason, and its gates."""
 
     precision: Precision
     reason: str
@@ -94,15 +95,15 @@ def choose_engine(
     test_images: int,
     floats: tuple[int, int] = (0, 0),
 ) -> Chosen:
-    """Return the engine to ship, by what was timed and seen of all of them.
+    """Return the engine to ship, by the latencies and the validation accuracies of all candidates.
 
     Args:
         task: Judges the outputs.
-        dense: The dense engine's row and what was noted of the validation images.
-        candidates: By precision, the engine and the same of it.
+        dense: Row of the dense engine, and its statistics on the validation images.
+        candidates: By precision, the engine, its row and its statistics.
         profile: The limits.
-        test_images: Number of images that will judge it.
-        floats: Convolutions that are kept in float on purpose, and all that no INT8 form is meant for; as for `judge`.
+        test_images: Number of test images that will judge it.
+        floats: `kept_float` and `most_float` of `judge`.
     """
     reference, seen = dense
     gates = {
@@ -114,16 +115,16 @@ def choose_engine(
 
 
 def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
-    """Return every limit of the profile with what was found.
+    """Return a gate for every limit of the profile.
 
     Args:
-        dense: The dense network's row.
-        candidate: The engine's.
-        shown: Of its accuracy.
-        engine: What was built.
+        dense: Row of the dense network.
+        candidate: Row of the engine.
+        shown: Accuracy of the engine.
+        engine: The engine itself, for its number of float convolutions.
         profile: The limits.
-        kept_float: Convolutions that the recipe or the search keeps in float, which must be there.
-        most_float: These and those that no quantiser takes.
+        kept_float: Convolutions that the recipe or the search keeps in float; the engine must have at least these.
+        most_float: The same plus the convolutions that have no INT8 form; the engine may have no more.
     """
     assert dense.latency is not None and candidate.latency is not None
     note = "" if candidate.latency.source == "measured" else "estimated"
@@ -149,9 +150,9 @@ def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: Har
 
 
 def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
-    """Return the gates on accuracy: of the drop the upper end of its interval is judged, of the engine's own metric the worse end.
+    """Return the gates on accuracy. The upper end of the drop's interval must meet its limit, and the worse end of the metric's interval its own.
 
-    A drop from a reference that learnt next to nothing is no drop: its gate is undecided, unless `max_drop` 1 asks for nothing.
+    If the dense network learnt next to nothing, the drop means nothing: its gate is undecided, unless `max_drop` is 1, which allows any drop.
     """
     metric, (drop, _, most) = shown.metric, shown.drop
     verdict = verdict_of(most <= limits.max_drop)
@@ -170,13 +171,13 @@ def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
 
 
 def doubt_about(task: Task, value: float, targets: Arrays, part: Part) -> str:
-    """Return why a dense network is no reference: it learnt next to nothing; an empty text where it is one.
+    """Return a warning if the dense network learnt next to nothing and so is no useful reference; else an empty text.
 
     Args:
-        task: Judges it.
-        value: Its metric on a part of the data.
-        targets: Of that part.
-        part: Which part it is.
+        task: Has the metric and the baseline.
+        value: The network's metric on one part of the data.
+        targets: Targets of that part.
+        part: Name of that part.
     """
     metric, (nothing, how) = task.metric, task.baseline(targets)
     if metric.merit(value) >= metric.merit(nothing + LEARNT * (metric.best - nothing)):
@@ -186,17 +187,17 @@ def doubt_about(task: Task, value: float, targets: Arrays, part: Part) -> str:
 
 
 def verdict_of(passed: bool) -> Verdict:
-    """Return the verdict on a figure that has no interval of its own."""
+    """Return the verdict on a figure without an interval, which is never undecided."""
     return "met" if passed else "missed"
 
 
 def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
-    """Return the latency's gate by the interval of a fresh timing.
+    """Return the latency gate, decided by the interval of a fresh timing.
 
     Args:
-        fresh: With the dense engine timed in turns where the budget is a fraction of it.
+        fresh: The timing. If the budget is a fraction of the dense engine's latency, that engine was timed in turns.
         budget: The limit.
-        reference: Precision of that dense engine.
+        reference: Precision of the dense engine.
     """
     limit, unit = limit_of(budget, reference)
     interval = fresh.interval
@@ -213,7 +214,7 @@ def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
 
 
 def verdict_within(low: float, high: float, limit: float) -> Verdict:
-    """Return *met* or *missed* where the whole interval lies on one side of the limit."""
+    """Return *met* or *missed* if the whole interval lies on one side of the limit, else *undecided*."""
     return "met" if high <= limit else "missed" if low > limit else "undecided"
 
 
@@ -223,7 +224,7 @@ def fails(gate: Gate, allow_undecided: bool) -> bool:
 
 
 def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
-    """Return a measurement whose latency gate, and whose latencies of the shipped and of the dense engine, are those of the fresh timing."""
+    """Return the measurement with three things replaced by the fresh timing: the latency gate and the latencies of the shipped and the dense engine."""
     fresh = timing.fresh
     found = {row.label: fresh.engine if row.shipped else fresh.reference for row in measurement.rows if row.shipped or row.network == "dense"}
     rows = tuple(row.model_copy(update={"latency": found[row.label]}) if found.get(row.label) else row for row in measurement.rows)
