@@ -1,7 +1,7 @@
-"""The seam between Bonsai and what a network is for. Nothing outside this room knows what an output means.
+"""The interface of a task, such as classification. Only code under `stages/tasks` knows what a network's outputs mean.
 
-A task has two halves. `Task` judges outputs with NumPy alone, since the device side has no torch. `Learning` trains, with torch. A `Metric`
-travels with the records, so that a report needs no task at all.
+A task has two parts. `Task` computes the metric with NumPy only, because a device has no torch. `Learning` has the loss and uses torch.
+Stored results carry their `Metric`, so a report needs neither.
 """
 
 import math
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from bonsai.stages.training.config import SoftTargets
 
 Arrays = np.ndarray
-"""A network's outputs for some samples, or their targets, samples first. Only a task looks inside."""
+"""Outputs of a network or targets, (n, ...), n samples. Only a task interprets them."""
 Statistics = Mapping[str, np.ndarray]
-"""What each sample contributes to the metric, by name, samples first: the smallest record from which metric and intervals follow."""
+"""Named arrays, (n, ...): what each sample contributes to the metric. The metric and its intervals are computed from these alone."""
 
 
 class DataSpec(NamedTuple):
-    """What of the data decides the shapes of the outputs."""
+    """The properties of the data that decide the shapes of the outputs."""
 
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -34,8 +34,8 @@ class TensorSpec(NamedTuple):
     """One output of the exported network.
 
     Attributes:
-        name: In the ONNX file.
-        shape: Behind the batch.
+        name: Name in the ONNX file.
+        shape: Shape without the batch dimension.
         labelled: Whether it has one entry for each class.
     """
 
@@ -53,11 +53,11 @@ class Interval(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """What a network reaches that has learnt nothing.
+    """What a network that has learnt nothing can reach, such as always predicting the largest class.
 
     Attributes:
-        value: Of the metric.
-        how: How it is reached, as the subject of a sentence.
+        value: Value of the metric.
+        how: How to reach it, as the subject of a sentence.
     """
 
     value: float
@@ -65,7 +65,7 @@ class Baseline(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How far outputs lie from expected ones.
+    """How far outputs are from the expected ones.
 
     Attributes:
         agreement: Share of the samples, 0-1, on which both lead to the same prediction.
@@ -83,15 +83,15 @@ class Difference(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """The largest difference over the largest expected output; NaN where that is none."""
+        """The largest difference over the largest expected output; NaN if the expected outputs are all 0."""
         return self.largest / self.peak if self.peak else math.nan
 
 
 class Provable(NamedTuple):
-    """What so many samples can show at best.
+    """The best result that a number of samples can prove.
 
     Attributes:
-        drop: Least drop of the metric, unless the metric rises.
+        drop: Smallest drop of the metric, if the metric does not rise.
         metric: Best value of the metric.
     """
 
@@ -109,7 +109,7 @@ class Task(Protocol):
 
     @property
     def learning(self) -> str:
-        """Import string ``module:factory`` of the torch half; the factory takes a `TrainConfig`."""
+        """Import string ``module:factory`` of the `Learning`; the factory takes a `TrainConfig`."""
         ...
 
     def outputs(self, spec: DataSpec) -> tuple[TensorSpec, ...]:
@@ -125,7 +125,7 @@ class Task(Protocol):
         ...
 
     def bounds(self, statistics: Statistics, samples: int | None = None) -> Interval:
-        """Return the metric with its interval; as it would be if `samples` other samples showed the same, where their number is given."""
+        """Return the metric with its interval. If `samples` is given, the interval is a forecast for that many new samples."""
         ...
 
     def interval(self, before: Statistics, after: Statistics, samples: int | None = None) -> Interval:
@@ -133,64 +133,64 @@ class Task(Protocol):
         ...
 
     def baseline(self, targets: Arrays) -> Baseline:
-        """Return what a network reaches that has learnt nothing of these targets."""
+        """Return what a network that has learnt nothing can reach on these targets."""
         ...
 
     def difference(self, found: Arrays, expected: Arrays) -> Difference:
-        """Return how far outputs lie from expected ones of the same shape: for export, golden results and rewritten networks."""
+        """Return how far outputs are from expected ones of the same shape; used to check exports, golden outputs and rewritten networks."""
         ...
 
     def provable(self, samples: int) -> Provable | None:
-        """Return what so many samples can show at best; None where that depends on the data."""
+        """Return the best result that this number of samples can prove; None if that depends on the data."""
         ...
 
     def samples_to_prove(self, drop: float) -> int | None:
-        """Return how many samples show that the metric fell by no more than `drop`, where nothing changes; None where that depends on the data."""
+        """Return how many samples prove that the metric fell by at most `drop` if no prediction changes; None if that depends on the data."""
         ...
 
     def to_tensors(self, dense: Statistics, shipped: Statistics) -> dict[str, np.ndarray]:
-        """Return what a package keeps of the dense and the shipped engine on the test samples."""
+        """Return the arrays that a package stores, from the test results of the dense and the shipped engine."""
         ...
 
     def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics, Statistics]:
         """Return the statistics of the dense and the shipped engine.
 
         Raises:
-            ValueError: The tensors are others than `to_tensors` returns; the message says which these are.
+            ValueError: The tensors are not those that `to_tensors` returns; the message lists those.
         """
         ...
 
 
 class Learning(Protocol):
-    """How a network is trained. It is made anew for each training, and keeps nothing."""
+    """The loss, and how to train with it. A new one is made for each training; it has no state."""
 
     def loss(self, found: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         """Return the mean loss of a batch."""
         ...
 
     def imitate(self, student: "torch.Tensor", teacher: "torch.Tensor", how: "SoftTargets") -> "torch.Tensor":
-        """Return the teacher's part of the loss, with its weight."""
+        """Return the distillation loss, already multiplied by its weight."""
         ...
 
     def noise(self, found: "torch.Tensor", expected: "torch.Tensor") -> float:
-        """Return the squared error of outputs over the square of the expected ones, less what no prediction depends on."""
+        """Return the squared error of outputs over the square of the expected ones, ignoring differences that change no prediction."""
         ...
 
     def require_outputs(self, found: object, spec: DataSpec, *, samples: int, mode: str) -> None:
-        """Check what a network returned for so many samples.
+        """Check the outputs that a network returned for this number of samples.
 
         Raises:
-            ConfigError: The loss cannot be computed from it.
+            ConfigError: The loss cannot be computed from them.
         """
         ...
 
     def example_targets(self, samples: int, spec: DataSpec) -> "torch.Tensor":
-        """Return targets that a training step can be tried with."""
+        """Return targets to try one training step with."""
         ...
 
 
 def join(parts: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of several parts of the samples, one after the other."""
+    """Return the concatenated statistics of several batches of samples."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -22,26 +22,26 @@ CHECK_EVERY = 16
 
 
 class Persistent(Protocol):
-    """Something that a training carries along, and that a killed run must find again."""
+    """State of a training that must survive a kill: it is saved with every checkpoint."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return what `restore` needs."""
+        """Return the tensors that `restore` needs."""
         ...
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from an earlier state."""
+        """Continue from an earlier state."""
         ...
 
 
 class Observer(Persistent, Protocol):
-    """Gathers something from the activations and gradients of a training."""
+    """Collects statistics of activations and gradients during training."""
 
     def watching(self) -> AbstractContextManager[None]:
-        """Listen to the network's layers meanwhile."""
+        """Record the layers' activations while the block runs."""
         ...
 
     def observe(self) -> None:
-        """Look at the loss's gradients, after backward."""
+        """Record the gradients of the loss; called after backward."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Edits done to a network, whatever their kind."""
+"""Applies an edit of any kind to a network."""
 
 from torch import nn
 
@@ -8,12 +8,12 @@ from bonsai.stages.quantization.insert import insert_quantizers
 
 
 def apply(network: nn.Module, edit: Edit, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Return the edited network; the one that was given is changed in place, or shares its modules with the result.
+    """Return the edited network. The given one is changed in place, or shares its modules with the result.
 
     Args:
-        network: With the edits before this one.
+        network: The network, with all earlier edits applied.
         edit: What to change.
-        image_shape: (channels, height, width) of what the network is traced with for quantisers.
+        image_shape: (channels, height, width) of the image that the network is traced with to insert quantisers.
     """
     if isinstance(edit, KeepChannels):
         keep_channels(network, edit)
