@@ -155,7 +155,7 @@ class KernelCounters:
 
 @cache
 def _core() -> Any:
-    """Return OpenVINO, imported without the package that reports every import home; what it is missed by has a stub for it."""
+    """Return OpenVINO's core. Its telemetry package is blocked first; OpenVINO falls back to a stub."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python itself marks a module as not to be imported
     import openvino  # an extra: a profile can be read and refused without it
 

@@ -93,12 +93,12 @@ class Judge(Protocol):
 
     @property
     def task(self) -> Task:
-        """What networks are judged by."""
+        """The task, whose metric judges the networks."""
         ...
 
     @property
     def learning(self) -> Learning:
-        """How far a layer's error reaches."""
+        """Measures how much a layer's quantisation changes the outputs (`Learning.noise`)."""
         ...
 
     def validate(self, network: nn.Module) -> float:
