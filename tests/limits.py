@@ -1,4 +1,4 @@
-"""What Bonsai refuses, leaves whole or leaves in float, and why: a table of networks, run by the tests, from which `docs/limits.md` is written.
+"""Networks that Bonsai refuses, leaves whole or leaves in float, and why. The tests run each, and `docs/limits.md` is written from this table.
 
 python tests/limits.py      # docs/limits.md, from the checkout; about a minute
 
@@ -19,24 +19,26 @@ WORKS, FLOAT, WHOLE, REFUSED = "works", "float", "left whole", "refused"
 SECTIONS = {
     REFUSED: (
         "Refused before training",
-        "The run ends with exit code 2 and one message, before anything is trained. `bonsai run RECIPE --dry-run` tells it in seconds.",
+        "The run ends with exit code 2 and one message, before anything is trained. `bonsai run RECIPE --dry-run` shows the message within seconds.",
     ),
     WHOLE: (
         "Left whole",
-        "The network is compressed, but these of its channels are not pruned. The dry run names the groups. What the table quotes is the first of them.",
+        "The network is compressed, but the channels of some groups are not pruned. The dry run names these groups. The table quotes the first one.",
     ),
     FLOAT: (
         "Left in float",
-        "The network is pruned and quantised around a layer that has no INT8 form. The gates judge what that costs.",
+        "The network is pruned and quantised, but some convolutions or matrix products (the table counts both as products) have no INT8 form. "
+        "They stay in float. This costs latency, which the gates judge.",
     ),
-    WORKS: ("Works", "Compressed like any other network. These stand here since tools of this kind get them wrong easily; a test holds each."),
+    WORKS: ("Works", "These networks are compressed like any other. They are listed because such tools often get them wrong. Each has a test."),
 }
-HEAD = """# Limits: what is refused, what is left as it is, and why
+HEAD = """# Limits: which networks are refused or only partly compressed, and why
 <!-- Written by `python tests/limits.py`: change the table in that file, not this page. -->
 
-Each row is a network that a test builds and takes through the same steps as a run. The words in the last column are those that the test was told.
-Bonsai compares every rewritten network with the one that you gave it; what it cannot prove equal is refused or left alone.
-Real networks, from timm and torchvision, stand in [zoo.md](zoo.md).
+Each row is a small network that a test takes through the same steps as a run. The last column quotes Bonsai;
+`…` stands for numbers that differ between machines.
+After each change Bonsai compares the new network with the one that you gave it. If their outputs differ, it refuses the network or leaves that part unchanged.
+For real networks, from timm and torchvision, see [zoo.md](zoo.md).
 """
 
 
@@ -87,25 +89,25 @@ LIMITS: Mapping[str, Limit] = {
     "PreHooked": Limit("a forward hook that changes the input", partial(simulated, _harder("PreHooked")), (REFUSED, WHOLE, WORKS)),
     "OldWeightNorm": Limit("`torch.nn.utils.weight_norm`: the weight is computed by a hook", partial(simulated, _harder("OldWeightNorm")), (REFUSED,)),
     "NewWeightNorm": Limit("a parametrised weight", partial(simulated, _harder("NewWeightNorm")), (REFUSED, WORKS, FLOAT, WHOLE)),
-    "SpectralNorm": Limit("`spectral_norm`, whose state goes on in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("group conv2",)),
+    "SpectralNorm": Limit("`spectral_norm`, whose state changes in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("group conv2",)),
     # what the quantiser does not know
     "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (FLOAT, WHOLE)),
     "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT, WHOLE)),
-    "SplitTokens": Limit("attention by hand, on one layer's queries, keys and values", partial(walked, _harder("SplitTokens")), (FLOAT, WHOLE)),
+    "SplitTokens": Limit("hand-written attention; one layer gives queries, keys and values", partial(walked, _harder("SplitTokens")), (FLOAT, WHOLE)),
     "CosineHead": Limit("a head that is a product with a normalised parameter", partial(walked, "CosineHead"), (FLOAT, WHOLE)),
     "ReflectPadding": Limit("a convolution that pads by reflection", partial(walked, "ReflectPadding"), (FLOAT, WHOLE)),
     "Standardised": Limit("a subclass of a convolution that standardises its weight", partial(walked, _harder("Standardised")), (FLOAT, WHOLE, WORKS)),
     "Factorised": Limit("1x7 and 7x1 convolutions", partial(simulated, "Factorised"), (WORKS,)),
     # state
-    "HiddenMask": Limit("state beside the `state_dict`, drawn anew by every build", partial(inspected, "HiddenMask"), (REFUSED,), ("mask",)),
-    "HiddenBuffer": Limit("a buffer with `persistent=False`, drawn anew by every build", partial(inspected, _harder("HiddenBuffer")), (REFUSED,), ("mask",)),
+    "HiddenMask": Limit("state outside the `state_dict`, random in every build", partial(inspected, "HiddenMask"), (REFUSED,), ("mask",)),
+    "HiddenBuffer": Limit("a buffer with `persistent=False`, random in every build", partial(inspected, _harder("HiddenBuffer")), (REFUSED,), ("mask",)),
     "InPlaceInput": Limit("the input is normalised in place", partial(simulated, "InPlaceInput", shape=(1, 16, 16)), (WORKS,)),
     "NoCopy": Limit("a computed tensor is kept as an attribute: `copy.deepcopy` refuses it", partial(inspected, _harder("NoCopy")), (REFUSED,)),
     # channels that are mixed
     "Shuffled1": Limit("a channel shuffle before 1 block", partial(inspected, "Shuffled", {"depth": 1}), (WHOLE,), ("stem.0",)),
     "Shuffled8": Limit("a channel shuffle before 8 blocks", partial(inspected, "Shuffled", {"depth": 8}), (WHOLE,), ("stem.0",)),
     "Shuffled16": Limit("a channel shuffle before 16 blocks", partial(inspected, "Shuffled", {"depth": 16}), (WHOLE,), ("stem.0",)),
-    "ShuffleUnit": Limit("halves of the channels take turns (ShuffleNet)", partial(simulated, _harder("ShuffleUnit")), (WHOLE, FLOAT)),
+    "ShuffleUnit": Limit("the halves of the channels swap places (ShuffleNet)", partial(simulated, _harder("ShuffleUnit")), (WHOLE, FLOAT)),
     "shufflenet": Limit("torchvision's `shufflenet_v2_x0_5`", partial(inspected, _harder("shufflenet"), shape=(3, 32, 32)), (WHOLE, REFUSED)),
     "SplitDepthwise": Limit("a depthwise convolution on a part of the channels (EdgeNeXt)", partial(inspected, _harder("SplitDepthwise")), (WHOLE,)),
     "Aggregated": Limit("grouped convolutions on queries, keys and values (EfficientViT)", partial(simulated, _harder("Aggregated")), (WHOLE, FLOAT, WORKS)),
@@ -127,10 +129,10 @@ LIMITS: Mapping[str, Limit] = {
         "forward raises an exception of its own kind", partial(inspected, _harder("RaisesItsOwn")), (REFUSED,), ("harder_networks.py", "not calibrated")
     ),
     "RaisesInTraining": Limit(
-        "forward raises in training alone", partial(inspected, _harder("RaisesInTraining")), (REFUSED,), ("harder_networks.py", "targets")
+        "forward raises only in training", partial(inspected, _harder("RaisesInTraining")), (REFUSED,), ("harder_networks.py", "targets")
     ),
     "raises_at_once": Limit("the factory raises", partial(inspected, _harder("raises_at_once")), (REFUSED,), ("harder_networks.py", "neck")),
-    "TwoOutputs": Limit("a second output in training", partial(inspected, _harder("TwoOutputs")), (REFUSED,)),
+    "TwoOutputs": Limit("a second output, in training only", partial(inspected, _harder("TwoOutputs")), (REFUSED,)),
     "Probabilities": Limit("a softmax at its end", partial(inspected, _harder("Probabilities")), (REFUSED,), ("probabilities",)),
     **{
         name: Limit(what, partial(inspected, _harder(name)), (REFUSED,), ("wrapper",))
