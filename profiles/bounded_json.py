@@ -8,7 +8,7 @@ from pydantic_core import from_json
 from bonsai.profiles.source import nonfinite
 
 MAX_BYTES = 64 * 2**20
-"""Of one file. A package's manifest has some hundred thousand."""
+"""Largest size of one file. A package's manifest has some hundred thousand bytes."""
 
 
 def read_json(file: Path) -> Any:

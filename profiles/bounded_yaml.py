@@ -8,16 +8,16 @@ import yaml
 from bonsai.profiles.errors import ConfigError, describe, shorten
 
 MAX_BYTES = 65_536
-"""Of one text. The largest recipe that ships has three thousand."""
+"""Largest size of one text. The largest shipped recipe has three thousand bytes."""
 MAX_DEPTH = 32
-"""Mappings and lists inside each other; a recipe has five."""
+"""Deepest nesting of mappings and lists; a recipe has five levels."""
 MAX_NODES = 5_000
-"""Keys and values; what an alias stands for counts again wherever it stands."""
+"""Most keys and values. The contents of an alias count again at each use."""
 MAX_BITS = 64
 PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 COLLECTIONS: dict[type[yaml.Node], str] = {yaml.MappingNode: "tag:yaml.org,2002:map", yaml.SequenceNode: "tag:yaml.org,2002:seq"}
 AMBIGUOUS = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
-"""What YAML 1.1 reads as a number to base 8 or 60, and YAML 1.2 does not."""
+"""Texts that YAML 1.1 reads as a number to base 8 or 60, unlike YAML 1.2."""
 KeyPath = tuple[str, ...]
 
 

@@ -11,13 +11,13 @@ import unicodedata
 from collections.abc import Iterable
 
 SHORT = 200
-"""Characters of a single value that a message shows."""
+"""Most characters of a value that a message shows."""
 LONG = 4_000
-"""Characters of one part of a message."""
+"""Most characters of one part of a message."""
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories that steer a terminal or a page instead of showing something."""
+"""Unicode categories of control characters, which could change a terminal or a page."""
 JOINERS = "\u200c\u200d\u00ad"
-"""Of these categories what spelling needs: in Persian, in Indic scripts, in emoji; and a soft hyphen."""
+"""Characters of these categories that are allowed: Persian, Indic scripts and emoji need them; and the soft hyphen."""
 
 
 class BonsaiError(Exception):

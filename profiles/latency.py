@@ -23,7 +23,8 @@ from bonsai.profiles.schema import Precision
 from bonsai.profiles.source import Record
 
 SCHEMA = 2
-"""Of the file. In 1 kernels were squares, groups were taken for narrow dense convolutions, and only convolutions and linear layers had rows."""
+"""Version of the file format. Version 1 had only square kernels, treated grouped convolutions as narrow dense ones, and had rows only for
+convolutions and linear layers."""
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
 
 

@@ -13,9 +13,9 @@ Light = Literal[
     "max_pool", "avg_pool", "global_pool", "batch_norm", "layer_norm", "group_norm", "concat", "resize",
 ]  # fmt: skip
 LIGHT: frozenset[str] = frozenset(get_args(Light))
-"""Operators that multiply no matrices: the memory that they move is their cost."""
+"""Operators without a matrix product. Their cost is the memory that they move."""
 POINTWISE: frozenset[str] = frozenset(get_args(Light)[:12])
-"""Those that compute every value from one value, or from two, of the same place."""
+"""Elementwise operators, with one or two inputs."""
 
 
 def _pair(value: Any) -> Any:

@@ -15,7 +15,7 @@ Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd",
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 PROVIDER_KINDS: dict[Provider, str] = {"cpu": "cpu", "openvino": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
-"""Kind of device that each execution provider of ONNX Runtime is for."""
+"""By execution provider of ONNX Runtime, the kind of device that it runs on."""
 VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
@@ -191,7 +191,7 @@ class Budget(Record):
 
 
 OLDER_GATES = {"max_accuracy_drop": "max_drop"}
-"""Names that gates had, which files may still use, and today's."""
+"""By old name of a gate, which files may still use, its new name."""
 
 
 class Gates(Record):

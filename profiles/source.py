@@ -15,7 +15,7 @@ from bonsai.profiles.errors import ConfigError, describe, shorten, suggestion
 
 RecordT = TypeVar("RecordT", bound="Record")
 SHOWN = 10
-"""Faults that are listed one by one."""
+"""Most errors that a message lists."""
 
 
 class Record(BaseModel):

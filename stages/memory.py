@@ -4,7 +4,7 @@ import errno
 import re
 
 WORDS = re.compile(r"allocate memory|not enough memory|out of memory|bad[ _]alloc", re.IGNORECASE)
-"""Of torch and ONNX Runtime, which have no common class of error for it."""
+"""Words in out-of-memory messages of torch and ONNX Runtime, which have no common error class for it."""
 
 
 def lacks_memory(error: BaseException) -> bool:

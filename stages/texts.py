@@ -15,7 +15,7 @@ MARKDOWN = str.maketrans(
     }
 )
 BREAKS = re.compile("[\x00\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-"""What any reader of lines may end a line at."""
+"""Characters that some program takes for the end of a line."""
 
 
 def markdown(text: str) -> str:

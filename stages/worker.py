@@ -32,11 +32,11 @@ from bonsai.stages.store.room import MACHINE_ERRORS
 
 MODULE = "bonsai.stages.worker"
 GRACE_SECONDS = 5.0
-"""So long after its time a call ends itself, where nobody is left who would end it."""
+"""If its parent is gone, a call ends itself this many seconds after its time limit."""
 ERRORS: dict[str, type[BonsaiError]] = {kind.__name__: kind for kind in (BuildError, ConfigError, DeviceUnavailable)}
-"""Errors that keep their kind on their way back; any other becomes a `BuildError`."""
+"""Errors that reach the parent process with their own class. Any other becomes a `BuildError`."""
 FIRST_VICTIM = 1000
-"""Highest `oom_score_adj`: where memory runs out, Linux ends this process and not the run."""
+"""Highest `oom_score_adj`: if memory runs out, Linux ends this process instead of the run."""
 
 
 def call(function: str, arguments: Mapping[str, Any], *, doing: str, seconds: float) -> Any:

@@ -24,7 +24,7 @@ JUNIT, SUMMARY = "junit.xml", "summary.md"
 FAILURES = {"missed": "GateMissed", "undecided": "GateUndecided"}
 """Type of the failure in JUnit's XML, by the gate's verdict."""
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, such as the colours in a compiler's message."""
+"""Characters that XML 1.0 cannot contain, such as the colour codes in a compiler's message."""
 
 
 class Report(Protocol):

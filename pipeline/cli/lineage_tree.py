@@ -17,13 +17,13 @@ from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.registry import metric_named
 
 VALIDATION = "validation_"
-"""Before the name of a metric."""
+"""Prefix of a metric's name in a record."""
 MANY = 3
-"""Most origins of one stage that are drawn one by one."""
+"""Most inputs of one stage that are drawn."""
 DEEPEST = 100
-"""Branches that are drawn inside each other."""
+"""Deepest nesting that is drawn."""
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
-"""``stage/key``: no path leads out of a store by it."""
+"""Pattern of an address, ``stage/key``. It cannot lead out of the store."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ADDRESSES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Address, ...])
 

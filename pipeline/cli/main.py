@@ -32,7 +32,7 @@ EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 g
 4 build failed, 5 device unavailable, 6 verification failed, 130/143 stopped."""
 TERMINATED = 143
 PIPE_CLOSED = 141
-"""Exit code where whoever read the output has gone: what shells report of other programs then."""
+"""Exit code if the program that reads the output has ended, as shells report it for other programs."""
 
 
 class Screen(TyperGroup):

@@ -24,7 +24,7 @@ from bonsai.stages.training.progress import say
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ResultT = TypeVar("ResultT")
 BranchRunner = Callable[[Mapping[str, Growth]], dict[str, Package | BonsaiError]]
-"""Calls every profile's branch once, in what order and threads it likes, and returns what each returned."""
+"""Calls the branch of every profile once, in any order and in any thread, and returns all results."""
 COMPARISONS, RECORD, TABLE = "comparisons", "comparison.json", "comparison.csv"
 
 

@@ -25,7 +25,7 @@ from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store, require_writable_folder
 
 TRIED = 6
-"""Networks that the calibration does not see, which the prediction is compared with."""
+"""Number of networks that are not used for calibration; they test the prediction."""
 
 
 class Characterized(Record):

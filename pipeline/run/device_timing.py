@@ -27,7 +27,7 @@ from bonsai.stages.training.progress import say
 CALIBRATING_DEAR = 6
 """Most random networks that a latency model is calibrated with where an engine takes long to build."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
-"""Of every network that the latency model is calibrated with."""
+"""Timing settings for each network that calibrates the latency model."""
 
 
 class Timed(NamedTuple):

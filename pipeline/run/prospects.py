@@ -23,7 +23,7 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 QUICK = {"runs": 200, "seconds": 0.5, "warmup_runs": 20, "warmup_seconds": 0.1, "tries": 1, "calibrating": 0}
 """How the two networks are timed."""
 MOST_LAYERS = 60
-"""Convolutions and products of a network that is exported for a dry run: a larger one takes too long."""
+"""Most convolutions and matrix products of a network that a dry run exports; a larger one takes too long."""
 
 
 class Prospect(Record):

@@ -33,7 +33,7 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 ResultT = TypeVar("ResultT")
 CHILD = "import sys; from bonsai.pipeline.run.side_by_side import serve_stages; serve_stages(int(sys.argv[1]))"
 branch_name = contextvars.ContextVar("branch_name", default="")
-"""Profile whose branch the thread grows, for the lines of its log."""
+"""Profile whose branch this thread runs; it is added to the log lines."""
 
 
 class ProcessLost(BonsaiError, OSError):

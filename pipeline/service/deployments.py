@@ -8,7 +8,7 @@ from bonsai.profiles.source import Record
 COMPRESS, COMPARE = "compress", "compare"
 FLOWS = "bonsai.pipeline.service.flows"
 BESIDE = "local-cpu-openvino"
-"""What a comparison sets beside the recipe's own profile, unless it is that one."""
+"""Profile that a comparison adds to the recipe's own, if that is another one."""
 TIMING_LIMIT = "bonsai-timing"
 """Name of the global concurrency limit that lets one job at a time measure latency."""
 

@@ -7,7 +7,7 @@ from bonsai.profiles.errors import ConfigError, describe
 
 LOOPBACK = "127.0.0.1"
 EVERY = {"0.0.0.0": LOOPBACK, "::": "[::1]"}  # noqa: S104  # names them; `serve` listens there only where a secret is asked for
-"""Hosts that stand for all addresses of this machine, and what this machine itself calls then."""
+"""By host name that means all addresses of this machine, the address to reach it from this machine."""
 SERVER_SECRET, CLIENT_SECRET = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 

@@ -25,7 +25,7 @@ from bonsai.stages.training.progress import say
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 RETRIES, RETRY_SECONDS = 2, 5
 LEASE_SECONDS = 60
-"""After so long the server gives the place of a killed run to the next; the least that it accepts."""
+"""Seconds after which the server gives the slot of a killed run to the next; the server accepts no less."""
 
 
 def as_tasks(store: Store) -> Step:

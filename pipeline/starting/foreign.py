@@ -19,7 +19,7 @@ from bonsai.profiles.errors import ConfigError, describe, suggestion
 
 CHANNELS, SLICES = "channel_sparsity_args", "slice_sparsity_args"
 METHODS = {"BNScalePruner": "bn_scale", "GroupNormPruner": "magnitude_l2", "MACAwareImportance": "magnitude_l2"}
-"""Pruning methods whose ranking has a criterion here."""
+"""Pruning methods, and Bonsai's criterion for their ranking."""
 UNUSED = {
     "global_prune_rate": "no rate is asked for: widths are chosen to fit the latency `budget` of the target",
     "mac_target": "no MACs are asked for: widths are chosen to fit the latency `budget` of the target",
@@ -43,7 +43,7 @@ USED = ("start_epoch", "end_epoch", "epoch_rate", "layers", "pruning_method", "p
 REGULARIZE = ("reg", "mac_reg", "gamma", "alpha_shrinkage_reg")
 MOST_EPOCHS = 100_000
 RECOVERY = 10
-"""Least epochs after the last cut."""
+"""Fewest epochs after the last cut."""
 
 
 def read_pruning_config(file: Path) -> Adapt:

@@ -44,13 +44,13 @@ STEPS = 600
 """Optimizer steps in which a small network that starts from nothing usually learns a small data set."""
 EPOCHS = (6, 60)
 MINUTES = 8.0
-"""Of training on two cores, estimated, that the chosen epochs stay below where that leaves enough of them."""
+"""Epochs are chosen so that training takes at most this many minutes on two cores (estimated), but never fewer than `EPOCHS[0]`."""
 MACS_PER_SECOND = 20e9
-"""What two cores of a server's CPU came to in training a small network; an estimate, and no measurement, so that the same images give the same recipe."""
+"""Speed of two server cores when training a small network. It is a constant, not measured, so that the same images always give the same recipe."""
 PASS_MACS = 3
-"""Forward and backward pass over the forward pass alone."""
+"""Cost of a forward and backward pass, divided by that of a forward pass."""
 PASSES = 2.0
-"""Dense cycles that the trunk and two branches come to, each 1.5 cycles of a network of a third of the work."""
+"""Total training in dense cycles: the trunk, and two branches of 1.5 cycles each, whose networks need a third of the work."""
 RECOVERY = 1.5
 """Length of the branch after its cut, in cycles: as many training images as train-prune-finetune sees (`benchmarks/moments.py`)."""
 BUDGET = 0.4
@@ -102,7 +102,7 @@ class Changes(NamedTuple):
 
 
 Adapt = Callable[[nn.Module, int], Changes]
-"""From the dense network and the optimizer steps per epoch to changes."""
+"""Makes changes from the dense network and the number of optimizer steps per epoch."""
 
 
 def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bonsai.profiles.schema import Budget
 
 COLUMN = 34
-"""Where comments begin."""
+"""Column where comments begin."""
 
 
 class Choices(NamedTuple):

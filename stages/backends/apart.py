@@ -14,7 +14,7 @@ from bonsai.stages.worker import call
 
 HERE = "bonsai.stages.backends.apart"
 BUILD_SECONDS, RUN_SECONDS = 600.0, 300.0
-"""A build, and a file that takes longer to open and to run a few images, is ended."""
+"""Time limits in seconds: for a build, and for opening a file and running a few images."""
 
 
 def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:

@@ -13,14 +13,14 @@ import numpy as np
 from bonsai.stages.backends.timing import CLOCKS
 
 CALM = 0.08
-"""In a calm turn the median of the dense engine is at most this much slower, relatively, than its pace."""
+"""A turn is calm if the dense engine's median is at most this fraction slower than its pace."""
 PACE = 10
-"""Percentile of the dense engine's turns, over all processes, that is its pace."""
+"""The pace is this percentile of the dense engine's medians by turn, over all processes."""
 LEAST_TURNS = 5
-"""A process with fewer calm turns is set aside; where there were few, with less than a quarter of them."""
+"""A process with fewer calm turns is not used; if it had few turns, one with less than a quarter calm."""
 
 Samples = Mapping[str, np.ndarray]
-"""(2, runs) nanoseconds of each engine of a process."""
+"""Samples of one process: by engine, (2, runs) nanoseconds."""
 
 
 def turns_of(samples: Samples, clock: str, turns: int) -> dict[str, list[np.ndarray]]:

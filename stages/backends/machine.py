@@ -11,7 +11,7 @@ from bonsai.profiles.schema import Isa
 from bonsai.profiles.source import Record
 
 ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
-"""Other systems' names for what Linux calls aarch64 and x86_64."""
+"""Names of other systems for aarch64 and x86_64, and Linux's name."""
 
 
 class Gpu(NamedTuple):

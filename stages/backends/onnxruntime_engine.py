@@ -22,7 +22,7 @@ from bonsai.stages.store.room import require_room
 
 PROVIDERS = ["CPUExecutionProvider"]
 BIAS_QUANTIZATION = "WeightBiasQuantization"
-"""ONNX Runtime's optimiser that rounds biases to the scale of input times weight: as an FP16 number that is 0, and so are small biases then."""
+"""ONNX Runtime's optimiser that rounds biases to multiples of input scale times weight scale. In FP16 that product is 0, and small biases become 0 too."""
 HALF_INITIALIZERS = "FuseFp16InitializerToFp32NodeTransformer"
 """ONNX Runtime's optimiser of the highest level that makes FP16 constants FP32: on some graphs, torch's attention among them, it ends the process
 (microsoft/onnxruntime#32405)."""
@@ -34,7 +34,7 @@ ORT_ERRORS = (
     ort_state.NotImplemented,
     ort_state.RuntimeException,
 )
-"""What ONNX Runtime raises for a file that it cannot run; the classes share no base but Exception."""
+"""Errors that ONNX Runtime raises for a file that it cannot run. Their only common base class is Exception."""
 
 
 class OnnxRuntimeBackend:

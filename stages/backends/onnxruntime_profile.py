@@ -13,9 +13,9 @@ from bonsai.stages.store.room import require_room
 
 WARM = 7  # the first of every so many runs are not counted
 CUT_US = 0.5
-"""The profiler cuts durations to whole microseconds: half of one is added back for every kernel."""
+"""The profiler truncates durations to whole microseconds; half of one is added back to each kernel."""
 MORE = 1 << 20
-"""Bytes that a profile which was cut short lacks at most, as a guess."""
+"""Guess of how many bytes a truncated profile lacks."""
 INTEGERS = {"int8", "uint8"}
 
 

@@ -28,7 +28,7 @@ from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.onnx_graph import FloatType
 
 BATCH = "batch"
-"""Name of the dimension that an exported graph leaves open."""
+"""Name of the free dimension in an exported graph."""
 Options = dict[str, str]
 
 

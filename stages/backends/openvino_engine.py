@@ -28,11 +28,11 @@ from bonsai.stages.graph.onnx_graph import FloatType
 DEVICE = "CPU"
 INTEGERS = {"u8", "i8"}
 NO_KERNELS = {"Const", "Input", "Output", "Reshape"}
-"""Layers of the compiled model that compute nothing."""
+"""Layers of the compiled model that do no computation."""
 COPIES, BLOCK, CALM = 16, 5, 0.25
-"""A profile is of so many copies, each run so often before the next has its turn; this share of them counts."""
+"""A profile uses this many copies of the model, runs each this often in turn, and counts this fraction of them."""
 CUT_US = 1.0
-"""OpenVINO cuts a kernel's every duration to whole microseconds and their mean once more: half of one is lost each time."""
+"""OpenVINO truncates each duration of a kernel to whole microseconds, and their mean again; each loses half a microsecond on average."""
 
 
 class OpenVinoBackend:

@@ -13,11 +13,11 @@ from bonsai.stages.graph.single_operator import single_operator_graph
 
 STATISTIC = "mean of the middle half"
 RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4
-"""Runs of one operator: fewer of a slow one, until the seconds are over."""
+"""Most and fewest runs of one operator. After the seconds, a slow one gets no more than the fewest."""
 EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Identity", "Reorder", "Subgraph", "MaxPool"}
-"""Conversions at the edges of a graph of one operator, which the whole network has not; the last three are OpenVINO's."""
+"""Conversions at the edges of a graph of one operator. The whole network does not have them. The last three are OpenVINO's."""
 LEAST_US = 0.01
-"""Of an operator that the runtime takes into its neighbours, so that no kernel is left: more than nothing, since tables are fitted by ratios."""
+"""Time of an operator that the runtime fuses into its neighbours. It is not 0, because tables are fitted by ratios."""
 
 
 def measure_operator(operator: OperatorClass, ci: int, co: int, target: Target, *, scratch: Path) -> tuple[Entry, float | None]:

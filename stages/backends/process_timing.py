@@ -26,7 +26,7 @@ from bonsai.stages.interpreter import run_module
 
 CHILD = "bonsai.stages.backends.process_timing"
 REFUSED = 3
-"""Exit code of the process where Bonsai itself refuses to open an engine: the last line of stderr says why."""
+"""Exit code of the process if Bonsai refuses to open an engine. The last line of stderr says why."""
 
 
 class Timed(Record):

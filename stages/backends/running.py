@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""Images (n, c, h, w) float32 to outputs (n, ...) float32, on an engine."""
+"""Runs an engine: images (n, c, h, w) float32 to outputs (n, ...) float32."""
 
 
 def in_batches(run: Run, batch: int) -> Run:

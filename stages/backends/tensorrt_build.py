@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 TIMING_CACHE = "timing.cache"
-"""Beside an engine that TensorRT built: what its kernels took, by which it chose them."""
+"""File beside an engine: the kernel timings by which TensorRT chose the kernels."""
 DYNAMIC = -1
-"""How the library writes a dimension of any size."""
+"""The library's value for a dimension of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)

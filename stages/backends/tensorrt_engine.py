@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bonsai.stages.backends.tensorrt_run import PlanRunner
 
 BUILD_SECONDS = 600.0
-"""A build that takes longer is ended."""
+"""Time limit of a build, in seconds."""
 BUILD_FILE = Path(__file__).with_name("tensorrt_build.py")
 TURING = "7.5"
 RTX_CAPABILITIES = (TURING, "8.0", "8.6", "8.9", "12.0", "12.1")

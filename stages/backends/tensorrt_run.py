@@ -15,7 +15,7 @@ from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
 
 DISSECTED_RUNS, WARM_RUNS = 500, 50
-"""Runs whose parts are timed, and runs before them."""
+"""Number of timed runs, and of warm-up runs before them."""
 
 
 class PlanRunner:

@@ -14,7 +14,7 @@ from bonsai.profiles.errors import ConfigError, describe, shorten
 from bonsai.stages.data.registry import TEST, TRAIN, LoadedImages, ValueRange
 
 SLICE = 512
-"""Images whose values are looked at, and scaled, at once."""
+"""Number of images that are checked and scaled at a time."""
 LONGEST_NAME = 1_000
 IMAGES = "(n, channels, height, width) as a torch tensor: uint8, or other numbers with LoadedImages(..., value_range=(black, white))"
 LABELS = "(n,) int64 as a torch tensor: one class for each image, counted from 0"

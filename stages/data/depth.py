@@ -15,7 +15,7 @@ from bonsai.profiles.errors import ConfigError, describe
 
 WHOLE_BITS = (8, 10, 12, 14, 16, 24, 32)
 SHALLOW = 128
-"""High bytes of colours of 16 bits that all lie below it: Pillow keeps the high byte alone, and so less than half of what is there."""
+"""If the high bytes of all 16-bit colours are below this, the image is refused: Pillow keeps only the high byte, and most of the information would be lost."""
 
 
 class Values(NamedTuple):

@@ -21,7 +21,7 @@ _SERIF = [f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItal
 _OTHERS = ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta", "cmr10", "cmb10", "cmss10", "cmti10", "cmtt10"]
 FACES = (*_DEJAVU, *_SERIF, *_OTHERS)
 UNSEEN = ("DejaVuSansMono-Oblique", "DejaVuSerif-Bold", "STIXGeneralItalic", "cmss10")
-"""Faces of test images alone; the other test images have faces that training sees too."""
+"""Typefaces that appear only in test images. The other test images use typefaces that training also sees."""
 CANVAS = 2  # glyphs are drawn at twice the final size
 
 

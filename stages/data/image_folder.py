@@ -24,7 +24,7 @@ from bonsai.stages.training.progress import say
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for files that are no image, or a broken one."""
+"""Errors that Pillow raises for files that are not images, or are broken."""
 SHOWN = 5
 
 

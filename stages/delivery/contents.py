@@ -30,11 +30,11 @@ FOLDER = "package"
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
 REPORTS = ("report.html", "report.md")
 LABELS = "labels.txt"
-"""Of a layout: the classes, in the order of the output."""
+"""File of a layout with the classes, in the order of the output."""
 
 SCHEMA: Literal[4] = 4
 PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Of names that become those of files: no path leads out of a folder by them."""
+"""Pattern for names that become file names. They cannot lead out of a folder."""
 
 
 class PackagedEngine(Record):

@@ -18,13 +18,13 @@ IMAGES = "input"
 """Name of the images in that file; the other tensor has the name of the network's output."""
 GOLDEN_IMAGES = 3
 TOLERANCE = 0.02
-"""Largest difference of a golden output, relative to the largest one: kernels of other CPUs, and of other batches, round otherwise."""
+"""Largest allowed difference of golden outputs, relative to the largest output. Kernels of other CPUs, and for other batches, round differently."""
 REPEATED = 1e-3
-"""The same where the same engine runs the same images again."""
+"""The same if the same engine runs the same images again on the same machine."""
 RANDOM = "take what draws random numbers out of the network's evaluation: dropout or noise that does not ask `self.training`"
 BATCHED = "take what computes over the batch out of the network's evaluation: statistics or a reshape that mix images"
 GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
-"""What gave the golden outputs: the engine itself, or, where it cannot be run, the graph that it was built from."""
+"""Origin of the golden outputs: the engine itself, or, if it cannot run, the graph that it was built from."""
 
 
 def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output: str) -> None:

@@ -25,7 +25,7 @@ from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST, Manifest, read_manifest
 
 STAGE = "time_engine/"
-"""Where the address of the timing that judged the engine begins; the dense engine is among what it was made from."""
+"""Prefix of the address of the timing that judged the engine. Its lineage includes the dense engine."""
 
 
 class PackagedTiming(NamedTuple):

@@ -16,7 +16,7 @@ from bonsai.stages.errors import DeviceUnavailable, VerificationError
 PASSWORD = "BONSAI_KEY_PASSWORD"  # noqa: S105  # the name of a variable
 """Environment variable with the password of an encrypted private key."""
 NO_KEY = (ValueError, TypeError, AttributeError)
-"""What the library raises for keys that are damaged, encrypted, or no elliptic curves."""
+"""Errors that the library raises for keys that are damaged, encrypted, or not on an elliptic curve."""
 INSTALL = "pip install 'bonsai-compress[sign]'"
 
 

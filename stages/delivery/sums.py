@@ -17,7 +17,7 @@ LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>[^\n]+)")
 """A blank marks a text file and an asterisk a binary one, which are the same on every system of today."""
 MOST_BYTES = 2**20
 NAME = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[^/\\\x00-\x1f\x7f]+(?:/[^/\\\x00-\x1f\x7f]+)*")
-"""Of a file below the package: no path leads out of it, and there is one way to write each."""
+"""Pattern for the path of a file in the package. It cannot lead out of the package, and each file has only one such path."""
 CHANGED = "the package was changed, or came over damaged: copy it again, or run `bonsai run` again"
 
 

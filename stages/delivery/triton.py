@@ -33,7 +33,7 @@ PLATFORMS = {
     "onnxruntime": Platform("onnxruntime_onnx", "model.onnx", ships_engine=False),
     "tensorrt": Platform("tensorrt_plan", "model.plan", ships_engine=True),
 }
-"""By runtime. Triton links TensorRT; the engines of TensorRT for RTX are of another format and need its own library."""
+"""Triton's backends by runtime. TensorRT for RTX is missing: Triton links TensorRT, whose engine format is different."""
 ACCELERATORS = {"openvino": "cpu_execution_accelerator", "tensorrt": "gpu_execution_accelerator"}
 """Field of Triton's configuration that names an execution provider of ONNX Runtime; that of CUDA is taken on every GPU."""
 

@@ -25,7 +25,7 @@ from bonsai.stages.tasks.registry import task_named
 
 PROBE = "bonsai.stages.delivery.probe"
 PROBE_SECONDS = 300.0
-"""An engine that takes longer to load and to run three images is ended; TensorRT for RTX compiles its kernels on the device."""
+"""Time limit to load an engine and run three images, in seconds. TensorRT for RTX compiles its kernels on the device."""
 
 
 def verify_package(folder: Path, *, require_run: bool = False, key: Path | None = None) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 Builder = Callable[[nn.Module | None, dict[str, Any]], nn.Module | None]
-"""From the module that holds the parameters and the call's arguments to a module, or None where there is none for it."""
+"""Makes a module from the module with the parameters and the arguments of the call; returns None if there is no such module."""
 
 
 def name_of(node: fx.Node) -> str:

@@ -11,7 +11,7 @@ INTEGERS = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8"}
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 LAYERS = CONVOLUTIONS | {"Gemm", "MatMul"}
 MOVES = {"Transpose", "Reshape", "Identity"}
-"""What may lie between a weight and its layer."""
+"""Operators that may be between a weight and its layer."""
 
 
 def audit_graph(model: onnx.ModelProto) -> dict[str, int]:

@@ -24,9 +24,9 @@ from bonsai.stages.memory import blame_memory
 from bonsai.stages.training.progress import say
 
 OUTPUTS = ("output",)
-"""Names where nobody asks what an output means."""
+"""Default names of the outputs."""
 HALVED = "halved."
-"""What `HalfNetwork` puts before the names of its network's parameters; a file has the network's own names."""
+"""Prefix that `HalfNetwork` adds to parameter names. Files have the names without it."""
 
 
 class Written(NamedTuple):

@@ -33,7 +33,7 @@ MODULES: dict[type[nn.Module], str] = {
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 FUNCTIONS = {"iadd": "add", "imul": "mul", "concat": "cat", "concatenate": "cat", "clip": "clamp", **dict.fromkeys(DROPOUTS, "identity")}
 SAME_VALUES = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool2d"}
-"""Their output holds no value that their first input does not hold."""
+"""Operations that only select, move or repeat values of their first input."""
 
 
 def operation(traced: fx.GraphModule, node: fx.Node) -> str:

@@ -21,7 +21,7 @@ UNARY: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("Softmax", {"axis": -1}),
     "global_pool": ("GlobalAveragePool", {}),
 }
-"""ONNX operator and attributes of what reads one tensor and has no parameters."""
+"""ONNX operator and attributes of a function with one input and no parameters."""
 
 
 def shapes_of(operator: OperatorClass, channels: int, batch: int) -> tuple[Shape, Shape]:

@@ -13,7 +13,7 @@ from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.tasks.task import Task
 
 BATCH = 64
-"""Images that are run at a time."""
+"""Number of images that are run at a time."""
 
 
 @torch.no_grad()

@@ -10,13 +10,13 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.store.tensor_files import written_plainly
 
 PROBES = "probes.safetensors"
-"""Beside the ONNX file of an untrained network: torch's outputs for the first images, (n, ...) float32."""
+"""File beside the ONNX file of an untrained network, with torch's outputs for the first images, (n, ...) float32."""
 OUTPUTS = "outputs"
 """Name of these in that file."""
 COUNT = 4
-"""Images whose outputs are compared."""
+"""Number of images whose outputs are compared."""
 EXACT, ROUNDING = 0.01, 1e-5
-"""Most that FP32 outputs may differ in the mean: so much of what they differ between images, and of the largest."""
+"""Largest mean difference of FP32 outputs, as a fraction of the difference between images and of the largest output."""
 LOOSE: dict[Precision, float] = {"fp16": 0.3, "int8": 1.0}
 """The same for other precisions, over the standard deviation of all outputs. An untrained network multiplies the rounding of its first layers: MobileNetV2
 was measured at 0.06 in FP16 and 0.5 in INT8. Outputs that have nothing to do with each other differ by 1.1."""

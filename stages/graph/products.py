@@ -12,7 +12,7 @@ from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.networks.counting import products_in_sight
 
 BATCH = 2
-"""Images that are recorded together; what does not grow with them is not of an image."""
+"""Number of images that are recorded together. A tensor that does not grow with it does not belong to one image."""
 
 
 @dataclass(frozen=True)

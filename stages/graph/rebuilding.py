@@ -19,7 +19,7 @@ from bonsai.stages.graph.symbolic import is_leaf
 from bonsai.stages.graph.untraceable import Untraceable
 
 CHECKS = ("_assert", "sym_constrain")
-"""How operators begin that only check what the capture has relied on."""
+"""Prefixes of operators that only check assumptions of the capture."""
 
 
 class Rebuilding:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 PASSED = {"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-"""What ONNX Runtime moves a DequantizeLinear across."""
+"""Operators that ONNX Runtime moves a DequantizeLinear across."""
 
 
 def shield_float_layers(model: onnx.ModelProto) -> bool:

@@ -8,7 +8,7 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.worker import call
 
 SECONDS = 600.0
-"""A simplification that takes longer is ended."""
+"""Time limit of a simplification, in seconds."""
 
 
 def simplify(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from bonsai.stages.networks.calling import evaluating
 
 Shape = tuple[int, int, int]
 TRAINING = "training"
-"""Key of what a graph does not do in training."""
+"""Key of the operations that a graph loses in training."""
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 
 

@@ -9,9 +9,9 @@ from bonsai.stages.imports.user_code import Place, place_of
 
 BATCH = "the forward depends on the number of images"
 NOT_THE_NETWORKS = (Path(torch.__file__).parent, Path(__file__).parent)
-"""Folders whose lines tell nothing about a network."""
+"""Folders whose lines in a traceback say nothing about the network."""
 REASONS = {"data-dependent": "the forward depends on the values of tensors", "Constraints violated": BATCH}
-"""What torch.export's messages mean, by words in them."""
+"""Explanations of torch.export's messages, by words in them."""
 
 
 class Untraceable(Exception):

@@ -11,7 +11,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.hashing import sha256_of
 
 SETTLED_SECONDS = 2.0
-"""A file that was touched more recently is read again, for the clock of a file system is too coarse to tell two changes apart."""
+"""A file that changed more recently than this (seconds) is read again, because the clock of a file system is too coarse to separate two changes."""
 
 
 def walk(folder: Path, *, hidden: bool = True, _above: tuple[Path, ...] = ()) -> Iterator[Path]:

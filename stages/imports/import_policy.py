@@ -11,7 +11,7 @@ from bonsai.profiles.errors import ConfigError, describe
 
 VARIABLE = "BONSAI_IMPORTS"
 Policy = Literal["allow", "recipes", "deny"]
-"""All import strings; those that recipe files hold; none."""
+"""Allowed import strings: all, only those in recipe files, or none."""
 
 
 def policy() -> Policy:

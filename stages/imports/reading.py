@@ -18,7 +18,7 @@ from bonsai.stages.training.progress import say
 CODE = (".py", ".pyc", ".pyi", ".so", ".pyd")
 SYSTEM = tuple(Path(name) for name in ("/proc", "/sys", "/dev", "/etc", "/usr/share"))
 CACHES = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME")
-"""Environment variables that name folders of caches; so are the hidden folders of the home directory."""
+"""Environment variables that name cache folders. Hidden folders of the home directory also count as caches."""
 
 
 class Opening(NamedTuple):

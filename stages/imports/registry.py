@@ -16,7 +16,7 @@ from bonsai.stages.imports.user_code import FAILURES, place_of
 from bonsai.stages.memory import blame_memory
 
 CODE_PATH = "BONSAI_CODE_PATH"
-"""Environment variable that tells child processes where the user's code lies; unlike PYTHONPATH it hides nothing that is installed."""
+"""Environment variable that tells child processes where the user's code is. Unlike PYTHONPATH, it does not hide installed modules."""
 sys.path += [folder for folder in os.environ.get(CODE_PATH, "").split(os.pathsep) if folder and folder not in sys.path]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 PACKAGE, OPERATORS = "torchvision", "torchvision.extension"
 SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _LIBRARIES: list[Any] = []
-"""Torch takes back what a library has declared once nothing refers to it."""
+"""Keeps a reference to the library; without one, torch removes its operators again."""
 
 
 class TorchvisionFinder(MetaPathFinder):

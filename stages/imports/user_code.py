@@ -11,10 +11,10 @@ from bonsai.profiles.errors import BonsaiError, ConfigError, describe
 from bonsai.stages.memory import blame_memory
 
 FAILURES = (Exception, SystemExit)
-"""What somebody else's code may raise; Ctrl-C goes through."""
+"""Errors that foreign code may raise. KeyboardInterrupt is not among them."""
 PACKAGES = {"site-packages", "dist-packages"}
 MACHINERY = {"torch", "torch_pruning", "torchgen"}
-"""Packages whose lines tell a user nothing about a network."""
+"""Packages whose lines in a traceback say nothing about the user's network."""
 BONSAI = tuple(Path(__file__).parents[2] / room for room in ("profiles", "stages", "pipeline"))
 STANDARD = tuple({Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")})
 

@@ -16,10 +16,10 @@ from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.naming import read_figures, write_figures
 
 Part = Literal["validation", "test"]
-"""Of the data: by the one engines are chosen, by the other the one that ships is judged."""
+"""Part of the data. Engines are chosen on the validation part; the one that ships is judged on the test part."""
 Verdict = Literal["met", "missed", "undecided"]
 VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "UNDECIDED"}
-"""What tables and sentences call a verdict."""
+"""How tables and sentences write a verdict."""
 
 
 class Candidate(Record):

@@ -19,9 +19,9 @@ from bonsai.stages.measurement.interval_record import Interval
 
 CONFIDENCE = 0.95
 LEAST_SPREAD = 0.01
-"""Relative standard deviation between processes that is believed at least: on a quiet machine it is 1 to 3 %."""
+"""Smallest relative standard deviation between processes that is assumed. On a quiet machine 1 to 3 % were measured."""
 SHARED_MOVEMENT = 0.5
-"""A ratio cancels what moves the machine between processes, but not all of it: so much of the dense engine's own movement is assumed to stay."""
+"""A ratio to the dense engine cancels most of the differences between processes. This fraction of the dense engine's own variation is assumed to remain."""
 
 
 def looks_of(first: int, most: int) -> tuple[int, ...]:

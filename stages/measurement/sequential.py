@@ -15,7 +15,7 @@ BATCHES = 8
 LOOKS = (16, 24, 40, 56)
 """Numbers of turns after which the test is made."""
 ERROR = 0.01
-"""Probability that a ratio on a bound, or within it, is called outside of it by any of the looks of a round."""
+"""Probability that a ratio on a bound, or inside, is judged to be outside at any look of a round."""
 T_QUANTILE = 4.029
 """Student's quantile with BATCHES - 1 = 7 degrees of freedom at 1 - ERROR / 4, for the four looks."""
 

@@ -18,9 +18,9 @@ from bonsai.stages.training.progress import say
 VARIABLE = "BONSAI_TIMING_LOCK"
 NAME = "bonsai-timing.lock"
 READABLE = 0o644
-"""A lock needs no more than reading, so that users of one machine share a file that none but its owner can change."""
+"""Mode of the lock file. Reading is enough to lock it, so all users of a machine can share a file that only its owner can change."""
 _held: dict[int, int] = {}
-"""Descriptor by thread."""
+"""By thread, the file descriptor of the lock that it holds."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 
 TORCHS = set(vars(nn.Module())) - {"training"}
-"""What torch itself keeps in a module: parameters, buffers, children, hooks (whose keys count through the whole process)."""
+"""Attributes that torch itself keeps in a module: parameters, buffers, children, hooks (their keys are numbered across the whole process)."""
 CODE = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
 PLAIN = (int, float, complex, str, bytes, set, frozenset)
 Seen = set[tuple[int, int]]

@@ -25,7 +25,7 @@ IMAGES = 2
 TOLERANCE = 1e-3
 """Largest difference between two networks of one state, relative to how much outputs vary between images (fp32)."""
 NOISE = 1e-5
-"""The same relative to the largest output: what rounding alone may do."""
+"""The same relative to the largest output: rounding alone may cause this much."""
 
 
 def require_whole_state(config: ModelConfig, network: nn.Module, spec: DataSpec, learning: Learning) -> None:

@@ -16,7 +16,7 @@ from bonsai.stages.tasks.task import DataSpec, Learning
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
 COMPILED = "_orig_mod"
-"""What torch.compile's wrapper has; to import its class costs seconds."""
+"""Attribute by which torch.compile's wrapper is recognised; importing its class takes seconds."""
 
 
 def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:

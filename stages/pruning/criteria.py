@@ -7,4 +7,4 @@ Criterion = Literal[
 ]
 Normalisation = Literal["none", "local", "global", "isomorphic"]
 OF_WEIGHTS: tuple[Criterion, ...] = ("magnitude_l1", "magnitude_l2", "bn_scale", "fpgm", "lamp", "random")
-"""Criteria that look at the weights alone; the others are gathered from batches."""
+"""Criteria that need only the weights. The others need batches."""

@@ -15,9 +15,9 @@ from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.pruning.layers import Layer, channel_axis
 
 SMALL = 0.01
-"""A parameter none of whose values is larger hides what lies before it."""
+"""A parameter with no larger value hides the layers before it."""
 FADED = 1e-4
-"""A layer whose outputs vary by less of their largest value is left alone: what would be blown up is rounding."""
+"""A layer is not rescaled if its outputs vary by less than this fraction of the largest: only rounding errors would be amplified."""
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def wake(network: nn.Module, images: torch.Tensor) -> None:
 
 
 PLAIN_FORWARDS = {layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)}
-"""Of layers whose outputs are proportional to their weights; others, such as those that standardise them, are left alone."""
+"""Layers whose outputs are proportional to their weights. Others, such as those that standardise their weights, are not rescaled."""
 
 
 def has_batchnorm(network: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from bonsai.stages.training.batches import Batches
 
 WEIGHT = "weight"
 ACTIVATIONS_EVERY, ACTIVATION_IMAGES = 8, 16
-"""Batches between two looks at activations, and images looked at: each look is a pass over them."""
+"""Activations are computed once in this many batches, on this many images, because each time costs a forward pass."""
 
 
 class _Rows:

@@ -28,7 +28,7 @@ from bonsai.stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_e
 
 TRIAL_IMAGES = 4
 MOST_POSITIONS = 1_000_000
-"""Of one group over all layers that it runs through, each as often as Torch-Pruning meets it."""
+"""Most entries of one group: each layer counts as often as Torch-Pruning visits it."""
 UNDECIDED = "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
 
 

@@ -16,7 +16,7 @@ from bonsai.stages.pruning.layers import channel_axis
 TOLERANCE = 1e-3
 """Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""
 VARIES = 0.02
-"""Outputs that vary by less, relative to the largest of them, show nothing of a cut; so does a difference of TOLERANCE of that."""
+"""Outputs that vary by less than this fraction of the largest are too flat to show the effect of a cut."""
 
 
 class Uncuttable(ConfigError):

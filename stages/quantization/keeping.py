@@ -24,9 +24,9 @@ MOVES = {
     *("getitem", "getattr", "size", "chunk", "split", "unbind", "slice", "select", "narrow", "stack", "roll", "flip", "pad", "repeat", "to", "clone", "detach"),
     *("relu", "relu6", "hardtanh", "clamp", "neg", "dim", "type_as", "unflatten", "swapaxes", "movedim", "T", "rearrange", "pixel_shuffle", "channel_shuffle"),
 }
-"""What costs next to nothing, or is a part of the kernel before it."""
+"""Operations that cost almost nothing, or are fused into the kernel before them."""
 CONVOLUTIONS = ("convolution", "_convolution", "mkldnn_convolution", "convolution_overrideable")
-"""Names of the operators that torch computes convolutions by."""
+"""Names of torch's convolution operators."""
 
 
 class FloatNode(NamedTuple):

@@ -12,7 +12,7 @@ from bonsai.stages.quantization.quantizers import ActivationQuantizer
 BASE_OPSET = 18
 """torch builds its graphs at this opset and converts them upwards."""
 SMALLEST_HALF = 2.0**-14
-"""Of the scales in FP16: smaller ones are subnormal there, and lose digits."""
+"""Smallest scale in FP16. Smaller ones are subnormal there and lose digits."""
 
 
 class QdqTensor(nn.Module):

@@ -14,13 +14,13 @@ from torch import nn
 from bonsai.stages.graph.onnx_graph import Dialect
 
 CANDIDATES = 36
-"""Scales that the calibration compares."""
+"""Number of scales that calibration compares."""
 LEVELS, MIDDLE = 255, 128
 """Highest integer of a uint8, and the zero-point of a symmetric grid of them."""
 WORTH = 0.9
-"""Squared error, relative to the symmetric grid's, that a shifted one must come below."""
+"""A shifted grid is used only if its squared error is below this fraction of the symmetric grid's."""
 SAMPLES = 8192
-"""Values per batch that it compares them on, drawn at random: a fixed stride would see one column of pixels."""
+"""Number of values per batch that calibration uses. They are drawn at random; a fixed stride could hit a single column of pixels."""
 
 
 class _LearnedStep(torch.autograd.Function):

@@ -5,10 +5,10 @@ from typing import Literal
 from bonsai.profiles.source import Record
 
 Weights = Literal["ptq", "qat"]
-"""Of a quantised network: calibrated alone, or fine-tuned too."""
+"""Weights of a quantised network: only calibrated (PTQ), or also fine-tuned (QAT)."""
 
 Quantised = Literal["ptq", "qat", "mixed"]
-"""How a network was quantised: with the weights of either, or of one of them with more layers in float than the recipe names."""
+"""Which network was kept: PTQ, QAT, or one of them with more layers in float than the recipe names (mixed)."""
 
 
 class Sensitivity(Record):

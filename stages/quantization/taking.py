@@ -7,7 +7,7 @@ from bonsai.stages.graph.symbolic import has_hooks, is_plain
 from bonsai.stages.graph.trace import module_of, only_user, shape_of
 
 FLOAT, NAME = "float", "name"
-"""Keys of a node: whether it is in float on purpose, and what a recipe calls it, whatever is called in its place later."""
+"""Keys of a node's metadata: whether the recipe keeps it in float, and its name in the recipe, even after another module replaced it."""
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 

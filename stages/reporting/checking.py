@@ -15,7 +15,7 @@ from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.metric import Metric
 
 LARGEST = 1e15
-"""Of any number that is drawn."""
+"""Largest number that is drawn."""
 
 
 def read_decisions(manifest: PackageManifest) -> Decisions:

@@ -12,7 +12,7 @@ from bonsai.stages.reporting.results import point_of
 from bonsai.stages.reporting.svg import inline
 
 TRUNK = "train_dense/"
-"""Where the addresses of the trunk's artifacts begin."""
+"""Prefix of the addresses of the trunk's artifacts."""
 
 
 def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapping[str, str], note: str) -> Report:

@@ -6,7 +6,7 @@ from typing import Literal
 from bonsai.profiles.source import Record
 
 Outcome = Literal["met", "estimated", "undecided", "missed"]
-"""All gates are met; all are, but the latency is an estimate; one is undecided, or all are met and a warning takes the meaning from that; one is missed."""
+"""In this order: all gates met; all met, but latency is an estimate; one undecided, or a warning makes the result meaningless; one missed."""
 
 NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( to [\d.]+)?(x| %)?( \(est\.\)| unstable)?")
 """A cell that holds a number, an interval, or a ratio."""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PHASES = {"trunk": ("dense", "dense", "o"), "branch": ("pruned", "pruned", "s"), "qat": ("QAT", "shipped", "D")}
-"""Name, colour and marker by phase: colour alone tells nothing to some."""
+"""Name, colour and marker by phase. Markers help readers who cannot tell the colours apart."""
 MARKERS = {"dense": "o", "pruned": "s"}
 SHIPPED_MARKERS = "D^vP<>X*ph"
-"""One after the other, where several packages are compared."""
+"""Markers of the packages in a comparison, in this order."""
 ROW = 0.26
-"""Inches of a row of bars."""
+"""Height of a row of bars, in inches."""
 
 
 class Point(Record):

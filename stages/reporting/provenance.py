@@ -7,7 +7,7 @@ from bonsai.stages.reporting.content import Listing, Part, Table
 from bonsai.stages.reporting.evidence import Evidence
 
 DIGITS = 12
-"""Of a digest in the lineage, whose artifacts are found by their address; the hashes of files are whole."""
+"""Number of characters of a digest in the lineage, where the address is enough to find an artifact. Hashes of files are shown in full."""
 
 
 def provenance_part(evidence: Evidence) -> Part:

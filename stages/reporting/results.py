@@ -10,7 +10,7 @@ from bonsai.stages.reporting.svg import inline
 from bonsai.stages.selection.latency import OperatorForecast
 
 LISTED_OPERATORS = 24
-"""Most operators that are drawn one by one: those that take longest in the dense network."""
+"""Number of operators that get their own bar: the slowest ones of the dense network."""
 
 
 def results_part(evidence: Evidence, slug: str) -> Part:

@@ -8,7 +8,7 @@ from bonsai.stages.selection.problem import Problem
 from bonsai.stages.selection.terms import Array, Choice
 
 STEPS = 60
-"""Halvings of a bisection."""
+"""Number of steps of a bisection."""
 
 
 def uniform(problem: Problem) -> Choice:

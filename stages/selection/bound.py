@@ -17,7 +17,7 @@ from bonsai.stages.selection.terms import Array, Choice, Terms
 LARGEST = 1 << 18
 """Most entries of a table over several groups."""
 PRICES = 40
-"""Most prices that are tried; the line between two networks meets the best one after about ten."""
+"""Most prices (Lagrange multipliers) that are tried; about ten are usually enough."""
 
 Factor = tuple[tuple[int, ...], Array]
 

@@ -18,9 +18,9 @@ from bonsai.stages.selection.terms import Array
 
 RIDGE = 0.01
 LEAST = 4
-"""Networks beyond which corrections per class are fitted; below, only the line."""
+"""Corrections per class are fitted only with more networks than this; with fewer, only the line is fitted."""
 LEAST_GAIN = 0.02
-"""Share of what all classes gain from their widest to their narrowest entry, below which a light one is not corrected."""
+"""A light class is not corrected if it has less than this fraction of the latency that all classes gain from widest to narrowest."""
 
 
 def calibrate(table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]]) -> NetworkLatency:

@@ -12,18 +12,18 @@ from bonsai.stages.graph.trace import argument, module_of, only_user, shape_of
 from bonsai.stages.selection.flows import averages_all, size_of
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
-"""What lies between a tensor and the operator that computed it, at no cost."""
+"""Operations that cost nothing, which may be between a tensor and the operator that computed it."""
 LIGHTS: dict[str, Light] = {
     "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
     "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax", "max_pool2d": "max_pool",
     "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
     "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
 }  # fmt: skip
-"""Operators that multiply no matrices, by what `operation` calls them, in small letters with or without underscores."""
+"""Operators without a matrix product, by the name that `operation` returns, in lower case with or without underscores."""
 IN_INT8: frozenset[Light] = frozenset(
     {"add", "mul", "relu", "silu", "hardswish", "sigmoid", "hardsigmoid", "max_pool", "avg_pool", "global_pool", "batch_norm", "concat"}
 )
-"""Those that the quantiser takes."""
+"""The operators that can be quantised."""
 Epilogue = Literal["none", "relu", "add", "add_relu"]
 _SHORT = {name.replace("_", ""): light for name, light in LIGHTS.items()}
 

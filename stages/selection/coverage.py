@@ -7,9 +7,9 @@ from bonsai.profiles.schema import Precision
 from bonsai.stages.selection.operator_records import Operator, Unseen
 
 LEAST_SEEN = 0.9
-"""Share of a network's multiply-accumulates that its operators must cover, or their sum says nothing of its milliseconds."""
+"""The known operators must cover this fraction of a network's multiply-accumulates; otherwise their sum does not predict its latency."""
 MOST_NAMED = 4
-"""Operators that a message names."""
+"""Most operators that a message names."""
 
 
 def seen_share(operators: Iterable[Operator], unseen: Iterable[Unseen]) -> float:

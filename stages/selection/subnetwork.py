@@ -14,7 +14,7 @@ from bonsai.stages.selection.latency import LatencyModel
 from bonsai.stages.selection.terms import Array, Options
 
 FANOUT = 64
-"""Numbers of channels that are tried at a time."""
+"""Number of candidate channel counts that are tried at a time."""
 
 
 class Ranking:

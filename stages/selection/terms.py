@@ -11,7 +11,7 @@ from bonsai.stages.pruning.groups import Widths
 Options = Mapping[str, Sequence[int]]
 Array = np.ndarray
 Choice = np.ndarray
-"""One option's index per group, (groups,) int."""
+"""(groups,) int: for each group, the index of the chosen option."""
 
 
 class SumTerm(NamedTuple):

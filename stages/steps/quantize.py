@@ -29,7 +29,7 @@ from bonsai.stages.training.rates import half_cosine
 from bonsai.stages.training.state import TrainState, reproducible
 
 COMPARED = 8
-"""Images that the quantised network, with its quantisers passing their values on, is compared with the float one on."""
+"""Number of images on which the quantised network, with its quantisers switched off, is compared with the float network."""
 
 
 @stage(version=6, tools=("torch",))

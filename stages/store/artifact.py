@@ -13,10 +13,10 @@ from bonsai.profiles.source import Record
 from bonsai.stages.hashing import sha256_of
 
 SETTLED_NS = 100_000_000
-"""A hash is remembered once the file's times are older than this: two writes within one tick of the file system's clock leave the same times."""
+"""A hash is cached only if the file's times are older than this, because two writes within one tick of the file system's clock have the same times."""
 
 _hashed: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
-"""By device and inode: size and times of the file when it was hashed, and its sha256."""
+"""Cached hashes, by device and inode: the file's size and times when it was hashed, and its sha256."""
 
 MOMENTS = "moments"
 """Folder of a segment's moments: below its stage's `out_dir`, and then in the store, as ``moments/<key of the segment>``."""

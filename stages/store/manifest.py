@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 SPARE = ".spare"
 """Folder within an artifact with a copy of its manifest, and of all its files where they were measured: these cannot be made again to the same bytes."""
 UNREADABLE = frozenset({errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
-"""What the disk, or what stands in the file's place, makes unreadable; a lack of rights or of memory says nothing of the file."""
+"""Errors that mean a file is damaged or is not a file. A lack of permission or memory says nothing about the file."""
 TOOLS = (
     "bonsai-compress",
     "torch",

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
-"""Numbers of errors that are the machine's and no fault of what was being made: no room, no memory."""
+"""Error numbers that are the machine's fault: no disk space, no memory."""
 BLOCK = 1 << 20
 
 

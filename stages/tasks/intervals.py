@@ -3,9 +3,9 @@
 import numpy as np
 
 Z = 1.959964
-"""Of a two-sided 95 % interval."""
+"""Quantile of the normal distribution for a two-sided 95 % interval."""
 HALVINGS = 60
-"""Of the search for an interval's end: more than a double has bits."""
+"""Number of bisection steps for an end of an interval: more than a double has bits."""
 
 
 def wilson_of_share(share: float, images: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TASKS = {"classification": "bonsai.stages.tasks.classification.judging:CLASSIFICATION"}
 DEFAULT = "classification"
-"""Of recipes that name none, and of packages from before recipes named one."""
+"""Task of recipes that name none, and of packages from before recipes could name one."""
 
 
 def task_named(name: str) -> Task:

@@ -18,7 +18,7 @@ from bonsai.stages.training.rates import Rate
 from bonsai.stages.training.state import TrainState
 
 CHECK_EVERY = 16
-"""Steps between two looks at the loss: each look makes a GPU wait."""
+"""Number of steps between two checks of the loss, because each check makes a GPU wait."""
 
 
 class Persistent(Protocol):

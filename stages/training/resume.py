@@ -16,7 +16,7 @@ from bonsai.stages.training.progress import say
 
 NEXT = "next.safetensors"
 LAST = "last-{sha256}.safetensors"
-"""The name says what must be in the file: a checkpoint whose bytes have changed is another training."""
+"""Pattern for the names of checkpoints. A name contains the hash of its file, so that a changed file is noticed."""
 
 
 def save_progress(folder: Path, parts: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ from bonsai.stages.training.config import TrainConfig
 
 AVERAGE, SCALER = "average.", "scaler."
 STEP = "step"
-"""What AdamW counts by; it stays on the CPU, unless AdamW were told to be fused or captured."""
+"""AdamW's step counter. It stays on the CPU unless AdamW is fused or capturable."""
 MODULE = f"{AVERAGE}module."
-"""Before the names of averaged weights; `average.n_averaged` counts the steps."""
+"""Prefix of the names of averaged weights; `average.n_averaged` counts the steps."""
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

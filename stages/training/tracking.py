@@ -16,12 +16,12 @@ from bonsai.stages.imports.registry import resolve
 from bonsai.stages.training.progress import say
 
 VARIABLE = "BONSAI_TRACKER"
-"""Of the environment: the tracker where no option names one."""
+"""Environment variable that names the tracker if no option does."""
 TRACKERS = {
     "tensorboard": "bonsai.stages.training.tensorboard_tracker:open_tensorboard",
     "mlflow": "bonsai.stages.training.mlflow_tracker:open_mlflow",
 }
-"""A factory takes what stands behind the colon, empty where there is none, and the run's name."""
+"""Makes a tracker from the text after the colon (may be empty) and the name of the run."""
 
 
 class Tracker(Protocol):
@@ -38,7 +38,7 @@ class Tracker(Protocol):
 
 _trackers: list[Tracker] = []
 _scope: ContextVar[tuple[str, ...]] = ContextVar("scope", default=())
-"""Of the thread: branches may grow side by side."""
+"""Trackers and names of the current thread, because branches may run in parallel threads."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 from bonsai.pipeline.cli.commands.options import JsonOption, StoreOption
 
 LABEL = 160
-"""Columns that a line may take: the terminal breaks longer ones than its own, which are found by `grep` then."""
+"""Fewest columns to print with. A narrower terminal wraps the lines itself, so that `grep` still finds them whole."""
 
 
 def show(

@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 _received: list[int] = []
-"""Signals that asked this command to end: what it raises afterwards follows from that."""
+"""Signals that asked this command to end. Errors after that are only a consequence."""
 
 
 class Terminated(KeyboardInterrupt):

@@ -9,9 +9,9 @@ from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.task import Arrays, Baseline, DataSpec, Difference, Interval, Provable, Statistics, TensorSpec
 
 LABEL, ANSWER = "label", "answer"
-"""Statistics of a sample: its class, and what it was taken for, (n,) int64 each."""
+"""Statistics: the class and the predicted class of each sample, (n,) int64 each."""
 LABELS, DENSE, SHIPPED = "labels", "dense", "engine"
-"""Tensors that a package keeps, (n,) int64 each: the classes of the test samples, and what both engines took them for."""
+"""Tensors that a package stores, (n,) int64 each: the classes of the test samples, and the predictions of both engines."""
 KEPT = f"{LABELS}, {DENSE} and {SHIPPED}, (n,) int64 each"
 
 
