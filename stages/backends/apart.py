@@ -1,4 +1,4 @@
-"""What may crash, hang or take all memory: building an engine, and running a file that nobody has run yet. Both happen in a process of their own."""
+"""Builds engines and runs new files in a separate process, because both may crash, hang or use all memory."""
 
 from pathlib import Path
 

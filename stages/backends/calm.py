@@ -1,9 +1,9 @@
-"""The turns of a timing in which the machine was calm, told by the dense engine that was timed in the same turns.
+"""Finds the turns of a timing in which the machine was calm, by the dense engine that was timed in the same turns.
 
-On a shared machine a neighbour slows an engine down for parts of a second to minutes, and a small engine more than a large one or less: the ratio of two
-medians over all runs was 0.28 to 0.43 in 14 processes of one machine under load (a standard deviation of 13 %), and 0.30 to 0.31 (1.2 %) over the turns
-in which the dense engine ran at most `CALM` slower than its pace. On a quiet machine these are all turns. A turn is chosen by the dense engine alone, so
-that the runs of the engine that is judged are not clipped.
+On a shared machine, other programs slow an engine down for parts of a second to minutes. They do not slow small and large engines equally, so the
+ratio of two medians varies: over all runs it was 0.28 to 0.43 in 14 processes on one machine under load (a standard deviation of 13 %). Over the calm
+turns alone it was 0.30 to 0.31 (1.2 %). On a quiet machine all turns are calm. Only the dense engine decides whether a turn is calm, so slow runs of
+the judged engine are not removed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

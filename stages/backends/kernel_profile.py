@@ -1,4 +1,4 @@
-"""Which kernels a runtime runs an engine with, in which precision, and what share of its time each kind takes.
+"""Lists the kernels that a runtime uses for an engine, with their precision and their share of the run time.
 
     for kernel in profile_kernels(engine.folder / engine.file, target, engine.image_shape, scratch=folder):
         print(kernel.op, kernel.precision, kernel.count, f"{kernel.share:.0%}")

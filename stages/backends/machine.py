@@ -1,4 +1,4 @@
-"""What this machine is: its system, its CPU, its NVIDIA GPUs and their driver."""
+"""Describes this machine: its system, its CPU, its NVIDIA GPUs and their driver."""
 
 import os
 import platform

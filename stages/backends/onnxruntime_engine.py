@@ -132,9 +132,9 @@ def write_ort_format(engine: Path, file: Path) -> None:
 
 
 def open_graph(graph: Path, threads: int = 1) -> Run:
-    """Run any ONNX file on this machine's CPU, for its accuracy alone.
+    """Open any ONNX file on this machine's CPU, to measure its accuracy (not its latency).
 
-    Where ONNX Runtime's optimisers make of it what no kernel runs, as some do in FP16, it is run with the basic ones.
+    Some of ONNX Runtime's optimisers make nodes that no kernel can run, for example in FP16. Then only the basic optimisers are used.
     """
     halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in onnx.load(graph).graph.initializer)
     disabled = [BIAS_QUANTIZATION, HALF_INITIALIZERS] if halves else None

@@ -1,8 +1,8 @@
 """ONNX Runtime with an execution provider: OpenVINO on a CPU, CUDA or TensorRT on a GPU.
 
-A provider compiles the graph when it is loaded, and ONNX Runtime saves no graph that holds compiled nodes: so the engine is the ONNX
-file itself, and loading it costs the compilation every time. Each provider comes with a wheel of its own, of which only one can be installed.
-OpenVINO's was run; those of CUDA and TensorRT never, by us.
+A provider compiles the graph when it is loaded, and ONNX Runtime cannot save compiled nodes. So the engine is the ONNX file itself, and is
+compiled each time it is loaded. Each provider needs its own wheel of ONNX Runtime, and only one wheel can be installed. We have run OpenVINO's
+provider, but never those of CUDA and TensorRT.
 """
 
 from collections.abc import Callable

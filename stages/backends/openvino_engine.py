@@ -1,7 +1,7 @@
 """OpenVINO on the CPU of this machine.
 
-Its inference runs on the thread that calls it: with one thread that thread does all the work, as the clock of
-`bonsai.stages.backends.timing` asks (measured: CPU time of the thread over that of the process 1.00).
+OpenVINO runs an inference on the calling thread. With one thread, that thread does all the work, so its CPU time is a valid
+clock for `bonsai.stages.backends.timing` (measured: CPU time of the thread over that of the process 1.00).
 """
 
 import io

@@ -1,12 +1,12 @@
-"""The interval of a latency figure from several processes, and when enough of them have been timed.
+"""Computes the interval of a latency from several processes, and decides whether enough processes have been timed.
 
-The same engine differs from process to process by more than its runs differ within one: pages and caches fall out otherwise. So a process counts
-as one observation. `PROCESSES` are timed first; while the interval holds the limit, as many again, up to the most that the recipe allows.
+The latency of an engine differs more between processes than within one, because memory pages and caches are laid out differently. So each process
+counts as one observation. `PROCESSES` are timed first. While the interval contains the limit, as many are timed again, up to the recipe's maximum.
 
-Each look at the growing sample could be the one that errs. Bonferroni's inequality shares the 5 % among the looks, so that *all* intervals of a
-sequence hold together with 95 %, whenever it stops: a true figure on the wrong side of the limit is judged wrongly in at most 2.5 % of cases.
-Student's t needs processes whose logarithms are roughly normal and independent. Three close values may be luck, so the spread counts as no less
-than `LEAST_SPREAD`, which the error within the processes is added to.
+Each look at the growing sample can be wrong. Bonferroni's inequality divides the 5 % among the looks, so that *all* intervals of a sequence are right
+with 95 % confidence, whenever it stops. A latency on the wrong side of the limit is therefore accepted in at most 2.5 % of cases. Student's t needs
+processes whose logarithms are roughly normal and independent. Three close values may be luck, so the spread counts as at least `LEAST_SPREAD`; the
+error within the processes is added to it.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What an engine makes of every image of a part of the data, how good that is, and the file that keeps it."""
+"""Runs an engine on all images of a part of the data, computes its accuracy, and stores the results in a file."""
 
 import hashlib
 from pathlib import Path

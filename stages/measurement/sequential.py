@@ -1,9 +1,9 @@
-"""When a timing may end early: as soon as it is certain that a ratio of two engines lies outside the bounds that matter.
+"""Decides when a timing may end early: as soon as the ratio of two engines is certainly outside the bounds that matter.
 
-A group-sequential test (Pocock, Biometrika 64, 1977) on the turns in which two engines were timed: at each of a few looks, the logarithms of the
-turns' ratios are averaged in `BATCHES` consecutive batches, so that neighbouring turns may depend on each other, and Student's interval of the
-batches is compared with the bounds. Bonferroni's inequality holds the error of all looks of a round together at `ERROR` for each bound; a timing
-that neighbours disturbed has several rounds (`TimingConfig.tries`).
+This is a group-sequential test (Pocock, Biometrika 64, 1977) on the turns in which two engines were timed. It looks at the turns a few times. At each
+look, the logarithms of the turns' ratios are averaged in `BATCHES` consecutive batches, because neighbouring turns may depend on each other. Student's
+interval of these averages is then compared with the bounds. By Bonferroni's inequality, the error of all looks of a round together is at most `ERROR`
+for each bound. A timing that other programs disturbed has several rounds (`TimingConfig.tries`).
 """
 
 import math

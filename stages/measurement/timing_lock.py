@@ -1,8 +1,8 @@
-"""One timing at a time per machine, whoever runs it and whatever store it writes to.
+"""A lock that allows one timing at a time per machine, for all users and all stores.
 
-Two timings at once are in each other's milliseconds, so whatever measures latency holds one lock of the machine: a file in `/tmp`, or the one that
-the environment's `BONSAI_TIMING_LOCK` names, such as a file in a folder that the containers of a machine share. The kernel frees the lock when its
-last holder ends, however that ends. Child processes that time engines are given the descriptor: the lock stays until they have ended too.
+Two timings at the same time disturb each other, so every stage that measures latency holds this lock. It is a file in `/tmp`, or the file that the
+environment variable `BONSAI_TIMING_LOCK` names, such as one in a folder that all containers of a machine share. The kernel frees the lock when the
+last process that holds it ends or is killed. Child processes that time engines inherit the descriptor, so the lock stays until they have ended too.
 """
 
 import fcntl
