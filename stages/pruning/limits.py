@@ -1,4 +1,4 @@
-"""What the user says of single layers: kept whole, or with a floor or a cap of their own."""
+"""The user's limits for single layers: keep all channels, or at least a floor, or at most a cap."""
 
 from collections.abc import Iterable, Mapping
 from math import ceil

@@ -1,4 +1,4 @@
-"""What a cut keeps of every tensor: read from a network whose values are their own positions."""
+"""Finds which positions of every tensor a cut keeps. A copy of the network is cut whose values are their own positions."""
 
 import torch
 from torch import nn

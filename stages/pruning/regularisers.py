@@ -1,10 +1,10 @@
 r"""Sparsity regularisers of the trunk: they press whole channels towards zero, so that cutting them costs less.
 
-Each adds the gradient of its penalty R to the gradients of the loss, after backward and before the optimizer's step, so
-that criteria of gradients may see the loss' own first. W_c stands for the coupled parameters of channel c, all that leave
-with it: the rows and biases of the layers that produce it, gamma and beta of its normalisation layers, the columns of the
-layers that consume it. That is DepGraph's group (Fang et al., arXiv 2301.12900), whose norm runs over every parameter of it;
-Torch-Pruning's code leaves biases and beta out unless told. P_c is the number of parameters in W_c.
+Each adds the gradient of its penalty R to the gradients of the loss, after backward and before the optimizer's step. So
+criteria of gradients can read the gradients of the loss alone first. W_c are all parameters that are removed with channel c:
+the rows and biases of the layers that produce it, gamma and beta of its normalisation layers, and the columns of the
+layers that consume it. This is the group of DepGraph (Fang et al., arXiv 2301.12900), whose norm covers all of these parameters;
+Torch-Pruning's code omits biases and beta by default. P_c is the number of parameters in W_c.
 
 | name | R | source |
 |---|---|---|

@@ -1,7 +1,7 @@
-"""A network's copy made fit for a trial cut: its outputs depend on the image, as they do once it is trained.
+"""Changes a copy of an untrained network so that its outputs depend on the image, as after training. Trial cuts are made on this copy.
 
-An untrained network may hide a wrong cut: a last gamma or a classifier of zeros, branches scaled by 1e-6, statistics of BatchNorm that are not
-those of its inputs, signals that fade from layer to layer. None of these is left in a settled copy.
+An untrained network can hide a wrong cut: its last gamma or classifier may be zero, its branches may be scaled by 1e-6, its BatchNorm statistics
+may not fit its inputs, or its signals may fade from layer to layer. The copy has none of these.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
-"""The reversible phase: channels that are zero for now, while their scores go on living.
+"""Soft pruning: channels are masked for now, are still scored, and may come back until they are cut.
 
-Whoever consumes a masked channel sees zeros in every forward, and no gradient passes back through it, as if it were gone. Only
-momentum, which fades, and weight decay still move its weights. So a channel may return until it is cut. What would change if it returned is
-measured at the mask m = 0: dL/dm = sum x * dL/dx over images and positions, x the channel as its consumers would see it. That
-is the first-order change of the loss, as `bn_gradient` has it for a channel that is there: both are compared as they are.
+The next layers see zeros for a masked channel, and no gradient passes back through it, as if it were removed. Only momentum and weight decay still
+move its weights. Its score is the derivative of the loss with respect to its mask m, at m = 0: dL/dm = sum x * dL/dx over images and positions, where x
+is the channel as the next layers would see it. That is the first-order change of the loss if the channel came back. `bn_gradient` is the same figure
+for a channel that is not masked, so the two can be compared directly.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Criteria of gradients and activations, gathered from the trunk's own batches: after each backward, before the optimizer's step.
+"""Criteria of gradients and activations, computed from the trunk's own batches: after each backward, before the optimizer's step.
 
-Each batch's score is averaged with a weight that decays over a window of batches, so that the window does not shrink with
-the data: half an epoch of a small set is a handful of batches, whose ranking is noise.
+The scores of the batches are averaged with weights that decay over a fixed number of batches. A window of half an epoch would be only a handful of
+batches on a small data set, and the ranking would be noise.
 """
 
 from collections.abc import Iterator, Mapping

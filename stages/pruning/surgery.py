@@ -80,10 +80,10 @@ def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tupl
 
 
 def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
-    """Yield the layers that groups begin at, each with the group of all its channels or with what Torch-Pruning raised of it.
+    """Yield one layer of each group, with the group of all its channels or with the error that Torch-Pruning raised.
 
-    As its `get_all_groups`, which would end with the first group that it cannot follow. What a group has reached that grows without end is not
-    begun at again: it would end in the same way.
+    This is like Torch-Pruning's `get_all_groups`, which stops at the first group that it cannot follow. If a group grows without end, the layers
+    that it has reached are skipped: starting from them would fail in the same way.
     """
     visited: set[nn.Module] = set()
     for root in [module for module in graph.module2node if isinstance(module, Layer)]:
@@ -106,15 +106,15 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[tuple[nn.Module, Any]]:
 
 @contextmanager
 def _bounded(reached: list[tp.Dependency]) -> Iterator[None]:
-    """Stop Torch-Pruning where it follows more than `MOST_POSITIONS`: some reshapes send it round and round, with ever more of them.
+    """Stop Torch-Pruning if a group gets more than `MOST_POSITIONS` entries: after some reshapes it goes round in circles without end.
 
-    What it has followed is looked up in a set; its own list of thousands takes minutes for a network such as timm's RexNet.
+    Entries are looked up in a set. Torch-Pruning's own list would take minutes for a network such as timm's RexNet.
 
     Args:
-        reached: Receives what it follows.
+        reached: Receives the entries.
 
     Raises:
-        Uncuttable: It does.
+        Uncuttable: The group has too many entries.
     """
     add, has, left = LibraryGroup.add_dep, LibraryGroup.has_pruning_op, MOST_POSITIONS
     followed: set[tuple[Any, ...]] = set()
@@ -199,11 +199,11 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
 
 
 def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
-    """Return the groups and layers that cannot be cut safely, each with the reason: every group is cut on trial.
+    """Return the groups and layers that cannot be cut safely, each with the reason. Every group is cut in a trial.
 
-    Torch-Pruning cuts the wrong channels behind a channel shuffle or in a grouped convolution without a word, and other
-    reshapes fail. Many groups are tried at once, and where that fails half of them: first every second one, so that neighbours are
-    apart, then the others, then all that are left together.
+    Behind a channel shuffle or in a grouped convolution, Torch-Pruning silently cuts the wrong channels; other reshapes make it
+    fail. Many groups are tried at once. If that fails, every second one is tried, so that neighbours are in different trials; then
+    the others; then all groups that passed, together.
 
     Raises:
         ConfigError: The outputs hardly depend on the image, so that no trial shows anything.

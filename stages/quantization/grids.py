@@ -1,4 +1,4 @@
-"""Which tensors are quantised, with what range, and which of them share a scale."""
+"""Finds the tensors to quantise, their ranges, and the tensors that share a scale."""
 
 import math
 from typing import NamedTuple
@@ -18,7 +18,7 @@ PASSES_SIGN = SAME_VALUES | {"identity", "adaptive_avg_pool2d", GlobalAverage.__
 
 
 class Form(NamedTuple):
-    """What is known of a tensor's values: whether none is negative, and the highest, if a clip sets one."""
+    """Known bounds of a tensor's values: whether all are non-negative, and the highest value, if a clip sets one."""
 
     non_negative: bool
     highest: float | None

@@ -1,4 +1,4 @@
-"""The fewest layers to leave in float where a network of INT8 alone is not accurate enough."""
+"""Finds a small set of layers to keep in float if a network with all layers in INT8 is not accurate enough."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ from bonsai.stages.training.progress import say
 
 
 class Start(NamedTuple):
-    """Weights and scales that a search sets out from.
+    """Weights and scales that a search starts from.
 
     Attributes:
-        weights: What to call them.
-        state: Of the quantised network.
+        weights: Whether they were only calibrated or also fine-tuned.
+        state: The `state_dict` of the quantised network.
     """
 
     weights: Weights
@@ -34,16 +34,16 @@ class Start(NamedTuple):
 
 
 class Mixer:
-    """Makes a quantised network again with more of its layers in float, and lets it settle.
+    """Builds the quantised network again with more layers in float, and adapts scales and statistics.
 
-    A broken layer spoils the calibration of those behind it, so that scales which were calibrated are calibrated anew. Scales that
-    were learned stay; then the layers in float get their own BatchNorm statistics, since those of training saw quantised weights.
+    A layer that INT8 breaks also spoils the calibration of the layers behind it, so calibrated scales are calibrated again. Learned scales are
+    kept. Then BatchNorm statistics are computed again, because those from training were measured with quantised weights.
 
     Args:
-        twin: The float network that `insert_quantizers` made `quantised` of, and that shares its weights.
-        quantised: Takes the weights and scales of a start.
+        twin: The float network from which `insert_quantizers` made `quantised`; it shares its weights.
+        quantised: Gets the weights and scales of a start.
         image_shape: (channels, height, width).
-        quantizers: Of `quantised`.
+        quantizers: The quantisers of `quantised`.
         batches: Images (n, c, h, w) float32 of the training split, for scales and statistics.
     """
 
@@ -107,13 +107,13 @@ class Judge(Protocol):
 
 
 class Search(NamedTuple):
-    """What a search for layers found.
+    """Result of a search for layers to keep in float.
 
     Attributes:
-        start: Where it set out from.
-        layers: To leave in float, the most sensitive first; empty where as many as may be do not suffice.
-        reached: The metric on the validation split with them, or with as many as may be.
-        sensitivities: What every layer costs, the most sensitive first.
+        start: Weights and scales that the search started from.
+        layers: Layers to keep in float, the most sensitive first. Empty if even `max_layers` layers are not enough.
+        reached: The metric on the validation split with these layers in float, or with `max_layers` if they are not enough.
+        sensitivities: Sensitivity of every layer, the most sensitive first.
     """
 
     start: Start
@@ -123,7 +123,7 @@ class Search(NamedTuple):
 
     @property
     def outcome(self) -> dict[str, object]:
-        """What it changes in the record of a quantisation."""
+        """The fields that it changes in the record of a quantisation."""
         weights = self.start.weights
         return {"kept": "mixed" if self.layers else weights, "weights": weights, "searched": self.layers, "sensitivities": self.sensitivities}
 
@@ -137,17 +137,17 @@ def search_layers(
     judge: Judge,
     suffices: Callable[[float], bool],
 ) -> Search:
-    """Scan how sensitive every layer is and find the fewest to leave in float.
+    """Measure how sensitive every layer is, and find a small set to keep in float.
 
     Args:
-        mixer: Makes the networks.
-        starts: The better one first; the next is tried where it does not get there, since weights that training has moved far need not
-            be good in float.
+        mixer: Builds the networks.
+        starts: Starting points, the better one first. The next is tried if the search from the first fails: weights that fine-tuning has
+            changed a lot may not be good in float.
         reference: The float network.
-        images: (n, c, h, w) float32 of the training split, for the scan.
-        config: Most layers.
+        images: (n, c, h, w) float32 of the training split, to measure sensitivities with.
+        config: The most layers that may be float.
         judge: Judges networks on the validation split.
-        suffices: Whether that is enough.
+        suffices: Returns whether a value of the metric is good enough.
     """
     searches = []
     for start in starts:
@@ -180,10 +180,10 @@ def _search(
 
 
 def fewest_layers(ranked: Layers, suffices: Callable[[Layers], bool]) -> Layers:
-    """Return layers that suffice and of which none can be spared; none where not even all of them suffice.
+    """Return layers that are enough together and none of which can be left out; empty if even all layers are not enough.
 
-    The shortest prefix is found by halving, which takes it that a longer one is no worse; then the others of its layers are left
-    out one by one, the least of them first. `suffices` is asked at most log2(n) + n + 1 times.
+    The shortest sufficient prefix is found by bisection, which assumes that a longer one is not worse. Then its layers are left
+    out one by one, the least sensitive first, if the rest is still enough. `suffices` is called at most log2(n) + n + 1 times.
 
     Args:
         ranked: Layers, the one that gains most first; at least one.

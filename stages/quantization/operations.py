@@ -14,9 +14,9 @@ GATE_LEVELS = 255
 class GatedActivation(nn.Module):
     """SiLU, x * sigmoid(x), or hardswish, x * hardsigmoid(x).
 
-    ONNX Runtime has no INT8 kernel for either, but for their parts (measured on 75,000 values: 33 us instead of 45 for SiLU,
-    19 instead of 29 for hardswish), so that its gate is quantised too, on a fixed grid. TensorRT fuses the whole with the
-    convolution before it.
+    ONNX Runtime has no INT8 kernel for either, but it has kernels for the gate and the product. They are faster (measured on 75,000
+    values: 33 us instead of 45 for SiLU, 19 instead of 29 for hardswish), so the gate is quantised too, on a fixed grid. TensorRT fuses
+    the whole activation with the convolution before it.
 
     Args:
         kind: ``silu`` or ``hardswish``.

@@ -47,11 +47,11 @@ class _LearnedStep(torch.autograd.Function):
 
 
 class ActivationQuantizer(nn.Module):
-    """One scale for a whole tensor.
+    """Quantises a tensor with one scale.
 
-    The grid depends on the dialect. ``ort`` (uint8): non-negative tensors 0..255 with zero-point 0, others
-    0..255 with a zero-point that calibration chooses: behind SiLU, GELU or hardswish most of a symmetric grid's negative half is never used.
-    ``trt`` (int8, zero-point 0, or TensorRT refuses the file): non-negative tensors use 0..127, others -128..127. Training moves the scale alone.
+    The grid depends on the dialect. ``ort`` uses uint8, 0..255: non-negative tensors with zero-point 0, others with a zero-point that calibration
+    chooses. (After SiLU, GELU or hardswish, most of the negative half of a symmetric grid would never be used.) ``trt`` uses int8 with zero-point 0,
+    because TensorRT refuses other zero-points: 0..127 for non-negative tensors, -128..127 for others. Training changes only the scale.
 
     Args:
         non_negative: Whether the tensor never holds negative values (behind a ReLU).

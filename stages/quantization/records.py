@@ -12,11 +12,13 @@ Quantised = Literal["ptq", "qat", "mixed"]
 
 
 class Sensitivity(Record):
-    """What one layer costs as INT8: noise of the outputs, the squared error against the float network's over their own square.
+    """How much the INT8 form of one layer disturbs the network's outputs.
+
+    Noise is the squared error of the outputs, divided by the square of the float network's outputs.
 
     Attributes:
-        alone: Noise that is added where this layer alone is quantised.
-        gain: Noise that is taken off the quantised network where this layer alone is in float.
+        alone: Noise if only this layer is quantised.
+        gain: How much less noise the quantised network has if only this layer is float.
     """
 
     layer: str

@@ -1,4 +1,4 @@
-"""What became of a network's quantisation, in words."""
+"""Describes in words how a network was quantised."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which nodes of a traced network the quantiser takes; every other one stays in float."""
+"""Finds the nodes of a traced network that can be quantised; all others stay in float."""
 
 from torch import fx, nn
 

@@ -1,8 +1,8 @@
-"""From a table of single operators to whole networks, by a few of them timed from end to end.
+"""Corrects the latency table of single operators by timing a few whole networks.
 
-A sum of operators is off by the runtime's cost per node, by what a profiler adds, and by caches that are colder in a network. Most of that
-is an affine function of the sum, found from the dense and the narrowest network alone; where more networks were timed, the rest is found per
-operator class: a ridge regression of the residuals on each class's input channels, output channels and their product, drawn to zero.
+The sum of the operators' latencies differs from the network's latency: the runtime adds a cost per node, a profiler adds time, and caches are colder in
+a network. Most of the difference is an affine function of the sum, which is fitted to the dense and the narrowest network. If more networks were timed,
+the rest is fitted per operator class: a ridge regression of the residuals on each class's input channels, output channels and their product.
 """
 
 from collections.abc import Sequence

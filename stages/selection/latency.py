@@ -42,10 +42,10 @@ class OperatorForecast(Record):
 
 
 class Forecast(Record):
-    """What a latency table predicts of a network before and after pruning, both at one precision.
+    """Predicted latency of a network before and after pruning, both at the same precision.
 
     Attributes:
-        overhead_ms: What the calibration adds to the sum of the operators, whatever the widths.
+        overhead_ms: Constant that the calibration adds to the sum of the operators.
     """
 
     precision: Precision

@@ -48,7 +48,7 @@ class Operator(Record):
 
 
 class Unseen(Record):
-    """What multiplies matrices in a way that no operator class describes.
+    """An operator with matrix products that no operator class describes.
 
     Attributes:
         macs: Multiply-accumulates for one image.

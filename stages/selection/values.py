@@ -1,4 +1,4 @@
-"""What a group is worth at a width: from the scores of its channels to the value that selection maximises."""
+"""Computes the value of each width of a group from the scores of its channels. Selection maximises the sum of these values."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -32,9 +32,9 @@ def values_from_scores(scores: Mapping[str, Sequence[float]], options: Options) 
 def reciprocal_values(scores: Mapping[str, Sequence[float]], options: Options, operators: Iterable[Operator]) -> Values:
     """Return V_g(c) = - n_g / (share of the group's score that its c best channels hold), n_g the convolutions and products on the group.
 
-    The loss of a network falls as a power of its width; this is one such power per group, so that a group cut to a small share
-    loses without limit and no bottleneck can be paid for elsewhere. A group that more of them read or write weighs more. What
-    earlier cuts took of a group counts as its mean score, so that shares stay those of the dense network.
+    The loss of a network falls as a power of its width; this is one such power per group. The value of a group falls without limit as its share
+    gets small, so a narrow bottleneck cannot be made up for elsewhere. A group that more operators read or write has more weight. Channels that
+    earlier cuts removed count with the group's mean score, so that shares still refer to the dense network.
     """
     uses: dict[str, int] = dict.fromkeys(options, 0)
     dense: dict[str, int] = {}
