@@ -1,4 +1,4 @@
-"""What an ONNX graph holds, counted, so that no later tool changes it unseen."""
+"""Counts the nodes and types of an ONNX graph, so that a change by a later tool is noticed."""
 
 from collections import Counter
 
@@ -76,8 +76,8 @@ def require_folded(model: onnx.ModelProto) -> None:
 def float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the convolutions and matrix products with a weight that a Q/DQ file leaves in float.
 
-    A layer has the name of its weight, as the network calls it, or where the weight has lost that (a BatchNorm was folded into
-    it) the name of its node. Products of two activations have no weight and are not listed.
+    A layer is named after its weight in the network. If a BatchNorm was folded into the weight, that name is lost and the node's name is
+    used. Products of two activations have no weight and are not listed.
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}

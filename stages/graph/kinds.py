@@ -1,4 +1,4 @@
-"""What the nodes of a traced network do, whether they call a module, a function or a method."""
+"""Names the operation of a node in a traced network, for modules, functions and methods alike."""
 
 import math
 from typing import Any

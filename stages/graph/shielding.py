@@ -1,8 +1,8 @@
-"""Layers in float within a Q/DQ graph, shielded from ONNX Runtime.
+"""Protects float layers in a Q/DQ graph from ONNX Runtime.
 
-ONNX Runtime (its optimiser WeightBiasQuantization) gives int8 weights, of one scale per tensor, to every convolution and Gemm that
-reads a DequantizeLinear and has float weights: to the very layers that stay in float because int8 breaks them. It cannot be
-switched off, since it also quantises the biases of the others. So something stands between: a LeakyRelu of slope 1, which changes nothing.
+ONNX Runtime's optimiser WeightBiasQuantization quantises the float weights of every convolution and Gemm that reads a DequantizeLinear, with one
+scale per tensor. That includes the layers that must stay float because INT8 breaks them. The optimiser cannot be switched off, because it also
+quantises the biases of the other layers. So a LeakyRelu of slope 1, which changes nothing, is inserted before each float layer.
 """
 
 import onnx

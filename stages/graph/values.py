@@ -1,4 +1,4 @@
-"""What is known of the values of a graph's nodes after a run in evaluation."""
+"""Records facts about the values of a graph's nodes during a run in evaluation mode."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What two networks of one factory keep beside their state, compared value by value."""
+"""Compares the attributes outside the state of two networks from the same factory, value by value."""
 
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType

@@ -41,10 +41,10 @@ def running(given: str = "") -> Any:
 
 @contextmanager
 def evaluating(network: nn.Module, but: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Put a network into evaluation meanwhile, and the modules of `but` into training; then every module is in its mode again, whatever was raised.
+    """Put a network into evaluation mode, and the modules of `but` into training mode; at the end restore every module's mode, even after an error.
 
-    `train()` is called before the modes are put back, since a module may forget then what it keeps for evaluation alone: timm's LeViT
-    keeps biases, which would be those of older weights.
+    `train()` is called before the modes are restored, so that a module can drop values that it caches for evaluation. timm's LeViT, for example,
+    caches biases, which would be out of date after the weights change.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()

@@ -1,7 +1,7 @@
-"""Whether a network is what its `state_dict` says: built twice, one state loaded into the other, the outputs compared.
+"""Checks that a network's outputs depend only on its `state_dict`: it is built twice, one state is loaded into the other, the outputs are compared.
 
-A checkpoint is a state: the network around it is built anew, by the same factory, after every kill, cut and export. What the factory draws
-at random or reads from elsewhere, and keeps outside of the state, would be another network then, without a word.
+A checkpoint stores only the state. After every kill, cut and export the same factory builds the network again. If the factory keeps random values or
+other data outside the state, the new network would silently compute something else.
 """
 
 import math

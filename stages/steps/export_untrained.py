@@ -135,10 +135,10 @@ def _export(
 
 @torch.no_grad()
 def _vary(network: nn.Module, images: torch.Tensor) -> None:
-    """Make a new network one whose layers differ, in place, and whose BatchNorms have seen images.
+    """Give a new network random parameters and fitting BatchNorm statistics, in place.
 
-    What is constant in a new network, such as all biases, hides a wrong export, and the exporter merges what is alike. With statistics of
-    other images its values would grow from layer to layer until FP16 overflows, and its outputs would hardly tell images apart.
+    Constant parameters of a new network, such as zero biases, would hide a wrong export, and the exporter merges equal tensors. With BatchNorm
+    statistics that do not fit, values would grow from layer to layer until FP16 overflows, and the outputs would hardly differ between images.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():

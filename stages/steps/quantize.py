@@ -36,10 +36,10 @@ COMPARED = 8
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
-    """Put quantisers on a trained network and do what its metric on the validation split needs to stay within the recipe's `max_drop`.
+    """Quantise a trained network so that its metric on the validation split drops by at most the recipe's `max_drop`.
 
-    Calibration on training images comes first, then fine-tuning where it is needed or asked for, then, where the recipe lets it,
-    the search for the fewest layers to leave in float. Of the calibrated and the fine-tuned network the better one goes on.
+    First the network is calibrated on training images. Then it is fine-tuned, if needed or asked for. If the recipe allows it, the last step is a
+    search for layers to keep in float. The better one of the calibrated and the fine-tuned network is kept.
 
     Args:
         out_dir: Receives the weights and scales, of the network that is kept and of those that were not.

@@ -1,1 +1,1 @@
-"""What a network's outputs mean, how they are judged and what they are trained for: one folder a task."""
+"""Tasks, one folder each: the meaning of a network's outputs, the metric and the loss."""

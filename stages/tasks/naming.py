@@ -1,6 +1,6 @@
-"""Figures that stand under their metric's name where they are stored: `validation_top1`, not `validation`.
+"""Stores figures under the name of their metric: `validation_top1`, not `validation`.
 
-Whoever reads a manifest or a log needs no other place to know which figure it is, and packages keep their keys.
+So a manifest or a log says itself which figure it has, and the keys in existing packages stay valid.
 """
 
 from collections.abc import Collection, Mapping

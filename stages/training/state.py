@@ -1,4 +1,4 @@
-"""What an optimizer step changes, as one: weights, the optimizer's moments, the average of the weights, the loss scale."""
+"""The training state, everything that an optimizer step changes: weights, the optimizer's moments, the average of the weights, the loss scale."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -1,10 +1,10 @@
-"""Figures of a run for a tracker that the user has configured; for none by default.
+"""Sends figures of a run to an experiment tracker, if the user has configured one.
 
     with tracking("tensorboard:runs", run="resnet-edge"):
         compress(...)
 
-What is tracked depends on nothing that enters a stage, so that no other tracker, and none, ever trains anything again. A stage that goes on
-from a checkpoint tracks its new steps alone, one that is finished tracks nothing.
+The tracker is not an input of any stage, so a change of tracker never causes a new training. A stage that continues from a checkpoint tracks only
+its new steps; a stage that is already finished tracks nothing.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,1 +1,1 @@
-"""What was changed in a network: a network is its architecture, its edits in order, and its weights."""
+"""Edits: recorded changes of a network. A network is its architecture, its edits in order, and its weights."""
