@@ -44,7 +44,7 @@ class DataConfig(Record):
     def identity(self) -> str:
         """Return the JSON, the digest of the user's own code where `name` is an import string, and that of the declared files.
 
-        Where `options.root` lies is no part of it, so that a project can be moved: `source_digest` tells what is in it.
+        The path `options.root` is left out, so that a project can be moved; `source_digest` covers its contents.
         """
         content = self.content or content_of(self.files, Path.cwd(), FILES)
         options = without_places(self.options, self.files)

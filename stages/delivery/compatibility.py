@@ -1,4 +1,4 @@
-"""Where an engine runs: what it needs of a machine, and the first thing in which a machine differs."""
+"""Describes the machine that an engine needs, and finds the first requirement that a machine does not meet."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ def _version(text: str) -> str:
 
 
 class Compatibility(Record):
-    """What an engine needs of a machine, by what is known of its runtime and by where it was built.
+    """Requirements of an engine on a machine. They follow from its runtime and from the machine that it was built on.
 
     Attributes:
         device: The GPU or CPU that it was built for, by name.
@@ -46,8 +46,8 @@ class Compatibility(Record):
         runtime: Distribution that runs it.
         built_with: Version of it that built the engine.
         runtime_versions: Versions of it that the engine is valid for, as in a Python requirement.
-        system: Operating system; None where any will do, or where the engine was built for a CPU that is not this machine's.
-        architecture: Of the CPU; None where any will do.
+        system: Operating system; None if any will do, or if the engine was built for a CPU that this machine does not have.
+        architecture: Architecture of the CPU; None if any will do.
         isa: Instruction sets that the CPU must have.
         excluded_isa: Instruction sets that it must not have: with them the runtime lays weights out in wider blocks.
         driver: NVIDIA's driver that the engine was run with, the oldest to use; None where it was not run.

@@ -1,4 +1,4 @@
-"""What is in a package: its files, and the manifest that lists them and says what a stranger must know."""
+"""The contents of a package: its files, and the manifest, which lists them and has all facts for the person who receives it."""
 
 from collections.abc import Mapping
 from pathlib import Path

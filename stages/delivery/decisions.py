@@ -1,4 +1,4 @@
-"""What the stages decided on the way to an engine."""
+"""Records of the decisions that led to an engine."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the parts of a package may be used for, in so far as Bonsai knows."""
+"""The licences of the parts of a package, as far as Bonsai knows them."""
 
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.config import ModelConfig

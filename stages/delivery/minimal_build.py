@@ -1,7 +1,7 @@
 """A package for a minimal build of ONNX Runtime: ``NAME.ort``, ``required_operators.config``, ``labels.txt``.
 
-A minimal build reads no ONNX files and holds only the kernels that it is built with: the first file is the engine in the one format that it
-reads, the second is what its build script takes (``--minimal_build --include_ops_by_config``).
+A minimal build cannot read ONNX files and contains only selected kernels. The first file is the engine in ORT format, which a minimal build can read.
+The second lists the kernels for ONNX Runtime's build script (``--minimal_build --include_ops_by_config``).
 """
 
 import logging

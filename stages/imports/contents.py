@@ -1,4 +1,4 @@
-"""What lies in files and folders, as one digest: contents count, and paths within a folder; times, sizes and where a folder lies do not."""
+"""One digest of files and folders. Contents and the paths within a folder count; times and the place of a folder do not."""
 
 import hashlib
 import os

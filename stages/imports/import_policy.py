@@ -1,7 +1,7 @@
-"""Which import strings may be followed: `BONSAI_IMPORTS` says allow, recipes or deny.
+"""Decides which import strings are allowed: `BONSAI_IMPORTS` is allow, recipes or deny.
 
-An import string runs code. On the command line whoever types it may run any code anyway. A run that was started over Prefect's API was started by
-somebody else: there only what stands in recipe files on the disk of the machine that runs is followed, unless the machine says otherwise.
+An import string runs code. The user of the command line can run any code anyway. But a run that comes over Prefect's API may come from somebody
+else. So by default such a run may only use import strings from recipe files on the disk of the machine that runs it.
 """
 
 import os

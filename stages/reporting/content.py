@@ -1,4 +1,4 @@
-"""What a report says, before it is HTML or Markdown."""
+"""The content of a report, independent of HTML and Markdown."""
 
 import re
 from typing import Literal

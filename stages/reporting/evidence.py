@@ -1,4 +1,4 @@
-"""What a package's manifest says, made ready to be reported."""
+"""Prepares a package's manifest for the report."""
 
 from typing import NamedTuple
 

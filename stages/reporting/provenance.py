@@ -1,4 +1,4 @@
-"""Where a package comes from: enough to make it again, and to tell whether it is the same."""
+"""The provenance of a package: enough to make it again, and to check whether the result is the same."""
 
 import json
 

@@ -1,1 +1,1 @@
-"""What was made, kept under its content's address."""
+"""The store: results of stages, each under the hash of its inputs."""

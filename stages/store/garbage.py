@@ -1,7 +1,7 @@
-"""What in a store no package needs, and how it is freed.
+"""Finds the artifacts in a store that no package needs, and frees them.
 
-A package needs every artifact of its lineage: the trunk's segments, the timings, the data. Freeing is crash-safe: an artifact is
-renamed away, which takes it from the store at once, and deleted then; what was made from others goes before these.
+A package needs every artifact of its lineage: the trunk's segments, the timings, the data. Freeing is crash-safe: an artifact is first
+renamed, which removes it from the store at once, and then deleted. Artifacts are freed before those that they were made from.
 """
 
 import json

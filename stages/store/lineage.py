@@ -1,4 +1,4 @@
-"""What an artifact was made from, back to the data."""
+"""Traces the artifacts that an artifact was made from, back to the data."""
 
 from pathlib import Path
 from typing import Any

@@ -43,7 +43,7 @@ TOOLS = (
 
 
 class Manifest(Record):
-    """What an artifact is, what it was made from, and with what.
+    """Describes an artifact: its files, its inputs, and the tools that made it.
 
     Attributes:
         files: sha256 by path relative to the folder; the manifest itself is not listed.
