@@ -1,4 +1,4 @@
-"""What the command line shows at its end: tables."""
+"""Prints the tables at the end of a command."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the keys of a record mean, read from its docstring: the one place where they are described."""
+"""Reads the descriptions of a record's keys from its docstring, the only place where they are written."""
 
 import inspect
 import re

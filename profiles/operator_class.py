@@ -1,4 +1,4 @@
-"""What an operator's latency depends on besides its channels, and the work that it does at given channels."""
+"""Classes of operators: all properties that decide an operator's latency except its channels, and its work at given channels."""
 
 from typing import Annotated, Any, Literal, get_args
 

@@ -17,7 +17,7 @@ BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 def estimate_us(operator: OperatorClass, ci: int, co: int, *, peak: Peak, precision: Precision, batch: int, step: int) -> float:
     """Return the estimated microseconds of an operator.
 
-    What is pointwise is taken for fused with what computes its input: it costs the memory that it moves, and no launch.
+    Pointwise operators are assumed to be fused with the operator before them: they cost the memory that they move, but no kernel launch.
 
     Args:
         operator: The operator's class.

@@ -1,4 +1,4 @@
-"""What a target device can do and must achieve."""
+"""The records of a profile: what a target device can do and must achieve."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a CI system reads: gates as JUnit tests, a summary in Markdown, an annotation per missed gate.
+"""Writes results for a CI system: gates as JUnit tests, a summary in Markdown, an annotation per missed gate.
 
     with ci_job(Path("artifacts/ci"), "resnet-edge") as report:
         report(comparison.outcomes, comparison.cost.sentence)

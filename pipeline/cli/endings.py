@@ -1,4 +1,4 @@
-"""What a command says of errors that come from the machine and not from Bonsai: a full disk, no memory, an output that is closed."""
+"""Messages for errors of the machine, not of Bonsai: a full disk, no memory, a closed output."""
 
 import errno
 import os

@@ -11,7 +11,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema_of(what: Literal["profile", "recipe"]) -> dict[str, Any]:
     """Return the JSON schema of a kind of file.
 
-    It knows keys, types and ranges. What depends on several keys, such as the one budget of two, is checked on loading alone.
+    It has keys, types and ranges. Rules about several keys, such as exactly one of the two budgets, are checked only when a file is loaded.
     """
     return {"$schema": DIALECT, **(Recipe.model_json_schema() if what == "recipe" else _profile())}
 

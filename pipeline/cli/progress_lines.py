@@ -1,4 +1,4 @@
-"""What the command line shows while it works: lines of progress. Nothing heavy is imported, for `bonsai verify` needs no torch."""
+"""Prints the lines of progress. It imports nothing heavy, because `bonsai verify` must work without torch."""
 
 import logging
 import os

@@ -43,8 +43,8 @@ def compare(
 ) -> Comparison:
     """Compress a recipe's network for several targets, and set the results side by side.
 
-    What goes wrong with one profile (its device is not here, its budget cannot be met, its engine cannot be built) is logged at once,
-    becomes its outcome, and leaves the others alone. Nothing is trained where no profile can be grown.
+    If one profile fails (its device is not here, its budget cannot be met, its engine cannot be built), the error is logged at once and becomes the
+    outcome of that profile; the others continue. If all profiles fail before training, nothing is trained.
 
     Files: ``<store>/comparisons/<recipe>/`` with ``comparison.json``, ``comparison.csv``, ``report.html`` and ``report.md``, replaced as a whole.
 
@@ -61,7 +61,7 @@ def compare(
         allow_undecided: Whether a profile's gate may be undecided.
 
     Raises:
-        BonsaiError: What concerns all profiles: the recipe, the data, a profile that is no valid one, the training of the trunk.
+        BonsaiError: An error that concerns all profiles: in the recipe, the data, the training of the trunk, or an invalid profile file.
     """
     loaded, targets = load(recipe, profiles, overrides)
     own = step is None and branch_runner is None

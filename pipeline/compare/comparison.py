@@ -1,4 +1,4 @@
-"""What a comparison of targets found: an outcome per profile, and what sharing the trunk saved."""
+"""Result of a comparison of targets: an outcome per profile, and the time that sharing the trunk saved."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ def _keys(metric: Metric) -> tuple[str, str, str]:
 
 
 class Outcome(Record):
-    """What became of one profile: a package, or an error.
+    """Result for one profile: a package, or an error.
 
     Attributes:
         device: As the profile names it.

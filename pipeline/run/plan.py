@@ -1,4 +1,4 @@
-"""What a run would do: everything validated, nothing trained, nothing written to the store."""
+"""The plan of a run (`--dry-run`): checks everything, trains nothing and writes nothing to the store."""
 
 import logging
 import tempfile

@@ -68,7 +68,7 @@ def finish(
 ) -> Package:
     """Grow a profile's branches, choose the one whose engine meets the gates with the best validation accuracy, test that engine, and package it.
 
-    Where an earlier package is given, the engine is compared with its engine too. Where `remeasure` is set, the engine is timed again for its verdict.
+    If an earlier package is given, the engine is also compared with the engine in it. With `remeasure`, the engine is timed again for its verdict.
     """
     considered: list[Artifact] = [*precisions.evidence]
 

@@ -1,7 +1,7 @@
 """Before training: every file that a profile may ship is exported from the untrained network, opened in ONNX Runtime and built into an engine.
 
-What fails here would fail after all training. Native code is called in a process of its own (`stages/worker.py`), so that a file that kills it is
-told like any other failure. The stages are those that candidates are timed with, so nothing is done twice.
+Without this check, the same errors would come after all training. Native code runs in a separate process (`stages/worker.py`), so a file that
+crashes it is reported like any other failure. The stages are the ones that candidates are timed with later, so nothing is done twice.
 """
 
 import time
@@ -26,11 +26,11 @@ from bonsai.stages.training.progress import say
 
 
 class Failure(NamedTuple):
-    """What an untrained network could not be made into.
+    """One step that failed for the untrained network.
 
     Attributes:
         step: Which step failed: "exported", "opened in ONNX Runtime", "built with tensorrt-rtx".
-        reason: In the words of what refused it.
+        reason: Message of the library that refused the network.
     """
 
     precision: Precision

@@ -1,4 +1,4 @@
-"""What a run can gain, said before it: how much of the network can be pruned, how much of it can be priced, and how fast it can get."""
+"""Predicts what a run can gain: how much of the network can be pruned, how much of it the latency table covers, and how fast it can get."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -27,14 +27,14 @@ MOST_LAYERS = 60
 
 
 class Prospect(Record):
-    """What can be gained; shares are of the dense network's multiply-accumulates, ratios 0-1.
+    """What a run can gain. MACs are fractions (0-1) of the dense network's multiply-accumulates.
 
     Attributes:
-        prunable_macs: In operators that shrink with a group that has a choice.
-        least_macs: Left with every group at its narrowest.
-        seen_macs: In operators that the latency table has; below 0.9 no milliseconds are promised.
-        dense_ms: Dense engine at the reference precision; None where it was neither timed nor estimated.
-        smallest_ms: With every group at its narrowest, at the target's precision.
+        prunable_macs: MACs in operators that get smaller if a group is pruned.
+        least_macs: MACs that are left if every group has its smallest width.
+        seen_macs: MACs in operators that the latency table has; below 0.9 no latency is predicted.
+        dense_ms: Latency of the dense engine at the reference precision; None if it was neither timed nor estimated.
+        smallest_ms: Latency with every group at its smallest width, at the target's precision.
         source: Where the milliseconds come from, or why there are none.
     """
 

@@ -118,9 +118,9 @@ def compare(
 
 @contextmanager
 def _work(recipe: str) -> Iterator[Store]:
-    """Give the store, hold the lock that says that this run's process lives, and show log and progress meanwhile; an error of Bonsai is logged.
+    """Yield the store. Meanwhile hold the lock that shows that this process is alive, and show log and progress; log an error of Bonsai.
 
-    Whoever started the run need not be who started the worker: unless the machine says otherwise, only recipe files on its disk may name code.
+    The user who started the run may not be the one who started the worker. So by default only recipe files on the worker's disk may name code.
     """
     show_log()
     try:

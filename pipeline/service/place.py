@@ -1,6 +1,6 @@
-"""Where a run works: its store, and the folder that relative files start at.
+"""Finds the store of a run, and the folder that relative paths start from.
 
-A Prefect worker runs each run in a temporary folder of its own, which is deleted with all that was written there. Nothing here imports Prefect.
+A Prefect worker runs each run in a temporary folder and deletes that folder afterwards. Nothing here imports Prefect.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Who can reach the local server: this machine alone, or others too, and then only with a secret. Nothing here imports Prefect."""
+"""Decides who can reach the local server: only this machine, or, with a secret, others too. Nothing here imports Prefect."""
 
 import ipaddress
 from collections.abc import Mapping

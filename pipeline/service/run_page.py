@@ -1,6 +1,6 @@
-"""What a run shows on its page in Prefect's UI: how far its long steps are, and at the end its packages.
+"""Shows a run on its page in Prefect's UI: the progress of long steps, and at the end the packages.
 
-None of it may fail or hold up a run: where the server is away, the result still lies in the store.
+No error here may stop or delay a run: if the server does not answer, the result is still in the store.
 """
 
 import base64

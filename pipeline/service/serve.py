@@ -153,8 +153,8 @@ def start_command(port: int, host: str = LOOPBACK) -> str:
 def crash_lost_runs(store: Path, *, new_server: bool) -> list[str]:
     """Mark the runs of this store whose process is gone as Crashed and return their names.
 
-    A run killed together with its runner stays Running for ever otherwise. A run that never came so far as to take its
-    lock is known to be lost only where the server is new, since then nobody else can have started one.
+    A run that was killed together with its runner would stay Running for ever. A run that was killed before it took its lock is marked
+    only if the server is new, because then nobody else can have started a run.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType

@@ -48,10 +48,10 @@ def as_tasks(store: Store) -> Step:
 
 @contextmanager
 def timing_slot() -> Iterator[None]:
-    """Hold the server's one place for what measures latency.
+    """Hold the server's only slot for measuring latency.
 
-    Where the limit does not exist or the server is away the work goes on without: the store's lock still keeps the runs of one
-    store apart.
+    If the limit does not exist or the server does not answer, the work continues without the slot. The timing lock still keeps the runs on
+    one machine apart.
     """
     with ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
 """`bonsai import`: a `pruning_config.json` of PruningAwareTraining (Torch-Pruning's fork) as changes to a recipe.
 
-What it says of layers, method and schedule is taken over; what has no counterpart, because Bonsai prunes to a latency and not to a rate
-or to MACs, becomes a comment; a key that is not known is an error, so that nothing is lost without a word.
+Settings of layers, method and schedule are taken over. Settings without a counterpart become comments, because Bonsai prunes to a latency and not
+to a rate or to MACs. An unknown key is an error, so that no setting is lost silently.
 """
 
 import json

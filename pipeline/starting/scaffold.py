@@ -108,8 +108,8 @@ Adapt = Callable[[nn.Module, int], Changes]
 def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     """Write a recipe, its target and, where none was given, a network, so that `bonsai run` works as written.
 
-    Checked first: the images of every class, that the factory can be imported, takes `in_channels` and `num_classes` and gives what the task trains,
-    that the network can be traced and has channels to prune.
+    Before anything is written, `init` checks the images of every class, imports the factory and calls it with `in_channels` and `num_classes`. The
+    network must have the outputs that the task needs, must be traceable, and must have channels to prune.
 
     Raises:
         ConfigError: Something that was given cannot be used, or a file is there already.
