@@ -33,7 +33,7 @@ Pair = Annotated[tuple[Count, Count], BeforeValidator(_pair)]
 
 
 class OperatorClass(Record):
-    """What an operator's latency depends on besides its channels. Pairs are (height, width); one number stands for a square.
+    """All properties that decide an operator's latency, except its channels. Pairs are (height, width); one number means both.
 
     Attributes:
         op: Operator as the runtime fuses it.

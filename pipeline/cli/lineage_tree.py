@@ -29,7 +29,7 @@ ADDRESSES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Address, ...])
 
 
 class _Read(BaseModel):
-    """What is read of a manifest, whichever version of Bonsai wrote it."""
+    """The part of a manifest that is read; manifests of all versions of Bonsai have it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -91,13 +91,13 @@ class Outcome(Record):
 
 
 class Cost(Record):
-    """What the profiles' stages took, each stage's last run, and what separate runs would have repeated.
+    """How long the profiles' stages took, and how much of that separate runs would have repeated.
 
-    The seconds are the wall time of each stage's last run, measured whenever that was and whatever ran beside it; a stage that was
-    stopped on the way counts from where it went on. Only profiles that ended with a package count.
+    The seconds are the wall time of each stage's last run, even if other programs ran at the same time. If a stage was stopped, only
+    the time since it was continued counts. Only profiles that ended with a package count.
 
     Attributes:
-        runs: Those profiles.
+        runs: Number of those profiles.
         together: Seconds of their stages, each counted once.
         repeated: Seconds of stages that more than one of them needed, once for each after the first.
         trunk: Of `together`, the seconds of the dense training.

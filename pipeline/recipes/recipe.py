@@ -26,18 +26,18 @@ SHIPPED = Path(__file__).parent
 
 
 class Recipe(Record):
-    """What to compress, and how: a recipe file.
+    """A recipe file: what to compress, and how.
 
     Attributes:
         name: Lower-case letters, digits, dots and hyphens; the first half of a package's name.
         description: One line for `bonsai list recipes` and the model card.
-        profile: Target where the caller names none: a shipped name, or the path of a file.
-        task: What the network is for: how it is trained and judged.
-        model: Which network.
-        data: Which images.
-        training: How it is trained.
-        prune: When, what and how far it is pruned.
-        quantize: How it is quantised.
+        profile: Default target: the name of a shipped profile, or the path of a file.
+        task: The task, which decides the loss and the metric.
+        model: The network.
+        data: The images.
+        training: How the network is trained.
+        prune: When and how the network is pruned.
+        quantize: How the network is quantised.
         export: Form of the ONNX file.
         timing: How long engines are timed.
     """

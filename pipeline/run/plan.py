@@ -57,12 +57,12 @@ class GroupPlan(Record):
 
 
 class TargetPlan(Record):
-    """What a run would do for one profile.
+    """The part of the plan for one profile.
 
     Attributes:
         device: The device, and whether it is in this machine.
-        preflight: What is tried before anything is trained, and what cannot be.
-        prospect: What can be gained.
+        preflight: The checks before training, and those that cannot be made.
+        prospect: What the run can gain.
         cached: Number of finished artifacts by stage.
         next_stage: First stage that would run; None if all is finished.
     """

@@ -1,1 +1,1 @@
-"""What a user begins with: a recipe, a target and a network written for their images."""
+"""Writes the files that a user starts with: a recipe, a target and a network for their images."""

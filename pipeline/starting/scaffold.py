@@ -61,10 +61,10 @@ LEAST_DROP = 0.02
 
 
 class Ask(NamedTuple):
-    """What the user gave.
+    """The arguments of `init`.
 
     Attributes:
-        place: Folder, or the recipe file to be.
+        place: Folder, or the recipe file to write.
         data: Folder of images.
         model: Name or import string; None writes a network too.
         size: Side of the images in pixels; None chooses one.
@@ -88,11 +88,11 @@ class Written(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What is to be otherwise than `init` would choose.
+    """Settings that replace those that `init` would choose.
 
     Attributes:
         prune: Lines of the section `prune`.
-        epochs: Length of the cycle; None leaves it.
+        epochs: Length of the cycle; None keeps the length that `init` chooses.
         notes: Comment lines at the recipe's end.
     """
 

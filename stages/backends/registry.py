@@ -27,11 +27,11 @@ BACKENDS = {
 
 
 class GraphForm(NamedTuple):
-    """What an ONNX file must be for a target.
+    """The form of ONNX file that a target needs.
 
     Attributes:
         dialect: Form of its Q/DQ nodes.
-        float_type: Number format of the rest.
+        float_type: Number format of everything that is not quantised.
     """
 
     dialect: Dialect
@@ -39,7 +39,7 @@ class GraphForm(NamedTuple):
 
 
 class Backend(Protocol):
-    """What Bonsai asks of a runtime.
+    """The interface of a runtime.
 
     Attributes:
         dialect: Form of the Q/DQ nodes that it runs as INT8.
@@ -76,7 +76,7 @@ class Backend(Protocol):
         ...
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
-        """Build `engine` from an ONNX file and return what the runtime made of it."""
+        """Build `engine` from an ONNX file, and return counts such as INT8 and float convolutions."""
         ...
 
     def open_engine(self, engine: Path, target: Target) -> Run:

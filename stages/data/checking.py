@@ -1,4 +1,4 @@
-"""What a loader hands over, checked once: types, shapes, kinds of numbers, ranges, labels, names.
+"""Checks what a loader returns, once: types, shapes, kinds of numbers, ranges, labels, names.
 
 `check_batch` looks at images with their labels, `check_sample` at one of them; both return the images as uint8. `check_loaded` adds what holds
 for a whole dataset.

@@ -1,7 +1,7 @@
-"""Images of more than 8 bits: which value stands for white, and how they become 8 bits.
+"""Converts images of more than 8 bits to 8 bits, and finds the value of white in them.
 
-A file tells its kind of number, not how much of it a camera uses: 12 bits stand in files of 16. So white is what the largest value of the whole
-folder needs: 1023, 4095, 16383 or 65535 of whole numbers, 1 of fractions. `data.options.white` states another.
+A file tells its number type, but not how many bits the camera used: a 16-bit file may hold 12-bit values. So white is the next of 1023, 4095, 16383 and
+65535 above the largest value of the whole folder, or 1 for floats. `data.options.white` sets another value.
 """
 
 from collections.abc import Iterable
@@ -19,13 +19,13 @@ SHALLOW = 128
 
 
 class Values(NamedTuple):
-    """What the pixels of an image, or of several, hold.
+    """The pixel values of one or more images.
 
     Attributes:
-        kind: ``grey``: whole numbers; ``fractions``: floats; ``colour``: of 16 bits, of which Pillow keeps the high byte.
+        kind: ``grey``: integers; ``fractions``: floats; ``colour``: 16-bit colours, of which Pillow keeps only the high byte.
         low: Smallest value.
         high: Largest value.
-        file: The one that has it.
+        file: File with the largest value.
     """
 
     kind: str

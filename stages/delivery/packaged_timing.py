@@ -29,7 +29,7 @@ STAGE = "time_engine/"
 
 
 class PackagedTiming(NamedTuple):
-    """What was found, line by line, and the latency's gate where it could be judged."""
+    """The result as lines of text, and the latency gate, if it could be judged."""
 
     lines: list[str]
     gate: Gate | None
@@ -38,8 +38,8 @@ class PackagedTiming(NamedTuple):
 def time_package(folder: Path, store: Path) -> PackagedTiming:
     """Time the engine of a package in several processes.
 
-    A budget in milliseconds is judged as it is. One that is a fraction of the dense engine's latency is judged where the store still has that
-    engine; a package has the shipped one alone.
+    A budget in milliseconds can always be judged. A budget that is a fraction of the dense engine's latency needs that engine, which is not in the
+    package; it is judged if the store still has it.
 
     Args:
         folder: A package that `verify_package` accepts on this machine.

@@ -41,11 +41,11 @@ class Whole(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What a graph does in training otherwise than its network.
+    """How a graph differs from its network in training mode.
 
     Attributes:
-        by: Names of the modules whose forward asks `self.training`.
-        noise: Whether it is random numbers that the graph does not draw.
+        by: Names of the modules whose forward reads `self.training`.
+        noise: Whether the difference is random numbers that the graph does not draw.
     """
 
     by: tuple[str, ...]

@@ -29,7 +29,7 @@ class Opening(NamedTuple):
 
 
 class _Watch:
-    """What the present thread, and threads that it starts meanwhile, open."""
+    """Collects the files that this thread opens, and the threads that it starts meanwhile."""
 
     def __init__(self) -> None:
         self.others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}

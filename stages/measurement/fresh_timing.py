@@ -52,7 +52,7 @@ def time_afresh(
     known_ms: float | None = None,
     what: str = "timing the finished engine",
 ) -> Fresh:
-    """Time an engine in processes of their own; the caller holds the machine's lock for timing.
+    """Time an engine in new processes; the caller holds the machine's timing lock.
 
     Args:
         folder: Receives a file of samples for each process.
@@ -62,9 +62,9 @@ def time_afresh(
         timing: The protocol, whose runs are shared among the fewest processes.
         percentile: 50, 90 or 95.
         relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
-        limit: Of the figure; None where nothing is to be decided, and the fewest processes do.
-        known_ms: The reference's latency at the percentile as an earlier timing found it: a machine that is slower now is not trusted as much.
-        what: Of the progress that is told.
+        limit: Limit of the figure. None if there is nothing to decide; then the fewest processes are enough.
+        known_ms: The reference's latency at the percentile in an earlier timing; if the machine is slower now, its result is trusted less.
+        what: Description of the work in the progress lines.
 
     Raises:
         TimingFailed: A process crashed, was ended, or could not open an engine.

@@ -128,8 +128,8 @@ class Accuracy(Record):
 
     Attributes:
         metric: Name of the metric.
-        measured_by: What ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
-        part: On which images.
+        measured_by: The program that ran the network: ``engine``, ``onnxruntime on the same ONNX file`` or ``torch``.
+        part: The images that it was measured on.
     """
 
     metric: str
@@ -157,10 +157,10 @@ class Row(Record):
         network: ``simulated`` is the pruned network with fake quantisers, run by torch.
         quantised: How the simulated network was: calibrated, fine-tuned, or with more layers in float.
         shipped: Whether it is the engine in the package.
-        accuracy: On the test part of the shipped and of the dense engine, which alone see it; on the validation part of all others.
-        validation: On the validation part, where `accuracy` is on the test part.
-        latency: None where the network was not run as an engine.
-        size_bytes: Of the file that holds the network at this point.
+        accuracy: Accuracy on the test images for the shipped and the dense engine, the only ones that run them; on the validation images for all others.
+        validation: Accuracy on the validation images, if `accuracy` is on the test images.
+        latency: None if the network was not run as an engine.
+        size_bytes: Size of the file with the network.
     """
 
     network: Literal["dense", "pruned", "simulated"]
@@ -176,7 +176,7 @@ class Row(Record):
 
     @property
     def label(self) -> str:
-        """What the table calls it."""
+        """Name of the row in the table."""
         how = f" {NAMES[self.quantised]}" if self.quantised else ""
         return f"{self.network} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
 
@@ -207,7 +207,7 @@ class Gate(Record):
 
     @property
     def sentence(self) -> str:
-        """What was found against the limit, in a few words."""
+        """The figure, its limit and the verdict, in one line."""
         found = f"{self.found:.4g}" + (f" ({self.interval})" if self.interval else "")
         return f"{self.name}: {found} {self.unit}, limit {self.limit:.4g}: {VERDICTS[self.verdict]}" + (f" ({self.note})" if self.note else "")
 
@@ -269,13 +269,13 @@ class Measurement(Artifact):
     what the dense and the shipped engine took every test image for.
 
     Attributes:
-        gates: Of the engine that is shipped; the first is the latency's. From `measure` those of accuracy are expected from the validation part.
-        shipped: Its precision.
-        reason: Why that one.
-        kernels: What the shipped engine's kernels take; empty where they cannot be profiled.
-        dense_kernels: The same of the dense engine.
-        device: Parts of the shipped engine's inference, where the runtime tells them apart.
-        warnings: What takes the meaning from a verdict, a sentence each.
+        gates: Gates of the shipped engine; latency comes first. In the result of `measure`, the accuracy gates are forecasts from the validation images.
+        shipped: Precision of the engine that ships.
+        reason: Why that precision ships.
+        kernels: Kernels of the shipped engine with their share of the run time; empty if they cannot be profiled.
+        dense_kernels: Kernels of the dense engine.
+        device: Parts of the shipped engine's inference, if the runtime reports them.
+        warnings: Reasons why a verdict means little, one sentence each.
         test_digest: sha256 of the test part; empty before `assess`.
     """
 
@@ -330,7 +330,7 @@ class Against(Record):
 
 
 class Challenge(Artifact):
-    """What came of the comparison with an earlier package.
+    """Result of the comparison with an earlier package.
 
     Files: ``samples.safetensors``, raw nanoseconds, where both engines were timed.
 

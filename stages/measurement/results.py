@@ -24,26 +24,26 @@ RESULTS = "test_results.safetensors"
 
 
 class Results(NamedTuple):
-    """What both engines made of every test image."""
+    """The statistics of both engines on the test images."""
 
     dense: Statistics
     shipped: Statistics
 
 
 def open_for_accuracy(engine: Engine, profile: HardwareProfile) -> Run:
-    """Open an engine; where its device is not here, ONNX Runtime on the graph that it was built from."""
+    """Open an engine. If its device is not here, open the ONNX file that it was built from in ONNX Runtime."""
     if engine.runnable:
         return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
     return open_graph(engine.folder / MODEL)
 
 
 def measured_by(engine: Engine) -> str:
-    """Return what `open_for_accuracy` runs."""
+    """Return the name of the program that `open_for_accuracy` runs."""
     return "engine" if engine.runnable else "onnxruntime on the same ONNX file"
 
 
 def observe(run: Run, images: np.ndarray, targets: np.ndarray, task: Task) -> Statistics:
-    """Return what the task notes of each image; images (n, c, h, w) float32 are run one by one."""
+    """Return the task's statistics of each image; images (n, c, h, w) float32 are run one by one."""
     return join([task.per_sample(run(images[i : i + 1]), targets[i : i + 1]) for i in range(len(images))])
 
 
@@ -54,7 +54,7 @@ def accuracy_of(statistics: Statistics, task: Task, by: str, part: Part) -> Accu
 
 
 def save_results(file: Path, results: Results, task: Task) -> None:
-    """Write the test part, image by image."""
+    """Write the results of every test image."""
     with written_plainly(file):
         save_file(task.to_tensors(results.dense, results.shipped), file)
 

@@ -75,7 +75,7 @@ class Checkpoint(Artifact):
 
 
 class Moments(Artifact):
-    """What only a training that goes on needs of a segment of the trunk. It has the segment's key, and can be made again while the segment is kept.
+    """The state of a trunk segment that is needed only to continue the training. It has the segment's key, and can be made again from the trunk.
 
     Files: ``training.safetensors`` (the optimizer's moments, loss scale), ``statistics.safetensors`` (running averages of the scores), and
     ``penalty.safetensors`` where there is a regulariser.

@@ -1,4 +1,4 @@
-"""What was found: accuracy against latency, where the time goes, and what is INT8."""
+"""The parts of the report with results: accuracy against latency, latency by operator, and INT8 coverage."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ def _line(sums: Array, measured: Array) -> tuple[float, float]:
 def _corrected(
     table: LatencyTable, operators: tuple[Operator, ...], timed: Sequence[tuple[Widths, float]], residual: Array, scale: float
 ) -> LatencyTable | None:
-    """Return the table with the residuals of the whole networks in it; None where an operator would take no time."""
+    """Return the table with the corrections that were fitted to whole networks; None if an operator would get no time or less."""
     classes = _correctable(table, operators)
     measured = np.array([ms for _, ms in timed])
     channels = np.stack([_channels(operators, classes, widths) for widths, _ in timed])  # (networks, classes, 3)

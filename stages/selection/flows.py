@@ -1,4 +1,4 @@
-"""Which groups the channels of a tensor come from, followed through a traced network."""
+"""Follows the channels of a tensor through a traced network to the groups that they belong to."""
 
 import math
 from collections.abc import Mapping

@@ -23,9 +23,9 @@ def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
 
 
 def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[tuple[Operator, ...], tuple[Unseen, ...]]:
-    """Return the operators of a dense network, in order of execution, and what else multiplies matrices in it.
+    """Return the operators of a dense network, in order of execution, and its matrix products that are no such operator.
 
-    What does not depend on the image is left out: an export computes it once.
+    Operators that do not depend on the image are left out, because an export computes them once.
     """
     reader = _Reader(network, tuple(groups), image_shape)
     for node in reader.traced.graph.nodes:

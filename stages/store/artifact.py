@@ -1,4 +1,4 @@
-"""What a stage leaves on disk, and how everything that enters a stage is fingerprinted."""
+"""Artifacts, the results of stages on disk, and the fingerprints of a stage's inputs."""
 
 import hashlib
 import json

@@ -33,8 +33,8 @@ def tango(lost: np.ndarray | float, won: np.ndarray | float, images: int) -> tup
     """Return the lower and upper end of the 95 % score interval for the drop between two paired proportions.
 
     Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design", Statistics in
-    Medicine 17, 1998, equations 3 to 5: the drops D with |b - c - nD| <= z sqrt(n (2q + D(1 - D))), where q is the likeliest share of
-    won images if the drop is D. Where nothing was lost or won the upper end is z^2 / (n + z^2).
+    Medicine 17, 1998, equations 3 to 5. The interval has all drops D with |b - c - nD| <= z sqrt(n (2q + D(1 - D))), where q is the
+    likeliest share of won images if the drop is D. If no image was lost or won, the upper end is z^2 / (n + z^2).
 
     Args:
         lost: b: images that were right before and are wrong after, any shape.

@@ -6,14 +6,14 @@ from bonsai.profiles.source import Record
 
 
 class Metric(Record):
-    """One figure over all samples: the gates', the learning curve's and the report's.
+    """The figure that a task is judged by. Gates, learning curves and reports show it.
 
     Attributes:
-        name: Key under which records, tables and trackers keep the figure.
-        label: What sentences and tables call it.
-        unit: ``%`` for a ratio 0-1 that people read in per cent; else that of the figure, or nothing.
-        direction: Which values are the better ones.
-        best: The best value that there is.
+        name: Key of the figure in records, tables and trackers.
+        label: Name of the figure in sentences and tables.
+        unit: ``%`` for a ratio 0-1 that is shown in per cent; else the figure's own unit, or nothing.
+        direction: Whether higher or lower values are better.
+        best: The best possible value.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Metric(Record):
     best: float
 
     def merit(self, value: float) -> float:
-        """Return a figure that is the larger, the better the value is."""
+        """Return a figure that is larger for better values."""
         return value if self.direction == "higher" else -value
 
     def drop(self, before: float, after: float) -> float:
@@ -32,16 +32,16 @@ class Metric(Record):
 
     @property
     def scale(self) -> int:
-        """What a value is multiplied by where people read it."""
+        """The factor by which a value is multiplied for display."""
         return 100 if self.unit == "%" else 1
 
     @property
     def axis(self) -> str:
-        """What stands beside an axis."""
+        """The label of an axis."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     def written(self, value: float) -> str:
-        """Return a value for people."""
+        """Return a value as people read it."""
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
 
     def span(self, low: float, high: float, between: str) -> str:
