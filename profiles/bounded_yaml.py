@@ -26,7 +26,7 @@ def read_bounded(text: str, name: str, *, with_lines: bool = True) -> tuple[Any,
 
     Args:
         text: The YAML.
-        name: What to call the whole in messages.
+        name: Name of the file in messages.
         with_lines: Whether messages name the line, which tells nothing of a text that has only one.
 
     Returns:

@@ -42,8 +42,8 @@ def describe(problem: str, *, given: object, allowed: object, fix: str) -> str:
     Args:
         problem: One line that says where and what is wrong.
         given: The value that was found.
-        allowed: What would have been accepted; an iterable of names is joined.
-        fix: What the user should do next.
+        allowed: Values that would be accepted; an iterable of names is joined.
+        fix: Advice: the next thing that the user should do.
     """
     if isinstance(allowed, Iterable) and not isinstance(allowed, str):
         allowed = ", ".join(str(name) for name in allowed) or "nothing"

@@ -43,7 +43,7 @@ class Device(Record):
     """One piece of hardware.
 
     Attributes:
-        kind: What runs the network.
+        kind: Kind of processor that runs the network.
         vendor: Who makes it, such as ``NVIDIA``; ``host`` for this machine.
         name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on.
         sm: CUDA compute capability of a GPU, such as ``8.9``.
@@ -80,10 +80,10 @@ class Target(Record):
     """How the network runs on the device: all that latency depends on besides the network.
 
     Attributes:
-        runtime: What runs the engine; `bonsai list backends` describes them.
+        runtime: Software that runs the engine; `bonsai list backends` describes the choices.
         provider: Execution provider of ONNX Runtime; its package, which `runtime_version` is of, differs by provider.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
-        precisions: What the device runs in this runtime.
+        precisions: Precisions that the device supports with this runtime.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
             the gates is shipped; where nothing can be measured, the one of this precision.
         timing_cache: File of kernel timings that an engine of TensorRT is built with, so that the same kernels are chosen again;
@@ -168,7 +168,7 @@ class Budget(Record):
     Attributes:
         latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.
         latency_ms: Milliseconds per inference.
-        percentile: Of the engine's runs, and under `latency` of the dense engine's too.
+        percentile: Percentile of the latency that is judged; with `latency`, of the dense engine's latency too.
     """
 
     latency: Fraction | None = None
@@ -198,7 +198,7 @@ class Gates(Record):
     """Limits beside the budget that the finished engine must meet.
 
     Attributes:
-        max_drop: By how much the task's metric may be worse than the dense network's; of a classifier as a ratio 0-1. The upper end of the paired
+        max_drop: Largest allowed drop of the task's metric from the dense network to the engine; for a classifier a ratio 0-1. The upper end of the paired
             95 % interval on the test images must be no higher. Without any change 189 images prove 0.02, 381 prove 0.01. Formerly `max_accuracy_drop`.
         min_metric: Metric that the engine must have, whatever the dense network has; of a classifier as a ratio 0-1. The worse end of its 95 % interval
             on the test images must be no worse.
@@ -221,7 +221,7 @@ class ReleaseGates(Record):
     """Limits against an earlier package, which `bonsai run --against PACKAGE` names.
 
     Attributes:
-        max_drop: By how much the task's metric may be worse than the earlier engine's on the same test images. Met where the upper end of the
+        max_drop: Largest allowed drop of the task's metric from the earlier engine to the new one on the same test images. Met where the upper end of the
             paired 95 % interval is no higher, missed where the lower end is higher, else undecided.
         max_slowdown: Latency of the new engine over the earlier one's, minus 1, at the budget's percentile; judged in the same way.
     """

@@ -44,7 +44,7 @@ class Source:
     Args:
         data: Plain mappings, sequences and scalars.
         origins: Key path to a place such as ``recipe.yaml:12`` or ``--set``.
-        name: What to call the whole in messages.
+        name: Name of the file in messages.
     """
 
     def __init__(self, data: dict[str, Any], origins: dict[KeyPath, str], name: str) -> None:

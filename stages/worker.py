@@ -45,12 +45,12 @@ def call(function: str, arguments: Mapping[str, Any], *, doing: str, seconds: fl
     Args:
         function: Import string, ``package.module:attribute``.
         arguments: Keyword arguments that JSON can hold.
-        doing: What the call does, for messages: "opening model.onnx in ONNX Runtime".
+        doing: Description of the call, for messages: "opening model.onnx in ONNX Runtime".
         seconds: A call that takes longer is ended.
 
     Raises:
         BuildError: The process crashed, was ended for lack of memory or after `seconds`, or the function raised something unexpected.
-        BonsaiError: What the function raised, of a kind in `ERRORS`.
+        BonsaiError: An error of the function, of a class in `ERRORS`.
         OSError: The disk or the memory is full.
         MemoryError: The memory is full.
     """

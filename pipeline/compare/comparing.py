@@ -57,7 +57,7 @@ def compare(
         step: Runs one stage; by default a plain call, or a call in a child process where branches grow side by side.
         branch_runner: Runs the branches; it may call them in threads if `step` may be called in threads.
         at_once: Branches that grow side by side; as many as the cores allow if None. Left out where `step` or `branch_runner` is given.
-        tracker: Where figures are sent too, as for `compress`.
+        tracker: As for `compress`.
         allow_undecided: Whether a profile's gate may be undecided.
 
     Raises:
@@ -162,7 +162,7 @@ def require_all(comparison: Comparison, *, allow_undecided: bool = False) -> Non
     """Check that every profile ended with a package whose gates are met.
 
     Args:
-        comparison: What was found.
+        comparison: Result of the comparison.
         allow_undecided: Whether a gate may be undecided.
 
     Raises:

@@ -41,15 +41,15 @@ class Outcome(Record):
     """Result for one profile: a package, or an error.
 
     Attributes:
-        device: As the profile names it.
+        device: Device in the profile.
         exit_code: 0, 3 where a gate is missed or undecided, or the error's.
         error: The message; empty where there is a package.
         package: Its name; empty where there is none. So are the fields that follow.
-        folder: Where it stands.
-        metric: What accuracies are of.
+        folder: Folder of the package.
+        metric: The metric of all accuracies.
         allow_undecided: Whether an undecided gate is no failure.
         speedup_fp32: p50 of the dense FP32 engine over that of the shipped one; None where that engine was not built.
-        speedup_fp16: The same of the dense FP16 engine.
+        speedup_fp16: The same over the dense FP16 engine.
     """
 
     profile: str
@@ -123,7 +123,7 @@ class Comparison(Record):
     """One recipe on several targets.
 
     Attributes:
-        outcomes: By profile, in the order given.
+        outcomes: Results by profile, in the order given.
     """
 
     recipe: str

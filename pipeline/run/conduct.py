@@ -59,7 +59,7 @@ def require_gates(gates: Mapping[str, Sequence[Gate]], *, allow_undecided: bool 
     """Check that every package meets its gates.
 
     Args:
-        gates: By package.
+        gates: Gates by package.
         allow_undecided: Whether a gate may be undecided; it is told.
 
     Raises:

@@ -100,7 +100,7 @@ class DeviceTimer:
         """Time one network, by the recipe's protocol.
 
         Args:
-            widths: Of the network.
+            widths: Widths of the network.
             repeat: Number of the repetition.
             window_ms: Least and largest milliseconds for which the exact figure matters: outside of them fewer runs do. None for all runs.
         """

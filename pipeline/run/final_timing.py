@@ -17,8 +17,8 @@ def time_finished(
 
     Args:
         recipe: How it is timed.
-        target: For which budget.
-        engine: What is shipped.
+        target: Target with the budget.
+        engine: The engine to ship.
         reference: The dense engine.
         measurement: That chose the engine: how fast the machine ran the dense one then is compared with how fast it runs it now.
         step: Runs the stage.

@@ -100,13 +100,13 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
     """Validate a run and look up what is finished already.
 
     Args:
-        recipe: What to compress.
-        profiles: For what.
-        store: Where finished artifacts are looked up.
+        recipe: The network, the data and all settings.
+        profiles: The targets.
+        store: Store that is searched for finished artifacts.
         against: Folders of earlier packages, as for `compress`.
 
     Raises:
-        BonsaiError: What the run itself would end with before training.
+        BonsaiError: The error that the run itself would end with before training.
     """
     releases = read_releases(against, profiles)
     with tempfile.TemporaryDirectory() as folder:

@@ -44,7 +44,7 @@ class Cleared(NamedTuple):
     Attributes:
         profile: Without the precisions that failed.
         refused: Those, for the report.
-        evidence: What was made on the way.
+        evidence: Artifacts that were made for the checks.
     """
 
     profile: HardwareProfile

@@ -63,7 +63,7 @@ def foresee(recipe: Recipe, profile: HardwareProfile, network: Network, options:
     """Return what a run can gain for one profile; what is finished already is looked up, the rest is estimated, or timed within seconds.
 
     Args:
-        recipe: What is compressed.
+        recipe: The network, the data and all settings.
         profile: The target.
         network: The recipe's dense network.
         options: Widths to choose from.
@@ -72,7 +72,7 @@ def foresee(recipe: Recipe, profile: HardwareProfile, network: Network, options:
         scratch: Takes what is made.
 
     Raises:
-        BonsaiError: What the run itself would end with before training.
+        BonsaiError: The error that the run itself would end with before training.
     """
     narrow = network.dense_widths | {group: min(widths) for group, widths in options.items()}
     choice = {group for group, widths in options.items() if len(widths) > 1}

@@ -91,7 +91,7 @@ class ChildProcesses:
     """Runs stages in child processes, so that threads may call it side by side: as many processes as calls at one time.
 
     Args:
-        store: Where the artifacts are.
+        store: Folder of the artifacts.
     """
 
     def __init__(self, store: Store) -> None:
@@ -192,7 +192,7 @@ def grow_side_by_side(branches: Mapping[str, Callable[[], ResultT]], count: int,
     """Grow branches in `count` threads; one after another in this one where that is 1.
 
     Args:
-        branches: By profile.
+        branches: Branches by profile.
         count: Threads.
         stop: Ends what the threads wait for, where one of them raises or the user stops the run.
     """

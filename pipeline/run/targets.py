@@ -52,7 +52,7 @@ class Network:
     """The dense network of a recipe: its groups and operators.
 
     Attributes:
-        unseen: What multiplies matrices and is no operator that can be priced.
+        unseen: Matrix products that the latency table cannot describe.
         kept_float: Layers that the recipe leaves in float.
     """
 
@@ -130,7 +130,7 @@ class ReadyTarget:
     """A profile's device with a calibrated latency model of the recipe's network.
 
     Args:
-        recipe: What is compressed.
+        recipe: The network, the data and all settings.
         profile: The target.
         network: The recipe's dense network.
         step: Runs the stages.

@@ -142,7 +142,7 @@ def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int,
     """Train the trunk on to a step; where the moments of the segment before are gone, they are trained again first.
 
     Args:
-        inputs: Of `trunk_inputs`.
+        inputs: Result of `trunk_inputs`.
         previous: The segment before, or None for the first.
         stop: Optimizer step.
         step: Runs a stage.
@@ -154,8 +154,8 @@ def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step,
     """Go on with the training from a segment; where its moments are gone, train again from the nearest earlier segment that has its own.
 
     Args:
-        inputs: Of `trunk_inputs`.
-        segment: Where the training goes on.
+        inputs: Result of `trunk_inputs`.
+        segment: Segment from which the training continues.
         step: Runs a stage.
         go_on: Runs the stage that goes on.
     """

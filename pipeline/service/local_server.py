@@ -47,8 +47,8 @@ def find_port(environment: Mapping[str, str], host: str = LOOPBACK) -> int:
     """Return the server's port from the environment, or Prefect's own.
 
     Args:
-        environment: Of the user.
-        host: Where the server is to listen.
+        environment: Environment variables of the user.
+        host: Host that the server will listen on.
 
     Raises:
         ConfigError: It is not a port, or `PREFECT_API_URL` names another server.
@@ -82,9 +82,9 @@ def settings(store: Path, port: int, environment: Mapping[str, str], host: str =
 
     Args:
         store: Folder of the artifacts.
-        port: Where the server listens.
-        environment: Of the user.
-        host: Where the server listens.
+        port: Port of the server.
+        environment: Environment variables of the user.
+        host: Host that the server listens on.
 
     Raises:
         ConfigError: Others can reach the host, and there is no secret.
@@ -131,9 +131,9 @@ class LocalServer:
     """The process of a server on this machine.
 
     Args:
-        port: Where it listens.
+        port: Port of the server.
         log: Receives its output.
-        host: Where it listens.
+        host: Host that the server listens on.
     """
 
     def __init__(self, port: int, log: Path, host: str = LOOPBACK) -> None:
@@ -188,9 +188,9 @@ def local_server(port: int, log: Path, host: str = LOOPBACK) -> Iterator[LocalSe
     The caller's environment holds `settings`. The server starts while the block runs: `wait_until_ready` tells when it is there.
 
     Args:
-        port: Where it listens.
+        port: Port of the server.
         log: Receives its output.
-        host: Where it listens.
+        host: Host that the server listens on.
 
     Raises:
         ConfigError: One answers already, and a host beyond this machine was asked for: it may listen elsewhere, and ask for no secret.

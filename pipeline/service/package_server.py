@@ -52,7 +52,7 @@ def serve_packages(folder: Path, port: int) -> Iterator[str]:
     """Serve a folder on 127.0.0.1 while the block runs, and give its address.
 
     Args:
-        folder: Of the stage `package` in the store; it need not exist yet.
+        folder: Folder of the stage `package` in the store; it may not exist yet.
         port: Any free one where this is taken.
     """
     handler = partial(Files, directory=str(folder))

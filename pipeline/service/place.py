@@ -39,7 +39,7 @@ def settle(recipe: str, environment: Mapping[str, str]) -> None:
 
     Args:
         recipe: Name or path, as the run was given it.
-        environment: Of this process.
+        environment: Environment variables of this process.
 
     Raises:
         ConfigError: The recipe's own path is relative, and there is no such file.

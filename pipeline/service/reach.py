@@ -29,8 +29,8 @@ def secrets(host: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables of Prefect's basic authentication, for the server and for the runs that call it; none where none is asked for.
 
     Args:
-        host: Where the server is to listen.
-        environment: Of the user.
+        host: Host that the server will listen on.
+        environment: Environment variables of the user.
 
     Raises:
         ConfigError: Others can reach the host, and there is no secret; or client and server have different ones.

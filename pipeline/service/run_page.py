@@ -105,7 +105,7 @@ def show_package(package: Package, places: Sequence[Path]) -> None:
     """Put a package on the run's page: the model card with its figure, the result table, and links where `bonsai serve` serves the files.
 
     Args:
-        package: What the run made.
+        package: The package that the run made.
         places: Folders where it lies for people, the package first.
     """
     key, folder = slug(package.name), package.folder / PACKAGE
@@ -128,8 +128,8 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
     """Put a comparison on the run's page: a table with a line per profile, what went wrong, and the model card of every package.
 
     Args:
-        comparison: What the run found.
-        folder: Where its files lie.
+        comparison: Result of the run.
+        folder: Folder of its files.
     """
     key, name = slug(comparison.recipe), comparison.recipe
     header = header_compared(metric_of(comparison.outcomes))

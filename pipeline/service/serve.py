@@ -34,7 +34,7 @@ def serve(store: Path, host: str = LOOPBACK) -> None:
 
     Args:
         store: Folder of the artifacts; Prefect's own files lie in ``.prefect`` there.
-        host: Where the server listens; others than this machine are asked for a secret.
+        host: Host that the server listens on. Other machines need a secret.
 
     Raises:
         ConfigError: Another `serve` uses this store, the environment names another server, or others could reach the server without a secret.

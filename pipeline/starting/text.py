@@ -14,7 +14,7 @@ class Choices(NamedTuple):
 
     Attributes:
         file: Name of the recipe's file.
-        metric: What people call the metric.
+        metric: Label of the metric.
         root: Folder of the images, from the recipe's folder.
         found: Images and parts, in a few words.
         steps: Optimizer steps per epoch.
@@ -107,13 +107,13 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
     """Return the target's file.
 
     Args:
-        name: Of the profile.
+        name: Name of the profile.
         extends: Name or path of the parent.
         budget: Fraction of the dense network's latency; None leaves the parent's.
         parent: The parent's.
         drop: Largest accuracy drop.
         why: Comment lines on it.
-        metric: What people call the metric.
+        metric: Label of the metric.
     """
     if budget:
         share = f"{{latency: {budget:g}, latency_ms: null}}" if parent.latency_ms else f"{{latency: {budget:g}}}"

@@ -36,8 +36,8 @@ def try_engine(engine: Path, target: Target, probes: Path, image_shape: tuple[in
     """Run an engine of an untrained network, and return how its outputs follow torch's, as `compare_outputs` does.
 
     Args:
-        engine: For this machine's CPU.
-        target: What it was built for.
+        engine: An engine for this machine's CPU.
+        target: The target that it was built for.
         probes: Folder with torch's outputs.
         image_shape: (channels, height, width).
 

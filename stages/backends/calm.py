@@ -27,7 +27,7 @@ def turns_of(samples: Samples, clock: str, turns: int) -> dict[str, list[np.ndar
     """Return the runs of each engine, in nanoseconds on a clock, by the turn that they were made in.
 
     Args:
-        samples: Of one process.
+        samples: Samples of one process.
         clock: One of `CLOCKS`.
         turns: How many turns there were; fewer are returned where an engine was run less often.
     """
@@ -52,7 +52,7 @@ def calm_part(samples: Samples, clock: str, turns: int, reference: str) -> dict[
 
     Args:
         samples: Of few engines: while many take their turns, the machine does not stay as it was.
-        clock: By which the dense engine is looked at.
+        clock: Clock by which calm turns are found.
         turns: How many turns there were.
         reference: Name of the dense engine.
     """

@@ -28,8 +28,8 @@ class Engine(Artifact):
 
     Attributes:
         file: Name of the engine file in the folder.
-        precision: What the profile calls it; an INT8 engine's other layers are in the graph's float type.
-        coverage: What the runtime made of the graph, such as INT8 and float convolutions.
+        precision: Precision in the profile; an INT8 engine's other layers are in the graph's float type.
+        coverage: Counts that the runtime reports, such as INT8 and float convolutions.
         runnable: Whether the engine can be run on this machine.
         timing_cache: sha256 of the file of kernel timings that the build left beside the engine; empty where it left none.
         not_simplified: As of the graph that it was built from.

@@ -25,7 +25,7 @@ class Kernel(NamedTuple):
 
     Attributes:
         op: The runtime's name of its kind.
-        precision: What it computes in.
+        precision: Precision of its computation.
         microseconds: Of its runs, or means of several runs each, (n,).
     """
 

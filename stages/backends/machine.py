@@ -27,7 +27,7 @@ class Machine(Record):
 
     Attributes:
         system: Operating system, such as ``Linux``.
-        architecture: Of the CPU: ``x86_64``, ``aarch64``.
+        architecture: Architecture of the CPU: ``x86_64``, ``aarch64``.
         cpu: Its name.
         isa: Those of its instruction sets that matter to kernels.
         driver: Version of NVIDIA's driver; None where there is no GPU of theirs.

@@ -42,8 +42,8 @@ class ProviderBackend:
         package: Distribution that brings it.
         dialect: Form of the Q/DQ nodes that it runs as INT8.
         float_beside_int8: Number format beside them.
-        precisions: What it runs.
-        options: Of the provider, for a target.
+        precisions: Precisions that it supports.
+        options: Returns the provider's options for a target.
         measures_operators: Whether ONNX Runtime's profiler sees how long it computes; on a GPU it sees the launches alone.
     """
 

@@ -33,7 +33,7 @@ class Timed(Record):
     """An engine that is timed.
 
     Attributes:
-        file: Of the engine.
+        file: File of the engine.
         target: Batch, threads and runtime.
     """
 
@@ -45,7 +45,7 @@ class Request(Record):
     """What to time.
 
     Attributes:
-        engines: By name, all for one batch; they take turns.
+        engines: Engines by name, all for the same batch size; they take turns.
         image_shape: (channels, height, width).
         timing: The protocol of this process.
         samples: File that receives the raw nanoseconds.
@@ -61,7 +61,7 @@ def time_in_process(request: Request, inherited: tuple[int, ...] = ()) -> dict[s
     """Time engines in a fresh process and return their samples, as `time_interleaved` does.
 
     Args:
-        request: What to time.
+        request: The engines, and how to time them.
         inherited: Descriptors that the process is given, such as that of the timing lock.
 
     Raises:

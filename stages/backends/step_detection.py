@@ -16,7 +16,7 @@ def detect_step(widths: Sequence[int], times: Sequence[float]) -> tuple[int, flo
 
     Args:
         widths: Channels.
-        times: Of one operator at these channels, in any unit.
+        times: Times of one operator at these channels, in any unit.
     """
     found = []
     for step in CANDIDATES:

@@ -142,7 +142,7 @@ class TensorRTBackend:
 
         Args:
             engine: Built for a GPU that is in this machine.
-            target: What it was built for.
+            target: The target that it was built for.
             images: One batch, (batch, c, h, w) float32.
 
         Returns:

@@ -39,7 +39,7 @@ class TimingConfig(Record):
         tries: Most times that they are timed; the steadiest counts.
         warmup_runs: Runs before anything is timed.
         warmup_seconds: The warm-up lasts at least this long.
-        verdict: In how many processes the finished engine is timed again for the latency gate; `runs` and `seconds` are shared among the fewest.
+        verdict: Number of processes in which the finished engine is timed again for the latency gate; `runs` and `seconds` are shared among the fewest.
     """
 
     runs: Annotated[int, Field(ge=20)] = 2000

@@ -26,7 +26,7 @@ def check_loaded(loaded: object, name: str) -> LoadedImages:
 
     Args:
         loaded: Whatever it returned.
-        name: Of the dataset, for messages.
+        name: Name of the dataset, for messages.
 
     Raises:
         ConfigError: It is nothing that a classifier can be trained on; the message says what to change.
@@ -51,7 +51,7 @@ def check_sample(image: object, label: object, classes: Sequence[str], *, value_
         label: Its class, counted from 0.
         classes: Names of all classes.
         value_range: Values that stand for black and white; None for uint8.
-        place: What to call the sample in messages.
+        place: Name of the sample in messages.
 
     Raises:
         ConfigError: It is no image, or no class.
@@ -73,7 +73,7 @@ def check_batch(images: object, labels: object, classes: Sequence[str], *, value
         labels: (n,) int64, indices into `classes`.
         classes: Names of all classes.
         value_range: Values that stand for black and white; None for uint8.
-        place: What to call the images in messages.
+        place: Name of the images in messages.
 
     Raises:
         ConfigError: They are no images, or no labels; the message says what to change.

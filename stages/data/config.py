@@ -21,8 +21,8 @@ class DataConfig(Record):
         options: Passed to the loader.
         validation: Share of the images that decides between epochs, 0-1.
         test: Share of the images that only the finished engine sees, 0-1.
-        seed: Of the split. A dataset that comes split, such as `glyphs`, ignores these three.
-        files: What your own loader reads beside `options.root`: files, folders or patterns such as `tables/*.csv`, from the recipe's folder. Their
+        seed: Seed of the split. A dataset with a fixed split, such as `glyphs`, ignores `validation`, `test` and `seed`.
+        files: Inputs that your own loader reads besides `options.root`: files, folders or patterns such as `tables/*.csv`, from the recipe's folder. Their
             contents are part of the input. An option that repeats an entry is passed as the path of that file.
     """
 

@@ -13,7 +13,7 @@ class Dataset(Artifact):
     Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
 
     Attributes:
-        task: What the labels are for; whatever trains or judges on the dataset asks this task.
+        task: The task that the labels are for; it has the loss and the metric.
     """
 
     name: str

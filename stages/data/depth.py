@@ -39,7 +39,7 @@ class Depth(NamedTuple):
 
     Attributes:
         white: Value that stands for white, by kind.
-        sentences: What the user should know, a sentence per kind.
+        sentences: Information for the user, one sentence per kind.
     """
 
     white: dict[str, float]
@@ -73,7 +73,7 @@ def find_depth(found: Iterable[Values], white: float | None = None) -> Depth:
 
     Args:
         found: Their values.
-        white: What the recipe states; None finds it.
+        white: Value of white in the recipe; if None, it is found.
 
     Raises:
         ConfigError: It cannot be told, or a value lies outside what is stated.

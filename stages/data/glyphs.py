@@ -47,7 +47,7 @@ def load_glyphs(*, train: int = 12400, validation: int = 2480, test: int = 4960,
         validation: Validation images, in the faces of training.
         test: Test images; about a third in faces that training does not see.
         size: Side in pixels.
-        seed: Of all randomness.
+        seed: Seed of all random numbers.
     """
     seen = tuple(face for face in FACES if face not in UNSEEN)
     images, labels, parts = [], [], []

@@ -30,7 +30,7 @@ class LoadedImages(NamedTuple):
         images: (n, c, h, w) uint8; or other numbers, of which `value_range` says what they stand for.
         labels: (n,) int64, indices into `classes`.
         classes: Names, at least two; any text.
-        licence: What may be done with the images.
+        licence: Licence of the images.
         parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe, and where VALIDATION
             or TEST is missing, its share is taken from TRAIN.
         value_range: Values that stand for black and white, such as (0, 1) or (0, 65535): images are scaled from them to uint8. None for uint8.

@@ -84,8 +84,8 @@ def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibil
     """Return what an engine needs.
 
     Args:
-        engine: As the stage `compile` left it.
-        target: What it was built for.
+        engine: Result of the stage `compile`.
+        target: The target that it was built for.
         runtime: Distribution that runs it.
     """
     info, device = engine.info, target.device

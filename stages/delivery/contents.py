@@ -43,7 +43,7 @@ class PackagedEngine(Record):
     Attributes:
         file: Its name in the package.
         graph: Name of the ONNX file that it was built from.
-        coverage: What the runtime made of the graph, such as INT8 and float convolutions.
+        coverage: Counts that the runtime reports, such as INT8 and float convolutions.
         run_here: Whether it was run where it was built.
     """
 
@@ -61,19 +61,19 @@ class PackageManifest(Record):
     """``manifest.json`` of a package.
 
     Attributes:
-        golden: What gave the golden outputs.
+        golden: Origin of the golden outputs.
         files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
         device: The machine that built the engine.
         tools: Versions that it was built with.
-        metric: What accuracies are of.
+        metric: The metric of all accuracies.
         metrics: The result table.
-        warnings: What takes the meaning from the verdict, a sentence each.
+        warnings: Reasons why the verdict means little, one sentence each.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
         notes: Why this precision, and how the accuracy and the latency of the table were found.
         against: The engine beside an earlier package's; None where none was named.
-        kernels: What the engine's kernels take, by kind; empty where they could not be profiled.
-        dense_kernels: The same of the dense engine.
-        quantisation: What became of it, in words.
+        kernels: Kinds of kernels with their share of the run time; empty if they could not be profiled.
+        dense_kernels: The same for the dense engine.
+        quantisation: How the network was quantised, in words.
         history: The learning curve, from the trunk to the end.
     """
 

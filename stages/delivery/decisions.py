@@ -17,7 +17,7 @@ class Attempt(Record):
     """One branch that was trained for a target; latencies in milliseconds.
 
     Attributes:
-        engine_ms: Of the finished engine: measured, or estimated where the device is not here.
+        engine_ms: Latency of the finished engine: measured, or estimated if the device is not here.
         rounds: The untrained networks that were timed before it.
     """
 
@@ -36,9 +36,9 @@ class Tried(Record):
     Attributes:
         metric: Name of the task's metric.
         validation: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
-        test: Of the engine that is shipped; no other sees the test part.
-        latency: Of the engine over the budget.
-        outcome: What became of it, in a few words.
+        test: Metric on the test images; only for the shipped engine, since no other runs them.
+        latency: Latency of the engine over the budget.
+        outcome: Result, in a few words.
     """
 
     precision: str
@@ -70,16 +70,16 @@ class Decisions(Record):
         recipe: The recipe, whole, as JSON.
         trigger: When the branch left the trunk.
         cuts: Epochs at which channels were removed; with a soft schedule masked, and removed at the last.
-        criterion: By what channels were ranked.
+        criterion: Criterion by which channels were ranked.
         fit: Which widths fit the budget, chosen at the trigger.
         attempts: The branches that were trained, the last correcting the first.
         tried: The precisions among which the engine's was chosen, and those left out before training; empty where there is only one.
         kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
-        forecast: What that table predicts of every operator, dense and as it was cut.
+        forecast: Latency that the table predicts for every operator, dense and cut.
         dense_history: The learning curve of the trunk, whose end is the dense reference.
-        dense_ms: What the dense network would take at other precisions than were built, by the latency tables.
+        dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.
     """
 
     recipe_name: str

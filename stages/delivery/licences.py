@@ -14,9 +14,9 @@ def licence_notes(dataset: Dataset, model: ModelConfig, runtime: str) -> str:
     """Return a list in Markdown.
 
     Args:
-        dataset: What the network was trained on, and where the golden images are from.
+        dataset: Data that the network was trained on; the golden images are from it.
         model: The network.
-        runtime: What runs the engine.
+        runtime: Software that runs the engine.
     """
     weights = "trained from scratch on these data alone"
     if ":" in model.name:

@@ -40,7 +40,7 @@ def write_minimal(package: Path, manifest: PackageManifest, folder: Path) -> Non
     Args:
         package: Folder of a package that was found intact.
         manifest: Its manifest.
-        folder: Where they are written; it exists and is empty.
+        folder: Empty folder for the files.
 
     Raises:
         BuildError: The engine does not load here, as one that was optimised for another CPU.

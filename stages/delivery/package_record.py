@@ -10,9 +10,9 @@ class Package(Artifact):
     """Files: ``package/``, whose content `docs/packages.md` lists.
 
     Attributes:
-        metric: What accuracies are of.
+        metric: The metric of all accuracies.
         notes: Why this precision, and how the accuracy and the latency of the rows were found.
-        warnings: What takes the meaning from the verdict, a sentence each.
+        warnings: Reasons why the verdict means little, one sentence each.
         against: The engine beside an earlier package's; None where none was named.
     """
 

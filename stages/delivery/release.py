@@ -22,7 +22,7 @@ class Release(Record):
     """An earlier package, found intact.
 
     Attributes:
-        folder: Where it lies; it may lie elsewhere the next time.
+        folder: Its folder, which may change from run to run.
         seal: sha256 of its ``SHA256SUMS``, and so of all of it.
         absence: Why its engine does not run here; empty where it does.
     """
@@ -71,7 +71,7 @@ def require_comparable(release: Release, *, task: str, classes: tuple[str, ...],
     Args:
         release: The earlier package.
         task: Name of the new engine's.
-        classes: Of the new data.
+        classes: Classes of the new data.
         image_shape: (channels, height, width) of the new images.
         test_digest: sha256 of the new test part.
 

@@ -32,7 +32,7 @@ def sign(package: Path, private_key: Path) -> Path:
 
     Args:
         package: Its folder.
-        private_key: In PEM.
+        private_key: Private key in PEM format.
 
     Raises:
         ConfigError: The key cannot be used.
@@ -59,7 +59,7 @@ def require_signature(package: Path, public_key: Path) -> str:
 
     Args:
         package: Its folder, of regular files alone.
-        public_key: In PEM.
+        public_key: Public key in PEM format.
 
     Raises:
         VerificationError: There is no signature, it is of another key, or a file is not as it was signed.

@@ -63,7 +63,7 @@ def write_model(package: Path, manifest: PackageManifest, folder: Path) -> None:
     Args:
         package: Folder of a package that was found intact.
         manifest: Its manifest.
-        folder: Where the model is written; it exists and is empty.
+        folder: Empty folder for the model.
     """
     platform = PLATFORMS[manifest.engine.runtime]
     (folder / VERSION).mkdir()

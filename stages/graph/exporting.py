@@ -87,7 +87,7 @@ class HalfNetwork(nn.Module):
     """A network that computes in FP16 between an FP32 input and an FP32 output.
 
     Args:
-        network: In FP32; a copy of it is halved.
+        network: Network in FP32; a copy of it is converted to FP16.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -18,7 +18,7 @@ def follows(found: nn.Module, network: nn.Module, images: torch.Tensor, *, train
 
     Args:
         found: The graph; it and the network are run as copies, since in training BatchNorm's statistics move.
-        network: What it should compute.
+        network: The network that it should compute the same as.
         images: The input, (n, ...) float32.
         training: Whether both are run in training.
     """

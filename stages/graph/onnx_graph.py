@@ -16,7 +16,7 @@ class OnnxGraph(Artifact):
 
     Attributes:
         dialect: The runtime family whose Q/DQ form the file holds; ``float`` has none.
-        float_type: Of what is not quantised; input and outputs are FP32 whatever it is.
+        float_type: Number format of everything that is not quantised. Input and outputs are always FP32.
         audit: Counts of nodes.
         not_simplified: Why the simplified file was rejected and the exporter's kept; empty where it was not.
         parity: Agreement with the torch network on real images.

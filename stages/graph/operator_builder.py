@@ -12,7 +12,7 @@ class Builder:
 
     Args:
         quantized: Whether inputs are uint8, and weights int8.
-        rng: Of the values.
+        rng: Random generator of the values.
 
     Attributes:
         feeds: Inputs by name.

@@ -54,9 +54,9 @@ def compare_outputs(found: np.ndarray, expected: np.ndarray, precision: Precisio
     """Return the mean difference of two sets of outputs over their spread; NaN where numbers overflow, which proves nothing of a trained network.
 
     Args:
-        found: Of the file, (n, ...).
+        found: Outputs of the file, (n, ...).
         expected: torch's: of the float network, or for INT8 of the network with quantisers.
-        precision: What the file computes in.
+        precision: Precision of the file.
         file: Its name, for the message.
 
     Raises:

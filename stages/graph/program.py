@@ -18,7 +18,7 @@ def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> tor
     """Export a network by running its Python; then, where that fails, by reading its bytecode, which alone keeps `len(images)` open.
 
     Args:
-        network: In the mode in which it is to be exported.
+        network: Network, already in the mode to export.
         image_shape: (channels, height, width); branches on shapes are taken as these ask for.
 
     Raises:

@@ -104,7 +104,7 @@ def require_repeatable(network: nn.Module, image_shape: tuple[int, int, int]) ->
     """Refuse a network that draws random numbers in evaluation: what is exported or quantised of it would draw them too.
 
     Args:
-        network: In any mode; it is run in evaluation.
+        network: Network in any mode; it is run in evaluation mode.
         image_shape: (channels, height, width).
 
     Raises:

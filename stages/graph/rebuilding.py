@@ -27,7 +27,7 @@ class Rebuilding:
 
     Args:
         network: Whose modules are called.
-        program: What was exported of it.
+        program: The exported program of it.
         whole: Modules of the network's own classes that are called as they are.
     """
 

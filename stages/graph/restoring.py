@@ -84,7 +84,7 @@ def restore_modules(traced: fx.GraphModule, network: nn.Module, in_training: fx.
 
     Args:
         traced: Traced in evaluation, with shapes; changed in place.
-        network: What it was traced from.
+        network: Network that it was traced from.
         in_training: The graph of the same network in training; None where there is none.
     """
     twins = _twins(traced.graph, in_training)
@@ -112,7 +112,7 @@ def replace_by_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module, 
         node: The node.
         module: Called with the node's first input, or with `inputs`.
         name: Of the module in the graph; by default the node's, with the module's class.
-        inputs: What it is called with.
+        inputs: Arguments that it is called with.
     """
     if node.op == "call_module" and not name and [other.target for other in traced.graph.nodes].count(node.target) == 1:
         traced.set_submodule(str(node.target), module)

@@ -17,7 +17,7 @@ def single_operator_graph(operator: OperatorClass, ci: int, co: int, *, batch: i
     """Return a graph with random weights, in the dialect of ONNX Runtime, and inputs for it.
 
     Args:
-        operator: What to build.
+        operator: The operator to build.
         ci: Input channels, a multiple of the operator's groups.
         co: Output channels, a multiple of the operator's groups.
         batch: Images per inference.

@@ -28,7 +28,7 @@ def trace_symbolically(network: nn.Module, whole: Collection[nn.Module] = ()) ->
     Its Python may raise anything where it needs more than a placeholder.
 
     Args:
-        network: What is traced.
+        network: Network to trace.
         whole: Modules that are called as they are.
     """
     return fx.GraphModule(network, _Tracer(whole).trace(network), type(network).__name__)

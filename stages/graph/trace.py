@@ -30,7 +30,7 @@ class Whole(NamedTuple):
     """What a graph calls as it is.
 
     Attributes:
-        modules: Of the network's own classes.
+        modules: Modules of the network's own classes.
         idle: Those of them that return their input in evaluation.
         noisy: Names of the modules whose random numbers of training a graph does not draw, since they hold layers.
     """

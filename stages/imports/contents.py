@@ -18,7 +18,7 @@ def walk(folder: Path, *, hidden: bool = True, _above: tuple[Path, ...] = ()) ->
     """Yield every file of a folder, in the order of their paths; links to folders are followed, but never in a circle.
 
     Args:
-        folder: Where to look.
+        folder: Folder to search.
         hidden: Whether to look at names that begin with a dot.
     """
     above = (*_above, folder.resolve())
@@ -36,8 +36,8 @@ def files_at(place: Path, key: str, *, hidden: bool = True) -> dict[str, Path]:
     """Return the file at a place under an empty name, or those of the folder there by their path in it; nothing where there is neither.
 
     Args:
-        place: Where to look.
-        key: Of the recipe, for messages.
+        place: File or folder to search.
+        key: Key in the recipe, for messages.
         hidden: Whether to look at names that begin with a dot.
 
     Raises:
@@ -55,8 +55,8 @@ def digest_of(files: Mapping[str, Path], key: str) -> str:
     """Return the digest of named files' contents.
 
     Args:
-        files: By the name that tells them apart.
-        key: Of the recipe, for messages.
+        files: Files by a name that identifies each.
+        key: Key in the recipe, for messages.
 
     Raises:
         ConfigError: One cannot be read.

@@ -24,8 +24,8 @@ def find_files(files: Sequence[str], folder: Path, key: str) -> dict[str, Path]:
 
     Args:
         files: Files, folders or patterns, as they stand in the recipe.
-        folder: Where relative ones start.
-        key: Of the recipe, for messages.
+        folder: Folder that relative paths start from.
+        key: Key in the recipe, for messages.
 
     Raises:
         ConfigError: An entry leads to no file, or to what cannot be read.

@@ -31,9 +31,9 @@ def require_import(name: str, *, place: str, in_file: object) -> None:
     """Check that a recipe may name this code; names of a table may always be used.
 
     Args:
-        name: What the recipe says in the end.
-        place: Where that was said, for the message.
-        in_file: What the recipe's file says at the same key, before anything was laid over it.
+        name: The value, after all overrides.
+        place: Place of the value, for the message.
+        in_file: Value of the same key in the recipe file, before overrides.
 
     Raises:
         ConfigError: It is an import string, and `BONSAI_IMPORTS` is `deny`, or is `recipes` and the file says something else.

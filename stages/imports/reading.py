@@ -47,7 +47,7 @@ def warning_of_undeclared(name: str, key: str, declared: Collection[Path]) -> It
 
     Args:
         name: Import string of the code; a name of a table is Bonsai's own code, which is not watched.
-        key: Where they would be declared: ``model.files``.
+        key: Key under which they would be declared: ``model.files``.
         declared: The files and folders that are part of the input.
     """
     if ":" not in name:
@@ -70,7 +70,7 @@ def undeclared(openings: Collection[Opening], declared: Collection[Path]) -> lis
     """Return the files that were read and are neither declared, nor code, nor of the system or a cache, nor written by the same code.
 
     Args:
-        openings: In the order of the calls.
+        openings: Opened files, in the order of the calls.
         declared: Files and folders.
     """
     known = {place.resolve() for place in declared}

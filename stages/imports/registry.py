@@ -35,8 +35,8 @@ def make_importable(folder: Path, *names: str) -> None:
     """Let import strings find modules that lie in a folder, here and in child processes: behind all that is installed, so that nothing can be hidden.
 
     Args:
-        folder: Where the user's code lies.
-        names: What is about to be imported: names of tables, and import strings.
+        folder: Folder of the user's code.
+        names: Names that will be imported: names in tables, and import strings.
 
     Raises:
         ConfigError: A module of the folder cannot be meant, because another one of its name comes first.

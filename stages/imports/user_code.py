@@ -33,7 +33,7 @@ def place_of(error: BaseException, *, named: tuple[Place, ...] = ()) -> Place | 
     """Return the last line of the user's own code that an error went through, else of a library's such as timm, or None.
 
     Args:
-        error: With its traceback.
+        error: Error with its traceback.
         named: Further lines, which its message names, the last one innermost.
     """
     frames = [Place(Path(frame.filename), frame.lineno or 0) for frame in extract_tb(error.__traceback__)]
@@ -63,10 +63,10 @@ def user_code(problem: str, *, allowed: str, fix: str, given: str = "", passing:
     """Run code of the user's, and turn whatever it raises into one error of ours.
 
     Args:
-        problem: What cannot be done, in one line.
-        allowed: What would be accepted.
-        fix: What the user should do.
-        given: What the code was given, beside its error.
+        problem: The problem, in one line.
+        allowed: Description of code that would be accepted.
+        fix: Advice to the user.
+        given: Arguments of the code, shown with its error.
         passing: Errors that go on as they are, beside those that are Bonsai's already; a file that is not there is told all the same.
 
     Raises:

@@ -26,8 +26,8 @@ class Question(NamedTuple):
 
     Attributes:
         percentile: 50, 90 or 95; a median is taken over the calm turns, a tail over all: it is what the machine does to the engine.
-        clock: By which.
-        turns: In a process.
+        clock: Clock of the figure.
+        turns: Number of turns in a process.
         relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
         known_ms: The reference's latency at the percentile as an earlier timing found it; None where there is none.
     """

@@ -9,9 +9,9 @@ class Latency(Record):
     """Latency of one engine, in milliseconds.
 
     Attributes:
-        clock: Of `p50`, `mean` and `cv`: ``thread_cpu`` or ``wall``.
+        clock: Clock of `p50`, `mean` and `cv`: ``thread_cpu`` or ``wall``.
         p50: Of engines that were timed in turns with the dense one over the turns in which the machine was calm (`stages/backends/calm.py`).
-        p90: By the wall clock, as are the other percentiles above the median: a thread's CPU time leaves out what the thread waits for.
+        p90: Wall time, like all percentiles above the median, because a thread's CPU time does not count waiting.
         p99: None below 1,000 samples.
         cv: Standard deviation over mean.
         source: ``measured`` on the engine, or ``estimated``.

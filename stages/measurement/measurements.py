@@ -39,7 +39,7 @@ class Benchmark(Artifact):
     Files: ``samples.safetensors``, raw nanoseconds.
 
     Attributes:
-        candidates: In the order given.
+        candidates: Results in the order of the engines.
         contention: Wall time over CPU time; 1 on a quiet machine.
     """
 
@@ -55,7 +55,7 @@ class ProcessFigures(Record):
     the machine was calm for too few of its turns, has none.
 
     Attributes:
-        figure: Of the percentile that is judged.
+        figure: The figure of the percentile that is judged.
         error: Its relative standard error within the process.
         milliseconds: The engine's.
         reference_ms: The dense engine's; None where it was not timed.
@@ -75,9 +75,9 @@ class Fresh(Record):
     Attributes:
         percentile: That is judged.
         engine: Over all runs of all processes.
-        reference: Of the dense engine, timed in turns; None where it is not here.
-        processes: In order.
-        interval: Of the figure.
+        reference: Latency of the dense engine, timed in turns; None if that engine is not here.
+        processes: Results by process, in order.
+        interval: 95 % interval of the figure.
         contention: Wall time over CPU time; 1 on a quiet machine.
     """
 
@@ -228,9 +228,9 @@ class KernelShare(Record):
 
     Attributes:
         op: The runtime's name of it.
-        precision: What it computes in.
+        precision: Precision of its computation.
         count: Kernels of this kind in the engine.
-        share: Of the time of all kernels, 0-1.
+        share: Fraction of the time of all kernels, 0-1.
     """
 
     op: str
@@ -300,12 +300,12 @@ class Against(Record):
     """The engine that ships beside an earlier package's.
 
     Attributes:
-        name: Of the earlier package.
-        engine_sha256: Of its engine.
-        accuracy: Of the earlier engine on the new test part.
-        drop: Of the metric from the earlier engine to the new one on the same test images, with both ends of its interval.
+        name: Name of the earlier package.
+        engine_sha256: Hash of its engine.
+        accuracy: Accuracy of the earlier engine on the new test images.
+        drop: Drop of the metric from the earlier engine to the new one on the same test images, with both ends of its interval.
         new: Latency of the new engine, timed in turns with the earlier one; None where they were not timed.
-        earlier: The same of the earlier engine.
+        earlier: The same for the earlier engine.
         not_timed: Why not.
     """
 

@@ -17,7 +17,7 @@ def outputs_of(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return what a network makes of images: of a copy of its own, since a forward may change what it is given.
 
     Args:
-        network: In the mode in which it is to be called.
+        network: Network, already in the mode to call it in.
         images: (n, c, h, w), whose copy is laid out channels-last, or (n, ...).
 
     Raises:

@@ -48,7 +48,7 @@ class Checkpoint(Artifact):
     weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
 
     Attributes:
-        edits: What was changed in the network that `model` names, in order; empty for a dense one.
+        edits: Changes to the network that `model` names, in order; empty for a dense network.
         kept: Channels kept by group, as people are shown them; empty for a dense network.
         quantization: Set where there are `quantizers`: how they came about.
         step: Optimizer steps done in the learning-rate cycle.

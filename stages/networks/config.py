@@ -19,8 +19,8 @@ class ModelConfig(Record):
     Attributes:
         name: A name of the table in `stages/networks/registry.py`, or ``package.module:factory``.
         options: Passed to the factory beside `in_channels` and `num_classes`.
-        seed: Of the initial weights.
-        files: What your own factory reads: files, folders or patterns such as `weights/*.pth`, from the recipe's folder. Their contents are part of
+        seed: Seed of the initial weights.
+        files: Inputs that your own factory reads: files, folders or patterns such as `weights/*.pth`, from the recipe's folder. Their contents are part of
             the input. An option that repeats an entry is passed as the path of that file.
     """
 

@@ -12,7 +12,7 @@ def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn
     """Build one of torchvision's networks with random weights.
 
     Args:
-        name: As `torchvision.models.get_model` knows it.
+        name: Name for `torchvision.models.get_model`.
         in_channels: Channels of the images; the first convolution is replaced where they are not three.
         num_classes: Number of classes.
         **options: Passed to the network's own constructor.

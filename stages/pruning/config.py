@@ -24,8 +24,8 @@ class RegulariserConfig(Record):
         strength: 0-1, in units of the loss. ``group_lasso``: the root mean square of what is added to the gradients of a channel's
             parameters, whatever their number and size; ``bn_l1``: what is added to the gradient of every gamma, up to its sign;
             ``growing``: the weight decay that every channel starts with.
-        growth: For ``growing`` alone: weight decay added to a group's least important channel at a time; 1e-4 in the authors' code.
-        every: For ``growing`` alone: optimizer steps from one growth to the next; 10 on CIFAR and 5 on ImageNet in the
+        growth: Only for ``growing``: weight decay added to a group's least important channel at a time; 1e-4 in the authors' code.
+        every: Only for ``growing``: optimizer steps from one growth to the next; 10 on CIFAR and 5 on ImageNet in the
             authors' code.
     """
 
@@ -50,10 +50,10 @@ class PruneConfig(Record):
         epi: Settings of the policy ``epi``.
         schedule: How the removal is spread over training steps.
         recover: How long the training goes on after the last cut; the policy ``trained`` has a length of its own.
-        criterion: By what channels are ranked and widths valued (`stages/pruning/scores.py`).
-        value: What selection maximises (`stages/selection/values.py`).
+        criterion: Score by which channels are ranked and widths are valued (`stages/pruning/scores.py`).
+        value: The value of widths, whose sum selection maximises (`stages/selection/values.py`).
         normalisation: How the scores of different groups are made comparable.
-        regulariser: What pulls whole channels towards zero in the trunk, and so in the dense reference, which is its end.
+        regulariser: Penalty that pulls whole channels towards zero in the trunk, and so also in the dense reference.
         keep: Globs over names of layers whose output channels all stay, and with them those that they are coupled with.
         floor: Least share of a group's channels, 0-1, that is kept.
         floors: Other floors for the groups of single layers: glob over names of layers to share; the last that matches counts.

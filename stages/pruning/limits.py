@@ -18,7 +18,7 @@ def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module)
         groups: All groups.
         keep: Globs over names of layers or of what holds them; a layer's output channels are kept, and so are those coupled
             with them.
-        network: Where the groups were found.
+        network: Network in which the groups were found.
 
     Raises:
         ConfigError: A glob matches no layer.

@@ -38,8 +38,8 @@ class PolicyConfig(Record):
     Attributes:
         name: ``epi``; ``epoch``: at a fixed epoch; ``initialisation``: before any training, as SNIP does; ``trained``: after the
             whole cycle, with a fine-tuning of its own (train-prune-finetune).
-        epoch: For ``epoch`` alone: the branch leaves at the first check at or after it.
-        finetune: For ``trained`` alone.
+        epoch: Only for ``epoch``: the branch leaves at the first check at or after it.
+        finetune: Only for ``trained``: the fine-tuning after the cut.
     """
 
     name: Literal["epi", "epoch", "initialisation", "trained"] = "epi"

@@ -51,7 +51,7 @@ def make_regulariser(config: RegulariserConfig, network: nn.Module, groups: tupl
     Args:
         config: Which penalty.
         network: Trained by the caller, on the device that it stays on.
-        groups: From `find_groups`.
+        groups: Groups from `find_groups`.
 
     Raises:
         ConfigError: ``bn_l1`` of a network none of whose groups has a BatchNorm; of several, the groups without stay as they are.

@@ -32,9 +32,9 @@ class Removal:
     """A network on its way from its dense to its final widths.
 
     Args:
-        state: Of the dense network; each cut replaces it.
+        state: Training state of the dense network; each cut replaces it.
         image_shape: (channels, height, width).
-        criterion: By what the network is scored again before each later cut.
+        criterion: Criterion by which the network is scored again before each later cut.
         schedule: Number of cuts, the training between them, and whether channels are masked before they are cut.
         window: Batches that criteria of batches are averaged over.
 
@@ -68,7 +68,7 @@ class Removal:
 
         Args:
             final: Channels to keep per group, as chosen at the trigger.
-            scores: Of the dense network.
+            scores: Scores of the dense network.
             choose: Chooses the final widths again before each later cut; None keeps them.
             start: Optimizer step of the first cut.
             train: Trains between two cuts.

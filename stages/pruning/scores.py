@@ -137,7 +137,7 @@ def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how
     """Make the scores of different groups comparable, and none negative.
 
     Args:
-        scores: By group.
+        scores: Scores by group.
         groups: The groups, whose structure tells which are isomorphic.
         how: ``none``; ``local``: each group's mean is 1; ``global``: the mean over all channels is 1; ``isomorphic``: the mean
             over the groups of one structure is 1, whatever their widths (Fang et al., arXiv 2407.04616).

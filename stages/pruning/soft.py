@@ -21,7 +21,7 @@ class Masks:
 
     Args:
         network: Masked while `enforced`.
-        groups: What may be masked.
+        groups: Groups that may be masked.
 
     Attributes:
         returned: Channels that were masked and came back.

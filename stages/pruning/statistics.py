@@ -61,9 +61,9 @@ class BatchStatistics:
 
     Args:
         network: Trained by the caller; its gradients and activations are read.
-        groups: What is scored.
+        groups: Groups that are scored.
         window: Batches that the average remembers: the newest counts 1 / window.
-        masks: Of channels that are zero for now; `bn_gradient` scores these at their masks.
+        masks: Masks of channels that are zero for now; `bn_gradient` scores these by their masks.
     """
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int, masks: Masks | None = None) -> None:

@@ -144,7 +144,7 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
 
     Args:
         network: The dense network that `groups` were found in; where an error is raised, it is left as it was.
-        groups: From `find_groups`.
+        groups: Groups from `find_groups`.
         kept: Channels to keep by group name, ascending; a group without an entry stays whole.
         image_shape: (channels, height, width).
 

@@ -33,8 +33,8 @@ class FloatNode(NamedTuple):
     """A node of a quantised network that computes in float.
 
     Attributes:
-        name: As `quantize.keep_float` takes it.
-        operation: What it does.
+        name: Name for `quantize.keep_float`.
+        operation: Name of its operation.
     """
 
     name: str
@@ -130,8 +130,8 @@ def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_s
     """Return how many convolutions of a quantised network are in float on purpose, call by call.
 
     Args:
-        network: As `insert_quantizers` made it.
-        quantizers: Of it.
+        network: Result of `insert_quantizers`.
+        quantizers: Its quantisers.
         image_shape: (channels, height, width).
     """
     graph = cast(fx.GraphModule, network)

@@ -50,7 +50,7 @@ class AveragePool(nn.Module):
 
     Args:
         pool: The pooling.
-        channels: Of its input.
+        channels: Channels of its input.
         weight_bits: Width of those weights.
     """
 

@@ -19,8 +19,8 @@ class QdqTensor(nn.Module):
     """QuantizeLinear and DequantizeLinear on an activation.
 
     Args:
-        scale: Of the grid.
-        zero_point: Of the grid.
+        scale: Scale of the grid.
+        zero_point: Zero-point of the grid.
         dtype: uint8 or int8.
         restored: Scale to dequantise by, if another.
     """

@@ -40,8 +40,8 @@ class Quantization(Record):
         weights: Which of the two it has the weights and scales of.
         max_drop: How much of the metric on the validation split the recipe lets quantisation cost.
         searched: The layers that the search for the fewest left in float, the most sensitive first.
-        sensitivities: What every layer costs, the most sensitive first; empty without a search.
-        left_float: What else computes in float, with what it does in brackets: the quantiser takes none of its kind.
+        sensitivities: Sensitivity of every layer, the most sensitive first; empty without a search.
+        left_float: Other layers that stay float because no quantiser takes them, with their operation in brackets.
     """
 
     kept: Quantised

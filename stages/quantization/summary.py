@@ -23,7 +23,7 @@ def summarise(final: Checkpoint, metric: Metric) -> str:
 
     Args:
         final: A quantised network.
-        metric: By what it was judged.
+        metric: Metric by which it was judged.
     """
     quantization, quantizers = final.quantization, final.quantizers
     assert quantization is not None and quantizers is not None

@@ -12,7 +12,7 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
     """Return all about one package.
 
     Args:
-        evidence: Of the package.
+        evidence: Evidence of the package.
         slug: Put before the names of its figures, which are then unlike those of other chapters.
     """
     return Chapter(

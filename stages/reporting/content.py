@@ -76,10 +76,10 @@ class Chapter(Record):
     """All about one package, the verdict first.
 
     Attributes:
-        name: Of the package.
+        name: Name of the package.
         headline: The verdict in a sentence.
-        warnings: What takes the meaning from it.
-        basis: What the engine is, and how its figures were found.
+        warnings: Reasons why the verdict means little.
+        basis: Facts about the engine, and how its figures were measured.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Report(Record):
     """A whole report.
 
     Attributes:
-        notes: What is said before everything.
+        notes: Text at the top.
         summary: How several packages compare, and what failed; empty for one package.
     """
 

@@ -26,10 +26,10 @@ class Evidence:
     """A package: what was decided, and the engine beside the dense network.
 
     Args:
-        manifest: Of a finished package.
+        manifest: Manifest of a finished package.
 
     Raises:
-        VerificationError: What it tells does not go together.
+        VerificationError: Its facts contradict each other.
     """
 
     def __init__(self, manifest: PackageManifest) -> None:

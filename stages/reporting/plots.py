@@ -31,7 +31,7 @@ class Point(Record):
     """An engine's accuracy and latency.
 
     Attributes:
-        latency: In the unit of the axis.
+        latency: Latency in the unit of the axis.
         is_front: Whether no other engine is as accurate and as fast, and better in one of the two.
     """
 

@@ -62,8 +62,8 @@ def inline(file: str, name: str, title: str, description: str) -> str:
     Args:
         file: The file's text.
         name: Unlike that of any other figure of the page; put before every id.
-        title: What screen readers call it.
-        description: What it shows, in words.
+        title: Title for screen readers.
+        description: Description in words.
     """
     if not file:
         return LEFT_OUT

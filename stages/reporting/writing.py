@@ -20,11 +20,11 @@ def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: s
     """Write ``report.html`` and ``report.md`` over one or several packages, each by one rename.
 
     Args:
-        folder: Where they are written; made if it is not there.
+        folder: Folder for the files; it is made if it is missing.
         packages: Manifests of finished packages, in the order of the report.
         title: Its heading.
-        failures: What came of the profiles that have no package: the error by profile.
-        note: What is said before everything, such as what the run cost; for several packages what they share, if empty.
+        failures: By profile without a package, its error.
+        note: Text at the top, such as the cost of the run. If empty, a report of several packages says there what they share.
     """
     report = write_report(packages, title, failures or {}, note)
     folder.mkdir(parents=True, exist_ok=True)

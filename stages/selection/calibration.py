@@ -27,8 +27,8 @@ def calibrate(table: LatencyTable, operators: tuple[Operator, ...], timed: Seque
     """Return the latency model that fits whole networks best.
 
     Args:
-        table: Of the operators.
-        operators: Of the dense network.
+        table: Latency table of the operators.
+        operators: Operators of the dense network.
         timed: Widths and milliseconds of whole networks, at least two.
 
     Raises:

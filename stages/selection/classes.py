@@ -40,8 +40,8 @@ def classify(product: Recorded, epilogue: Epilogue, *, by_weights: bool) -> Clas
     """Return the class of a recorded product, or None where no class describes it.
 
     Args:
-        product: What was recorded.
-        epilogue: What is fused behind it.
+        product: The recorded product.
+        epilogue: Operations that are fused behind it.
         by_weights: Whether the second operand is the network's own, the same for every image.
     """
     if product.name == "convolution":
@@ -117,7 +117,7 @@ def epilogue_of(traced: fx.GraphModule, node: fx.Node, position: dict[fx.Node, i
     Args:
         traced: The graph.
         node: The convolution.
-        position: Of every node in the graph.
+        position: Position of every node in the graph.
     """
     taken: tuple[fx.Node, ...] = ()
     after = only_user(node)

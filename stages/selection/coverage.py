@@ -30,7 +30,7 @@ def left_in_float(operators: Iterable[Operator], kept: Collection[str]) -> froze
     """Return the names of the operators that an INT8 engine computes in float: those that the recipe keeps, and those that the quantiser does not take.
 
     Args:
-        operators: Of the dense network.
+        operators: Operators of the dense network.
         kept: Names of layers that the recipe leaves in float.
     """
     return frozenset(operator.module for operator in operators if operator.module in kept or not operator.quantized)
@@ -40,8 +40,8 @@ def at_precision(operators: Iterable[Operator], precision: Precision, in_float: 
     """Return the operators as an engine of a precision runs them: beside INT8, those that stay in float say so in their class.
 
     Args:
-        operators: Of the dense network.
-        precision: Of the engine.
+        operators: Operators of the dense network.
+        precision: Precision of the engine.
         in_float: Names of the operators that stay in float beside INT8.
         float_type: Number format that they are then computed in.
     """
@@ -57,8 +57,8 @@ def require_seen(operators: Collection[Operator], unseen: Collection[Unseen], *,
     """Refuse milliseconds that rest on a part of the network alone; return the warning where whole networks are timed, None where all is well.
 
     Args:
-        operators: Of the dense network.
-        unseen: What they do not cover.
+        operators: Operators of the dense network.
+        unseen: Products that they do not cover.
         what: Whose milliseconds they are, for the message.
         timed: Whether whole networks are timed, here or for the table that was brought.
 

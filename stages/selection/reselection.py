@@ -20,12 +20,12 @@ class Reselection(Record):
     Attributes:
         options: Widths that each group may keep.
         limit_ms: Budget in milliseconds, by the calibrated latency table.
-        value: What selection maximises.
+        value: The value of widths, whose sum selection maximises.
         normalisation: How the scores of different groups are made comparable.
-        meta: Where the table comes from.
+        meta: Origin of the table.
         entries: The table.
         operators: The dense network's operators.
-        calibration: From the table's sum to the whole network.
+        calibration: Correction from the table's sum to the whole network.
     """
 
     options: dict[str, tuple[int, ...]]
@@ -60,7 +60,7 @@ class Reselection(Record):
         """Return the widths of most value now, none wider than what is left of its group.
 
         Args:
-            scores: Of the channels that are left.
+            scores: Scores of the channels that are left.
             groups: Those channels.
         """
         left = {group.name: group.width for group in groups}

@@ -66,7 +66,7 @@ class Terms:
 
     Args:
         options: Widths by group.
-        constant: What depends on no group.
+        constant: The part that depends on no group.
         unary: (options,) by group; groups that are missing add nothing of their own.
         pairs: (options of the first, options of the second) by pair of groups.
         sums: The rest.

@@ -15,10 +15,10 @@ def values_of(kind: Value, scores: Mapping[str, Sequence[float]], options: Optio
     """Return the value of every option of every group.
 
     Args:
-        kind: ``sum``: of the kept channels' scores; ``reciprocal``: minus the reciprocal of the share that they hold.
-        scores: Of the channels that are left, by group.
+        kind: ``sum``: the sum of the kept channels' scores. ``reciprocal``: minus one over the kept channels' share of the scores.
+        scores: Scores of the channels that are left, by group.
         options: Widths to choose from.
-        operators: Of the dense network.
+        operators: Operators of the dense network.
     """
     return values_from_scores(scores, options) if kind == "sum" else reciprocal_values(scores, options, operators)
 

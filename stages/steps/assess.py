@@ -19,7 +19,7 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
 
     Args:
         out_dir: Receives ``test_results.safetensors``: what the task keeps of each test image and both engines.
-        measurement: By which the engine was chosen, on the validation part.
+        measurement: Measurement on the validation images, by which the engine was chosen.
         dense: Engine of the dense network.
         engine: The one that ships.
         dataset: Source of the test part.

@@ -27,7 +27,7 @@ def challenge(
 
     Args:
         out_dir: Receives the raw samples of the timing.
-        measurement: Of the engine, with its results on the test part.
+        measurement: Measurement of the engine, with its results on the test images.
         engine: The one that ships.
         dataset: Source of the test part.
         profile: The limits `against`.
@@ -58,10 +58,10 @@ def judge_against(against: Against, interval: Interval | None, profile: Hardware
     """Return the gates against a release: met or missed where the whole interval lies on one side of the limit, else undecided.
 
     Args:
-        against: What was found.
+        against: Result of the comparison.
         interval: The latency of the new engine over the earlier one's; None where they were not timed.
         profile: The limits.
-        metric: What accuracy is judged by.
+        metric: Metric of the accuracies.
     """
     limits, (drop, low, high) = profile.against, against.drop
     note = f"{drop:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, on {against.accuracy.n} test images"

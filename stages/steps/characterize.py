@@ -70,7 +70,7 @@ def characterize(
     full} on both sides suffice (`benchmarks/table.py`; INT8 needs the half). A killed measurement goes on after its last operator.
 
     Args:
-        out_dir: Where the table is written.
+        out_dir: Folder for the table.
         model: The network.
         image_shape: (channels, height, width).
         num_classes: Number of classes.
@@ -173,7 +173,7 @@ def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = Tr
     """Return (class, input channels, output channels) for the grid of every operator class.
 
     Args:
-        operators: Of the dense network.
+        operators: Operators of the dense network.
         step: Channel multiple.
         middle: Whether a side has the aligned point halfway between its ends too.
     """

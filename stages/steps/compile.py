@@ -22,7 +22,7 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
 
     Args:
         out_dir: Receives the engine file and a copy of the ONNX file.
-        graph: In the form that the target's runtime and precision need.
+        graph: ONNX file in the form that the target's runtime and precision need.
         target: Runtime, precision, batch and threads.
         info: The machine that builds; part of the key, since an engine is made for one machine and version.
 

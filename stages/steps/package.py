@@ -47,15 +47,15 @@ def package(
 
     Args:
         out_dir: Receives the folder ``package``.
-        engine: What is shipped.
+        engine: The engine to ship.
         measurement: Its figures and gates, of the test part.
         challenge: Its figures and gates against an earlier package.
         timing: The engine timed again for the verdict on its latency; None where its device is not here.
         final: The network that the engine was exported from.
         dataset: Classes, licence and golden images.
-        profile: What was asked.
-        decisions: What was decided.
-        lineage: What everything was made from.
+        profile: The profile that the engine was made for.
+        decisions: Decisions that led to the engine, for the report.
+        lineage: All artifacts that the package was made from.
     """
     measurement = with_fresh(measurement, timing, profile) if timing else measurement
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))

@@ -79,7 +79,7 @@ def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tupl
 
     Args:
         labels: (n,) int64.
-        parts: As in `LoadedImages`.
+        parts: The same as in `LoadedImages`.
         classes: Names, for messages.
         data: Shares and seed.
 

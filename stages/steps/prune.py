@@ -41,9 +41,9 @@ def prune(
         dense: The trunk's segment at which the branch leaves.
         plan: Channels to keep per group, as chosen at the trigger.
         reselection: Chooses them again before each later cut; None keeps to the plan.
-        dataset: What to train on between the cuts.
+        dataset: Data to train on between the cuts.
         training: The cycle, which goes on where the trunk stood.
-        criterion: By what each group's best channels are told.
+        criterion: Criterion that ranks the channels of each group.
         schedule: Number of cuts, and the training between them.
         finetune: Given where the cycle has ended: its learning rate is then that of the training between the cuts.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the last cut.

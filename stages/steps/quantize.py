@@ -44,10 +44,10 @@ def quantize(
     Args:
         out_dir: Receives the weights and scales, of the network that is kept and of those that were not.
         pruned: The float network at the end of its cycle.
-        dataset: What to train on; the test split is not read.
+        dataset: Data to train on; the test split is not read.
         training: Batch size, optimizer, weight decay, augmentation and seed; trains in FP32 and without an average, which
             would see scales and weights that do not belong together.
-        config: What to do when, and length and learning rate of QAT.
+        config: When to fine-tune, and length and learning rate of QAT.
         dialect: The runtime's grid that is simulated.
         weight_bits: 8, or 7 for devices whose 8-bit products saturate.
     """

@@ -29,8 +29,8 @@ def recover(
 
     Args:
         out_dir: Receives the weights; their average where the training keeps one.
-        pruned: As the last cut left it.
-        dataset: What to train on.
+        pruned: The network after the last cut.
+        dataset: Data to train on.
         training: The cycle, which goes on where the cut stood.
         length: How long the cycle goes on.
         finetune: Training after a cut at the cycle's end; None where the cycle goes on.

@@ -31,7 +31,7 @@ def time_engine(
 
     Args:
         out_dir: Receives the raw samples.
-        engine: What is shipped.
+        engine: The engine to ship.
         dense: The dense engine at the target's reference precision.
         target: Batch, threads and runtime.
         budget: Limit and percentile: processes are added while it is undecided.

@@ -55,10 +55,10 @@ def train_dense(
 
     Args:
         out_dir: Receives weights and scores, and the optimizer's moments as an artifact of their own.
-        dataset: What to train on.
+        dataset: Data to train on.
         model: The network.
         training: The learning-rate cycle.
-        regulariser: What pulls whole channels towards zero meanwhile.
+        regulariser: Penalty that pulls whole channels towards zero.
         regularised: Names of the groups that it pulls.
         previous: The segment before, or None for the first.
         stop: Step of the cycle at which this segment ends.
@@ -93,7 +93,7 @@ def moments(
         dataset: As for `train_dense`, like all that follows.
         model: The network.
         training: The learning-rate cycle.
-        regulariser: What pulls whole channels towards zero meanwhile.
+        regulariser: Penalty that pulls whole channels towards zero.
         regularised: Names of the groups that it pulls.
         previous: The segment before, with its moments, or None for the first.
         stop: Step at which the segment ends.
@@ -112,7 +112,7 @@ class _Segment(NamedTuple):
     Attributes:
         state: The training at its end.
         groups: The dense network's.
-        statistics: What the steps have shown of its channels.
+        statistics: Statistics of the channels, from the training steps.
         penalty: The regulariser; None where there is none.
         history: The learning curve.
     """

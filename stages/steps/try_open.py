@@ -28,7 +28,7 @@ def try_open(out_dir: Path, graph: OnnxGraph, runtime: str) -> Opened:
 
     Args:
         out_dir: Stays empty.
-        graph: Of an untrained network, as `export_untrained` exports it.
+        graph: ONNX file of an untrained network, from `export_untrained`.
         runtime: Version of ONNX Runtime and the CPU, which the result may depend on.
 
     Raises:

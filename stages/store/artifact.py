@@ -26,7 +26,7 @@ class Artifact(Record):
     """A folder that a stage wrote. The record travels; the bytes stay in `folder`.
 
     Attributes:
-        folder: Where the bytes lie; not part of the identity, so that a store can be moved.
+        folder: Folder of the files; it is not part of the identity, so that a store can be moved.
         digest: sha256 of the record and of every file; the identity.
         key: Content address of the inputs: the artifact's name in the store.
     """

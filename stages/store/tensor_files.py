@@ -19,7 +19,7 @@ def written_plainly(file: Path) -> Iterator[None]:
             save_file(tensors, file)
 
     Args:
-        file: What the block writes.
+        file: File that the block writes.
 
     Raises:
         OSError: The operating system refused; safetensors has an error of its own for it, such as for a full disk.

@@ -18,7 +18,7 @@ class Batches:
     """The training split, shuffled anew every epoch and augmented.
 
     Args:
-        dataset: Where the images lie.
+        dataset: Dataset with the images.
         config: Batch size, seed and augmentation.
     """
 

@@ -32,14 +32,14 @@ class TrainConfig(Record):
         optimizer: ``sgd``, with Nesterov's momentum, or ``adamw``.
         momentum: SGD's momentum, or AdamW's first beta.
         beta2: AdamW's second beta.
-        weight_decay: Of weights; biases and BatchNorm have none.
+        weight_decay: Weight decay of weights; biases and BatchNorm have none.
         label_smoothing: Share of the target, 0-1, that is spread over all classes.
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
-        seed: Of data order and augmentation.
+        seed: Seed of data order and augmentation.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
-        device: Where the training runs: ``cpu`` or ``cuda``, whose convolutions of FP32 are TF32, torch's default.
+        device: Device of the training: ``cpu`` or ``cuda``. On ``cuda``, FP32 convolutions use TF32, torch's default.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20

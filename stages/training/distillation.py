@@ -27,7 +27,7 @@ class Teacher:
             images: (n, c, h, w).
             found: The student's outputs.
             hard: The loss of the targets.
-            learning: Of the task.
+            learning: Learning of the task.
         """
         with torch.no_grad():
             shown = outputs_of(self._network, images)

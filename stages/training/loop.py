@@ -75,7 +75,7 @@ def train_steps(
         learning: The task's loss.
         start: First step.
         stop: One past the last step.
-        label: What progress is shown as.
+        label: Name in the progress lines.
         rate: Learning rate by step.
         observer: Sees the gradients of the loss at every step.
         penalty: Adds its own gradient behind it.

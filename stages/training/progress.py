@@ -14,7 +14,7 @@ class Progress(NamedTuple):
         first: Units that were done before it.
         done: Units done.
         last: Units at its end.
-        unit: What is counted.
+        unit: Unit that is counted.
         figures: Named figures of this moment.
     """
 
@@ -44,7 +44,7 @@ def report(what: str, *, done: int, total: int, first: int = 0, unit: str = "", 
         done: Units done.
         total: Units in all.
         first: Units that were done before the step began.
-        unit: What is counted.
+        unit: Unit that is counted.
         figures: Named figures, shown with four digits.
     """
     progress = Progress(what.strip(), first, done, total, unit, figures)

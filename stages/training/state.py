@@ -30,7 +30,7 @@ class TrainState:
     Args:
         network: Moved to the device; trained in place.
         config: Optimizer, average, precision and device.
-        tensors: From `tensors()` of an earlier state of a network of the same structure; None starts afresh.
+        tensors: Result of `tensors()` of an earlier state, for a network of the same structure; None for a new training.
 
     Attributes:
         average: The exponential moving average of weights and buffers; None where the config asks for none.

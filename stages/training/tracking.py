@@ -47,7 +47,7 @@ def tracking(spec: str | None, run: str) -> Iterator[None]:
 
     Args:
         spec: A name of the table or an import string ``module:factory``, and behind one more colon where to; None tracks nothing.
-        run: What is tracked.
+        run: Name of the run.
 
     Raises:
         ConfigError: There is no such tracker, its package is not installed, or it cannot be used as configured.
@@ -92,8 +92,8 @@ def track(metrics: Mapping[str, float], step: int) -> None:
     """Send figures to the tracker, if there is one.
 
     Args:
-        metrics: By name; slashes make groups.
-        step: Of the optimizer.
+        metrics: Figures by name; slashes make groups.
+        step: Optimizer step.
     """
     named = {"/".join((*_scope.get(), name)): float(value) for name, value in metrics.items()}
     for tracker in tuple(_trackers):
