@@ -45,7 +45,7 @@ class Monitor:
         value = self._curve[-1]
         if config.policy.name == "epi":
             left = config.epi.window + 1 - len(self._seen)
-            shown = f"EPI {value:.3f} (fires at {self._tau:g})" if value is not None else f"EPI needs {left} more before it has a value"
+            shown = f"EPI {value:.3f} (fires at {self._tau:g})" if value is not None else f"EPI needs {left} more checks to have a value"
             say(f"{name}: check {len(self._curve)}  {shown}")
         fired = fires(config.policy, config.epi, tau=self._tau, curve=self._curve, epoch=epoch)
         if fired or (latest and config.policy.name == "epi"):
@@ -151,7 +151,7 @@ def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int,
 
 
 def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:
-    """Go on with the training from a segment; where its moments are gone, train again from the nearest earlier segment that has its own.
+    """Continue the training from a segment. If its moments were freed, train again from the nearest earlier segment that still has them.
 
     Args:
         inputs: Result of `trunk_inputs`.

@@ -10,7 +10,7 @@ LEAST_RUNS = 60
 
 
 class VerdictConfig(Record):
-    """In how many processes the finished engine is timed for the latency gate.
+    """Number of processes in which the finished engine is timed for the latency gate.
 
     Attributes:
         processes: Fewest; so many are added while the gate is undecided.

@@ -19,8 +19,8 @@ class DataConfig(Record):
     Attributes:
         name: A name of the table in `stages/data/registry.py`, or ``package.module:loader``.
         options: Passed to the loader.
-        validation: Share of the images that decides between epochs, 0-1.
-        test: Share of the images that only the finished engine sees, 0-1.
+        validation: Fraction of the images, 0-1, for all choices, such as the engine that ships.
+        test: Fraction of the images, 0-1, that only the finished engine and the dense reference run.
         seed: Seed of the split. A dataset with a fixed split, such as `glyphs`, ignores `validation`, `test` and `seed`.
         files: Inputs that your own loader reads besides `options.root`: files, folders or patterns such as `tables/*.csv`, from the recipe's folder. Their
             contents are part of the input. An option that repeats an entry is passed as the path of that file.

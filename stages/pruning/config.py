@@ -49,20 +49,20 @@ class PruneConfig(Record):
         policy: When a branch leaves the trunk.
         epi: Settings of the policy ``epi``.
         schedule: How the removal is spread over training steps.
-        recover: How long the training goes on after the last cut; the policy ``trained`` has a length of its own.
+        recover: Length of the training after the last cut; the policy ``trained`` uses `policy.finetune` instead.
         criterion: Score by which channels are ranked and widths are valued (`stages/pruning/scores.py`).
         value: The value of widths, whose sum selection maximises (`stages/selection/values.py`).
         normalisation: How the scores of different groups are made comparable.
         regulariser: Penalty that pulls whole channels towards zero in the trunk, and so also in the dense reference.
-        keep: Globs over names of layers whose output channels all stay, and with them those that they are coupled with.
-        floor: Least share of a group's channels, 0-1, that is kept.
-        floors: Other floors for the groups of single layers: glob over names of layers to share; the last that matches counts.
-        caps: Most share of a group's channels that may stay, in the same way.
+        keep: Globs over names of layers. All output channels of these layers are kept, and all channels coupled with them.
+        floor: Smallest fraction of a group's channels, 0-1, that is kept.
+        floors: Other floors for the groups of some layers: from a glob over names of layers to a fraction; the last glob that matches counts.
+        caps: Largest fraction of a group's channels that is kept, in the same form.
         rounds: Most networks that the closed loop builds and times.
-        margin: Share of the budget, 0-1, that the closed loop leaves free: the same engine differs by 1-3 % between processes, and the verdict
-            needs the whole interval within the budget.
-        tolerance: The loop ends once the latency lies at most this share below what it aims at.
-        distill: Imitation of the trunk's dense network in the recovery; null trains on the labels alone.
+        margin: Fraction of the budget, 0-1, that the closed loop leaves free. The same engine differs by 1-3 % between processes, and the gate is
+            met only if the whole interval is within the budget.
+        tolerance: The loop ends once the latency is at most this fraction below its aim (the budget less `margin`).
+        distill: Distillation from the trunk's dense network after the cut; null trains on the labels alone.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
     """
 

@@ -9,11 +9,11 @@ from bonsai.stages.training.config import SoftTargets
 
 
 class MixedConfig(Record):
-    """The search for the fewest layers to leave in float.
+    """The search for a small set of layers to keep in float.
 
     Attributes:
         images: Training images that the sensitivity of every layer is measured on.
-        max_layers: Most layers that the search leaves in float, beside those of `keep_float`.
+        max_layers: Most layers that the search keeps in float, besides those of `keep_float`.
     """
 
     images: Annotated[int, Field(ge=1)] = 512
@@ -24,17 +24,17 @@ class QuantizeConfig(Record):
     """Calibration (PTQ), quantisation-aware fine-tuning (QAT) where it is needed, and layers left in float.
 
     Attributes:
-        max_drop: How much of the metric on the validation split quantisation may cost against the float network: what `when_needed` and `mixed`
-            go by. The finished engine is judged by the profile's gates.
-        qat: ``when_needed`` fine-tunes only where calibration alone misses `max_drop`; ``never`` leaves it at that.
+        max_drop: Largest drop of the metric on the validation split that quantisation may cause. If it is larger, `when_needed` fine-tunes and
+            `mixed` searches. The finished engine is judged by the profile's gates.
+        qat: ``when_needed`` fine-tunes only if calibration alone misses `max_drop`; ``always`` fine-tunes in any case, ``never`` does not.
         epochs: Length of QAT.
         lr: Highest learning rate of QAT; it falls along half a cosine.
         calibration_batches: Training batches that the activation scales are calibrated on.
         frozen_epochs: Last epochs of QAT in which BatchNorm's statistics no longer move; fewer than `epochs`, because training
             on frozen statistics at a high learning rate diverges.
         distill: Imitation of the float network in QAT; null trains on the targets alone.
-        keep_float: Globs over names of layers, or of what holds them, that stay in float.
-        mixed: Search for the fewest layers to leave in float where `max_drop` is still missed; null for none, since each costs latency.
+        keep_float: Globs over names of layers, or of modules that contain them; these layers stay float.
+        mixed: If accuracy still drops by more than `max_drop`, finds a small set of layers to keep in float. Null for no search, because each costs latency.
         weight_bits: 8, 7, or null for the device's own: 8 where its instructions accumulate without saturation
             (VNNI, AMX, dot product, any GPU), 7 elsewhere.
     """
