@@ -48,37 +48,37 @@ def recipe_text(choices: Choices) -> str:
     c = choices
     lines = [
         f"# A recipe: what is compressed, and how. `bonsai run {c.file}` runs it, --dry-run only checks it. Paths start from this file's folder.",
-        _row(f"name: {c.name}", "packages are called by it"),
+        _row(f"name: {c.name}", "also the first half of the package's name"),
         f"description: {c.model} on {c.found}",
         _row(f"profile: {c.device_file}", "the target; or `--profile NAME|FILE`, see `bonsai list profiles`"),
         "model:",
         _row(f"  name: {c.model!r}", "module:function, in a file of this folder, the working directory or an installed package"),
-        _row("  options: {}", "further keyword arguments of that function, beside in_channels and num_classes"),
-        _row("  seed: 0", "of the initial weights"),
+        _row("  options: {}", "further keyword arguments of that function, besides in_channels and num_classes"),
+        _row("  seed: 0", "seed of the initial weights"),
         "data:",
         "  name: image_folder",
         "  options:",
         _row(f"    root: {c.root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
-        _row(f"    size: {c.size}", "images become squares of so many pixels; larger is slower, and often more accurate"),
+        _row(f"    size: {c.size}", "images are resized to squares of this side, in pixels; larger is slower, and often more accurate"),
         _row(f"    channels: {c.channels}", "3 colour, 1 grey"),
-        _row(f"  validation: {c.validation:g}", "share of the images that decides between epochs; ignored if val/ exists"),
-        _row(f"  test: {c.test:g}", "share that only the finished engine sees; ignored if test/ exists"),
-        _row("  seed: 0", "of the split"),
+        _row(f"  validation: {c.validation:g}", "fraction of the images for all choices during the run; ignored if val/ exists"),
+        _row(f"  test: {c.test:g}", "fraction of the images for the final test; ignored if test/ exists"),
+        _row("  seed: 0", "seed of the split"),
         _row("training:", "one learning-rate cycle: dense network, pruning, recovery"),
         _row(f"  epochs: {c.epochs}", f"of {c.steps} optimizer steps each; more is slower, and often more accurate"),
         f"  batch_size: {c.batch_size}",
-        _row(f"  lr: {c.lr:g}", "highest learning rate, of SGD with Nesterov's momentum; lower it where training diverges"),
-        _row(f"  warmup_epochs: {c.warmup_epochs:g}", "in which the learning rate rises to it"),
+        _row(f"  lr: {c.lr:g}", "highest learning rate, of SGD with Nesterov's momentum; lower it if training diverges"),
+        _row(f"  warmup_epochs: {c.warmup_epochs:g}", "the learning rate rises to lr during these epochs"),
         "  weight_decay: 5e-4",
-        _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "at most: degrees, shares of the side, change of scale; nothing is mirrored"),
+        _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "largest rotation in degrees, shift in fractions of the side, change of scale; no mirroring"),
         _row("  threads: 2", "CPU threads; the result depends on their number"),
         _row("  device: cpu", "or cuda"),
         "prune:",
         *(f"  {line}" for line in c.prune),
         "quantize:",
-        _row("  qat: when_needed", "fine-tune with quantisers only where calibration costs more than max_drop; or always, never"),
+        _row("  qat: when_needed", "fine-tune with simulated INT8 only if calibration costs more than max_drop; or always, never"),
         _row("  max_drop: 0.01", f"of validation {c.metric}"),
-        _row(f"  epochs: {c.qat_epochs}", "of that fine-tuning"),
+        _row(f"  epochs: {c.qat_epochs}", "length of that fine-tuning"),
         _row(f"  lr: {c.lr / 10:g}", "its highest learning rate"),
         *(f"# {note}".rstrip() for note in c.notes),
     ]
@@ -96,10 +96,10 @@ def prune_lines(recovery: int) -> list[str]:
         recovery: Epochs after the cut.
     """
     return [
-        _row("epi: {every: 0.01, latest: 0.25}", "EPI checks every 1 % of the cycle if the widths are stable; at 25 % pruning begins anyway"),
+        _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
-        _row(f"recover: {{epochs: {recovery}}}", "after the cut; the pruned network trains faster than the dense one, and gains by it"),
-        _row("floor: 0.1", "least share of every layer's channels that stays"),
+        _row(f"recover: {{epochs: {recovery}}}", "training after the cut; the pruned network trains faster than the dense one, and a longer training helps"),
+        _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
     ]
 
 
@@ -117,19 +117,19 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
     """
     if budget:
         share = f"{{latency: {budget:g}, latency_ms: null}}" if parent.latency_ms else f"{{latency: {budget:g}}}"
-        own = _row(f"budget: {share}", "p50 of the engine over that of the dense FP32 engine, at most; or {latency_ms: 2.5}")
+        own = _row(f"budget: {share}", "largest latency (p50), as a fraction of the dense FP32 engine's; or {latency_ms: 2.5}")
     else:
         own = _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}")
     lines = [
-        f"# The target: where the engine runs, and what it must achieve there. All that is not said here is as in {extends}.",
+        f"# The target: where the engine runs, and what it must achieve there. All other keys are as in {extends}.",
         f"extends: {extends}",
         f"name: {name}",
         own,
         "gates:",
         *(f"  # {line}" for line in why.split("\n")),
         f"  max_drop: {drop:g}",
-        _row("  # min_metric: 0.9", f"least {metric} of the engine, whatever the dense network has: the lower end of its 95 % interval"),
-        _row("  # max_size_mb: 1.0", "of the engine file"),
+        _row("  # min_metric: 0.9", f"smallest allowed {metric} of the engine itself: the lower end of its 95 % interval must not be below"),
+        _row("  # max_size_mb: 1.0", "largest size of the engine file"),
     ]
     return "\n".join(lines) + "\n"
 

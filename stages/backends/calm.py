@@ -42,7 +42,7 @@ def pace_of(references: Sequence[Sequence[np.ndarray]]) -> float:
 
 
 def calm_turns(reference: Sequence[np.ndarray], pace: float) -> list[int]:
-    """Return the numbers of the turns in which the dense engine ran at its pace; none where they are too few to tell anything."""
+    """Return the numbers of the turns in which the dense engine ran at its pace; none if there are too few of them."""
     found = [number for number, turn in enumerate(reference) if np.median(turn) <= pace * (1 + CALM)]
     return found if len(found) >= min(LEAST_TURNS, max(len(reference) // 4, 1)) else []
 

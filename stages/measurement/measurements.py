@@ -94,11 +94,11 @@ class Fresh(Record):
         calm = [process for process in self.processes if process.figure is not None]
         aside = len(self.processes) - len(calm)
         share = sum(process.calm for process in calm) / max(len(calm), 1)
-        parts = [f"timed again in {len(self.processes)} processes of their own after it was chosen; they found {self._found}"]
+        parts = [f"timed again in {len(self.processes)} new processes after it was chosen; results {self._found}"]
         if share < 1:
-            parts.append(f"{share:.0%} of the turns count, those in which the dense engine ran at its pace")
+            parts.append(f"only {share:.0%} of the turns count: those in which the dense engine ran at its usual speed")
         if aside:
-            parts.append(f"set aside, since the machine was hardly calm: {aside}")
+            parts.append(f"{aside} of the processes do not count, because the machine was too busy")
         return "; ".join(parts)
 
     @property

@@ -78,7 +78,7 @@ def test_a_process_on_a_machine_that_was_never_calm_is_set_aside_and_told(timed:
     assert [process.figure is None for process in found.processes] == [False, True, False, False, False, False]
     assert found.interval.found == pytest.approx(0.25, rel=0.01)
     assert judge_latency(found, Budget(latency=0.3), "fp32").verdict == "met"
-    assert "hardly calm: 1" in found.sentence
+    assert "; 1 of the processes do not count" in found.sentence
 
 
 def test_a_machine_that_is_never_calm_long_enough_is_judged_by_all_its_turns_and_so_hardly_ever_decided(timed: Callable[..., Fresh]) -> None:
