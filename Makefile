@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-reliability check serve clean
+.PHONY: demo test test-slow test-long test-reliability check serve clean
 
 demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
@@ -11,11 +11,14 @@ demo: .venv/run
 test: .venv/dev
 	$(BIN)/pytest --basetemp=.venv/pytest
 
-test-slow: .venv/dev
-	$(BIN)/pytest --basetemp=.venv/pytest -m slow
+test-slow: .venv/dev  # what `.ci/run` runs beside them
+	$(BIN)/pytest --basetemp=.venv/pytest --durations=20 -m "slow and not long"
+
+test-long: .venv/dev  # whole servers, fresh environments, the shipped recipe: hours
+	$(BIN)/pytest --basetemp=.venv/pytest --durations=0 --ignore=tests/reliability -m long
 
 test-reliability: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --basetemp=.venv/pytest --numprocesses=2 --durations=30 tests/reliability -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --basetemp=.venv/pytest --numprocesses=2 --durations=30 tests/reliability -m "long or not long"
 
 check: .venv/dev
 	$(BIN)/ruff check .

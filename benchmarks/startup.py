@@ -1,4 +1,4 @@
-"""How long a command keeps its user waiting that trains nothing: help, lists, a mistake, a finished run that is repeated.
+"""How long a command keeps its user waiting that trains nothing: help, lists, a mistake, a finished run that is repeated, a dry run.
 
 Each command is started `TIMES` times, and the quickest start counts. Wall seconds are judged. CPU seconds are shown too: neighbours move them less.
 
@@ -25,15 +25,15 @@ CONFIGS = ROOT / "tests" / "integration" / "configs"
 RUN = ("run", str(CONFIGS / "tiny.yaml"), "--profile", str(CONFIGS / "tiny-cpu.yaml"))
 TIMES = 5
 BAD_CONFIGURATION = 2
-READING, MISTAKE, REPEATED = 0.7, 1.0, 2.0
-"""Goals, in seconds."""
+READING, MISTAKE, REPEATED, LOOKED_UP = 0.7, 1.0, 2.0, None
+"""Goals, in seconds; None where there is none, and the figure is for comparison."""
 
 
 class Command(NamedTuple):
     """What is started, how it must end, and how soon."""
 
     words: tuple[str, ...]
-    goal: float
+    goal: float | None
     code: int = 0
 
 
@@ -53,14 +53,19 @@ def main(*arguments: str) -> None:
             Command(("run", "resnet-edge", "--set", "prune.epii=2"), MISTAKE, BAD_CONFIGURATION),
             Command(("run", "resnet-egde"), MISTAKE, BAD_CONFIGURATION),
             Command(("run", "resnet-edge", "--profile", "lokal-cpu"), MISTAKE, BAD_CONFIGURATION),
+            Command(("compare", "resnet-edge", "--set", "prune.epii=2"), MISTAKE, BAD_CONFIGURATION),
+            Command(("compare", "resnet-edge", "--profile", "lokal-cpu"), MISTAKE, BAD_CONFIGURATION),
+            Command(("characterize", "resnet-egde"), MISTAKE, BAD_CONFIGURATION),
             Command(repeated, REPEATED),
+            Command((*repeated, "--dry-run"), LOOKED_UP),
         ]
         rows = []
         for command in commands:
             wall, cpu = (min(part) for part in zip(*(start(command.words, command.code) for _ in range(TIMES)), strict=True))
             shown = " ".join(command.words).replace(str(store), "STORE").replace(f"{CONFIGS}/", "")
             rows.append({"command": f"bonsai {shown}", "wall_s": wall, "cpu_s": cpu, "goal_s": command.goal})
-            print(f"{wall:7.2f} s wall {cpu:7.2f} s CPU   goal {command.goal} s   bonsai {shown}", flush=True)
+            goal = f"goal {command.goal} s" if command.goal is not None else "no goal   "
+            print(f"{wall:7.2f} s wall {cpu:7.2f} s CPU   {goal}   bonsai {shown}", flush=True)
     RESULT.write_text(json.dumps({"what": f"the quickest of {TIMES} starts", "commands": rows, **host_facts()}, indent=2) + "\n")
 
 

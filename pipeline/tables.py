@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,12 +11,14 @@ from rich.table import Table
 
 from bonsai.pipeline.compare.comparison import Comparison, metric_of, show_cells
 from bonsai.pipeline.compare.comparison import header_of as header_compared
-from bonsai.pipeline.run.characterize import Characterized
-from bonsai.pipeline.run.plan import Plan
-from bonsai.pipeline.starting.scaffold import Written
 from bonsai.stages.delivery.contents import REPORTS
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.reporting.model_card import gate_lines, header_of, row_cells
+
+if TYPE_CHECKING:  # their rooms import torch, which the table of a finished run does without
+    from bonsai.pipeline.run.characterize import Characterized
+    from bonsai.pipeline.run.plan import Plan
+    from bonsai.pipeline.starting.scaffold import Written
 
 
 def show_comparison(comparison: Comparison, folder: Path, *, as_json: bool) -> None:
@@ -78,7 +81,7 @@ def package_facts(package: Package, folder: Path) -> dict[str, object]:
     }
 
 
-def show_tables(tables: Sequence[Characterized], *, as_json: bool) -> None:
+def show_tables(tables: "Sequence[Characterized]", *, as_json: bool) -> None:
     """Print what was measured, how well it predicts, and where the profile's steps do not fit the device."""
     if as_json:
         print(json.dumps([table.model_dump(mode="json") for table in tables], indent=2))
@@ -100,7 +103,7 @@ def show_tables(tables: Sequence[Characterized], *, as_json: bool) -> None:
         console.print(f"{table.file}\n", markup=False, soft_wrap=True)
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> None:
+def show_plan(plan: "Plan", *, as_json: bool) -> None:
     """Print what a run would do."""
     if as_json:
         print(plan.model_dump_json(indent=2))
@@ -119,7 +122,7 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)
 
 
-def show_written(written: Written) -> None:
+def show_written(written: "Written") -> None:
     """Print what the user should know of a new recipe, its files, and what comes next."""
     for line in (*written.lines, *(f"wrote {file}" for file in written.files), f"next: bonsai run {written.files[0]}"):
         print(line)

@@ -20,6 +20,7 @@ from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precision
 from bonsai.pipeline.run.preflight import Cleared, preflight
 from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
+from bonsai.pipeline.run.repeating import Notes, warnings_of_run
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
@@ -67,11 +68,16 @@ def compress(
     Raises:
         BonsaiError: With a message for the user; its `exit_code` is that of the command line.
     """
-    run = step or Store(store).run
     loaded, profiles = load(recipe, profile, overrides)
     releases = read_releases([against] if isinstance(against, Path) else against, profiles)
-    grown = deliver(loaded, profiles, run, AllOrNothing(run), store=store, out=out, tracker=tracker, releases=releases, remeasure=remeasure)
-    return tuple(package for package in grown.values() if isinstance(package, Package))
+    notes = Notes(loaded, profiles, step or Store(store).run)
+    with warnings_of_run() as warnings:
+        conduct = AllOrNothing(notes.step)
+        grown = deliver(loaded, profiles, notes.step, conduct, store=store, out=out, tracker=tracker, releases=releases, remeasure=remeasure)
+    packages = tuple(package for package in grown.values() if isinstance(package, Package))
+    if not releases:  # an earlier package lies where it may change
+        notes.keep(store, packages, warnings)
+    return packages
 
 
 def deliver(

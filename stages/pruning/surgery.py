@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from pydantic import ValidationError
 from torch import nn
-from torch_pruning.dependency.group import Group as LibraryGroup
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.imports.leaving_out import left_out
 from bonsai.stages.imports.user_code import FAILURES, place_of, say_what
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, running, unfrozen
@@ -25,6 +24,10 @@ from bonsai.stages.pruning.layers import Layer, num_outputs
 from bonsai.stages.pruning.positions import Numbered
 from bonsai.stages.pruning.settling import has_batchnorm, settle, wake
 from bonsai.stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies, zeroed
+
+with left_out("timm"):  # Torch-Pruning imports it for a count of operations that nobody here asks for; it costs two seconds of CPU
+    import torch_pruning as tp
+    from torch_pruning.dependency.group import Group as LibraryGroup
 
 TRIAL_IMAGES = 4
 MOST_POSITIONS = 1_000_000

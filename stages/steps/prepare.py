@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from sklearn.model_selection import train_test_split
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.data.checking import check_loaded
@@ -98,6 +97,8 @@ def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tupl
 
 def _draw(indices: np.ndarray, labels: np.ndarray, share: float, data: DataConfig, classes: tuple[str, ...]) -> np.ndarray:
     """Draw a stratified share of images."""
+    from sklearn.model_selection import train_test_split  # here: its import costs a second, and what is prepared already needs none of it
+
     try:
         _, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=data.seed)
     except ValueError as error:

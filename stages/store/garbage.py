@@ -15,6 +15,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.source import Record
 from bonsai.stages.errors import ArtifactDamaged
 from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.store.finished import FINISHED, recall
 from bonsai.stages.store.lineage import parents_of
 from bonsai.stages.store.locks import hold, is_held
 from bonsai.stages.store.manifest import MANIFEST, SPARE, read_either_manifest
@@ -30,7 +31,8 @@ class Waste(Record):
 
     Attributes:
         path: Relative to the store: ``stage/key``, a stopped stage's ``.work/stage-key``, what was set aside as damaged
-            (``.damaged/stage-key``), or what an earlier freeing left. A ``stage/key`` without a readable manifest is no artifact.
+            (``.damaged/stage-key``), the record of a finished run (``.finished/key.json``), or what an earlier freeing left. A ``stage/key``
+            without a readable manifest is no artifact.
         size: Bytes.
         age: Days since it was finished, or last written to.
     """
@@ -81,6 +83,7 @@ def take_inventory(root: Path, *, keep_days: float, packages: Iterable[Path] = (
     roots, names = _needed(root, folders, packages)
     kept = _with_origins(roots | {address for address, age in ages.items() if age < keep_days}, folders)
     waste = [Waste(path=address, size=_size(folder), age=ages[address]) for address, folder in folders.items() if address not in kept]
+    waste += _forgotten(root, kept, now)
     remains = [folder for place in (WORK, TRASH, DAMAGED) for folder in (sorted((root / place).iterdir()) if (root / place).is_dir() else [])]
     for folder in remains + _unfinished(root, folders):
         place = folder.parent.name
@@ -111,6 +114,14 @@ def free(root: Path, *, keep_days: float, packages: Iterable[Path] = ()) -> Inve
         fix = "wait until it has ended, or stop it: it goes on from its last epoch"
         raise ConfigError(describe("a run is working in this store", given=root, allowed="a store that nobody uses now", fix=fix)) from None
     return inventory
+
+
+def _forgotten(root: Path, kept: set[str], now: float) -> list[Waste]:
+    """Return the records of finished runs that lead nowhere once all but `kept` is freed."""
+    files = sorted((root / FINISHED).iterdir()) if (root / FINISHED).is_dir() else []
+    runs = {file: recall(root, file.stem) for file in files}
+    gone = [file for file, run in runs.items() if run is None or not run.artifacts.keys() <= kept]
+    return [Waste(path=f"{FINISHED}/{file.name}", size=file.stat().st_size, age=(now - file.stat().st_mtime) / DAY) for file in gone]
 
 
 def _delete(path: Path, trash: Path) -> None:

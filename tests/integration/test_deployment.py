@@ -20,6 +20,8 @@ from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.store.store import RESUME
 from bonsai.stages.training.resume import LAST, load_progress
 
+pytestmark = pytest.mark.long  # a Prefect server and several runs over it
+
 CONFIGS = Path(__file__).parent / "configs"
 LONG: Mapping[str, Any] = {**TINY, "training.epochs": 32, "prune.epi": {"latest": 0.2}}
 """Leaves time to stop it in the middle of its training."""

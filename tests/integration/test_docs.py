@@ -36,7 +36,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 
 def marked(block: Block) -> Any:
-    marks = [pytest.mark.skip(reason=block.not_run)] if block.not_run else [pytest.mark.slow] if block.slow else []
+    marks = [pytest.mark.skip(reason=block.not_run)] if block.not_run else [pytest.mark.long] if block.slow else []
     return pytest.param(block, id=block.name, marks=marks)
 
 

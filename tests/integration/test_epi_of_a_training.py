@@ -20,6 +20,8 @@ from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 
+pytestmark = pytest.mark.slow  # a training
+
 CRITERIA = ("magnitude_l2", "bn_gradient", "taylor")
 SHARE = 0.4
 """Of the dense network's latency, by the roofline."""

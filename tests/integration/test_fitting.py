@@ -12,6 +12,8 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.latency import LatencyTable
 from bonsai.stages.delivery.package_record import Package
 
+pytestmark = pytest.mark.slow  # characterises this machine
+
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu"))
 
@@ -48,7 +50,7 @@ def test_a_device_gets_a_calibrated_table_for_each_precision(tables: list[dict[s
         assert 0 <= mean <= largest < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_precision_of_best_accuracy_is_shipped_and_all_are_reported(searched: Package) -> None:
     tried = {t.precision: t for t in searched.decisions.tried}
     assert set(tried) == {"fp32", "int8"}
@@ -61,7 +63,7 @@ def test_the_precision_of_best_accuracy_is_shipped_and_all_are_reported(searched
     assert "| untrained network 1, upper end |" in report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_table_from_elsewhere_serves_a_device_that_is_not_here(root: Path, tables: list[dict[str, object]], searched: Package) -> None:
     elsewhere = root / "elsewhere.yaml"
     names = "\n".join(f"  - tables/{Path(str(table['file'])).name}" for table in tables)

@@ -24,6 +24,8 @@ from bonsai.stages.quantization.keeping import count_float_convolutions
 from bonsai.stages.quantization.proof import vary
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
+pytestmark = pytest.mark.slow  # two exports of every network
+
 SHAPE = (3, 16, 16)
 HOST = load_profile("local-cpu").target
 NAMES = [

@@ -13,6 +13,8 @@ import pytest
 from bonsai.pipeline.run.plan import ORDER
 from bonsai.stages.store.manifest import MANIFEST
 
+pytestmark = pytest.mark.slow  # several runs
+
 CONFIGS = Path(__file__).parent / "configs"
 QUICK = {"timing": "{runs: 200, calibrating: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
 SETTINGS = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
@@ -30,7 +32,7 @@ COMMAND = [
 ]
 
 
-@pytest.mark.parametrize("stages", [("train_dense", "quantize"), pytest.param(ORDER, marks=pytest.mark.slow, id="every stage")])
+@pytest.mark.parametrize("stages", [("train_dense", "quantize"), pytest.param(ORDER, marks=pytest.mark.long, id="every stage")])
 def test_killed_in_its_stages_the_run_ends_with_the_same_engine(tmp_path: Path, stages: tuple[str, ...]) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     hit = [stage for stage in stages if kill_in(stage, killed)]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long  # builds a wheel and environments
+
 ROOT = Path(__file__).parents[2]
 TRAIN = ("torch", "torchvision", "torch_pruning", "prefect", "fastapi", "onnxscript", "onnxsim", "sklearn", "matplotlib")
 PYTHONS = {"this": sys.executable, "3.10": "python3.10"}
@@ -71,7 +73,6 @@ def said(command: list[object], folder: Path, code: int = 0) -> subprocess.Compl
     return done
 
 
-@pytest.mark.slow
 def test_the_plain_install_reads_packages_and_builds_times_and_runs_engines(home: Path, tmp_path: Path) -> None:
     bonsai, python, package = home / "bonsai", home / "python", tmp_path / "package"
     package.mkdir()

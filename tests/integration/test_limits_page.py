@@ -39,7 +39,7 @@ def test_a_network_is_treated_as_it_must_be_and_the_page_says_so(name: str) -> N
     assert row_of(name, told) in section_of(PAGE.read_text(encoding="utf-8"), told.kind), OUT_OF_DATE
 
 
-@pytest.mark.slow  # two exports each
+@pytest.mark.long  # two exports each
 @pytest.mark.parametrize("name", [name for name, limit in LIMITS.items() if limit.run.func is simulated and "refused" not in limit.must])
 def test_a_network_that_was_simulated_is_exported_as_the_same_function(name: str) -> None:
     run = LIMITS[name].run

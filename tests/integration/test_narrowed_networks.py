@@ -24,6 +24,8 @@ from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.selection.operator_records import weight_channels
 from bonsai.stages.selection.operators import list_operators
 
+pytestmark = pytest.mark.slow  # many exports
+
 SHAPE = (3, 16, 16)
 WIDTHS = {"grow": 4, "point": 24, "squeeze": 5, "hidden": 12}
 

@@ -16,6 +16,8 @@ from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.garbage import free
 from bonsai.stages.store.manifest import MANIFEST
 
+pytestmark = pytest.mark.slow  # a whole run
+
 ROOT = Path(__file__).parents[2]
 SHAPES = {"circle": (48, 1.0), "triangle": (3, 1.0), "square": (4, 1.0), "star": (10, 0.45), "cross": (8, 0.3)}
 QUICK = {
@@ -121,7 +123,7 @@ def test_gc_frees_only_the_moments_of_a_finished_run_so_that_it_can_be_repeated(
     assert (copy / MANIFEST).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_hundred_images_of_five_classes_are_learnt_and_meet_the_gates(tmp_path: Path) -> None:
     draw_images(tmp_path / "images", classes=5, count=60, side=60)
     assert bonsai("init", "--data", "images", cwd=tmp_path).returncode == 0

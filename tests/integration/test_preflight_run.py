@@ -9,6 +9,8 @@ from bonsai import compress
 from bonsai.pipeline.compare.comparing import compare
 from bonsai.stages.errors import BuildError
 
+pytestmark = pytest.mark.slow  # exports and builds
+
 CONFIGS = Path(__file__).parent / "configs"
 TINY, WIDE, HOPELESS, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-wide", "tiny-hopeless", "tiny-rtx"))
 SMALL = {"model.options": {"width": 16}}

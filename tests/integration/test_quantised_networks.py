@@ -56,7 +56,7 @@ NETWORKS = {
 }
 NETWORKS["asking"] = NETWORKS["patterns"]
 FAST = {"patterns", "asking", "mobilenet_v3_small"}
-CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NETWORKS]
+CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.long) for name in NETWORKS]
 
 
 class Patterns(nn.Module):

@@ -25,6 +25,8 @@ from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow  # trainings and exports
+
 ORT = {"dialect": "ort", "float_type": "fp32", "batch": None}
 TRAINING = TrainConfig(epochs=12, batch_size=64, lr=0.05, warmup_epochs=0.5, threads=1)
 SENSITIVE, BEFORE = "layer2.0.conv2", "layer2.0.bn1"

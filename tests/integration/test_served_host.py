@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from served import ROOT, Served, free_port, serve_command, serving
 
+pytestmark = pytest.mark.long  # a Prefect server
+
 SECRET = "bonsai:a long secret"
 EVERYWHERE = "0.0.0.0"
 

@@ -11,6 +11,8 @@ import pytest
 
 from bonsai.stages.imports.registry import CODE_PATH
 
+pytestmark = pytest.mark.long  # builds wheels and environments
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -160,7 +160,7 @@ def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
         load_network(root)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("criterion", ["bn_gradient", "lamp"])
 def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package, ...], root: Path, criterion: str) -> None:
     trunk = set((root / "train_dense").iterdir())
@@ -171,7 +171,7 @@ def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package,
     assert package.decisions.fit.widths != {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("policy", "epoch", "curve_length"),
     [("{name: epoch, epoch: 1}", 1.0, 3), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 6)],
@@ -241,6 +241,7 @@ def test_the_removal_chooses_again_and_still_fits(packages: tuple[Package, ...],
     assert set(package.decisions.kept_widths) == set(package.decisions.fit.widths)
 
 
+@pytest.mark.slow
 def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     def count() -> dict[str, int]:
         return {stage.name: len(list(stage.iterdir())) for stage in root.iterdir() if not stage.name.startswith(".")}
@@ -266,6 +267,7 @@ def test_only_the_shipped_and_the_dense_engine_see_the_test_part_which_is_kept(p
     assert (results["dense"] == results["labels"]).mean() == packages[0].rows[0].accuracy.value
 
 
+@pytest.mark.slow
 def test_an_engine_is_compared_with_that_of_an_earlier_package(packages: tuple[Package, ...], root: Path, tmp_path: Path) -> None:
     release = tmp_path / "release"
     shutil.copytree(root / "packages" / "tiny--tiny-cpu", release)

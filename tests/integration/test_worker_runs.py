@@ -16,6 +16,8 @@ from working import working
 
 from bonsai.stages.networks.cifar_resnet import resnet8
 
+pytestmark = pytest.mark.long  # a Prefect server and its worker
+
 MODEL = """
 from pathlib import Path
 

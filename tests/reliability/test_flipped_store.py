@@ -58,6 +58,7 @@ def own_files(root: Path) -> dict[str, bytes]:
     return {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_a_run_with_flipped_files_of_every_kind_ends_as_an_undisturbed_one(finished: tuple[Path, Package]) -> None:
     root, undisturbed = finished
     before = own_files(root)
@@ -69,7 +70,7 @@ def test_a_run_with_flipped_files_of_every_kind_ends_as_an_undisturbed_one(finis
     assert {folder.name for folder in (root / ".damaged").iterdir()} == {"-".join(file.relative_to(root).parts[:2]) for file in flipped}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_any_one_file_flipped_ends_as_an_undisturbed_one(finished: tuple[Path, Package]) -> None:
     root, undisturbed = finished
     before = own_files(root)
@@ -85,7 +86,7 @@ def test_a_run_with_any_one_file_flipped_ends_as_an_undisturbed_one(finished: tu
         shutil.rmtree(root / ".damaged")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_target_that_fires_where_the_moments_are_gone_trains_them_again_and_says_so(
     finished: tuple[Path, Package], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,7 +55,7 @@ def test_damaged_yaml_is_read_or_refused(original: Path, tmp_path: Path) -> None
     damage_yaml(original, tmp_path, FEW, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 5))
 @pytest.mark.parametrize("original", YAML, ids=lambda file: file.stem)
 def test_much_damaged_yaml_is_read_or_refused(original: Path, tmp_path: Path, seed: int) -> None:
@@ -130,7 +130,7 @@ def test_damaged_pruning_configs_are_read_or_refused(tmp_path: Path) -> None:
     damage_pruning_config(tmp_path, FEW, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 5))
 def test_whatever_is_much_damaged_is_read_or_refused(package: Path, tmp_path: Path, seed: int) -> None:
     damage_table(tmp_path, MANY, seed)
@@ -179,7 +179,7 @@ def test_odd_datasets_are_taken_or_refused() -> None:
     check_datasets(10 * FEW, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 5))
 def test_many_odd_datasets_and_sums_are_taken_or_refused(package: Path, seed: int) -> None:
     damage_sums(package, MANY, seed)

@@ -49,7 +49,8 @@ def require_quiet(ended: Ended) -> None:
     assert "Traceback" not in ended.said, ended.said[-3000:]
 
 
-@pytest.mark.parametrize("most", [3, pytest.param(10_000, marks=pytest.mark.slow, id="all")])
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [3, pytest.param(10_000, marks=pytest.mark.long, id="all")])
 def test_killed_before_each_kind_of_rename_fsync_and_save_a_run_ends_as_one_left_alone(tmp_path: Path, runs: Runs, most: int) -> None:
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     done: list[str] = []
@@ -70,7 +71,7 @@ def test_killed_before_each_kind_of_rename_fsync_and_save_a_run_ends_as_one_left
 
 @pytest.mark.parametrize(
     ("arguments", "kills"),
-    [pytest.param(ONE, 3, marks=pytest.mark.slow), pytest.param(ALL, 120, marks=pytest.mark.slow)],
+    [pytest.param(ONE, 3, marks=pytest.mark.long), pytest.param(ALL, 120, marks=pytest.mark.long)],
     ids=["one profile", "three profiles"],
 )
 def test_killed_at_random_moments_a_run_ends_as_one_left_alone(tmp_path: Path, runs: Runs, arguments: list[str], kills: int) -> None:
@@ -115,9 +116,10 @@ def kill_later(pid: int, seconds: float) -> None:
 
 
 SAVES = ("save_file", "serialize_file", "write_text", "write_bytes")
-ALL_OF_THEM = pytest.param(signal.SIGINT, 130, 10_000, marks=pytest.mark.slow, id="SIGINT, all")
+ALL_OF_THEM = pytest.param(signal.SIGINT, 130, 10_000, marks=pytest.mark.long, id="SIGINT, all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by", "code", "most"), [(signal.SIGTERM, 143, 2), ALL_OF_THEM])
 def test_stopped_before_a_save_a_run_says_so_in_a_line_and_goes_on(tmp_path: Path, runs: Runs, by: signal.Signals, code: int, most: int) -> None:
     store, done = tmp_path / "store", list[str]()

@@ -34,7 +34,7 @@ def small_disk(folder: Path, kilobytes: int, options: str = "rw") -> Iterator[Pa
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not MOUNTS or os.getuid() != 0, reason="only root mounts a small disk")
 @pytest.mark.parametrize("kilobytes", [20, 100, 300, 1000, 2000, 3000, 5000])
 def test_a_full_disk_ends_in_one_message_and_the_run_goes_on_where_there_is_room(tmp_path: Path, runs: Runs, kilobytes: int) -> None:
@@ -51,7 +51,7 @@ def test_a_full_disk_ends_in_one_message_and_the_run_goes_on_where_there_is_room
         assert digests(disk / "store", ("package",)) == digests(alone, ("package",))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not MOUNTS or os.getuid() != 0, reason="only root mounts a disk")
 def test_a_read_only_store_is_refused_in_one_message(tmp_path: Path, runs: Runs) -> None:
     with small_disk(tmp_path / "disk", 1000, "ro") as disk:
@@ -61,7 +61,7 @@ def test_a_read_only_store_is_refused_in_one_message(tmp_path: Path, runs: Runs)
         assert "Read-only file system" in ended.said
 
 
-@pytest.mark.parametrize("kilobytes", [60, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 10, 30, 100, 200))])
+@pytest.mark.parametrize("kilobytes", [60, *(pytest.param(size, marks=pytest.mark.long) for size in (1, 10, 30, 100, 200))])
 def test_files_that_may_not_grow_end_in_one_message(tmp_path: Path, runs: Runs, kilobytes: int) -> None:
     store = tmp_path / "store"
     ended = runs.run([*ONE, "--store", str(store)], limits={"FSIZE": kilobytes * 1000})
@@ -72,7 +72,7 @@ def test_files_that_may_not_grow_end_in_one_message(tmp_path: Path, runs: Runs, 
     assert runs.run([*ONE, "--store", str(store)]).code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("megabytes", [50, 100, 200, 400])
 def test_memory_that_ends_is_one_message(tmp_path: Path, megabytes: int) -> None:
     store = tmp_path / "store"
@@ -94,7 +94,7 @@ def _memory_of(pid: int) -> int:
     return int(found.group(1)) * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_six_runs_at_once_make_each_artifact_once_and_the_same(tmp_path: Path) -> None:
     store, alone = tmp_path / "store", tmp_path / "alone"
     other = ["--set", "training.seed=1"]
@@ -114,7 +114,7 @@ def test_six_runs_at_once_make_each_artifact_once_and_the_same(tmp_path: Path) -
     assert [left for left in (store / WORK).glob("*") if left.is_dir()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_hundred_segments_take_flat_memory_and_open_files(tmp_path: Path, runs: Runs) -> None:
     memory, files = list[int](), list[int]()
 
@@ -144,7 +144,7 @@ def test_three_hundred_segments_take_flat_memory_and_open_files(tmp_path: Path, 
     assert sorted(files[3 * quarter :])[quarter // 2] <= sorted(files[quarter : 2 * quarter])[quarter // 2] + 2
 
 
-@pytest.mark.parametrize("command", [["list", "profiles"], pytest.param(RUN[3:], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", [["list", "profiles"], pytest.param(RUN[3:], marks=pytest.mark.long)])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path: Path, command: list[str]) -> None:
     arguments = [*command, "--store", str(tmp_path / "store")] if "run" in command else command
     with subprocess.Popen([sys.executable, "-m", "bonsai", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -32,8 +32,12 @@ def characterize(
              bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
     """
     from bonsai.pipeline.cli.progress_lines import show_progress
-    from bonsai.pipeline.run.characterize import characterize_device
+    from bonsai.pipeline.run.loading import load
     from bonsai.pipeline.tables import show_tables
 
     show_progress()
-    show_tables(characterize_device(recipe, profile, read_settings(settings), store=store, out=out, detect=detect), as_json=as_json)
+    overrides = read_settings(settings)
+    load(recipe, profile, overrides)
+    from bonsai.pipeline.run.characterize import characterize_device  # from here on torch is needed: a mistake was told before
+
+    show_tables(characterize_device(recipe, profile, overrides, store=store, out=out, detect=detect), as_json=as_json)

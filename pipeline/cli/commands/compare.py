@@ -45,15 +45,17 @@ def compare(
     """
     from bonsai.pipeline.cli.ci import ci_job
     from bonsai.pipeline.cli.progress_lines import show_progress
-    from bonsai.pipeline.compare.comparing import compare as run_comparison
-    from bonsai.pipeline.compare.comparing import comparison_folder, require_all
+    from bonsai.pipeline.run.loading import load
     from bonsai.pipeline.tables import show_comparison
 
     show_progress(plain=ci)
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
-        comparison = run_comparison(
-            recipe, profile or [], read_settings(settings), store=store, out=out, at_once=at_once, tracker=tracker, allow_undecided=allow_undecided
-        )
+        overrides = read_settings(settings)
+        load(recipe, profile or [], overrides)
+        from bonsai.pipeline.compare.comparing import compare as run_comparison  # from here on torch is needed: a mistake was told before
+        from bonsai.pipeline.compare.comparing import comparison_folder, require_all
+
+        comparison = run_comparison(recipe, profile or [], overrides, store=store, out=out, at_once=at_once, tracker=tracker, allow_undecided=allow_undecided)
         show_comparison(comparison, comparison_folder(store, comparison.recipe), as_json=as_json)
         report(comparison.outcomes, comparison.cost.sentence, comparison.recipe)
     require_all(comparison, allow_undecided=allow_undecided)

@@ -1,5 +1,6 @@
 """`bonsai run`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,10 @@ def run(
     from bonsai.pipeline.run.conduct import require_gates
     from bonsai.pipeline.run.loading import load
     from bonsai.pipeline.run.publish import LAYOUTS, lay_out
+    from bonsai.pipeline.run.repeating import find_finished
+    from bonsai.pipeline.tables import show_packages, show_plan
     from bonsai.stages.store.store import Store
+    from bonsai.stages.training.tracking import VARIABLE
 
     show_progress(plain=ci)
     finished = out or store / "packages"
@@ -75,16 +79,18 @@ def run(
         if layout is not None:
             for target in targets:
                 LAYOUTS[layout.value].require(target.target)
-        from bonsai.pipeline.run.flow import compress  # from here on torch is needed, which costs seconds: a mistake was told before
-        from bonsai.pipeline.run.plan import plan_run, require_finished
-        from bonsai.pipeline.tables import show_packages, show_plan
+        plain = not (dry_run or remeasure or against or tracker or os.environ.get(VARIABLE))
+        packages = find_finished(loaded, targets, store=store, out=out) if plain else None
+        if packages is None:
+            from bonsai.pipeline.run.flow import compress  # from here on torch is needed, which costs seconds: a mistake was told before
+            from bonsai.pipeline.run.plan import plan_run, require_finished
 
-        if dry_run:
-            show_plan(plan_run(loaded, targets, Store(store), against or ()), as_json=as_json)
-            return
-        if remeasure:
-            require_finished(loaded, targets, Store(store))
-        packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker, against=against or (), remeasure=remeasure)
+            if dry_run:
+                show_plan(plan_run(loaded, targets, Store(store), against or ()), as_json=as_json)
+                return
+            if remeasure:
+                require_finished(loaded, targets, Store(store))
+            packages = compress(recipe, profile, overrides, store=store, out=out, tracker=tracker, against=against or (), remeasure=remeasure)
         models = [lay_out(layout.value, finished / package.name, finished / layout.value) for package in packages] if layout is not None else []
         show_packages(packages, finished, as_json=as_json)
         for model in [] if as_json else models:

@@ -74,6 +74,7 @@ def test_a_command_that_trains_names_the_extra(words: list[str]) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "compare", "characterize"])
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -82,8 +83,8 @@ def test_a_command_that_trains_names_the_extra(words: list[str]) -> None:
         (["resnet-edge", "--set", "prune.epii=2"], "unknown key 'prune.epii' (did you mean 'epi'?)"),
     ],
 )
-def test_a_mistake_is_told_before_torch_is_imported(words: list[str], problem: str) -> None:
-    found = in_a_bare_interpreter(COMMAND.format(words=["run", *words]))
+def test_a_mistake_is_told_before_torch_is_imported(words: list[str], problem: str, command: str) -> None:
+    found = in_a_bare_interpreter(COMMAND.format(words=[command, *words]))
     assert found.returncode == 2
     assert problem in found.stderr
 

@@ -10,6 +10,7 @@ import pytest
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.source import Record
 from bonsai.stages.store.artifact import Artifact
+from bonsai.stages.store.finished import FINISHED, FinishedRun, recall, remember
 from bonsai.stages.store.garbage import DAY, free, take_inventory
 from bonsai.stages.store.lineage import trace_lineage
 from bonsai.stages.store.locks import hold
@@ -109,6 +110,23 @@ def test_nothing_is_freed_while_a_run_works(store: Store) -> None:
 def test_runs_share_the_store(store: Store) -> None:
     with store.in_use(), hold(store.root / LOCKS / IN_USE, shared=True):
         assert store.run(seed, config=Config()).value == 1
+
+
+def test_the_record_of_a_finished_run_goes_with_the_first_of_its_artifacts(store: Store) -> None:
+    made = make(store, 1)
+    folder, other = publish(store, made), make(store, 2)
+    runs = {"kept": [made], "half": [made, other], "gone": [other]}
+    for key, artifacts in runs.items():
+        used = {f"grown/{artifact.key}": artifact.digest for artifact in artifacts}
+        remember(store.root, FinishedRun(key=key, packages=(), artifacts=used, warnings=()))
+    (store.root / FINISHED / ".kept.json.part").write_text("half a record")
+    inventory = free(store.root, keep_days=0)
+    assert {item.path for item in inventory.waste if item.path.startswith(FINISHED)} == {f"{FINISHED}/{name}.json" for name in ("half", "gone")} | {
+        f"{FINISHED}/.kept.json.part"
+    }
+    assert recall(store.root, "kept") is not None
+    assert [file.name for file in (store.root / FINISHED).iterdir()] == ["kept.json"]
+    assert folder.is_dir()
 
 
 def test_what_a_killed_freeing_left_is_deleted_by_the_next(store: Store) -> None:
