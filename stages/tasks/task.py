@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.tasks.metric import Metric
 
 if TYPE_CHECKING:
@@ -24,10 +25,17 @@ Statistics = Mapping[str, np.ndarray]
 
 
 class DataSpec(NamedTuple):
-    """What of the data decides the shapes of the outputs."""
+    """What networks, tasks and sources must know of the data.
+
+    Attributes:
+        image_shape: Shape of one input.
+        num_classes: Number of classes.
+        preprocess: How images become inputs; None where they are inputs as they are, and where nobody asks for more than shapes.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
+    preprocess: Preprocess | None = None
 
 
 class TensorSpec(NamedTuple):

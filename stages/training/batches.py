@@ -4,14 +4,15 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from bonsai.stages.data.dataset import MEAN, STD, Dataset
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.inputs import to_inputs
 from bonsai.stages.training.config import AugmentConfig, TrainConfig
 
 
 def load_split(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (images, labels) of ``train``, ``validation`` or ``test``: (n, c, h, w) float32 in [-1, 1], (n,) int64."""
+    """Return (images, labels) of ``train``, ``validation`` or ``test``: (n, c, h, w) float32 as the network takes them, (n,) int64."""
     tensors = load_file(dataset.folder / f"{split}.safetensors")
-    return (tensors["images"].float() / 255 - MEAN) / STD, tensors["labels"]
+    return to_inputs(tensors["images"], dataset.spec), tensors["labels"]
 
 
 class Batches:
