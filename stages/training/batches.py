@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator
 
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader, default_collate
 
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.inputs import to_inputs
 from bonsai.stages.data.source import PreparedImages, Source, samples_at
-from bonsai.stages.training.config import AugmentConfig, TrainConfig
+from bonsai.stages.training.augmentation import make_augmentation, seeded
+from bonsai.stages.training.config import TrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 MOST_WORKERS = 4
@@ -29,15 +29,15 @@ def load_split(dataset: Dataset, split: str) -> Batch:
 
 
 class Steps(torch.utils.data.Dataset[Batch]):
-    """The batches of a training by optimizer step: samples in an order that is drawn anew every epoch.
+    """The batches of a training by optimizer step: samples in an order that is drawn anew every epoch, each changed at random.
 
     Args:
         source: Where the samples come from.
-        config: Batch size and seed.
+        config: Batch size, seed and augmentation.
     """
 
     def __init__(self, source: Source, config: TrainConfig) -> None:
-        self._source, self._config = source, config
+        self._source, self._config, self._augmentation = source, config, make_augmentation(config.augment)
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.per_epoch = max(len(source) // config.batch_size, 1)
 
@@ -45,9 +45,13 @@ class Steps(torch.utils.data.Dataset[Batch]):
         """Return (images, targets) as the source has them; the last partial batch of an epoch is dropped."""
         epoch, index = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
-            self._order = epoch, torch.randperm(len(self._source), generator=_generator(self._config.seed, epoch, 0))
+            self._order = epoch, torch.randperm(len(self._source), generator=torch.Generator().manual_seed(_seed(self._config.seed, epoch, 0)))
         chosen = self._order[1][index * self._config.batch_size : (index + 1) * self._config.batch_size]
-        images, targets = default_collate(samples_at(self._source, chosen.tolist()))
+        samples = samples_at(self._source, chosen.tolist())
+        if self._augmentation is not None:
+            with seeded(_seed(self._config.seed, step, 1)):
+                samples = [(self._augmentation(image), target) for image, target in samples]
+        images, targets = default_collate(samples)
         return images, targets
 
 
@@ -71,7 +75,7 @@ class Batches:
             self._coming = iter(_loader(self._steps, self._config, step))
         images, targets = (tensor.to(self._config.device, non_blocking=True) for tensor in next(self._coming))
         self._next = step + 1
-        images = augment(to_inputs(images, self._spec), self._config.augment, _generator(self._config.seed, step, 1))
+        images = to_inputs(images, self._spec)
         layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
         return images.contiguous(memory_format=layout), targets
 
@@ -96,25 +100,5 @@ def _num_workers(config: TrainConfig) -> int:
     return 0 if config.device == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1)  # on a CPU they would take the cores of the training
 
 
-def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
-    """Rotate, zoom and shift each image at random.
-
-    Args:
-        images: (n, c, h, w) float32; what comes in from outside is -1.
-        config: Largest changes.
-        generator: Source of the randomness.
-    """
-    if not (config.rotate or config.shift or config.zoom):
-        return images
-    draws = torch.rand(4, len(images), generator=generator).to(images.device) * 2 - 1
-    angle = draws[0] * config.rotate * torch.pi / 180
-    scale = 1 + draws[1] * config.zoom
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    shift_x, shift_y = draws[2] * 2 * config.shift, draws[3] * 2 * config.shift
-    matrices = torch.stack([torch.stack([cos, -sin, shift_x], 1), torch.stack([sin, cos, shift_y], 1)], 1)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    return functional.grid_sample(images + 1, grid, align_corners=False) - 1
-
-
-def _generator(seed: int, counter: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 2 + stream) * 1_000_003 + counter)
+def _seed(seed: int, counter: int, stream: int) -> int:
+    return (seed * 2 + stream) * 1_000_003 + counter

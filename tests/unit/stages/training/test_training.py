@@ -14,7 +14,7 @@ from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.classification.learning import ClassificationLearning
-from bonsai.stages.training.batches import Batches, augment
+from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import AugmentConfig, DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
@@ -32,16 +32,6 @@ KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"prec
 
 def fresh(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
     return TrainState(build(model, digits.image_shape, 10), config)
-
-
-def test_augmentation_moves_the_picture_and_nothing_at_zero() -> None:
-    images = torch.rand(4, 1, 16, 16)
-    generator = torch.Generator().manual_seed(0)
-    assert augment(images, AugmentConfig(), generator) is images
-    moved = augment(images, AugmentConfig(rotate=20, shift=0.2), generator)
-    assert moved.shape == images.shape
-    assert float(moved.min()) >= -1.0001
-    assert not torch.equal(moved, images)
 
 
 def test_the_cycle_rises_linearly_and_falls_along_a_cosine() -> None:
