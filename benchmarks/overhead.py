@@ -25,6 +25,7 @@ from bonsai.pipeline.run.trunk import Monitor, trunk_inputs
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.steps.prepare import prepare
@@ -86,7 +87,7 @@ class Bare:
 
     def __init__(self, network: torch.nn.Module, dataset: Dataset, config: TrainConfig) -> None:
         self.network, self.config = network, config
-        self.batches = Batches(dataset, config)
+        self.batches = Batches(PreparedImages(dataset, "train"), config)
         self.per_epoch = self.batches.per_epoch
         self.optimizer = make_optimizer(network, config)
         self.validation = load_split(dataset, "validation")

@@ -28,6 +28,7 @@ from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.config import QuantizeConfig
@@ -140,7 +141,7 @@ def peers(graph: Path, dataset: Dataset, batches: list[np.ndarray], folder: Path
 
 def calibrating(dataset: Dataset, training: Any, start: int) -> list[np.ndarray]:
     """Return the training images that Bonsai calibrates on."""
-    batches = Batches(dataset, training)
+    batches = Batches(PreparedImages(dataset, "train"), training)
     return [batches.batch(start + step)[0].contiguous().numpy() for step in range(QuantizeConfig().calibration_batches)]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.criteria import Criterion
@@ -28,7 +29,7 @@ class Sensitivity:
     def __init__(self, segment: Checkpoint, dataset: Dataset, training: TrainConfig, groups: tuple[Group, ...], criterion: Criterion) -> None:
         self._network, self._shape, self._groups = load_network(segment), segment.image_shape, groups
         self._scores = load_scores(segment, criterion)
-        self._batches = Batches(dataset, training)
+        self._batches = Batches(PreparedImages(dataset, "train"), training)
         self._images, self._labels = (tensor[:IMAGES] for tensor in load_split(dataset, "train"))
         self.dense = {group.name: group.width for group in groups}
 

@@ -1,10 +1,9 @@
 """A dataset as the store keeps it."""
 
+from bonsai.stages.data.preprocess import Preprocess, Shape
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.registry import DEFAULT
-
-MEAN, STD = 0.5, 0.5
-"""Normalisation of pixels in [0, 1]; the exported network takes images normalised like this."""
+from bonsai.stages.tasks.task import DataSpec
 
 
 class Dataset(Artifact):
@@ -13,12 +12,23 @@ class Dataset(Artifact):
     Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
 
     Attributes:
+        preprocess: How the images become the network's input. The exported network takes the same input.
         task: The task that the labels are for; it has the loss and the metric.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    preprocess: Preprocess
     classes: tuple[str, ...]
     sizes: dict[str, int]
     licence: str
     task: str = DEFAULT
+
+    @property
+    def image_shape(self) -> Shape:
+        """(channels, height, width)."""
+        return self.preprocess.image_shape
+
+    @property
+    def spec(self) -> DataSpec:
+        """What networks, tasks and sources must know of the data."""
+        return DataSpec(self.image_shape, len(self.classes), self.preprocess)

@@ -11,6 +11,7 @@ from bonsai.profiles.errors import describe, shorten
 from bonsai.profiles.schema import HardwareProfile, Precision, Runtime
 from bonsai.profiles.source import Record
 from bonsai.stages.backends.engine import DeviceInfo
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.golden import GOLDEN, GoldenSource
 from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
@@ -65,6 +66,7 @@ class PackageManifest(Record):
         files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
         device: The machine that built the engine.
         tools: Versions that it was built with.
+        preprocess: How images become the engine's input; None in packages of earlier versions: pixels / 127.5 - 1.
         metric: The metric of all accuracies.
         metrics: The result table.
         warnings: Reasons why the verdict means little, one sentence each.
@@ -88,6 +90,7 @@ class PackageManifest(Record):
     recipe: dict[str, Any]
     profile: HardwareProfile
     classes: tuple[str, ...]
+    preprocess: Preprocess | None = None
     decisions: dict[str, Any]
     metric: Metric = task_named(DEFAULT).metric
     metrics: tuple[Row, ...]

@@ -42,7 +42,7 @@ def require_whole_state(config: ModelConfig, network: nn.Module, spec: DataSpec,
             copied or stored.
     """
     require_plain_state(network)
-    one, other = copy_network(network), build_network(config, *spec, seed=config.seed + 1)
+    one, other = copy_network(network), build_network(config, spec.image_shape, spec.num_classes, seed=config.seed + 1)
     _load(other, _stored(one))
     named = list(differing(one, other))
     images = random_images(IMAGES, spec.image_shape)

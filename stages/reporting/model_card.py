@@ -4,7 +4,7 @@ import json
 
 from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.data.dataset import MEAN, STD, Dataset
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
@@ -55,7 +55,7 @@ def write_model_card(
 {chr(10).join((*notes, *([challenge.against.sentence(metric)] if challenge else [])))}
 
 ## Use
-Input `input`: float32 (batch, {shape.replace("x", ", ")}), (pixels / 255 - {MEAN}) / {STD}. Output `{output.name}`: float32 (batch, {sizes}).
+Input `input`: float32 (batch, {shape.replace("x", ", ")}), {dataset.preprocess.sentence}. Output `{output.name}`: float32 (batch, {sizes}).
 Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
 `model.onnx` is portable; the engine was built from it{_simplification(engine)}. After every copy run `sha256sum --check SHA256SUMS`, and on the device

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import fx, nn
 
 from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.data.dataset import MEAN, STD, Dataset
+from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.exporting import set_metadata, write_graph
 from bonsai.stages.graph.names import MODEL
@@ -70,7 +70,7 @@ def export(
             "bonsai.classes": json.dumps(dataset.classes, ensure_ascii=False),
             "bonsai.dialect": dialect,
             "bonsai.float_type": float_type,
-            "bonsai.preprocessing": f"pixels / 255, minus {MEAN}, over {STD}; NCHW float32",
+            "bonsai.preprocessing": f"{dataset.preprocess.sentence}; NCHW float32",
         },
     )
     return OnnxGraph(

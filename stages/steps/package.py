@@ -30,7 +30,7 @@ from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=10)
+@stage(version=11)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -95,6 +95,7 @@ def package(
         recipe=json.loads(decisions.recipe),
         profile=profile,
         classes=dataset.classes,
+        preprocess=dataset.preprocess,
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metric=task.metric,
         metrics=measurement.rows,

@@ -10,6 +10,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.config import FILES, DataConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
 from bonsai.stages.imports.declared import in_place, places_of
 from bonsai.stages.imports.reading import warning_of_undeclared
@@ -23,7 +24,7 @@ TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
 
 
-@stage(version=2, tools=("numpy", "scikit-learn", "pillow", "torch"))
+@stage(version=3, tools=("numpy", "scikit-learn", "pillow", "torch"))
 def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 
@@ -46,7 +47,7 @@ def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT) 
     return Dataset(
         folder=out_dir,
         name=data.name,
-        image_shape=(channels, height, width),
+        preprocess=Preprocess.of((channels, height, width)),
         classes=loaded.classes,
         sizes={name: len(indices) for name, indices in parts.items()},
         licence=loaded.licence,

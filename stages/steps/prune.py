@@ -21,7 +21,7 @@ from bonsai.stages.training.progress import report
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=8, tools=("torch", "torch-pruning"))
+@stage(version=9, tools=("torch", "torchvision", "torch-pruning"))
 def prune(
     out_dir: Path,
     dense: Checkpoint,

@@ -32,7 +32,7 @@ COMPARED = 8
 """Number of images on which the quantised network, with its quantisers switched off, is compared with the float network."""
 
 
-@stage(version=6, tools=("torch",))
+@stage(version=7, tools=("torch", "torchvision"))
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:

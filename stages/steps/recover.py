@@ -14,7 +14,7 @@ from bonsai.stages.training.rates import Rate, half_cosine, learning_rate
 from bonsai.stages.training.state import reproducible
 
 
-@stage(version=3, tools=("torch",))
+@stage(version=4, tools=("torch", "torchvision"))
 def recover(
     out_dir: Path,
     pruned: Checkpoint,

@@ -38,7 +38,7 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=7, tools=("torch", "torch-pruning"))
+@stage(version=8, tools=("torch", "torchvision", "torch-pruning"))
 def train_dense(
     out_dir: Path,
     dataset: Dataset,
@@ -73,7 +73,7 @@ def train_dense(
     return Checkpoint(folder=out_dir, model=model, image_shape=dataset.image_shape, num_classes=len(dataset.classes), step=stop, history=segment.history)
 
 
-@stage(version=1, beside="of")
+@stage(version=2, beside="of")
 def moments(
     out_dir: Path,
     of: Checkpoint,

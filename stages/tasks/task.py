@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.tasks.metric import Metric
 
 if TYPE_CHECKING:
@@ -24,10 +25,17 @@ Statistics = Mapping[str, np.ndarray]
 
 
 class DataSpec(NamedTuple):
-    """The properties of the data that decide the shapes of the outputs."""
+    """The properties of the data that networks, tasks and sources need.
+
+    Attributes:
+        image_shape: Shape of one input.
+        num_classes: Number of classes.
+        preprocess: How images become inputs; None if the samples are inputs already, or if only shapes are needed.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
+    preprocess: Preprocess | None = None
 
 
 class TensorSpec(NamedTuple):

@@ -40,6 +40,8 @@ class TrainConfig(Record):
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
         device: Device of the training: ``cpu`` or ``cuda``. On ``cuda``, FP32 convolutions use TF32, torch's default.
+        workers: Number of processes that load and augment images ahead. The result is the same with any number. null: none on a CPU, whose
+            cores train, and up to four beside a GPU.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20
@@ -58,6 +60,11 @@ class TrainConfig(Record):
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"
+    workers: Annotated[int, Field(ge=0)] | None = None
+
+    def identity(self) -> str:
+        """Return what the result depends on."""
+        return self.model_dump_json(exclude={"workers"})
 
 
 class SoftTargets(Record):

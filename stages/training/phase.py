@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.tasks.registry import learning_of, task_named
@@ -33,7 +34,7 @@ class Phase:
     """
 
     def __init__(self, name: Literal["trunk", "branch", "qat"], dataset: Dataset, config: TrainConfig, resume: Path) -> None:
-        self.batches = Batches(dataset, config)
+        self.batches = Batches(PreparedImages(dataset, "train"), config)
         self._name = name
         self._validation = tuple(tensor.to(config.device) for tensor in load_split(dataset, "validation"))
         self.task, self.learning = task_named(dataset.task), learning_of(dataset.task, config)

@@ -5,10 +5,11 @@ import pytest
 
 from bonsai.profiles.loader import list_profiles, load_profile
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.licences import BONSAI, RUNTIMES, licence_notes
 from bonsai.stages.networks.config import ModelConfig
 
-DATASET = Dataset(folder=Path(), name="digits", image_shape=(1, 8, 8), classes=("0", "1"), sizes={}, licence="CC BY 4.0")
+DATASET = Dataset(folder=Path(), name="digits", preprocess=Preprocess.of((1, 8, 8)), classes=("0", "1"), sizes={}, licence="CC BY 4.0")
 
 
 def test_the_notes_name_data_weights_runtime_and_bonsai() -> None:

@@ -53,6 +53,7 @@ from torch import nn
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build, save_tensors
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
@@ -246,7 +247,7 @@ def test_a_wholly_frozen_network_is_cut_and_stays_frozen() -> None:
 def test_weights_and_moments_stay_channels_last(small_model: ModelConfig, digits: Dataset) -> None:
     config = TrainConfig(epochs=2, batch_size=128, lr=0.02)
     state = TrainState(build(small_model, digits.image_shape, 10), config)
-    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=1, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(PreparedImages(digits, "train"), config), LEARNING, start=0, stop=1, label="t", rate=lambda _: 0.02)
     removal = Removal(state, digits.image_shape, "magnitude_l2", ScheduleConfig(), window=4)
     groups = find_groups(state.network, digits.image_shape)
     removal.cut_to({g.name: g.width // 2 for g in groups}, weight_scores(state.network, groups)["magnitude_l2"])

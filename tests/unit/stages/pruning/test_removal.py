@@ -10,6 +10,7 @@ from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.removal import Removal
@@ -49,7 +50,7 @@ def test_a_schedule_never_widens_again_and_ends_at_the_final_width(dense: int, f
 
 def trained(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
     state = TrainState(build(model, digits.image_shape, 10), config)
-    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(PreparedImages(digits, "train"), config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
     return state
 
 
@@ -93,7 +94,7 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
     network = build(small_model, digits.image_shape, 10)
     network.bn1.weight.requires_grad_(False)
     state = TrainState(network, CONFIG)
-    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(PreparedImages(digits, "train"), CONFIG), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
     removal = removal_of(state, digits)
     removal.cut_to(FINAL, scores_of(network, digits.image_shape))
     assert [name for name, p in removal.state.network.named_parameters() if not p.requires_grad] == ["bn1.weight"]
@@ -104,7 +105,7 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("criterion", ["magnitude_l2", "bn_gradient"])
 def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, digits: Dataset, name: str, criterion: str, soft: bool) -> None:
-    batches, starts, widths = Batches(digits, CONFIG), [], []
+    batches, starts, widths = Batches(PreparedImages(digits, "train"), CONFIG), [], []
 
     def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
         starts.append(start)
@@ -135,7 +136,7 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
     class Killed(Exception):
         pass
 
-    batches = Batches(digits, CONFIG)
+    batches = Batches(PreparedImages(digits, "train"), CONFIG)
 
     def run(folder: Path, *, kill_at: int | None) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
         def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
@@ -160,7 +161,7 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
 
 
 def test_averages_of_the_trunk_go_on_through_the_cuts(small_model: ModelConfig, digits: Dataset) -> None:
-    state, batches = trained(small_model, digits), Batches(digits, CONFIG)
+    state, batches = trained(small_model, digits), Batches(PreparedImages(digits, "train"), CONFIG)
     statistics = BatchStatistics(state.network, find_groups(state.network, digits.image_shape), 1000)
     train_steps(state, batches, LEARNING, start=2, stop=4, label="t", rate=lambda _: 0.0, observer=statistics)
     before, scores = statistics.scores()["snip"], scores_of(state.network, digits.image_shape)

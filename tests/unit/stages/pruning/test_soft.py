@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.removal import Removal
@@ -28,12 +29,12 @@ KEPT = {"conv1": (0, 3, 5, 9), "layer1.0.conv1": (1, 2), "layer3.0.conv1": tuple
 
 def trained(model: ModelConfig, digits: Dataset) -> TrainState:
     state = TrainState(build(model, digits.image_shape, 10), CONFIG)
-    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(PreparedImages(digits, "train"), CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
     return state
 
 
 def test_a_masked_network_is_the_cut_one_at_every_step(small_model: ModelConfig, digits: Dataset) -> None:
-    state, batches = trained(small_model, digits), Batches(digits, CONFIG)
+    state, batches = trained(small_model, digits), Batches(PreparedImages(digits, "train"), CONFIG)
     groups = find_groups(state.network, digits.image_shape)
     masks = Masks(state.network, groups)
     masks.set(KEPT)
@@ -50,7 +51,7 @@ def test_a_masked_network_is_the_cut_one_at_every_step(small_model: ModelConfig,
 
 def test_a_masked_channel_is_held_but_scored(small_model: ModelConfig, digits: Dataset) -> None:
     state = TrainState(build(small_model, digits.image_shape, 10), CONFIG.model_copy(update={"weight_decay": 0, "momentum": 0}))
-    train_steps(state, Batches(digits, CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
+    train_steps(state, Batches(PreparedImages(digits, "train"), CONFIG), LEARNING, start=0, stop=3, label="t", rate=lambda _: 0.02)
     groups = find_groups(state.network, digits.image_shape)
     masks = Masks(state.network, groups)
     masks.set(KEPT)
@@ -59,7 +60,7 @@ def test_a_masked_channel_is_held_but_scored(small_model: ModelConfig, digits: D
     before = convolution.weight.detach().clone()
     statistics = BatchStatistics(state.network, groups, 4, masks)
     with masks.enforced():
-        train_steps(state, Batches(digits, CONFIG), LEARNING, start=3, stop=5, label="t", rate=lambda _: 0.05, observer=statistics)
+        train_steps(state, Batches(PreparedImages(digits, "train"), CONFIG), LEARNING, start=3, stop=5, label="t", rate=lambda _: 0.05, observer=statistics)
     assert torch.equal(convolution.weight[gone], before[gone])
     assert not torch.equal(convolution.weight[[1, 2]], before[[1, 2]])
     for criterion in ("bn_gradient", "activation"):
@@ -70,7 +71,7 @@ def test_the_gate_is_the_derivative_of_the_loss_by_the_mask(small_model: ModelCo
     network = build(small_model, digits.image_shape, 10).eval()
     groups = find_groups(network, digits.image_shape)
     masks = Masks(network.double(), groups)
-    images, labels = (tensor[:32] for tensor in Batches(digits, CONFIG).batch(0))
+    images, labels = (tensor[:32] for tensor in Batches(PreparedImages(digits, "train"), CONFIG).batch(0))
     masks.set({"layer2.0.conv1": tuple(range(1, 32))})  # channel 0 is masked
 
     def loss(masked: bool) -> torch.Tensor:

@@ -9,6 +9,7 @@ from tiny_report import a_manifest
 from bonsai.profiles.errors import visible
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.measurement.measurements import Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -29,7 +30,7 @@ def a_card() -> str:
     warning = "nearly all images are of '<b>[x](http://x.example)'"
     measurement = Measurement.model_validate({**measured, "folder": Path(), "warnings": (warning,)})
     final = Checkpoint(folder=Path(), model=ModelConfig(name="resnet8"), num_classes=len(NAMES), image_shape=(1, 8, 8), history=told.history)
-    dataset = Dataset(folder=Path(), name="mine:load", image_shape=(1, 8, 8), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
+    dataset = Dataset(folder=Path(), name="mine:load", preprocess=Preprocess.of((1, 8, 8)), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
     return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, told.notes)
 
 

@@ -13,6 +13,7 @@ from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.measurement.measurements import Measurement
 from bonsai.stages.measurement.results import RESULTS, read_results
 from bonsai.stages.steps.assess import assess
@@ -46,7 +47,7 @@ def dataset(tmp_path: Path) -> Dataset:
         images[:, 0, 0, 0], images[:, 0, 0, 1] = labels.to(torch.uint8), mark
         save_file({"images": images, "labels": labels}, tmp_path / f"{name}.safetensors")
     sizes = {"train": 1, "validation": IMAGES, "test": IMAGES}
-    return Dataset(folder=tmp_path, name="marked", image_shape=(1, 2, 2), classes=tuple("abcd"), sizes=sizes, licence="")
+    return Dataset(folder=tmp_path, name="marked", preprocess=Preprocess.of((1, 2, 2)), classes=tuple("abcd"), sizes=sizes, licence="")
 
 
 def run_of(say: Say, *, slow: bool) -> Callable[[np.ndarray], np.ndarray]:

@@ -15,6 +15,7 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
 from bonsai.stages.measurement.interval_record import Interval
@@ -34,7 +35,7 @@ def dataset(tmp_path: Path) -> Dataset:
     torch.manual_seed(0)
     tensors = {"images": torch.randint(0, 256, (IMAGES, *SHAPE), dtype=torch.uint8), "labels": torch.arange(IMAGES) % len(CLASSES)}
     save_file(tensors, tmp_path / "test.safetensors")
-    return Dataset(folder=tmp_path, name="noise", image_shape=SHAPE, classes=CLASSES, sizes={"test": IMAGES}, licence="")
+    return Dataset(folder=tmp_path, name="noise", preprocess=Preprocess.of(SHAPE), classes=CLASSES, sizes={"test": IMAGES}, licence="")
 
 
 def a_release(folder: Path, dataset: Dataset, *, wrong: int = 0, same_images: bool = True, edit: Edit = lambda _: None) -> Path:

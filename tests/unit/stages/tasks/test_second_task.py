@@ -11,6 +11,7 @@ from toy_regression import REGRESSION, RegressionLearning
 
 from bonsai.profiles.schema import Gates
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.golden import read_golden, write_golden
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.config import ExportConfig
@@ -40,7 +41,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         values = images.float().mean((1, 3)) / 255
         save_file({"images": images, "labels": values[:, :2].mean(1, keepdim=True) - values[:, 2:].mean(1, keepdim=True)}, tmp_path / f"{part}.safetensors")
     sizes = dict.fromkeys(("train", "validation", "test"), IMAGES)
-    return Dataset(folder=tmp_path, name="brightness", image_shape=SHAPE, classes=("value",), sizes=sizes, licence="", task="regression")
+    return Dataset(folder=tmp_path, name="brightness", preprocess=Preprocess.of(SHAPE), classes=("value",), sizes=sizes, licence="", task="regression")
 
 
 def network() -> nn.Module:

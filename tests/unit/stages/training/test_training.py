@@ -8,12 +8,13 @@ from torch import nn
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.errors import DeviceUnavailable, TrainingDiverged
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.classification.learning import ClassificationLearning
-from bonsai.stages.training.batches import Batches, augment
+from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import AugmentConfig, DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
@@ -31,31 +32,6 @@ KINDS = [{}, {"optimizer": "adamw"}, {"ema": 0.9}, {"precision": "bf16"}, {"prec
 
 def fresh(model: ModelConfig, digits: Dataset, config: TrainConfig = CONFIG) -> TrainState:
     return TrainState(build(model, digits.image_shape, 10), config)
-
-
-def test_a_batch_depends_on_seed_and_step_alone(digits: Dataset) -> None:
-    first, again = Batches(digits, CONFIG), Batches(digits, CONFIG)
-    again.batch(0)
-    for step in (3, 1):
-        assert torch.equal(first.batch(step)[0], again.batch(step)[0])
-    other = Batches(digits, CONFIG.model_copy(update={"seed": 1}))
-    assert not torch.equal(first.batch(3)[1], other.batch(3)[1])
-
-
-def test_an_epoch_shows_no_image_twice(digits: Dataset) -> None:
-    plain = Batches(digits, CONFIG.model_copy(update={"augment": AugmentConfig()}))
-    images = torch.cat([plain.batch(step)[0] for step in range(plain.per_epoch)])
-    assert len(torch.unique(images.flatten(1), dim=0)) == len(images)
-
-
-def test_augmentation_moves_the_picture_and_nothing_at_zero() -> None:
-    images = torch.rand(4, 1, 16, 16)
-    generator = torch.Generator().manual_seed(0)
-    assert augment(images, AugmentConfig(), generator) is images
-    moved = augment(images, AugmentConfig(rotate=20, shift=0.2), generator)
-    assert moved.shape == images.shape
-    assert float(moved.min()) >= -1.0001
-    assert not torch.equal(moved, images)
 
 
 def test_the_cycle_rises_linearly_and_falls_along_a_cosine() -> None:
@@ -118,7 +94,7 @@ def test_an_error_of_the_network_during_training_is_told_and_what_is_trained_is_
 
 def test_student_teacher_and_validation_see_the_images_as_they_are(digits: Dataset) -> None:
     network = InPlaceInput(in_channels=1)
-    images, labels = Batches(digits, CONFIG).batch(0)
+    images, labels = Batches(PreparedImages(digits, "train"), CONFIG).batch(0)
     before = images.clone()
     first, again = (evaluate(network, images, labels, CLASSIFICATION) for _ in range(2))
     assert first == again
@@ -129,7 +105,7 @@ def test_student_teacher_and_validation_see_the_images_as_they_are(digits: Datas
 
 def test_a_batchnorm_of_somebodys_own_gets_its_statistics_too(digits: Dataset) -> None:
     network, plain = FusedNorm(in_channels=1), Plain(in_channels=1)
-    batches = Batches(digits, CONFIG)
+    batches = Batches(PreparedImages(digits, "train"), CONFIG)
     momentum = network.norm.momentum
     reestimate_batchnorm(network, batches, start=0, count=2)
     assert network.norm.momentum == momentum
@@ -181,7 +157,7 @@ def test_a_killed_phase_ends_bit_equal_to_an_undisturbed_one(kind: dict[str, obj
 def test_a_training_state_round_trips(kind: dict[str, object], small_model: ModelConfig, digits: Dataset) -> None:
     config = CONFIG.model_copy(update={**kind, "batch_size": 32})
     state = fresh(small_model, digits, config)
-    train_steps(state, Batches(digits, config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.01)
+    train_steps(state, Batches(PreparedImages(digits, "train"), config), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.01)
     tensors = state.tensors()
     moments = [name for name in tensors if name.startswith(("momentum_buffer.", "exp_avg."))]
     assert len(moments) == len(list(state.network.parameters()))
@@ -197,7 +173,7 @@ def test_a_training_state_round_trips(kind: dict[str, object], small_model: Mode
 def test_the_average_is_what_is_deployed(small_model: ModelConfig, digits: Dataset) -> None:
     config = CONFIG.model_copy(update={"ema": 0.5})
     state = fresh(small_model, digits, config)
-    batches = Batches(digits, config)
+    batches = Batches(PreparedImages(digits, "train"), config)
     seen = []
     for step in range(3):
         train_steps(state, batches, LEARNING, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
@@ -232,7 +208,7 @@ def test_distillation_by_hand() -> None:
 
 def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfig, digits: Dataset) -> None:
     config = CONFIG.model_copy(update={"batch_size": 128})
-    batches = Batches(digits, config)
+    batches = Batches(PreparedImages(digits, "train"), config)
     master = fresh(small_model, digits, config)
     train_steps(master, batches, LEARNING, start=0, stop=30, label="t", rate=lambda _: 0.02)
     images = batches.batch(40)[0]
@@ -247,14 +223,15 @@ def test_a_distilled_student_comes_closer_to_its_teacher(small_model: ModelConfi
 
 
 def test_a_diverging_loss_ends_with_what_to_do(small_model: ModelConfig, digits: Dataset) -> None:
+    batches = Batches(PreparedImages(digits, "train"), CONFIG)
     with pytest.raises(TrainingDiverged, match=r"lower training\.lr"):
-        train_steps(fresh(small_model, digits), Batches(digits, CONFIG), LEARNING, start=0, stop=40, label="t", rate=lambda _: math.inf)
+        train_steps(fresh(small_model, digits), batches, LEARNING, start=0, stop=40, label="t", rate=lambda _: math.inf)
 
 
 def test_batchnorm_is_reestimated_from_training_batches(small_model: ModelConfig, digits: Dataset) -> None:
     network = fresh(small_model, digits).network
     network.bn1.running_mean.fill_(100.0)
-    reestimate_batchnorm(network, Batches(digits, CONFIG), start=0, count=2)
+    reestimate_batchnorm(network, Batches(PreparedImages(digits, "train"), CONFIG), start=0, count=2)
     assert float(network.bn1.running_mean.abs().max()) < 10
     assert network.bn1.momentum == 0.1
 
