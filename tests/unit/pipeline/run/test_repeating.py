@@ -90,8 +90,9 @@ def test_a_table_counts_by_its_contents(asked: tuple[Recipe, list[HardwareProfil
 
 @pytest.mark.parametrize("key", ["model.name", "data.name"])
 def test_a_run_with_code_of_the_users_own_is_looked_up_stage_by_stage(asked: tuple[Recipe, list[HardwareProfile]], key: str) -> None:
-    Path("mine.py").write_text("def make(**_): ...")
-    assert key_of(load_recipe("resnet-edge", {**IMAGES, key: "mine:make"}), asked[1]) is None
+    name = f"repeated_{key.partition('.')[0]}"
+    Path(f"{name}.py").write_text("def make(**_): ...")
+    assert key_of(load_recipe("resnet-edge", {**IMAGES, key: f"{name}:make"}), asked[1]) is None
 
 
 def test_the_newest_timing_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
