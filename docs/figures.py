@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.reporting.plots import draw_training
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 IMAGES = Path(__file__).parent / "images"
@@ -45,7 +46,7 @@ def results(name: str) -> Any:
 def draw_example(file: Path, run: Any) -> None:
     """Draw EPI and the learning curve of one run, as its package shows them."""
     history = [History.model_validate(line) for line in run["history"]]
-    draw_training(file, Trigger.model_validate(run["trigger"]), history, ())
+    draw_training(file, Trigger.model_validate(run["trigger"]), history, (), CLASSIFICATION.metric)
 
 
 def widths(run: Any) -> Figure:

@@ -49,7 +49,7 @@ def test_the_audit_counts_what_each_dialect_holds(graphs: dict[str, Path]) -> No
 def test_the_batch_is_dynamic_and_the_names_are_standard(graphs: dict[str, Path]) -> None:
     graph = onnx.load(graphs["ort"]).graph
     assert [i.name for i in graph.input] == ["input"]
-    assert [o.name for o in graph.output] == ["logits"]
+    assert [o.name for o in graph.output] == ["output"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
@@ -105,7 +105,7 @@ def test_a_simplification_that_folds_a_convolution_is_rejected_and_the_exporters
         [  # of constants: a simplifier computes it
             helper.make_node("Conv", ["constant", "kernel"], ["convolved"]),
             helper.make_node("Reshape", ["convolved", "flat"], ["reshaped"]),
-            helper.make_node("Add", ["before", "reshaped"], ["logits"]),
+            helper.make_node("Add", ["before", "reshaped"], ["output"]),
         ]
     )
     onnx.save(model, tmp_path / "exported.onnx")

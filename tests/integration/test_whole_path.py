@@ -57,7 +57,7 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     assert engine.latency is not None
     assert dense.latency is not None
     assert (engine.precision, engine.shipped) == ("int8", True)
-    assert "int8 is the fastest that meets the gates" in packages[0].notes[0]
+    assert "int8 is the fastest engine that meets" in packages[0].notes[0]
     assert engine.latency.source == "measured"
     assert engine.latency.n >= 1000
     latency = packages[0].gates[0]

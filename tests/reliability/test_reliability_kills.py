@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from forked import Ended, Runs
 
+from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST, Manifest
 
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
@@ -26,7 +27,9 @@ for profile in (CONFIGS / "tiny-cpu.yaml", Path(__file__).parent / "configs" / "
     ALL += ["--profile", str(profile)]
 TIMED = ("characterize", "benchmark", "measure", "time_engine")
 NOT_REPEATED = ("compile", "assess", "package", *TIMED)
-"""TensorRT for RTX does not always build the same bytes twice."""
+"""TensorRT for RTX and OpenVINO do not always build the same bytes twice."""
+OUTCOME = ("golden.safetensors", "test_results.safetensors")
+"""What an engine gave for test images: files of the package."""
 
 
 @pytest.fixture
@@ -95,13 +98,19 @@ def test_killed_at_random_moments_a_run_ends_as_one_left_alone(tmp_path: Path, r
         assert straight.code == 0, straight.said[-3000:]
         assert digests(killed, NOT_REPEATED) == digests(alone, NOT_REPEATED)
         assert engines_of(ended) == engines_of(straight)
+        assert outcomes(killed) == outcomes(alone) != {}
     print(f"killed {hits} times in {stores} stores")
 
 
 def engines_of(ended: Ended) -> dict[str, str]:
-    """Return the sha256 of the engines by package, but of those that are not built to the same bytes twice."""
+    """Return the sha256 of the engines by package, where they are built to the same bytes each time."""
     packages = json.loads(ended.said[ended.said.index("[\n  {") :])
-    return {package["name"]: package["engine_sha256"] for package in packages if package["name"] != "tiny--tiny-rtx"}
+    return {package["name"]: package["engine_sha256"] for package in packages if package["name"] not in ("tiny--tiny-rtx", "tiny--tiny-openvino")}
+
+
+def outcomes(store: Path) -> dict[str, str]:
+    """Return the sha256 of what each package's engine gave for the test images, whatever bytes it was built to."""
+    return {f"{file.parent.name}/{file.name}": sha256_file(file) for name in OUTCOME for file in store.glob(f"packages/*/{name}")}
 
 
 def kill_later(pid: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ from bonsai.stages.graph.program import export_program
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.graph.trace import trace
 from bonsai.stages.memory import blame_memory, lacks_memory
-from bonsai.stages.networks.calling import copy_network, logits_of
+from bonsai.stages.networks.calling import copy_network, outputs_of
 
 SHAPE = (3, 8, 8)
 STAGES = Path(__file__).parents[3] / "stages"
@@ -65,7 +65,7 @@ def test_errors_say_whether_the_memory_is_full(error: Exception, lacks: bool) ->
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda network: logits_of(network, torch.zeros(1, *SHAPE)),
+        lambda network: outputs_of(network, torch.zeros(1, *SHAPE)),
         copy_network,
         lambda network: trace(network, SHAPE),
         lambda network: export_program(network, SHAPE),

@@ -163,7 +163,7 @@ def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> Non
         Image.new("RGB", (40, 40)).save(images / "cat" / f"{number}.png")
     (images / "list.csv").write_text("")
     told = text(scaffold(Ask(tmp_path, images)))
-    assert "warning: cat has 100 images, dog 10" in told
+    assert "warning: cat has 100 images, dog only 10" in told
     assert "warning: dog has 10 images; a network learns little" in told
     assert "1 files that are no images are passed over, such as list.csv" in told
 

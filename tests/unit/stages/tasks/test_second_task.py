@@ -72,7 +72,7 @@ def test_a_student_imitates_a_teacher(dataset: Dataset) -> None:
 
 
 def test_engines_are_judged_and_their_results_kept(dataset: Dataset, tmp_path: Path) -> None:
-    images, targets = torch.randn(20, *SHAPE), torch.zeros(20, 1)
+    images, targets = torch.randn(20, *SHAPE), np.zeros((20, 1))
     dense, shipped = (observe(lambda x, off=off: np.full((len(x), 1), off, np.float32), images, targets, REGRESSION) for off in (0.5, 0.75))
     accuracy = accuracy_of(shipped, REGRESSION, "engine", "test")
     assert (accuracy.metric, accuracy.value, accuracy.n) == ("rmse", 0.75, 20)
