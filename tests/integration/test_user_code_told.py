@@ -140,6 +140,6 @@ def test_a_reference_that_learnt_nothing_makes_no_green_verdict(
     arguments += ["--set", "profile.budget.latency=0.9", "--set", "prune.caps={'*': 0.75}", "--set", "timing={runs: 100, calibrating: 2, tries: 1}"]
     found, told = end_of([*arguments, "--store", str(tmp_path / "store")], monkeypatch, capsys)
     assert found == code, told
-    (card,) = (tmp_path / "store" / "packages").glob("*/README.md")
+    (card,) = (tmp_path / "store" / "packages").glob("*/MODEL_CARD.md")
     assert "always naming the largest class gives" in card.read_text()
     assert "UNDECIDED" in card.read_text()
