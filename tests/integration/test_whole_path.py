@@ -190,7 +190,7 @@ def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], 
 @pytest.mark.slow
 def test_everything_that_training_can_carry_goes_through_the_path(root: Path) -> None:
     overrides = {
-        "training": {"epochs": 4, "batch_size": 64, "lr": 0.01, "optimizer": "adamw", "ema": 0.95, "precision": "bf16"},
+        "training": {"epochs": 4, "batch_size": 64, "lr": 0.003, "optimizer": "adamw", "ema": 0.8, "precision": "bf16"},
         "prune.regulariser": {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 5},
         "prune.schedule": {"name": "geometric", "steps": 3, "iterations": 6, "soft": True},
         "prune.criterion": "bn_gradient",
