@@ -299,7 +299,7 @@ def measure_device() -> None:
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), {})
     with tempfile.TemporaryDirectory() as folder:
         target = ReadyTarget(recipe, profile, inspect_network(recipe, (1, 32, 32), 62), Store(Path(folder)).run)
-    device = Device(dense_ms=target.latency({g.name: g.width for g in target.groups}), model=target.reselection(target.limit_ms))
+    device = Device(dense_ms=target.latency({g.name: g.width for g in target.groups}), model=target.chooser.reselection(target.limit_ms))
     DEVICE.write_text(device.model_dump_json(indent=1) + "\n")
     print(f"dense {device.dense_ms:.3f} ms, narrowest {target.floor_ms / device.dense_ms:.1%} of it")
 

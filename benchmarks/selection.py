@@ -225,7 +225,7 @@ def main() -> None:
     folder = options.store or Path(tempfile.mkdtemp(prefix="selection-"))
     if options.device_only:
         target = ready_target(folder)
-        device = Device(dense_ms=target.latency({g.name: g.width for g in target.groups}), model=target.reselection(target.limit_ms))
+        device = Device(dense_ms=target.latency({g.name: g.width for g in target.groups}), model=target.chooser.reselection(target.limit_ms))
         DEVICE.write_text(device.model_dump_json(indent=1) + "\n")
         print(f"dense {device.dense_ms:.3f} ms, narrowest {target.floor_ms / device.dense_ms:.1%} of it")
         return

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks, sample_networks
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, width_choices
+from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.selection.calibration import calibrate
+from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.characterize import grid_points
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
@@ -52,7 +53,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
     recipe, (profile,) = load("resnet-edge", "local-cpu", {"profile.target.precision": precision})
     recipe = recipe.model_copy(update={"model": model})
     network, info = inspect_network(recipe, image_shape, num_classes), check_target(profile.target)
-    widths = width_choices(recipe, profile, network)
+    widths = width_choices(network.groups, recipe.prune, profile)
     timer = DeviceTimer(recipe, profile, info, image_shape, num_classes, Store(store).run)
     operators = network.operators_at(profile.target)
     grids = {"corners": grid_points(operators, STEP, middle=False), "three by three": grid_points(operators, STEP)}

@@ -18,6 +18,7 @@ from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurem
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
@@ -30,11 +31,6 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.lineage import trace_lineage
 from bonsai.stages.store.store import Step
 from bonsai.stages.training.tracking import scope
-
-ATTEMPTS = 2
-"""Most branches that are trained for one target. The second is trained if the finished engine misses the budget or wastes too much of it."""
-WASTE = 0.05
-"""Fraction of the aim (the budget less its margin) that the finished engine may leave unused. Above it, the widths are chosen again."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +84,6 @@ class Branch:
         return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
 
 
-def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
-    """Return a sort key: the branch with the smallest is kept.
-
-    Args:
-        passed: Whether all gates are met on the validation images.
-        used: Latency over the budget. Up to 1, closer to 1 is better (more of the budget is used); above 1, smaller is better.
-    """
-    return not passed, used > 1, used if used > 1 else -used
-
-
 def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
@@ -117,8 +103,7 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
             grown.append(_grow(recipe, dataset, monitor, dense, fit, step))
 
     grow(fit)
-    least = (1 - WASTE) * (1 - recipe.prune.margin)
-    while target.info.present and len(grown) < ATTEMPTS and not least <= grown[-1].used <= 1:
+    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, recipe.prune.margin):
         latest = grown[-1]
         fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
@@ -231,7 +216,7 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
     def cut(limit_ms: float | None) -> Checkpoint:
         inputs = {
             "plan": WidthPlan(widths=fit.widths),
-            "reselection": None if limit_ms is None else target.reselection(limit_ms),
+            "reselection": None if limit_ms is None else target.chooser.reselection(limit_ms),
             "dataset": dataset,
             "training": recipe.training,
             "criterion": config.criterion,
@@ -250,7 +235,7 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
         measured = target.time_untrained(widths)
         if measured <= fit.aim_ms:
             return pruned
-        limit = min(limit * fit.aim_ms / measured * 0.998, target.latency(widths) * 0.999)
+        limit = tighter(limit, fit, measured_ms=measured, predicted_ms=target.latency(widths))
     return cut(None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
+from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Precision
@@ -20,6 +20,7 @@ from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.step_detection import sweep_steps
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.characterize import characterize
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store, require_writable_folder
@@ -83,7 +84,7 @@ def characterize_device(recipe: str, profile: str | None, overrides: Mapping[str
 
 def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, store: Store, out: Path, *, detect: bool) -> Characterized:
     target, info = profile.target, _require_here(profile)
-    options = width_choices(recipe, profile, network)
+    options = width_choices(network.groups, recipe.prune, profile)
     shape = {"model": recipe.model, "image_shape": network.image_shape, "num_classes": network.num_classes}
     keep_float = recipe.quantize.keep_float if target.precision == "int8" else ()
     table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)

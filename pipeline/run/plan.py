@@ -13,7 +13,7 @@ from bonsai.pipeline.run.flow import grow
 from bonsai.pipeline.run.preflight import what_is_tried
 from bonsai.pipeline.run.prospects import Prospect, foresee
 from bonsai.pipeline.run.releases import read_releases, require_releases
-from bonsai.pipeline.run.targets import dialects_of, inspect_network, width_choices
+from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import HardwareProfile
@@ -21,6 +21,7 @@ from bonsai.profiles.source import Record
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.time_engine import time_engine
@@ -122,7 +123,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     targets = []
     for profile in profiles:
         info = check_target(profile.target)
-        options = width_choices(recipe, profile, network)
+        options = width_choices(network.groups, recipe.prune, profile)
         cached, next_stage = _look_up(recipe, profile, store, releases)
         targets.append(
             TargetPlan(

@@ -19,25 +19,22 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
 from bonsai.stages.networks.registry import build_network, require_outputs, require_own_weights
-from bonsai.stages.pruning.groups import Group, Kept, Widths
-from bonsai.stages.pruning.limits import least_channels, prunable, shares, width_options
+from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.limits import prunable
 from bonsai.stages.pruning.regularisers import make_regulariser
-from bonsai.stages.pruning.scores import Scores, normalise, require_scores
+from bonsai.stages.pruning.scores import Scores, require_scores
 from bonsai.stages.pruning.surgery import find_groups, refused_groups
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.quantization.proof import prove_quantizable
 from bonsai.stages.quantization.summary import listed
-from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.choices import width_choices
+from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
 from bonsai.stages.selection.latency import Forecast, NetworkLatency
-from bonsai.stages.selection.loop import Fit, fit_widths
+from bonsai.stages.selection.loop import Fit
 from bonsai.stages.selection.operator_records import Operator, Unseen
 from bonsai.stages.selection.operators import read_operators
-from bonsai.stages.selection.problem import Values, require_reachable
-from bonsai.stages.selection.reselection import Reselection
-from bonsai.stages.selection.subnetwork import Ranking
-from bonsai.stages.selection.terms import Options
-from bonsai.stages.selection.values import values_of
+from bonsai.stages.selection.problem import require_reachable
 from bonsai.stages.steps.characterize import TableArtifact, characterize
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
@@ -144,7 +141,7 @@ class ReadyTarget:
     def __init__(self, recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> None:
         self.profile = profile
         self.info = check_target(profile.target)
-        self.options = width_choices(recipe, profile, network)
+        self.options = width_choices(network.groups, recipe.prune, profile)
         self._recipe, self._network, self._step = recipe, network, step
         self._repeats = 0
         self._timer = DeviceTimer(recipe, profile, self.info, network.image_shape, network.num_classes, step)
@@ -163,7 +160,8 @@ class ReadyTarget:
             self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
         self.limit_ms = profile.budget.limit_ms(self.dense_ms)
         what = f"profile {profile.name}, {profile.budget}"
-        self.floor_ms, _ = smallest_latency(self.latency.terms(self.options))
+        self.chooser = Chooser(network.groups, network.operators, self.options, self.latency, self.limit_ms, recipe.prune)
+        self.floor_ms = self.chooser.floor_ms
         require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
         dense = f"dense {profile.target.reference.upper()} {self.dense_ms:.3f} ms"
         say(f"{profile.name}: {dense}, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
@@ -183,9 +181,9 @@ class ReadyTarget:
         """Width of the quantised weights: the recipe's, or what the device needs."""
         return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
 
-    def keep(self, segment: Checkpoint) -> Kept:
-        """Return the channels that the budget would keep now, for EPI; nothing is timed."""
-        return self._ranking.keep(self._scores(segment))
+    def scores(self, segment: Checkpoint) -> Scores:
+        """Return the scores of a segment's channels by the recipe's criterion."""
+        return load_scores(segment, self._recipe.prune.criterion)
 
     def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here.
@@ -195,11 +193,7 @@ class ReadyTarget:
             correction: Measured over predicted latency, from a finished engine.
         """
         measure = self.time_untrained if self.info.present else None
-        return fit_widths(self._values(segment), self.options, self.latency, self.limit_ms, self._recipe.prune, measure, correction=correction)
-
-    def reselection(self, limit_ms: float) -> Reselection:
-        """Return what choosing again within `limit_ms` needs, by the calibrated table."""
-        return Reselection.within(max(limit_ms, self.floor_ms), self.latency, self.options, self._recipe.prune.value, self._recipe.prune.normalisation)
+        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction)
 
     def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
         """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
@@ -228,31 +222,15 @@ class ReadyTarget:
         self._repeats += 1
         return self._timer.time(widths, repeat=self._repeats)
 
-    @cached_property
-    def _ranking(self) -> Ranking:
-        config, groups = self._recipe.prune, self._network.groups
-        floors = shares(groups, config.floors, config.floor, "prune.floors")
-        least = {group.name: least_channels(group, floors[group.name]) for group in groups}
-        return Ranking(self.latency, self.options, self.limit_ms * (1 - config.margin), least)
-
     @property
     def _shape(self) -> dict[str, object]:
         return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
 
-    def _scores(self, segment: Checkpoint) -> Scores:
-        scores = normalise(load_scores(segment, self._recipe.prune.criterion), self._network.groups, self._recipe.prune.normalisation)
-        return {group: scores[group] for group in self.options}
-
-    def _values(self, segment: Checkpoint) -> Values:
-        scores = self._scores(segment)
-        by_channel = {group: vector.tolist() for group, vector in scores.items()}
-        return values_of(self._recipe.prune.value, by_channel, self.options, self._network.operators)
-
     def time_untrained(self, widths: Widths) -> float:
         """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
-        least = self.limit_ms * (1 - self._recipe.prune.margin) * (1 - self._recipe.prune.tolerance)
-        timed = self._timer.time(widths, window_ms=(least, self.limit_ms))
-        if least <= timed.ms <= self.limit_ms:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
+        least, most = self.chooser.window_ms
+        timed = self._timer.time(widths, window_ms=(least, most))
+        if least <= timed.ms <= most:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
             again = self.time_again(widths)
             timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
         found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
@@ -296,24 +274,3 @@ def brought_tables(profile: HardwareProfile) -> dict[str, str]:
     for name in profile.tables:
         found[LatencyTable.load(Path(name)).meta.precision] = Path(name).read_text(encoding="utf-8")
     return found
-
-
-def width_choices(recipe: Recipe, profile: HardwareProfile, network: Network) -> Options:
-    """Return the widths that each group may keep on the target.
-
-    Raises:
-        ConfigError: No group has a choice, or one has no width at all.
-    """
-    floors = shares(network.groups, recipe.prune.floors, recipe.prune.floor, "prune.floors")
-    caps = shares(network.groups, recipe.prune.caps, 1, "prune.caps")
-    options = {g.name: width_options(g, step=profile.width_step, floor=floors[g.name], cap=caps[g.name]) for g in network.groups}
-    if all(len(widths) == 1 for widths in options.values()):
-        raise ConfigError(
-            describe(
-                f"profile {profile.name}: no group has two widths to choose from",
-                given=f"at most {max(network.dense_widths.values())} channels, a step of {profile.width_step}, a floor of {recipe.prune.floor:.0%}",
-                allowed="at least one group wider than one step and its floor",
-                fix="lower prune.floor or profile.channel_multiple, or choose a wider network",
-            )
-        )
-    return options

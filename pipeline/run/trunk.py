@@ -1,7 +1,6 @@
 """The trunk: dense training in segments, from which every target branches off when its policy fires."""
 
 from collections.abc import Callable, Sequence
-from math import ceil
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
@@ -12,9 +11,10 @@ from bonsai.stages.errors import MomentsGone
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import has_moments
 from bonsai.stages.pruning.config import PruneConfig
-from bonsai.stages.pruning.epi import Trigger, jaccard, over_window, similarity, threshold
-from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.policy import fires
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.indicator import Indicator
+from bonsai.stages.pruning.policy import check_steps
 from bonsai.stages.steps.train_dense import moments, train_dense
 from bonsai.stages.store.manifest import read_either_manifest
 from bonsai.stages.store.store import Step, load_artifact
@@ -28,43 +28,25 @@ class Monitor:
         self.target = target
         self.trigger: Trigger | None = None
         self.segment: Checkpoint | None = None
-        self._config = config
-        self._tau = threshold(config.epi, config.criterion)
-        self._seen: list[Kept] = []
-        self._curve: list[float | None] = []
-        self._epochs: list[float] = []
+        self._indicator = Indicator(config.policy, config.epi, config.criterion)
 
     def check(self, segment: Checkpoint, *, epoch: float, latest: bool) -> None:
         """Look at the trunk after a segment; `latest` says that EPI gets no later check."""
         if self.trigger is not None:
             return
-        config, name = self._config, self.target.profile.name
-        self._seen.append(self.target.keep(segment))
-        self._epochs.append(epoch)
-        self._curve = over_window(similarity, self._seen, config.epi.window)
-        value = self._curve[-1]
-        if config.policy.name == "epi":
-            left = config.epi.window + 1 - len(self._seen)
-            shown = f"EPI {value:.3f} (fires at {self._tau:g})" if value is not None else f"EPI needs {left} more checks to have a value"
-            say(f"{name}: check {len(self._curve)}  {shown}")
-        fired = fires(config.policy, config.epi, tau=self._tau, curve=self._curve, epoch=epoch)
-        if fired or (latest and config.policy.name == "epi"):
-            self.branch(segment, epoch=epoch, stable=fired)
+        self._indicator = self._indicator.after(self.target.chooser.keep(self.target.scores(segment)), epoch)
+        if self._indicator.policy.name == "epi":
+            say(f"{self.target.profile.name}: {self._indicator.sentence}")
+        if trigger := self._indicator.trigger(latest=latest):
+            self._leave(segment, trigger)
 
     def branch(self, segment: Checkpoint, *, epoch: float, stable: bool) -> None:
         """Leave the trunk here."""
-        self.trigger = Trigger(
-            policy=self._config.policy.name,
-            check=len(self._curve),
-            epoch=epoch,
-            stable=stable,
-            tau=self._tau,
-            epochs=tuple(self._epochs),
-            curve=tuple(self._curve),
-            overlap=tuple(over_window(jaccard, self._seen, self._config.epi.window)),
-        )
-        self.segment = segment
-        say(f"{self.target.profile.name}: branches off {self.trigger.sentence}")
+        self._leave(segment, self._indicator.leave(epoch, stable=stable))
+
+    def _leave(self, segment: Checkpoint, trigger: Trigger) -> None:
+        self.trigger, self.segment = trigger, segment
+        say(f"{self.target.profile.name}: branches off {trigger.sentence}")
 
 
 def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
@@ -76,20 +58,8 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
         ConfigError: The training is so short that EPI would never have values enough to fire.
     """
     per_epoch = steps_per_epoch(recipe, images)
-    policy, epi, total = recipe.prune.policy, recipe.prune.epi, recipe.training.epochs * per_epoch
-    stops = sorted({round(total * epi.every * check) for check in range(1, epi.checks + 1)} - {0})
-    if policy.name == "epi" and len(stops) < epi.first_check:
-        raise ConfigError(
-            describe(
-                "the training is too short for EPI to fire",
-                given=f"{total} optimizer steps, the latest check at {epi.latest:.0%} of them: {len(stops)} checks, at most one a step",
-                allowed=f"at least {epi.first_check} checks, with prune.epi.window {epi.window} and prune.epi.monotone {epi.monotone}",
-                fix="raise training.epochs or prune.epi.latest, lower training.batch_size, or choose another prune.policy",
-            )
-        )
-    if policy.name == "epoch":
-        stops = sorted({*stops, min(ceil((policy.epoch or 0) * per_epoch - 1e-9), total)})
-    stops = stops or [total]
+    policy, total = recipe.prune.policy, recipe.training.epochs * per_epoch
+    stops = check_steps(policy, recipe.prune.epi, total=total, per_epoch=per_epoch)
     branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
     removal, room = (recipe.prune.schedule.steps - 1) * recipe.prune.schedule.iterations, total - branches.get(policy.name, stops[-1])
     if (removal > room or (removal == room and recipe.prune.recover.epochs)) and not policy.finetune:

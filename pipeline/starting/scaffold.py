@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network, width_choices
+from bonsai.pipeline.run.targets import inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
 from bonsai.profiles.errors import ConfigError, describe, visible
@@ -26,6 +26,7 @@ from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network, require_outputs
+from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.prepare import split_images
 from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
@@ -178,7 +179,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             drafts[path].write_text(text, encoding="utf-8")
         recipe, profile = load_recipe(str(drafts[file])), load_profile(str(drafts[device_file]))
         segment_stops(recipe, sizes["train"])
-        width_choices(recipe, profile, inspect_network(recipe, (channels, size, size), len(found.classes)))
+        width_choices(inspect_network(recipe, (channels, size, size), len(found.classes)).groups, recipe.prune, profile)
         for path, draft in drafts.items():
             os.replace(draft, path)
         undo.pop_all()

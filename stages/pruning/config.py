@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.source import Record
 from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion, Normalisation
 from bonsai.stages.pruning.epi import EpiConfig
@@ -104,3 +105,25 @@ class PruneConfig(Record):
             if self.distill and self.distill.teacher == "trigger":
                 raise ValueError("`distill.teacher: trigger` is an untrained network with the policy `initialisation`: choose `trained`")
         return self
+
+
+def require_own_loop(config: PruneConfig) -> None:
+    """Refuse settings that only Bonsai's own training loop can follow.
+
+    Raises:
+        ConfigError: The policy prunes before or after the training, the schedule has several cuts, or there is a regulariser.
+    """
+    asked = {
+        f"policy {config.policy.name}": config.policy.name in ("initialisation", "trained"),
+        f"schedule {config.schedule.name}": config.schedule.steps > 1,
+        f"regulariser {config.regulariser.name}": config.regulariser.name != "none",
+    }
+    if any(asked.values()):
+        raise ConfigError(
+            describe(
+                "in your own training loop, the pruner cuts once, during the training",
+                given=", ".join(name for name, found in asked.items() if found),
+                allowed="the policies epi and epoch, one cut, no regulariser",
+                fix="change prune.policy, prune.schedule or prune.regulariser, or use a recipe",
+            )
+        )

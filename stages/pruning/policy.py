@@ -1,10 +1,12 @@
 """When a branch leaves the trunk: EPI, or one of the policies that EPI is judged against."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.source import Record
 from bonsai.stages.pruning.epi import EpiConfig, settled
 
@@ -52,6 +54,33 @@ class PolicyConfig(Record):
             if (getattr(self, key) is not None) != (self.name == owner):
                 raise ValueError(f"`{key}` belongs to the policy `{owner}`: {'it needs one' if self.name == owner else f'not to `{self.name}`'}")
         return self
+
+
+def check_steps(policy: PolicyConfig, epi: EpiConfig, *, total: int, per_epoch: int) -> list[int]:
+    """Return the optimizer steps at which the policy is checked, ascending.
+
+    Args:
+        policy: The policy.
+        epi: Says how often to check, and until when.
+        total: Optimizer steps of the learning-rate cycle.
+        per_epoch: Optimizer steps of an epoch.
+
+    Raises:
+        ConfigError: The training is too short for EPI to fire.
+    """
+    stops = sorted({round(total * epi.every * check) for check in range(1, epi.checks + 1)} - {0})
+    if policy.name == "epi" and len(stops) < epi.first_check:
+        raise ConfigError(
+            describe(
+                "the training is too short for EPI to fire",
+                given=f"{total} optimizer steps, the latest check at {epi.latest:.0%} of them: {len(stops)} checks, at most one a step",
+                allowed=f"at least {epi.first_check} checks, with prune.epi.window {epi.window} and prune.epi.monotone {epi.monotone}",
+                fix="raise training.epochs or prune.epi.latest, lower training.batch_size, or choose another prune.policy",
+            )
+        )
+    if policy.name == "epoch":
+        stops = sorted({*stops, min(ceil((policy.epoch or 0) * per_epoch - 1e-9), total)})
+    return stops or [total]
 
 
 def fires(policy: PolicyConfig, epi: EpiConfig, *, tau: float, curve: Sequence[float | None], epoch: float) -> bool:

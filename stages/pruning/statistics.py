@@ -81,7 +81,7 @@ class BatchStatistics:
     def watching(self) -> Iterator[None]:
         """Listen to activations meanwhile."""
         handles = [
-            rows.module.register_forward_hook(lambda _module, _inputs, output, rows=rows, group=group: self._activate(rows, group, output))
+            rows.module.register_forward_hook(lambda module, _inputs, output, rows=rows, group=group: self._activate(module, rows, group, output))
             for group, layers in self._layers.items()
             for rows in self._norms[group] or layers
         ]
@@ -92,8 +92,8 @@ class BatchStatistics:
                 handle.remove()
 
     @torch.no_grad()
-    def _activate(self, rows: _Rows, group: str, output: torch.Tensor) -> None:
-        if self._seen % ACTIVATIONS_EVERY == 0:
+    def _activate(self, module: nn.Module, rows: _Rows, group: str, output: torch.Tensor) -> None:
+        if self._network.training and module is rows.module and self._seen % ACTIVATIONS_EVERY == 0:  # not in a copy, which has the hooks too
             others = [axis for axis in range(output.ndim) if axis != channel_axis(rows.module) % output.ndim]
             self._activations.append((group, rows, output[:ACTIVATION_IMAGES].relu().mean(others, dtype=torch.float32)))
 

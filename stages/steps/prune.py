@@ -8,9 +8,9 @@ from bonsai.stages.networks.checkpoints import STATISTICS, load_moments, load_sc
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.policy import FinetuneConfig
+from bonsai.stages.pruning.pruner import Pruner
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.training.config import TrainConfig
@@ -55,9 +55,9 @@ def prune(
     rate = (lambda _: finetune.lr) if finetune else phase.rate
     whole = (dense.step, dense.step + (schedule.steps - 1) * schedule.iterations)
 
-    def train_between(state: TrainState, statistics: BatchStatistics, start: int) -> None:
+    def train_between(state: TrainState, pruner: Pruner, start: int) -> None:
         stop = start + schedule.iterations
-        train_steps(state, phase.batches, phase.learning, start=start, stop=stop, label="removal", rate=rate, observer=statistics, span=whole)
+        train_steps(state, phase.batches, phase.learning, start=start, stop=stop, label="removal", rate=rate, observer=pruner, span=whole)
         report("removal", done=stop, total=whole[1], first=whole[0], unit="step")
 
     with reproducible(training):
@@ -75,6 +75,10 @@ def prune(
             reestimate_batchnorm(network, phase.batches, start=stop, count=batchnorm_batches)
         after_cut = phase.validate(removal.state.deployed)
     save_training(out_dir, removal.state)
-    metrics = {f"validation_{phase.task.metric.name}_after_cut": after_cut, "cut_difference": removal.difference, "returned_channels": float(removal.returned)}
+    metrics = {
+        f"validation_{phase.task.metric.name}_after_cut": after_cut,
+        "cut_difference": removal.pruner.difference,
+        "returned_channels": float(removal.returned),
+    }
     kept = {name: removal.kept[name] for name in plan.widths}
-    return dense.successor(out_dir, edits=(*dense.edits, removal.edit), kept=kept, step=stop, metrics=metrics)
+    return dense.successor(out_dir, edits=(*dense.edits, removal.pruner.edit), kept=kept, step=stop, metrics=metrics)

@@ -24,9 +24,9 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.pruner import Pruner
 from bonsai.stages.pruning.regularisers import make_regulariser
 from bonsai.stages.pruning.scores import weight_scores
-from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.store import RESUME, stage
@@ -69,7 +69,7 @@ def train_dense(
     segment = _train(out_dir, dataset, model, training, regulariser, regularised, previous, stop)
     save_segment(out_dir, segment.state)
     segment.save_moments(out_dir / MOMENTS)
-    save_scores(out_dir, weight_scores(segment.state.network.cpu(), segment.groups) | segment.statistics.scores())
+    save_scores(out_dir, weight_scores(segment.state.network.cpu(), segment.pruner.groups) | segment.pruner.statistics.scores())
     return Checkpoint(folder=out_dir, model=model, image_shape=dataset.image_shape, num_classes=len(dataset.classes), step=stop, history=segment.history)
 
 
@@ -111,22 +111,20 @@ class _Segment(NamedTuple):
 
     Attributes:
         state: The training at its end.
-        groups: The dense network's.
-        statistics: Statistics of the channels, from the training steps.
+        pruner: Has the network's groups, and statistics of their channels from the training steps.
         penalty: The regulariser; None where there is none.
         history: The learning curve.
     """
 
     state: TrainState
-    groups: tuple[Group, ...]
-    statistics: BatchStatistics
+    pruner: Pruner
     penalty: Penalty | None
     history: tuple[History, ...]
 
     def save_moments(self, folder: Path) -> None:
         """Write what a training that goes on needs beside weights and average."""
         folder.mkdir(exist_ok=True)
-        save_moments(folder, self.state, self.statistics.state(), self.penalty.state() if self.penalty else None)
+        save_moments(folder, self.state, self.pruner.state(), self.penalty.state() if self.penalty else None)
 
 
 def _train(
@@ -144,18 +142,18 @@ def _train(
     with reproducible(training):
         state = load_training(previous, training) if previous else TrainState(build(model, shape, classes), training)
         groups = _dense_groups(model.identity(), model.model_dump_json(), shape, classes)
-        statistics = BatchStatistics(state.network, groups, training.score_window)
+        pruner = Pruner(state.network, state.optimizer, shape, groups=groups, window=training.score_window)
         penalty = make_regulariser(regulariser, state.network, tuple(g for g in groups if g.name in regularised))
         if previous:
-            statistics.restore(load_moments(previous, STATISTICS))
+            pruner.restore(load_moments(previous, STATISTICS))
         if previous and penalty:
             penalty.restore(load_moments(previous, PENALTY))
         start = previous.step if previous else 0
         if stop == 0:  # before any training there are no gradients to see in passing
             plain = learning_of(dataset.task, training.model_copy(update={"label_smoothing": 0.0}))  # what shows the channels is not smoothed
-            statistics.observe_untrained(phase.batches, plain, batches_seen=training.score_window)
-        history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=statistics, penalty=penalty)
-    return _Segment(state, groups, statistics, penalty, history)
+            pruner.statistics.observe_untrained(phase.batches, plain, batches_seen=training.score_window)
+        history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=pruner, penalty=penalty)
+    return _Segment(state, pruner, penalty, history)
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from bonsai.profiles.errors import describe
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.networks.calling import copy_network
-from bonsai.stages.networks.edits.channels import carry
-from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.training.config import TrainConfig
 
@@ -109,15 +107,6 @@ class TrainState:
         for parameter, state in self.optimizer.state.items():
             moments = [value for value in state.values() if isinstance(value, torch.Tensor) and value.ndim]
             assert all(value.shape == parameter.shape for value in moments), "a moment has another shape than its weight"
-
-
-def carry_training(tensors: Mapping[str, torch.Tensor], edit: KeepChannels) -> dict[str, torch.Tensor]:
-    """Return what a cut leaves of `TrainState.tensors()`: a moment keeps what its parameter keeps, an average what its network keeps."""
-    by_kind: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        kind = MODULE if key.startswith(MODULE) else key[: key.index(".") + 1]
-        by_kind.setdefault(kind, {})[key.removeprefix(kind)] = value
-    return {kind + name: value for kind, named in by_kind.items() for name, value in carry(named, edit).items()}
 
 
 def as_moment(name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -4,10 +4,11 @@ import pytest
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.prospects import Prospect, foresee
-from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
+from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import check_target
+from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.selection.operator_records import Unseen
 from bonsai.stages.store.store import Store
 
@@ -26,7 +27,7 @@ def network(recipe: Recipe) -> Network:
 
 
 def prospect_of(recipe: Recipe, network: Network, scratch: Path) -> Prospect:
-    options, info = width_choices(recipe, ELSEWHERE, network), check_target(ELSEWHERE.target)
+    options, info = width_choices(network.groups, recipe.prune, ELSEWHERE), check_target(ELSEWHERE.target)
     return foresee(recipe, ELSEWHERE, network, options, info, store=Store(scratch / "store"), scratch=Store(scratch / "scratch"))
 
 

@@ -63,6 +63,7 @@ from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Member, first_channels
 from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.pruning.pruner import Plan
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Scores, best_channels, normalise, weight_scores
@@ -250,7 +251,7 @@ def test_weights_and_moments_stay_channels_last(small_model: ModelConfig, digits
     train_steps(state, Batches(PreparedImages(digits, "train"), config), LEARNING, start=0, stop=1, label="t", rate=lambda _: 0.02)
     removal = Removal(state, digits.image_shape, "magnitude_l2", ScheduleConfig(), window=4)
     groups = find_groups(state.network, digits.image_shape)
-    removal.cut_to({g.name: g.width // 2 for g in groups}, weight_scores(state.network, groups)["magnitude_l2"])
+    removal.pruner.apply(Plan(kept=best_channels(weight_scores(state.network, groups)["magnitude_l2"], {g.name: g.width // 2 for g in groups})))
     parameters = list(removal.state.network.parameters())
     held = [*parameters, *(moments["momentum_buffer"] for moments in removal.state.optimizer.state.values())]
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in held if value.ndim == 4)

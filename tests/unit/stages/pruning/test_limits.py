@@ -1,11 +1,12 @@
 import pytest
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import Network, inspect_network, width_choices
+from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.selection.choices import width_choices
 
 
 def network_of(overrides: dict[str, object]) -> Network:
@@ -14,7 +15,7 @@ def network_of(overrides: dict[str, object]) -> Network:
 
 def options_of(overrides: dict[str, object]) -> dict[str, tuple[int, ...]]:
     recipe = load_recipe("resnet-edge", overrides)
-    return dict(width_choices(recipe, load_profile("local-cpu"), inspect_network(recipe, (1, 32, 32), 10)))
+    return dict(width_choices(inspect_network(recipe, (1, 32, 32), 10).groups, recipe.prune, load_profile("local-cpu")))
 
 
 def test_a_kept_layer_keeps_what_it_is_coupled_with() -> None:

@@ -13,6 +13,7 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.pruner import Plan, Pruner
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
 from bonsai.stages.pruning.scores import best_channels, weight_scores
@@ -75,7 +76,7 @@ def test_the_training_follows_its_channels_through_the_cut(kind: dict[str, objec
     state = trained(small_model, digits, CONFIG.model_copy(update=kind))
     before, scores = state.tensors(), scores_of(state.network, digits.image_shape)
     removal = removal_of(state, digits)
-    removal.cut_to(FINAL, scores)
+    removal.pruner.apply(Plan(kept=best_channels(scores, FINAL)))
     after = removal.state.tensors()
     kept = best_channels(scores, FINAL)
     stream, inner = list(kept["conv1"]), list(kept["layer1.0.conv1"])
@@ -85,7 +86,7 @@ def test_the_training_follows_its_channels_through_the_cut(kind: dict[str, objec
     assert set(after) == set(before)
     assert all(torch.equal(after[name], value) for name, value in before.items() if value.ndim == 0)
     assert removal.kept["conv1"] == kept["conv1"]
-    assert removal.difference <= 1e-4
+    assert removal.pruner.difference <= 1e-4
     removal.state.require_live()
     assert removal.state.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -96,7 +97,7 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
     state = TrainState(network, CONFIG)
     train_steps(state, Batches(PreparedImages(digits, "train"), CONFIG), LEARNING, start=0, stop=2, label="t", rate=lambda _: 0.02)
     removal = removal_of(state, digits)
-    removal.cut_to(FINAL, scores_of(network, digits.image_shape))
+    removal.pruner.apply(Plan(kept=best_channels(scores_of(network, digits.image_shape), FINAL)))
     assert [name for name, p in removal.state.network.named_parameters() if not p.requires_grad] == ["bn1.weight"]
     removal.state.require_live()
 
@@ -107,14 +108,14 @@ def test_frozen_parameters_stay_frozen_through_the_cut(small_model: ModelConfig,
 def test_a_removal_in_steps_ends_at_the_final_widths(small_model: ModelConfig, digits: Dataset, name: str, criterion: str, soft: bool) -> None:
     batches, starts, widths = Batches(PreparedImages(digits, "train"), CONFIG), [], []
 
-    def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
+    def train(state: TrainState, pruner: Pruner, start: int) -> None:
         starts.append(start)
         seen: list[torch.Tensor] = []
         handle = state.network.layer1[0].conv1.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
         state.network.eval()(batches.batch(0)[0])
         handle.remove()
         widths.append(int((seen[0].abs().amax((0, 2, 3)) > 0).sum()))
-        train_steps(state, batches, LEARNING, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=statistics)
+        train_steps(state, batches, LEARNING, start=start, stop=start + 1, label="t", rate=lambda _: 0.02, observer=pruner)
 
     state = trained(small_model, digits)
     removal = removal_of(state, digits, ScheduleConfig(name=name, steps=3, iterations=1, soft=soft), criterion)
@@ -139,16 +140,16 @@ def test_a_removal_killed_between_cuts_ends_as_an_undisturbed_one(
     batches = Batches(PreparedImages(digits, "train"), CONFIG)
 
     def run(folder: Path, *, kill_at: int | None) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
-        def train(state: TrainState, statistics: BatchStatistics, start: int) -> None:
+        def train(state: TrainState, pruner: Pruner, start: int) -> None:
             if start == kill_at:
                 raise Killed
-            train_steps(state, batches, LEARNING, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=statistics)
+            train_steps(state, batches, LEARNING, start=start, stop=start + 2, label="t", rate=lambda _: 0.02, observer=pruner)
 
         with reproducible(CONFIG):
             state = trained(small_model, digits, config)
             removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=4, iterations=2, soft=soft), "bn_gradient")
             removal.run(FINAL, scores_of(state.network, digits.image_shape), choose=None, start=2, train=train, resume=folder)
-        facts = {"kept": removal.kept, "returned": removal.returned, "difference": removal.difference}
+        facts = {"kept": removal.kept, "returned": removal.returned, "difference": removal.pruner.difference}
         return facts, {**removal.state.network.state_dict(), **removal.state.tensors()}
 
     with pytest.raises(Killed):
@@ -167,7 +168,7 @@ def test_averages_of_the_trunk_go_on_through_the_cuts(small_model: ModelConfig, 
     before, scores = statistics.scores()["snip"], scores_of(state.network, digits.image_shape)
     seen: list[dict[str, torch.Tensor]] = []
     removal = removal_of(state, digits, ScheduleConfig(name="linear", steps=2, iterations=1), "snip")
-    removal.run(FINAL, scores, choose=None, start=4, train=lambda _, s, __: seen.append(s.scores()["snip"]), observed=statistics.state())
+    removal.run(FINAL, scores, choose=None, start=4, train=lambda _, s, __: seen.append(s.scores()), observed=statistics.state())
     first = best_channels(scores, {"conv1": 12})["conv1"]
     torch.testing.assert_close(seen[0]["conv1"], before["conv1"][list(first)])
 

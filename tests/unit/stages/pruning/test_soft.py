@@ -10,6 +10,7 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.pruner import Pruner
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.soft import Masks
@@ -127,7 +128,7 @@ def test_a_channel_whose_score_recovers_returns_and_is_kept(small_model: ModelCo
     state = trained(small_model, digits)
     scores = {"layer1.0.conv1": torch.arange(16.0)}  # at the first step 0 to 3 are masked
 
-    def strengthen(present: TrainState, _: BatchStatistics, __: int) -> None:
+    def strengthen(present: TrainState, _: Pruner, __: int) -> None:
         with torch.no_grad():
             present.network.layer1[0].conv1.weight[0] *= 100
 

@@ -5,15 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_chooser import make_chooser
 
 from bonsai.profiles.errors import BudgetError
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.loop import fit_widths
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.problem import Values
@@ -21,7 +20,6 @@ from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options, Terms
 from bonsai.stages.selection.values import values_from_scores, values_of
-from bonsai.stages.steps.characterize import grid_points
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 
@@ -107,22 +105,14 @@ def test_the_closed_loop_ends_within_the_budget_when_the_table_is_wrong(wrong_by
 
 
 def test_choosing_again_never_widens_what_is_left() -> None:
-    network, shape = resnet8(in_channels=1, num_classes=10), (1, 16, 16)
-    groups = find_groups(network, shape)
-    operators = list_operators(network, groups, shape)
-    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in grid_points(operators, 4)]
-    meta = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": 4}
-    table = LatencyTable(TableMeta.model_validate({**meta, "clock": "c", "statistic": "s", "date": "d"}), entries)
-    latency = NetworkLatency(table, operators, Calibration())
-    options = {g.name: width_options(g, step=4, floor=0.1) for g in groups}
-    dense = {g.name: g.width for g in groups}
-    again = Reselection.within(0.5 * latency(dense), latency, options, "reciprocal", "none")
+    chooser = make_chooser(resnet8(in_channels=1, num_classes=10), (1, 16, 16))
+    groups, options, again = chooser.groups, chooser.options, chooser.reselection(chooser.limit_ms)
     assert Reselection.model_validate_json(again.model_dump_json()).identity() == again.identity()
     generator = torch.Generator().manual_seed(0)
     left = tuple(g.model_copy(update={"width": max(4, g.width * 3 // 4)}) for g in groups)
     widths = again.choose({g.name: torch.rand(g.width, generator=generator) for g in left}, left)
     assert all(widths[g.name] <= g.width for g in left)
-    assert latency(widths) <= again.limit_ms
+    assert chooser.latency(widths) <= again.limit_ms
     assert all(width in options[name] for name, width in widths.items())
 
 

@@ -1,0 +1,93 @@
+"""Chooses widths for one device and budget, from scores of channels.
+
+    chooser = Chooser(groups, operators, options, latency, limit_ms, config)
+    fit = chooser.fit(scores, measure=time_untrained)
+
+Nothing here runs a network. A caller that can time one passes a function as `measure`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.groups import Group, Kept, Widths
+from bonsai.stages.pruning.limits import least_channels, shares
+from bonsai.stages.pruning.scores import Scores, normalise
+from bonsai.stages.selection.bound import smallest_latency
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.loop import Fit, fit_widths
+from bonsai.stages.selection.operator_records import Operator
+from bonsai.stages.selection.problem import Values
+from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.selection.terms import Options
+from bonsai.stages.selection.values import values_of
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses widths within one latency budget.
+
+    Scores are (width,) float32 by group of the dense network, as the criterion computes them. A more important channel has a larger score.
+
+    Attributes:
+        groups: Groups that may be pruned.
+        operators: Operators of the dense network. The value of a group depends on how many use it.
+        options: Widths in channels that each group may keep on the device.
+        latency: Predicts a network's milliseconds from its widths, at the target's precision.
+        limit_ms: The budget in milliseconds.
+        config: Floors, margin and tolerance, and the value that is maximised.
+    """
+
+    groups: tuple[Group, ...]
+    operators: tuple[Operator, ...]
+    options: Options
+    latency: NetworkLatency
+    limit_ms: float
+    config: PruneConfig
+
+    @cached_property
+    def floor_ms(self) -> float:
+        """Predicted milliseconds with every group at its narrowest."""
+        return smallest_latency(self.latency.terms(self.options))[0]
+
+    @property
+    def window_ms(self) -> tuple[float, float]:
+        """Smallest and largest latency, in milliseconds, at which the closed loop may end. Outside of them, a rough timing is enough."""
+        return self.limit_ms * (1 - self.config.margin) * (1 - self.config.tolerance), self.limit_ms
+
+    def keep(self, scores: Scores) -> Kept:
+        """Return the channels that the budget would keep now, for EPI. Nothing is timed, and widths are not rounded to the device's step."""
+        return self._ranking.keep(self._comparable(scores))
+
+    def fit(self, scores: Scores, measure: Callable[[Widths], float] | None = None, *, correction: float = 1.0) -> Fit:
+        """Return the widths of most value within the budget.
+
+        Args:
+            scores: Scores of the channels now.
+            measure: Times an untrained network of given widths, in milliseconds; None trusts the prediction.
+            correction: Measured over predicted latency, from a finished engine.
+
+        Raises:
+            BudgetError: Even the narrowest network is above the budget.
+        """
+        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self.config, measure, correction=correction)
+
+    def reselection(self, limit_ms: float) -> Reselection:
+        """Return a record for choosing again between two cuts, within `limit_ms` predicted milliseconds or, if that is too small, `floor_ms`."""
+        return Reselection.within(max(limit_ms, self.floor_ms), self.latency, self.options, self.config.value, self.config.normalisation)
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        floors = shares(self.groups, self.config.floors, self.config.floor, "prune.floors")
+        least = {group.name: least_channels(group, floors[group.name]) for group in self.groups}
+        return Ranking(self.latency, self.options, self.limit_ms * (1 - self.config.margin), least)
+
+    def _comparable(self, scores: Scores) -> Scores:
+        found = normalise(scores, self.groups, self.config.normalisation)
+        return {group: found[group] for group in self.options}
+
+    def _values(self, scores: Scores) -> Values:
+        by_channel = {group: vector.tolist() for group, vector in self._comparable(scores).items()}
+        return values_of(self.config.value, by_channel, self.options, self.operators)
