@@ -26,7 +26,7 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.pipeline.run.trunk import trunk_inputs
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint

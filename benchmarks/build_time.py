@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision
-from bonsai.stages.backends.registry import graph_form
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, TURING, rtx
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.networks.config import ModelConfig

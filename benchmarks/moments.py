@@ -41,7 +41,7 @@ from bonsai.pipeline.run.targets import Network, ReadyTarget, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.pipeline.starting.scaffold import Ask, scaffold
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint

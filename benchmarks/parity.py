@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.graph.exporting import write_graph

@@ -23,8 +23,9 @@ from selection import OVERRIDES, train_one
 from bonsai.pipeline.run.loading import load
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.onnxruntime_engine import backend
-from bonsai.stages.backends.registry import check_target, graph_form
+from bonsai.stages.backends.registry import check_target
 from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset

@@ -29,8 +29,8 @@ from sensitivity import Sensitivity, values_alone, values_in_pairs
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
 from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.profiles.source import Record
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.criteria import Criterion, Normalisation

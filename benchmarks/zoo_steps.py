@@ -28,7 +28,7 @@ from zoo_models import Entry, entries, options_at, smallest_size
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import BonsaiError, ConfigError
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.running import Run
 from bonsai.stages.graph.exporting import write_graph

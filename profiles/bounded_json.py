@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from bonsai.profiles.source import nonfinite
+from bonsai.profiles.located_yaml import nonfinite
 
 MAX_BYTES = 64 * 2**20
 """Largest size of one file. A package's manifest has some hundred thousand bytes."""

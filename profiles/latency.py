@@ -18,9 +18,9 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from bonsai.profiles.bounded_json import parse_json, read_text
 from bonsai.profiles.errors import ConfigError, describe, shorten
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
 
 SCHEMA = 2
 """Version of the file format. Version 1 had only square kernels, treated grouped convolutions as narrow dense ones, and had rows only for

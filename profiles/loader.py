@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bonsai.profiles.errors import ConfigError, describe, suggestion
+from bonsai.profiles.located_yaml import LocatedMapping, from_overrides, read_yaml, validate
 from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
-from bonsai.profiles.source import Source, from_overrides, read_yaml, validate
 
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20
@@ -73,7 +73,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
+def _with_parents(file: Path, seen: tuple[Path, ...]) -> LocatedMapping:
     source = _with_new_names(read_yaml(file))
     if isinstance(source.data.get("tables"), list):
         source.data["tables"] = [str(file.parent / str(table)) for table in source.data["tables"]]
@@ -92,7 +92,7 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> Source:
     return _with_parents(parent_file, (*seen, file)).merged(source)
 
 
-def _with_new_names(source: Source) -> Source:
+def _with_new_names(source: LocatedMapping) -> LocatedMapping:
     """Return a source whose keys have today's names, so that what is laid over a parent replaces it whichever name either uses."""
     for path, name in OLDER_NAMES.items():
         source = source.renamed(path, name)

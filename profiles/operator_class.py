@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
 
 Product = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
 Light = Literal[

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
@@ -39,7 +39,7 @@ class Peak(Record):
         return {"fp32": self.fp32_tflops, "fp16": self.fp16_tflops, "int8": self.int8_tops}[precision]
 
 
-class Device(Record):
+class Hardware(Record):
     """One piece of hardware.
 
     Attributes:
@@ -66,7 +66,7 @@ class Device(Record):
         return self.name == "host"
 
     @model_validator(mode="after")
-    def _complete(self) -> "Device":
+    def _complete(self) -> "Hardware":
         if self.kind == "gpu" and self.sm is None:
             raise ValueError("a gpu needs `sm`, its compute capability")
         if bool(self.isa) != (self.kind == "cpu" and not self.is_host):
@@ -93,7 +93,7 @@ class Target(Record):
         batch: Images per inference.
     """
 
-    device: Device
+    device: Hardware
     runtime: Runtime
     provider: Annotated[Provider, Field(validate_default=True)] = "cpu"
     runtime_version: Annotated[str, Field(pattern=VERSION_RANGE)]

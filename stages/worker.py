@@ -1,6 +1,6 @@
 """Calls that may end their process, made in another one: native code that crashes, hangs or takes all memory must not take the run with it.
 
-    counts = call("bonsai.stages.backends.apart:build_here", {"graph": "model.onnx"}, doing="building model.onnx", seconds=600)
+    counts = call("bonsai.stages.backends.apart:_build_engine", {"graph": "model.onnx", ...}, doing="building model.onnx", seconds=600)
 
 A call is an import string and arguments that JSON can hold; so is what it returns. The process is started by the first call, which costs half a
 second, and serves the next ones. One that ended, or was ended because it did not answer, is replaced at the next call.

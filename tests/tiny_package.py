@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
     coverage = backend.build(folder / "model.onnx", folder / backend.engine_file, target, SHAPE)
     engine = Engine.model_validate({**engine_facts(target), "file": backend.engine_file, "info": info, "coverage": coverage})
     images = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)
-    write_golden(folder, images, backend.open_engine(folder / engine.file, target), CLASSIFICATION, OUTPUT)
+    write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), CLASSIFICATION, OUTPUT)
     (folder / CARD).write_text("# tiny\n")
     (folder / FIGURE).write_text("<svg/>\n")
     seal(

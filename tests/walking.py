@@ -16,7 +16,7 @@ from torch.nn import functional
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect

@@ -9,7 +9,7 @@ from rich.tree import Tree
 
 from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import ConfigError, describe, shorten, visible
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.measurement.measurements import Accuracy
 from bonsai.stages.store.lineage import made_from

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import SHIPPED, list_recipes
 from bonsai.profiles.loader import list_profiles, load_profile
-from bonsai.profiles.source import read_yaml
+from bonsai.profiles.located_yaml import read_yaml
 from bonsai.stages.backends.registry import BACKENDS
 from bonsai.stages.data.registry import LOADERS
 from bonsai.stages.networks.factories import FACTORIES

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile, Precision
-from bonsai.profiles.source import Record
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.errors import GateMissed
 from bonsai.stages.measurement.measurements import Gate, Row, unmet

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import find_yaml
-from bonsai.profiles.source import Record, Source, from_overrides, read_yaml, validate
+from bonsai.profiles.located_yaml import LocatedMapping, Record, from_overrides, read_yaml, validate
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.graph.config import ExportConfig
@@ -105,7 +105,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     return _with_contents(recipe, home)
 
 
-def _refuse_content(source: Source) -> None:
+def _refuse_content(source: LocatedMapping) -> None:
     """Refuse in a recipe the key that `_with_contents` fills in."""
     for key in ("model", "data"):
         if _said(source, key, "content") is not None:
@@ -125,13 +125,13 @@ def _with_contents(recipe: Recipe, home: Path) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def _said(source: Source, key: str, name: str) -> object:
+def _said(source: LocatedMapping, key: str, name: str) -> object:
     """Return what a source says at ``key.name``, or None."""
     section = source.data.get(key)
     return section.get(name) if isinstance(section, dict) else None
 
 
-def with_paths_from(folder: Path, source: Source) -> Source:
+def with_paths_from(folder: Path, source: LocatedMapping) -> LocatedMapping:
     """Return a recipe's source with its relative paths as seen from the working directory, which they stay relative to."""
     data = dict(source.data)
     profile = data.get("profile")
@@ -141,7 +141,7 @@ def with_paths_from(folder: Path, source: Source) -> Source:
     options = images.get("options") if isinstance(images, dict) else None
     if isinstance(images, dict) and isinstance(options, dict) and isinstance(options.get("root"), str):
         data["data"] = {**images, "options": {**options, "root": _from(folder, options["root"])}}
-    return Source(data, source.origins, source.name)
+    return LocatedMapping(data, source.origins, source.name)
 
 
 def _from(folder: Path, path: str) -> str:

@@ -10,7 +10,7 @@ from bonsai.pipeline.run.targets import Network, ReadyTarget
 from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.package_record import Package
@@ -180,7 +180,7 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint,
     pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
     quantised = None
     if target.profile.target.precision == "int8":
-        dialect = backend_of(target.profile.target).dialect
+        dialect = graph_form(target.profile.target).dialect
         quantised = step(
             quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=dialect, weight_bits=target.weight_bits
         )

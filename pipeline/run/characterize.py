@@ -1,7 +1,6 @@
 """`bonsai characterize`: a device's latency tables of a recipe's network, calibrated with whole networks and tried on others."""
 
 import statistics
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.located_yaml import Record
+from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import HardwareProfile, Precision
-from bonsai.profiles.source import Record
+from bonsai.stages.backends.device import OperatorPoint
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo
-from bonsai.stages.backends.operator_timing import measure_operator
-from bonsai.stages.backends.registry import backend_of, check_target
-from bonsai.stages.backends.step_detection import sweep_steps
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.measurement.step_detection import sweep_steps
 from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.characterize import characterize
 from bonsai.stages.steps.prepare import prepare
@@ -100,9 +101,13 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     part.replace(file)
     steps = {}
     if detect:
-        with tempfile.TemporaryDirectory() as scratch:
-            classes = tuple(dict.fromkeys(operator.operator for operator in operators))
-            steps = sweep_steps(classes, lambda cls, ci, co: measure_operator(cls, ci, co, target, scratch=Path(scratch))[0].p50_us)
+        device = device_of(target)
+
+        def measure(cls: OperatorClass, ci: int, co: int) -> float:
+            (measured,) = device.operators([OperatorPoint(cls, ci, co)], target)
+            return measured.entry.p50_us
+
+        steps = sweep_steps(tuple(dict.fromkeys(operator.operator for operator in operators)), measure)
     return Characterized(
         file=str(file),
         precision=target.precision,
@@ -117,8 +122,8 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
 
 
 def _require_here(profile: HardwareProfile) -> DeviceInfo:
-    info = check_target(profile.target)
-    if not info.present or not backend_of(profile.target).measures_operators:
+    info = device_of(profile.target).describe(profile.target)
+    if not info.present or not runtime_of(profile.target).measures_operators:
         raise DeviceUnavailable(
             describe(
                 f"profile {profile.name} cannot be characterised here",

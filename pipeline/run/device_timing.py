@@ -9,7 +9,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import DeviceInfo, Engine
-from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.backends.runtimes import graph_form, runtime_of
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.pruning.groups import WidthPlan, Widths
@@ -78,7 +78,7 @@ class DeviceTimer:
         """
         name = self._profile.name
         count = self._recipe.timing.calibrating
-        networks = sample_networks(options, count if backend_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
+        networks = sample_networks(options, count if runtime_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
         say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
         timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)]
         (_, dense_ms), (_, narrow_ms) = timed[:2]

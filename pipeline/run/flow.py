@@ -25,7 +25,7 @@ from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.stages.backends.registry import check_target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
@@ -129,7 +129,7 @@ def check_profile(profile: HardwareProfile) -> None:
         DeviceUnavailable: The runtime is not installed, or the device that it builds on is not in this machine.
     """
     for variant in profile.variants():
-        check_target(variant.target)
+        device_of(variant.target).describe(variant.target)
 
 
 def _track_results(finished: Package) -> None:

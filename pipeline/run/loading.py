@@ -8,7 +8,7 @@ from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.stages.backends.registry import graph_form
+from bonsai.stages.backends.runtimes import graph_form
 
 DEFAULT_STORE = Path("artifacts")
 HALF_OPSET = 19

@@ -16,9 +16,9 @@ from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.profiles.source import Record
-from bonsai.stages.backends.registry import check_target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.selection.choices import width_choices
@@ -122,7 +122,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     targets = []
     for profile in profiles:
-        info = check_target(profile.target)
+        info = device_of(profile.target).describe(profile.target)
         options = width_choices(network.groups, recipe.prune, profile)
         cached, next_stage = _look_up(recipe, profile, store, releases)
         targets.append(
@@ -155,7 +155,7 @@ def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store:
         ConfigError: One is not, or its device is not here.
     """
     for profile in profiles:
-        if not check_target(profile.target).present:
+        if not device_of(profile.target).describe(profile.target).present:
             raise ConfigError(
                 describe(
                     f"--remeasure: profile {profile.name} cannot be timed",

@@ -13,9 +13,10 @@ from bonsai.pipeline.run.device_timing import DeviceTimer
 from bonsai.pipeline.run.targets import Network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo
-from bonsai.stages.backends.onnxruntime_engine import runtime_here
-from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.backends.reference import runtime_here
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.delivery.decisions import Tried
 from bonsai.stages.errors import BuildError
 from bonsai.stages.steps.try_open import Opened, try_open
@@ -83,7 +84,7 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
         ConfigError: The runtime cannot do what the profile asks.
         DeviceUnavailable: The runtime is not here, or needs the device here.
     """
-    started, target, info = time.monotonic(), profile.target, check_target(profile.target)
+    started, target, info = time.monotonic(), profile.target, device_of(profile.target).describe(profile.target)
     timer = DeviceTimer(recipe, profile, info, network.image_shape, network.num_classes, step)
     evidence, failures, untried = list[Artifact](), list[Failure](), list(left_untried(profile, info))
     asked = precisions_to_try(profile)
@@ -144,7 +145,7 @@ def _message(profile: HardwareProfile, failure: Failure, passed: Sequence[Precis
     role = ", the dense reference" if precision == target.reference != target.precision else ""
     fixes = [f"change what is named in the network, or try another export.opset (now {recipe.export.opset})"]
     if failure.step != "exported":
-        fixes.append(f"try another version of {'onnxruntime' if failure.step.startswith('opened') else backend_of(target).package}")
+        fixes.append(f"try another version of {'onnxruntime' if failure.step.startswith('opened') else runtime_of(target).package}")
     if precision == "int8":
         fixes.append("leave layers in float with quantize.keep_float")
     if precision == target.precision:

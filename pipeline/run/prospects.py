@@ -9,10 +9,10 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer
 from bonsai.pipeline.run.precisions import prepare_precisions
 from bonsai.pipeline.run.targets import Network
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.profiles.source import Record
 from bonsai.stages.backends.engine import DeviceInfo
-from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.selection.coverage import LEAST_SEEN, prunable_share, seen_share
 from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.terms import Options
@@ -108,7 +108,7 @@ def _timed(
 ) -> tuple[float | None, float | None, str]:
     """Time the untrained dense and narrowest networks, where both are built within seconds."""
     layers = sum(not operator.operator.is_light for operator in network.operators)
-    if not backend_of(profile.target).measures_operators or layers > MOST_LAYERS:
+    if not runtime_of(profile.target).measures_operators or layers > MOST_LAYERS:
         return None, None, "not timed in a dry run, since its engines take long to build; a run times it before it trains"
     quick = recipe.model_copy(update={"timing": recipe.timing.model_copy(update=QUICK)})
     timer = DeviceTimer(quick, profile, info, network.image_shape, network.num_classes, step)

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.publish import publish
 from bonsai.profiles.schema import HardwareProfile
-from bonsai.stages.backends.onnxruntime_engine import runtime_here
-from bonsai.stages.backends.registry import check_target
+from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.reference import runtime_here
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.imports.contents import digest_of, files_at
@@ -44,7 +44,7 @@ def key_of(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> str | None:
     files = [Path(file) for profile in profiles for file in (*profile.tables, profile.target.timing_cache) if file is not None]
     if ":" in recipe.model.name or ":" in recipe.data.name or not all(file.is_file() for file in files):
         return None
-    devices = [check_target(variant.target) for profile in profiles for variant in profile.variants()]
+    devices = [device_of(variant.target).describe(variant.target) for profile in profiles for variant in profile.variants()]
     code = {f"{room.name}/{name}": file for room in BONSAI for name, file in files_at(room, "bonsai").items()}
     facts = {
         "records": [record.model_dump_json() for record in (recipe, *profiles, *devices)],

@@ -11,7 +11,8 @@ from bonsai.pipeline.run.device_timing import DeviceTimer, Timed
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
-from bonsai.stages.backends.registry import backend_of, check_target, graph_form
+from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.runtimes import graph_form, runtime_of, weight_bits
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.measurement.latency import Latency
@@ -68,7 +69,7 @@ class Network:
     def operators_at(self, target: Target) -> tuple[Operator, ...]:
         """Return the operators as an engine for the target runs them: beside INT8, some stay in float."""
         in_float = left_in_float(self.operators, self.kept_float)
-        return at_precision(self.operators, target.precision, in_float, backend_of(target).float_beside_int8)
+        return at_precision(self.operators, target.precision, in_float, runtime_of(target).float_beside_int8)
 
 
 def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, dialects: Iterable[Dialect] = ()) -> Network:
@@ -140,7 +141,7 @@ class ReadyTarget:
 
     def __init__(self, recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> None:
         self.profile = profile
-        self.info = check_target(profile.target)
+        self.info = device_of(profile.target).describe(profile.target)
         self.options = width_choices(network.groups, recipe.prune, profile)
         self._recipe, self._network, self._step = recipe, network, step
         self._repeats = 0
@@ -179,7 +180,7 @@ class ReadyTarget:
     @property
     def weight_bits(self) -> int:
         """Width of the quantised weights: the recipe's, or what the device needs."""
-        return self._recipe.quantize.weight_bits or backend_of(self.profile.target).weight_bits(self.info)
+        return self._recipe.quantize.weight_bits or weight_bits(self.profile.target, self.info)
 
     def scores(self, segment: Checkpoint) -> Scores:
         """Return the scores of a segment's channels by the recipe's criterion."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe, list_recipes, load_recipe
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 COMPRESS, COMPARE = "compress", "compare"
 FLOWS = "bonsai.pipeline.service.flows"

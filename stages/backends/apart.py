@@ -1,20 +1,20 @@
 """Builds engines and runs new files in a separate process, because both may crash, hang or use all memory."""
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
-from bonsai.profiles.schema import Precision, Target
-from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, open_graph
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.running import Run
-from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.probes import compare_outputs, load_outputs, probe_images
 from bonsai.stages.worker import call
 
 HERE = "bonsai.stages.backends.apart"
 BUILD_SECONDS, RUN_SECONDS = 600.0, 300.0
-"""Time limits in seconds: for a build, and for opening a file and running a few images."""
+"""Time limits in seconds: for a build, and for loading an engine and running a few images."""
 
 
 def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
@@ -32,59 +32,28 @@ def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[i
     return {str(name): int(count) for name, count in coverage.items()}
 
 
-def try_engine(engine: Path, target: Target, probes: Path, image_shape: tuple[int, int, int]) -> float:
-    """Run an engine of an untrained network, and return how its outputs follow torch's, as `compare_outputs` does.
-
-    Args:
-        engine: An engine for this machine's CPU.
-        target: The target that it was built for.
-        probes: Folder with torch's outputs.
-        image_shape: (channels, height, width).
+def run_engine(engine: EngineFile, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Load an engine, and return its outputs for each batch.
 
     Raises:
-        BuildError: It cannot be loaded or run, its process ends, or its outputs are others.
+        BuildError: The engine cannot be loaded or run, or its process ends.
     """
-    arguments = {"engine": str(engine), "target": target.model_dump_json(), "probes": str(probes), "image_shape": image_shape}
-    return float(call(f"{HERE}:_try_engine", arguments, doing=f"running {engine.name} with {target.runs_on}", seconds=RUN_SECONDS))
-
-
-def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, int, int]) -> float:
-    """Open an untrained network's ONNX file in ONNX Runtime on this CPU, and return how its outputs follow torch's, which lie beside it.
-
-    Raises:
-        BuildError: ONNX Runtime refuses it, its process ends, or its outputs are others.
-    """
-    arguments = {"graph": str(graph), "precision": precision, "image_shape": image_shape}
-    return float(call(f"{HERE}:_try_graph", arguments, doing=f"opening {graph.name} in ONNX Runtime", seconds=RUN_SECONDS))
+    with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+        inputs, outputs = Path(scratch) / "inputs.safetensors", Path(scratch) / "outputs.safetensors"
+        save_file({str(place): np.ascontiguousarray(batch) for place, batch in enumerate(batches)}, inputs)
+        arguments = {"engine": engine.model_dump_json(), "inputs": str(inputs), "outputs": str(outputs)}
+        call(f"{HERE}:_run_engine", arguments, doing=f"running {engine.file.name} with {engine.target.runs_on}", seconds=RUN_SECONDS)
+        found = load_file(outputs)
+    return [found[str(place)] for place in range(len(batches))]
 
 
 def _build_engine(graph: str, engine: str, target: str, image_shape: list[int]) -> dict[str, int]:
     wanted = Target.model_validate_json(target)
-    return backend_of(wanted).build(Path(graph), Path(engine), wanted, _shape(image_shape))
-
-
-def _try_engine(engine: str, target: str, probes: str, image_shape: list[int]) -> float:
-    wanted = Target.model_validate_json(target)
-    run = backend_of(wanted).open_engine(Path(engine), wanted)
-    return _compare(run, Path(probes), wanted.precision, _shape(image_shape), Path(engine).name)
-
-
-def _try_graph(graph: str, precision: Precision, image_shape: list[int]) -> float:
-    file = Path(graph)
-    try:
-        return _compare(open_graph(file), file.parent, precision, _shape(image_shape), file.name)
-    except ORT_ERRORS as error:
-        raise BuildError(f"ONNX Runtime cannot run {file.name}: {error}") from error
-
-
-def _compare(run: Run, probes: Path, precision: Precision, image_shape: tuple[int, int, int], name: str) -> float:
-    """Run the images together, and the first alone."""
-    expected = load_outputs(probes)
-    images = probe_images(image_shape, len(expected))
-    found = np.concatenate([run(images), run(images[:1])])
-    return compare_outputs(found, np.concatenate([expected, expected[:1]]), precision, name)
-
-
-def _shape(image_shape: list[int]) -> tuple[int, int, int]:
     channels, height, width = image_shape
-    return channels, height, width
+    return backend_of(wanted).build(Path(graph), Path(engine), wanted, (channels, height, width))
+
+
+def _run_engine(engine: str, inputs: str, outputs: str) -> None:
+    wanted = EngineFile.model_validate_json(engine)
+    run = backend_of(wanted.target).open_engine(wanted.file, wanted.target)
+    save_file({name: np.ascontiguousarray(run(batch)) for name, batch in load_file(inputs).items()}, outputs)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bonsai.stages.backends.calm import turns_of
+from bonsai.stages.measurement.calm import turns_of
 from bonsai.stages.measurement.sequential import LOOKS, is_outside
 
 

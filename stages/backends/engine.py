@@ -1,7 +1,9 @@
 """An engine, and the machine that it was built for."""
 
-from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
+from pathlib import Path
+
+from bonsai.profiles.located_yaml import Record
+from bonsai.profiles.schema import Precision, Target
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.store.artifact import Artifact
 
@@ -21,6 +23,18 @@ class DeviceInfo(Record):
     runtime_version: str
     driver: str | None = None
     present: bool
+
+
+class EngineFile(Record):
+    """An engine file and the target to run it for: what a device is asked to run.
+
+    Attributes:
+        file: File of the engine.
+        target: Batch, threads and runtime.
+    """
+
+    file: Path
+    target: Target
 
 
 class Engine(Artifact):
@@ -47,3 +61,7 @@ class Engine(Artifact):
     runnable: bool
     timing_cache: str = ""
     not_simplified: str = ""
+
+    def for_target(self, target: Target) -> EngineFile:
+        """Return this engine as a device takes it, to run with a target's threads and batch."""
+        return EngineFile(file=self.folder / self.file, target=target)

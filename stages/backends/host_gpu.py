@@ -4,7 +4,7 @@ import os
 import platform
 
 from bonsai.profiles.errors import describe
-from bonsai.profiles.schema import Device, Target
+from bonsai.profiles.schema import Hardware, Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.machine import Gpu, list_gpus, nvidia_driver, plain_name
 from bonsai.stages.errors import DeviceUnavailable
@@ -53,6 +53,6 @@ def find_gpu(target: Target) -> Gpu | None:
     return next((gpu for gpu in list_gpus() if is_model(gpu, target.device)), None)
 
 
-def is_model(gpu: Gpu, device: Device) -> bool:
+def is_model(gpu: Gpu, device: Hardware) -> bool:
     """Return whether `gpu` bears the device's very name: an A10 is no A10G, an L4 no L40S, a desktop's RTX 4090 no laptop's."""
     return gpu.sm == device.sm and plain_name(gpu.name) == plain_name(device.name)

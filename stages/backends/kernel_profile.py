@@ -1,6 +1,6 @@
 """Lists the kernels that a runtime uses for an engine, with their precision and their share of the run time.
 
-    for kernel in profile_kernels(engine.folder / engine.file, target, engine.image_shape, scratch=folder):
+    for kernel in profile_kernels(engine.folder / engine.file, target, images, scratch=folder):
         print(kernel.op, kernel.precision, kernel.count, f"{kernel.share:.0%}")
 
 Coverage counts the convolutions that stay float; this says what they cost.
@@ -61,7 +61,7 @@ def open_profiled(model: bytes | Path, target: Target, scratch: Path) -> Profile
     return cast(ProfilingBackend, backend).open_profiled(model, target, scratch)
 
 
-def profile_kernels(engine: Path, target: Target, image_shape: tuple[int, int, int], *, scratch: Path) -> tuple[KernelShare, ...]:
+def profile_kernels(engine: Path, target: Target, images: np.ndarray, *, scratch: Path) -> tuple[KernelShare, ...]:
     """Run an engine under the profiler, and return its kernels by kind, the dearest first.
 
     A profiler slows every kernel down by about a microsecond, which is why shares are given and no milliseconds.
@@ -69,14 +69,13 @@ def profile_kernels(engine: Path, target: Target, image_shape: tuple[int, int, i
     Args:
         engine: A file that the backend built for a target that is in this machine.
         target: Runtime, threads and batch; a runtime that `profiles_kernels`.
-        image_shape: (channels, height, width).
+        images: One batch, (batch, c, h, w) float32.
         scratch: A folder for the profiler's files, which are deleted again.
 
     Raises:
         BuildError: The runtime cannot load the engine.
     """
     profiled = open_profiled(engine, target, scratch)
-    images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
     for _ in range(RUNS):
         profiled.run({INPUT: images})
     kinds: dict[tuple[str, Literal["int8", "float"]], list[float]] = {}

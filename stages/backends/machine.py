@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Isa
-from bonsai.profiles.source import Record
 
 ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
 """Names of other systems for aarch64 and x86_64, and Linux's name."""

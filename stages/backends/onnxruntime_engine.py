@@ -12,7 +12,6 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
-from bonsai.stages.backends.machine import read_cpu
 from bonsai.stages.backends.onnxruntime_profile import SessionProfile
 from bonsai.stages.backends.running import Run, in_batches
 from bonsai.stages.errors import BuildError
@@ -21,11 +20,6 @@ from bonsai.stages.graph.onnx_graph import FloatType
 from bonsai.stages.store.room import require_room
 
 PROVIDERS = ["CPUExecutionProvider"]
-BIAS_QUANTIZATION = "WeightBiasQuantization"
-"""ONNX Runtime's optimiser that rounds biases to multiples of input scale times weight scale. In FP16 that product is 0, and small biases become 0 too."""
-HALF_INITIALIZERS = "FuseFp16InitializerToFp32NodeTransformer"
-"""ONNX Runtime's optimiser of the highest level that makes FP16 constants FP32: on some graphs, torch's attention among them, it ends the process
-(microsoft/onnxruntime#32405)."""
 ORT_ERRORS = (
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -129,39 +123,6 @@ def write_ort_format(engine: Path, file: Path) -> None:
     options.optimized_model_filepath = str(file)
     options.add_session_config_entry("session.save_model_format", "ORT")
     open_session(engine, options)
-
-
-def open_graph(graph: Path, threads: int = 1) -> Run:
-    """Open any ONNX file on this machine's CPU, to measure its accuracy (not its latency).
-
-    Some of ONNX Runtime's optimisers make nodes that no kernel can run, for example in FP16. Then only the basic optimisers are used.
-    """
-    halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in onnx.load(graph).graph.initializer)
-    disabled = [BIAS_QUANTIZATION, HALF_INITIALIZERS] if halves else None
-    options = engine_options(threads)
-    try:
-        session = ort.InferenceSession(str(graph), options, providers=PROVIDERS, disabled_optimizers=disabled)
-    except ORT_ERRORS:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        session = ort.InferenceSession(str(graph), options, providers=PROVIDERS, disabled_optimizers=disabled)
-    return runner(session)
-
-
-def runtime_here() -> str:
-    """Return what a file that is opened here depends on: ONNX Runtime's version and the CPU."""
-    return f"{ort.__version__}, {read_cpu()[0]}"
-
-
-def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
-    """Run an ONNX file once on a black image.
-
-    Raises:
-        BuildError: ONNX Runtime cannot load or run it.
-    """
-    try:
-        open_graph(graph)(np.zeros((1, *image_shape), dtype=np.float32))
-    except ORT_ERRORS as error:
-        raise BuildError(f"ONNX Runtime cannot run {graph.name}: {error}") from error
 
 
 def runner(session: ort.InferenceSession) -> Run:

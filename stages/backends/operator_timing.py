@@ -11,7 +11,6 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.kernel_profile import middle_mean, open_profiled
 from bonsai.stages.graph.single_operator import single_operator_graph
 
-STATISTIC = "mean of the middle half"
 RUNS, LEAST_RUNS, SECONDS = 350, 30, 0.4
 """Most and fewest runs of one operator. After the seconds, a slow one gets no more than the fewest."""
 EDGES = {"Transpose", "ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Identity", "Reorder", "Subgraph", "MaxPool"}

@@ -1,4 +1,4 @@
-"""Times engines in a process of its own: a `Request` as one line of JSON on stdin, the samples as a safetensors file.
+"""Times engines in a process of its own: it gets a `Request` as one line of JSON on stdin, and images and samples pass through unnamed files.
 
 The same engines differ by 1 to 3 % between processes, so a verdict needs several. Of Bonsai only the engines' own backend is imported there.
 The process ends at once where its parent does.
@@ -8,18 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load, save
 
 from bonsai.profiles.errors import BonsaiError, describe
-from bonsai.profiles.schema import Target
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
+from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import save_samples, time_interleaved
+from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.interpreter import run_module
@@ -29,51 +30,51 @@ REFUSED = 3
 """Exit code of the process if Bonsai refuses to open an engine. The last line of stderr says why."""
 
 
-class Timed(Record):
-    """An engine that is timed.
-
-    Attributes:
-        file: File of the engine.
-        target: Batch, threads and runtime.
-    """
-
-    file: Path
-    target: Target
-
-
 class Request(Record):
     """What to time.
 
     Attributes:
         engines: Engines by name, all for the same batch size; they take turns.
-        image_shape: (channels, height, width).
         timing: The protocol of this process.
-        samples: File that receives the raw nanoseconds.
+        images: Descriptor of a file with one batch, as NumPy writes it.
+        samples: Descriptor of the file that receives the raw nanoseconds, safetensors.
     """
 
-    engines: dict[str, Timed]
-    image_shape: tuple[int, int, int]
+    engines: dict[str, EngineFile]
     timing: TimingConfig
-    samples: Path
+    images: int
+    samples: int
 
 
-def time_in_process(request: Request, inherited: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, timing: TimingConfig, inherited: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
     """Time engines in a fresh process and return their samples, as `time_interleaved` does.
 
     Args:
-        request: The engines, and how to time them.
+        engines: Engines by name, all for the same batch size.
+        images: One batch, (batch, c, h, w) float32.
+        timing: The protocol.
         inherited: Descriptors that the process is given, such as that of the timing lock.
 
     Raises:
         TimingFailed: The process refused, crashed, or was ended.
     """
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as found:
+        np.save(given, images)
+        given.flush()
+        request = Request(engines=dict(engines), timing=timing, images=given.fileno(), samples=found.fileno())
+        _ask(request, inherited)
+        found.seek(0)
+        return dict(load(found.read()))
+
+
+def _ask(request: Request, inherited: tuple[int, ...]) -> None:
     process = subprocess.Popen(
         run_module(CHILD),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the same code as here
-        pass_fds=inherited,
+        pass_fds=(request.images, request.samples, *inherited),
         encoding="utf-8",
         errors="replace",
     )
@@ -100,7 +101,6 @@ def time_in_process(request: Request, inherited: tuple[int, ...] = ()) -> dict[s
                 fix="free memory and the device, and run the same command again; `bonsai verify` says whether the engine runs here",
             )
         )
-    return dict(load_file(request.samples))
 
 
 def main() -> None:
@@ -112,9 +112,9 @@ def main() -> None:
     except BonsaiError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         os._exit(REFUSED)
-    (batch,) = {engine.target.batch for engine in request.engines.values()}
-    images = np.random.default_rng(0).standard_normal((batch, *request.image_shape)).astype(np.float32)
-    save_samples(request.samples, time_interleaved(engines, images, request.timing))
+    with os.fdopen(request.images, "rb") as given, os.fdopen(request.samples, "wb") as found:
+        given.seek(0)
+        found.write(save(time_interleaved(engines, np.load(given), request.timing)))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed
 

@@ -2,7 +2,7 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
@@ -12,7 +12,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.graph.onnx_graph import Dialect, FloatType
+from bonsai.stages.graph.onnx_graph import FloatType
 from bonsai.stages.imports.registry import resolve
 
 BACKENDS = {
@@ -24,18 +24,6 @@ BACKENDS = {
     "tensorrt": "bonsai.stages.backends.tensorrt_engine:full",
     "tensorrt-rtx": "bonsai.stages.backends.tensorrt_engine:rtx",
 }
-
-
-class GraphForm(NamedTuple):
-    """The form of ONNX file that a target needs.
-
-    Attributes:
-        dialect: Form of its Q/DQ nodes.
-        float_type: Number format of everything that is not quantised.
-    """
-
-    dialect: Dialect
-    float_type: FloatType
 
 
 class Backend(Protocol):
@@ -96,14 +84,6 @@ def backend_of(target: Target) -> Backend:
     """Return the backend of a target's runtime and execution provider."""
     backend: Backend = resolve(target.runs_on, BACKENDS, "backend")
     return backend
-
-
-def graph_form(target: Target) -> GraphForm:
-    """Return the form of the graphs that engines of the target's runtime and precision are built from."""
-    backend = backend_of(target)
-    if target.precision == "int8":
-        return GraphForm(backend.dialect, backend.float_beside_int8)
-    return GraphForm("float", target.precision)
 
 
 def check_target(target: Target) -> DeviceInfo:

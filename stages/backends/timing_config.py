@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 LEAST_RUNS = 60
 

@@ -8,8 +8,8 @@ from packaging.version import Version
 from pydantic import AfterValidator, Field
 
 from bonsai.profiles.errors import describe
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Isa, Target
-from bonsai.profiles.source import Record
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import ARCHITECTURES, Machine, plain_name
 

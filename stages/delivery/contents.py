@@ -8,8 +8,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import describe, shorten
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile, Precision, Runtime
-from bonsai.profiles.source import Record
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.selection.latency import Forecast

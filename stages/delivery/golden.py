@@ -1,5 +1,6 @@
 """Golden results: images and the outputs that the engine must give for them, wherever it runs."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.errors import describe
-from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError, VerificationError
 from bonsai.stages.store.tensor_files import written_plainly
 from bonsai.stages.tasks.task import Task
@@ -23,6 +23,8 @@ REPEATED = 1e-3
 """The same if the same engine runs the same images again on the same machine."""
 RANDOM = "take what draws random numbers out of the network's evaluation: dropout or noise that does not ask `self.training`"
 BATCHED = "take what computes over the batch out of the network's evaluation: statistics or a reshape that mix images"
+Run = Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
+"""Runs an engine: batches of images, (n, c, h, w) float32 each, to the outputs of each batch."""
 GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
 """Origin of the golden outputs: the engine itself, or, if it cannot run, the graph that it was built from."""
 
@@ -42,15 +44,13 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
     Raises:
         BuildError: The engine gives other outputs the second time, or in a batch.
     """
-    outputs = _one_by_one(images, run)
-    _require_same(_one_by_one(images, run), outputs, task, REPEATED, "run again on the same images", RANDOM)
-    _require_same(run(images), outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
+    alone = [image[None] for image in images]
+    *singly, together = run([*alone, *alone, images])
+    outputs, again = np.concatenate(singly[: len(alone)]), np.concatenate(singly[len(alone) :])
+    _require_same(again, outputs, task, REPEATED, "run again on the same images", RANDOM)
+    _require_same(together, outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     with written_plainly(folder / GOLDEN):
         save_file({IMAGES: images, output: outputs}, folder / GOLDEN)
-
-
-def _one_by_one(images: np.ndarray, run: Run) -> np.ndarray:
-    return np.concatenate([run(image[None]) for image in images])
 
 
 def _require_same(found: np.ndarray, expected: np.ndarray, task: Task, limit: float, when: str, fix: str) -> None:

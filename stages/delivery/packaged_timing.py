@@ -8,9 +8,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe
-from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.engine import Engine, EngineFile
 from bonsai.stages.backends.machine import this_machine
-from bonsai.stages.backends.process_timing import Timed
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.compatibility import find_absence
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
@@ -61,8 +60,8 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
     with hold_timing(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         fresh = time_afresh(
             Path(scratch),
-            Timed(file=folder / manifest.engine.file, target=target),
-            Timed(file=dense.folder / dense.file, target=target) if dense is not None else None,
+            EngineFile(file=folder / manifest.engine.file, target=target),
+            dense.for_target(target) if dense is not None else None,
             image_shape=manifest.engine.image_shape,
             timing=timing,
             percentile=budget.percentile,

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Target
-from bonsai.profiles.source import Record
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.delivery.golden import read_golden
 

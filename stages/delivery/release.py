@@ -5,9 +5,8 @@ from pathlib import Path
 from pydantic import Field
 
 from bonsai.profiles.errors import BonsaiError, ConfigError, describe
-from bonsai.profiles.source import Record
-from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.running import Run
+from bonsai.profiles.located_yaml import Record
+from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import SUMS
 from bonsai.stages.delivery.verification import verify_package
@@ -44,10 +43,11 @@ class Release(Record):
             return None
         return read_results(self.folder / RESULTS, task).shipped
 
-    def open_engine(self) -> Run:
-        """Load its engine."""
-        target = self.manifest.profile.target.at(self.manifest.engine.precision)
-        return backend_of(target).open_engine(self.folder / self.manifest.engine.file, target)
+    @property
+    def engine(self) -> EngineFile:
+        """Its engine, as a device takes it."""
+        packaged = self.manifest.engine
+        return EngineFile(file=self.folder / packaged.file, target=self.manifest.profile.target.at(packaged.precision))
 
 
 def read_release(folder: Path) -> Release:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Target
-from bonsai.profiles.source import Record
 
 
 class ExportConfig(Record):

@@ -30,6 +30,11 @@ def probe_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
     return np.stack([_probe_image(image_shape, number) for number in range(count)])
 
 
+def noise_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
+    """Return the images that engines are timed with: noise, always the same, (count, c, h, w) float32."""
+    return np.random.default_rng(0).standard_normal((count, *image_shape)).astype(np.float32)
+
+
 def _probe_image(image_shape: tuple[int, int, int], number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     channels, height, width = image_shape

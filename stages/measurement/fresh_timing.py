@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bonsai.stages.backends.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
-from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
-from bonsai.stages.backends.timing import SAMPLES, contention, shared_clock, summarise, turn_count
+from bonsai.stages.backends.device import TimingProtocol
+from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.measurement.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Fresh, ProcessFigures
 from bonsai.stages.measurement.process_interval import interval_between, looks_of, movement_of
-from bonsai.stages.measurement.timing_lock import inheritable
+from bonsai.stages.measurement.samples import SAMPLES, contention, save_samples, shared_clock, summarise, turn_count
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.training.progress import report
 
@@ -41,8 +43,8 @@ class Question(NamedTuple):
 
 def time_afresh(
     folder: Path,
-    engine: Timed,
-    reference: Timed | None,
+    engine: EngineFile,
+    reference: EngineFile | None,
     *,
     image_shape: tuple[int, int, int],
     timing: TimingConfig,
@@ -70,14 +72,17 @@ def time_afresh(
         TimingFailed: A process crashed, was ended, or could not open an engine.
     """
     config, verdict = timing.in_process(), timing.verdict
-    engines = {name: Timed(file=one.file.resolve(), target=one.target) for name, one in ((ENGINE, engine), (REFERENCE, reference)) if one is not None}
+    engines = {name: one.model_copy(update={"file": one.file.resolve()}) for name, one in ((ENGINE, engine), (REFERENCE, reference)) if one is not None}
+    (batch,) = {one.target.batch for one in engines.values()}
+    device, images = device_of(engine.target), noise_images(image_shape, batch)
     question = Question(percentile, shared_clock((one.target for one in engines.values()), percentile), turn_count(config), relative, known_ms)
+    protocol = TimingProtocol(timing=config, clock=question.clock, percentile=percentile, own_process=True)
     looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
     samples: list[Samples] = []
     for look in looks:
         while len(samples) < look:
-            place = folder.resolve() / SAMPLES.replace(".", f"-{len(samples) + 1}.")
-            samples.append(time_in_process(Request(engines=engines, image_shape=image_shape, timing=config, samples=place), inheritable()))
+            samples.append(device.time(engines, images, protocol).samples)
+            save_samples(folder / SAMPLES.replace(".", f"-{len(samples)}."), samples[-1])
             report(what, done=len(samples), total=look, unit="process")
         figures = figures_of(samples, question)
         interval = interval_of(figures, question, looks=len(looks))

@@ -1,6 +1,6 @@
 """A figure with its interval; apart from `process_interval.py`, which finds it by SciPy: what reads a record waits for no SciPy."""
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 
 class Interval(Record):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 
 class Latency(Record):
@@ -10,7 +10,7 @@ class Latency(Record):
 
     Attributes:
         clock: Clock of `p50`, `mean` and `cv`: ``thread_cpu`` or ``wall``.
-        p50: Of engines that were timed in turns with the dense one over the turns in which the machine was calm (`stages/backends/calm.py`).
+        p50: Of engines that were timed in turns with the dense one over the turns in which the machine was calm (`stages/measurement/calm.py`).
         p90: Wall time, like all percentiles above the median, because a thread's CPU time does not count waiting.
         p99: None below 1,000 samples.
         cv: Standard deviation over mean.

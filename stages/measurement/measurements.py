@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.quantization.records import Quantised
@@ -59,7 +59,7 @@ class ProcessFigures(Record):
         error: Its relative standard error within the process.
         milliseconds: The engine's.
         reference_ms: The dense engine's; None where it was not timed.
-        calm: Share of the turns, 0-1, that the figures are from (`stages/backends/calm.py`).
+        calm: Share of the turns, 0-1, that the figures are from (`stages/measurement/calm.py`).
     """
 
     figure: float | None

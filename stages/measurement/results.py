@@ -1,6 +1,7 @@
-"""Runs an engine on all images of a part of the data, computes its accuracy, and stores the results in a file."""
+"""Runs an engine on all images of a part of the data, and stores the results in a file."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,16 +10,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.errors import describe
-from bonsai.profiles.schema import HardwareProfile
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.graph.names import MODEL
-from bonsai.stages.measurement.measurements import Accuracy, Part
 from bonsai.stages.store.tensor_files import written_plainly
-from bonsai.stages.tasks.task import Statistics, Task, join, samples_of
+from bonsai.stages.tasks.task import Statistics, Task
 
 RESULTS = "test_results.safetensors"
 
@@ -30,27 +29,21 @@ class Results(NamedTuple):
     shipped: Statistics
 
 
-def open_for_accuracy(engine: Engine, profile: HardwareProfile) -> Run:
-    """Open an engine. If its device is not here, open the ONNX file that it was built from in ONNX Runtime."""
+def run_for_accuracy(engine: Engine, target: Target, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Run an engine on every batch. If its device is not here, run the ONNX file that it was built from in ONNX Runtime."""
     if engine.runnable:
-        return backend_of(profile.target).open_engine(engine.folder / engine.file, profile.target)
-    return open_graph(engine.folder / MODEL)
+        return device_of(target).run(engine.for_target(target), batches)
+    return map(open_graph(engine.folder / MODEL), batches)
+
+
+def one_by_one(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Return images (n, c, h, w) as n batches of one, because in a larger batch an image's outputs may be rounded differently."""
+    return (images[place : place + 1] for place in range(len(images)))
 
 
 def measured_by(engine: Engine) -> str:
-    """Return the name of the program that `open_for_accuracy` runs."""
+    """Return the name of the program that `run_for_accuracy` runs."""
     return "engine" if engine.runnable else "onnxruntime on the same ONNX file"
-
-
-def observe(run: Run, images: np.ndarray, targets: np.ndarray, task: Task) -> Statistics:
-    """Return the task's statistics of each image; images (n, c, h, w) float32 are run one by one."""
-    return join([task.per_sample(run(images[i : i + 1]), targets[i : i + 1]) for i in range(len(images))])
-
-
-def accuracy_of(statistics: Statistics, task: Task, by: str, part: Part) -> Accuracy:
-    """Return the metric with its interval."""
-    value, low, high = task.bounds(statistics)
-    return Accuracy(metric=task.metric.name, value=value, low=low, high=high, n=samples_of(statistics), measured_by=by, part=part)
 
 
 def save_results(file: Path, results: Results, task: Task) -> None:

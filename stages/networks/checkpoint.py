@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.quantization.records import Quantization

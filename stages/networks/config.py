@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.imports.declared import Option, content_of, without_places
 from bonsai.stages.imports.registry import code_digest
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion, Normalisation
 from bonsai.stages.pruning.epi import EpiConfig
 from bonsai.stages.pruning.policy import PolicyConfig, RecoverConfig

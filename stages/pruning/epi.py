@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion
 from bonsai.stages.pruning.groups import Kept
 

@@ -1,6 +1,6 @@
 """Groups of coupled channels, and the widths that they may keep."""
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 Widths = dict[str, int]
 Kept = dict[str, tuple[int, ...]]

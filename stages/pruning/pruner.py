@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.pruning.carrying import keep_in_training

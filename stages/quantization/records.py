@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 Weights = Literal["ptq", "qat"]
 """Weights of a quantised network: only calibrated (PTQ), or also fine-tuned (QAT)."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe, shorten
-from bonsai.profiles.source import nonfinite
+from bonsai.profiles.located_yaml import nonfinite
 from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.sums import CHANGED

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 Outcome = Literal["met", "estimated", "undecided", "missed"]
 """In this order: all gates met; all met, but latency is an estimate; one undecided, or a warning makes the result meaningless; one missed."""

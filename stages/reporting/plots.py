@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.reporting.svg import PALETTE, draw

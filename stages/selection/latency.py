@@ -5,9 +5,9 @@ from typing import Protocol
 import numpy as np
 
 from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision
-from bonsai.profiles.source import Record
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.terms import Array, Options, SumTerm, Terms

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.selection.bound import smallest_latency

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.profiles.source import Record
 from bonsai.stages.pruning.groups import Widths
 
 

@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.scores import Scores, normalise

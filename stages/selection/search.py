@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.selection.bound import relax, smallest_latency
 from bonsai.stages.selection.latency import LatencyModel
 from bonsai.stages.selection.problem import Problem, Values, require_reachable

@@ -5,8 +5,9 @@ from pathlib import Path
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.measurement.judging import accuracy_of, observe
 from bonsai.stages.measurement.measurements import Measurement, Row
-from bonsai.stages.measurement.results import RESULTS, Results, accuracy_of, digest_of, measured_by, observe, open_for_accuracy, save_results
+from bonsai.stages.measurement.results import RESULTS, Results, digest_of, measured_by, one_by_one, run_for_accuracy, save_results
 from bonsai.stages.measurement.verdicts import ACCURACY_GATES, Shown, accuracy_gates, doubt_about
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
@@ -27,7 +28,7 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
     """
     task = task_named(dataset.task)
     images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
-    results = Results(*(observe(open_for_accuracy(one, profile), images, targets, task) for one in (dense, engine)))
+    results = Results(*(observe(run_for_accuracy(one, profile.target, one_by_one(images)), targets, task) for one in (dense, engine)))
     save_results(out_dir / RESULTS, results, task)
     doubt = doubt_about(task, task.reduce(results.dense), targets, "test")
     judged = accuracy_gates(Shown.on_test(task, results.dense, results.shipped, doubt), profile.gates)

@@ -3,16 +3,15 @@
 import math
 from pathlib import Path
 
-import numpy as np
-
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends.calm import calm_part
-from bonsai.stages.backends.early_end import EarlyEnd
+from bonsai.stages.backends.device import TimingProtocol
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import SAMPLES, contention, gating_clock, percentile_error, save_samples, summarise, time_steadily, turn_count
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.measurement.calm import calm_part
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
+from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, percentile_error, save_samples, summarise
 from bonsai.stages.store.store import stage
 
 REFERENCE = "reference"
@@ -44,15 +43,12 @@ def benchmark(
         bounds: Least and largest ratio of a single candidate to the reference for which the exact figure matters: the timing ends as soon as the
             ratio is certain to lie outside. Only for medians; a tail needs all runs. None for all runs.
     """
-    backend = backend_of(target)
     named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
-    engines = {name: backend.open_engine(engine.folder / engine.file, target) for name, engine in named.items()}
-    images = np.random.default_rng(0).standard_normal((target.batch, *image_shape)).astype(np.float32)
+    engines = {name: engine.for_target(target) for name, engine in named.items()}
     clock = gating_clock(target, percentile)
-    early = EarlyEnd(bounds, clock, candidate="0", reference=REFERENCE) if bounds is not None and percentile == 50 else None
-    whole = time_steadily(engines, images, timing, clock, percentile, early)
+    protocol = TimingProtocol(timing=timing, clock=clock, percentile=percentile, bounds=bounds if percentile == 50 else None)
+    whole, turns = device_of(target).time(engines, noise_images(image_shape, target.batch), protocol)
     save_samples(out_dir / SAMPLES, whole)
-    turns = early.turns if early is not None and early.turns else turn_count(timing)
     samples = calm_part(whole, clock, turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
     errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
     timed = tuple(

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from bonsai.profiles.schema import HardwareProfile
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.process_timing import Timed
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.measurement.fresh_timing import time_afresh
 from bonsai.stages.measurement.interval_record import Interval
+from bonsai.stages.measurement.judging import accuracy_of, observe
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
-from bonsai.stages.measurement.results import RESULTS, accuracy_of, observe, read_results
+from bonsai.stages.measurement.results import RESULTS, one_by_one, read_results
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.metric import Metric
@@ -38,7 +39,7 @@ def challenge(
     images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
     seen, by = release.stored_results(measurement.test_digest, task), "as its package tells"
     if seen is None:
-        seen, by = observe(release.open_engine(), images, targets, task), "run here"
+        seen, by = observe(device_of(release.engine.target).run(release.engine, one_by_one(images)), targets, task), "run here"
     drop = task.interval(seen, read_results(measurement.folder / RESULTS, task).shipped)
     not_timed = _why_not_timed(engine, profile, release)
     fresh = None if not_timed else _time(engine, profile, timing, release, out_dir)
@@ -96,11 +97,10 @@ def _why_not_timed(engine: Engine, profile: HardwareProfile, release: Release) -
 
 
 def _time(engine: Engine, profile: HardwareProfile, timing: TimingConfig, release: Release, folder: Path) -> Fresh:
-    earlier = release.manifest.engine
     return time_afresh(
         folder,
-        Timed(file=engine.folder / engine.file, target=profile.target.at(engine.precision)),
-        Timed(file=release.folder / earlier.file, target=release.manifest.profile.target.at(earlier.precision)),
+        engine.for_target(profile.target.at(engine.precision)),
+        release.engine,
         image_shape=engine.image_shape,
         timing=timing,
         percentile=profile.budget.percentile,

@@ -12,10 +12,10 @@ from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.roofline import estimate_us
 from bonsai.profiles.schema import Target
-from bonsai.profiles.source import Record
+from bonsai.stages.backends.device import STATISTIC, MeasuredOperator, OperatorPoint
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo
-from bonsai.stages.backends.operator_timing import STATISTIC, measure_operator
-from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.surgery import find_groups
@@ -85,7 +85,7 @@ def characterize(
     """
     network, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     in_float = left_in_float(operators, layers_to_keep(network, keep_float, image_shape))
-    operators = at_precision(operators, target.precision, in_float, backend_of(target).float_beside_int8)
+    operators = at_precision(operators, target.precision, in_float, runtime_of(target).float_beside_int8)
     if brought is not None:
         (out_dir / TABLE).write_text(brought, encoding="utf-8")
         table = LatencyTable.load(out_dir / TABLE, expect=conditions(target))
@@ -93,7 +93,7 @@ def characterize(
             table.lookup_ms(operator.operator, *operator.channels(dict(operator.full_widths)))
         return TableArtifact(folder=out_dir, source=table.meta.source, entries=len(table.entries), contention=table.meta.contention)
     points = grid_points(operators, step)
-    measured = info.present and backend_of(target).measures_operators
+    measured = info.present and runtime_of(target).measures_operators
     contention = None
     if measured:
         entries, contention = _measure(points, target, info, out_dir)
@@ -132,15 +132,14 @@ def conditions(target: Target) -> dict[str, object]:
     return {"runtime": target.runs_on, "precision": target.precision, "batch": target.batch, "threads": target.threads}
 
 
-def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info: DeviceInfo, folder: Path) -> tuple[list[Entry], float | None]:
+def _measure(points: list[OperatorPoint], target: Target, info: DeviceInfo, folder: Path) -> tuple[list[Entry], float | None]:
     """Time the points that an earlier, killed run has not, and return all entries and the highest contention."""
     resume = folder / RESUME
     resume.mkdir(exist_ok=True)
     log = resume / "entries.jsonl"
     done = _read_points(log)
-    for operator, ci, co in points[len(done) :]:
-        entry, contention = measure_operator(operator, ci, co, target, scratch=folder)
-        done.append(_Point(entry=entry, contention=contention))
+    for measured in device_of(target).operators(points[len(done) :], target):
+        done.append(measured)
         write_whole(log, "".join(_line(point) for point in done))  # a kill leaves whole lines
         if len(done) % 10 == 0 or len(done) == len(points):
             report(f"characterize {info.device}", done=len(done), total=len(points))
@@ -148,29 +147,24 @@ def _measure(points: list[tuple[OperatorClass, int, int]], target: Target, info:
     return [point.entry for point in done], max(contentions, default=None)
 
 
-def _line(point: "_Point") -> str:
+def _line(point: MeasuredOperator) -> str:
     text = point.model_dump_json()
     return f"{sha256_text(text)} {text}\n"
 
 
-def _read_points(log: Path) -> "list[_Point]":
+def _read_points(log: Path) -> list[MeasuredOperator]:
     """Return the points that a killed run has measured, up to the first line whose hash does not fit."""
-    found: list[_Point] = []
+    found: list[MeasuredOperator] = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
         digest, _, text = line.partition(" ")
         if digest != sha256_text(text):
             break
-        found.append(_Point.model_validate_json(text))
+        found.append(MeasuredOperator.model_validate_json(text))
     return found
 
 
-class _Point(Record):
-    entry: Entry
-    contention: float | None
-
-
-def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = True) -> list[tuple[OperatorClass, int, int]]:
-    """Return (class, input channels, output channels) for the grid of every operator class.
+def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = True) -> list[OperatorPoint]:
+    """Return the grid of every operator class.
 
     Args:
         operators: Operators of the dense network.
@@ -185,10 +179,11 @@ def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = Tr
             ci, co = (_whole(channels, operator.operator.groups) for channels in operator.channels(widths))
             ins.add(ci)
             outs.add(co)
-    points: list[tuple[OperatorClass, int, int]] = []
+    points: list[OperatorPoint] = []
     for cls, (ins, outs) in ends.items():
         axes = [_axis(side, math.lcm(step, cls.groups), middle=middle) for side in (ins, outs)]
-        points += [(cls, c, c * cls.multiplier) for c in axes[0]] if cls.one_axis else [(cls, ci, co) for ci in axes[0] for co in axes[1]]
+        pairs = [(c, c * cls.multiplier) for c in axes[0]] if cls.one_axis else [(ci, co) for ci in axes[0] for co in axes[1]]
+        points += [OperatorPoint(cls, *pair) for pair in pairs]
     return points
 
 

@@ -3,22 +3,22 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends.apart import build_engine, try_engine
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo, Engine
-from bonsai.stages.backends.registry import backend_of, graph_form
-from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
-from bonsai.stages.graph.probes import PROBES
-from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.graph.probes import PROBES, compare_outputs, load_outputs, probe_images
 from bonsai.stages.store.store import stage
 
 
 @stage(version=3)
 def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -> Engine:  # the stage's name in DESIGN.md
-    """Build the engine, in a process of its own; that of an untrained network is run there too, and compared with torch.
+    """Build the engine on the device. The engine of an untrained network is run there too, and its outputs are compared with torch's.
 
     Args:
         out_dir: Receives the engine file and a copy of the ONNX file.
@@ -29,20 +29,17 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
     Raises:
         BuildError: The graph was exported for another runtime or precision, the builder refuses it or ends its process, or the engine computes something else.
     """
-    backend, form = backend_of(target), graph_form(target)
+    form = graph_form(target)
     if (graph.dialect, graph.float_type) != form:
         raise BuildError(
             f"the graph is in dialect {graph.dialect!r} with {graph.float_type}, but runtime {target.runtime!r} at {target.precision} needs "
             f"{form.dialect!r} with {form.float_type}: export it again for this target"
         )
     shutil.copyfile(graph.folder / MODEL, out_dir / MODEL)
-    engine = out_dir / backend.engine_file
-    coverage = build_engine(out_dir / MODEL, engine, target, graph.image_shape)
-    if info.present and target.device.kind == "cpu" and (graph.folder / PROBES).exists():  # of an untrained network, which nothing has run yet
-        try_engine(engine, target, graph.folder, graph.image_shape)
-    return Engine(
+    built = device_of(target).build(out_dir / MODEL, out_dir, target, graph.image_shape)
+    engine = Engine(
         folder=out_dir,
-        file=backend.engine_file,
+        file=built.file,
         runtime=target.runtime,
         precision=target.precision,
         dialect=graph.dialect,
@@ -50,8 +47,22 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         image_shape=graph.image_shape,
         parameters=graph.parameters,
         macs=graph.macs,
-        coverage=coverage,
+        coverage=built.coverage,
         runnable=info.present,
-        timing_cache=sha256_file(out_dir / TIMING_CACHE) if (out_dir / TIMING_CACHE).exists() else "",
+        timing_cache=built.timing_cache,
         not_simplified=graph.not_simplified,
     )
+    if info.present and target.device.kind == "cpu" and (graph.folder / PROBES).exists():  # of an untrained network, which nothing has run yet
+        _require_as_torch(engine, target, load_outputs(graph.folder))
+    return engine
+
+
+def _require_as_torch(engine: Engine, target: Target, expected: np.ndarray) -> None:
+    """Run the probe images together, and the first one alone, and compare the outputs with torch's.
+
+    Raises:
+        BuildError: The engine cannot be loaded or run, its process ends, or its outputs differ.
+    """
+    images = probe_images(engine.image_shape, len(expected))
+    found = device_of(target).run(engine.for_target(target), [images, images[:1]], untried=True)
+    compare_outputs(np.concatenate(list(found)), np.concatenate([expected, expected[:1]]), target.precision, engine.file)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.exporting import set_metadata, write_graph

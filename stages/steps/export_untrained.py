@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import fx, nn
 
-from bonsai.stages.backends.onnxruntime_engine import require_runs
+from bonsai.stages.backends.reference import require_runs
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL

@@ -1,8 +1,7 @@
 """Stage `measure`: validation accuracy and latency of the finished engines beside the dense network, and which one is shipped."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -10,17 +9,18 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from bonsai.profiles.schema import HardwareProfile, Target
-from bonsai.stages.backends.calm import calm_part
+from bonsai.stages.backends.device import Timing, TimingProtocol
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.kernel_profile import profile_kernels
-from bonsai.stages.backends.registry import DissectingBackend, backend_of
-from bonsai.stages.backends.running import Run
-from bonsai.stages.backends.timing import SAMPLES, contention, gating_clock, save_samples, summarise, time_steadily, turn_count
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.measurement.judging import accuracy_of, judge, observe
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
-from bonsai.stages.measurement.results import accuracy_of, measured_by, observe, open_for_accuracy
+from bonsai.stages.measurement.results import measured_by, one_by_one, run_for_accuracy
+from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, save_samples
 from bonsai.stages.measurement.verdicts import choose_engine
 from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -66,26 +66,24 @@ def measure(
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
     images, targets = (tensor.numpy() for tensor in load_split(dataset, "validation"))
-    runs = {name: open_for_accuracy(engine, profile) for name, engine in engines.items()}
-    seen = {name: observe(run, images, targets, task) for name, run in runs.items()}
-    busy = None
-    if estimates is None:
-        latencies, busy = _time(runs, images, profile, timing, out_dir)
-    else:
-        latencies = dict(zip(engines, estimates, strict=True))
-    rows = {name: _row(name, engine, seen[name], task, latencies[name]) for name, engine in engines.items()}
+    clock = gating_clock(profile.target, profile.budget.percentile)
+    timed = _time(engines, images, profile, timing, clock, out_dir) if estimates is None else None
+    outputs = {name: run_for_accuracy(engine, profile.target, one_by_one(images)) for name, engine in engines.items()}
+    judged = judge(task, targets, outputs, timed, clock=clock, reference=DENSE)
+    seen = {name: found.statistics for name, found in judged.items()}
+    latencies = [found.latency for found in judged.values()] if estimates is None else estimates
+    rows = {name: _row(name, engine, seen[name], task, latency) for (name, engine), latency in zip(engines.items(), latencies, strict=True)}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
-        simulated = [
-            _simulated_row(how, quantised, engines["int8"], observe(_run_of(network), images, targets, task), task) for how, network in networks.items()
-        ]
+        runs = {how: observe(_run(network, one_by_one(images)), targets, task) for how, network in networks.items()}
+        simulated = [_simulated_row(how, quantised, engines["int8"], found, task) for how, found in runs.items()]
         assert quantised.quantizers is not None
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
     built = {e.precision: (e, rows[e.precision], seen[e.precision]) for e in candidates}
     shipped, reason, gates = choose_engine(task, (rows[DENSE], seen[DENSE]), built, profile, dataset.sizes["test"], meant)
     engine = engines[shipped]
-    device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and backend_of(profile.target).dissects else None
+    device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and runtime_of(profile.target).dissects else None
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
     return Measurement(
         folder=out_dir,
@@ -93,29 +91,26 @@ def measure(
         gates=gates,
         shipped=shipped,
         reason=reason,
-        kernels=_kernels(engine, profile, out_dir),
-        dense_kernels=_kernels(dense, profile, out_dir),
+        kernels=_kernels(engine, profile.target),
+        dense_kernels=_kernels(dense, profile.target),
         device=device,
-        contention=busy,
+        contention=contention(timed.samples) if timed is not None else None,
     )
 
 
-def _time(runs: Mapping[str, Run], images: np.ndarray, profile: HardwareProfile, timing: TimingConfig, folder: Path) -> tuple[dict[str, Latency], float]:
-    """Time engines in turns; return their latencies, and wall time over CPU time."""
-    batch = images[np.arange(profile.target.batch) % len(images)]
-    percentile = profile.budget.percentile
-    clock = gating_clock(profile.target, percentile)
-    samples = time_steadily(runs, batch, timing, clock, percentile)
-    save_samples(folder / SAMPLES, samples)
-    calm = calm_part(samples, clock, turn_count(timing), DENSE)
-    latencies = {name: summarise(values, clock).with_median(summarise(calm[name], clock)) for name, values in samples.items()}
-    return latencies, contention(samples)
+def _time(engines: Mapping[str, Engine], images: np.ndarray, profile: HardwareProfile, timing: TimingConfig, clock: str, folder: Path) -> Timing:
+    """Time engines in turns on the device, and keep the raw samples."""
+    target = profile.target
+    files = {name: engine.for_target(target) for name, engine in engines.items()}
+    protocol = TimingProtocol(timing=timing, clock=clock, percentile=profile.budget.percentile)
+    found = device_of(target).time(files, images[np.arange(target.batch) % len(images)], protocol)
+    save_samples(folder / SAMPLES, found.samples)
+    return found
 
 
 def _dissect(engine: Engine, target: Target, images: np.ndarray, folder: Path) -> DeviceTimes:
     """Write the layers of an engine, and the times of its parts, whose medians are returned."""
-    backend = cast(DissectingBackend, backend_of(target))
-    parts, layers = backend.dissect(engine.folder / engine.file, target, images[np.arange(target.batch) % len(images)])
+    parts, layers = device_of(target).dissect(engine.for_target(target), images[np.arange(target.batch) % len(images)])
     with written_plainly(folder / PARTS):
         save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
     (folder / LAYERS).write_text(layers, encoding="utf-8")
@@ -123,14 +118,14 @@ def _dissect(engine: Engine, target: Target, images: np.ndarray, folder: Path) -
     return DeviceTimes(copy_in_ms=copy_in, compute_ms=compute, copy_out_ms=copy_out, n=len(parts))
 
 
-def _kernels(engine: Engine, profile: HardwareProfile, scratch: Path) -> tuple[KernelShare, ...]:
+def _kernels(engine: Engine, target: Target) -> tuple[KernelShare, ...]:
     """Return what an engine's kernels take, or nothing where they cannot be profiled."""
-    if not engine.runnable or not backend_of(profile.target).profiles_kernels:
+    if not engine.runnable or not runtime_of(target).profiles_kernels:
         return ()
-    return profile_kernels(engine.folder / engine.file, profile.target, engine.image_shape, scratch=scratch)
+    return device_of(target).kernels(engine.for_target(target), noise_images(engine.image_shape, target.batch))
 
 
-def _row(name: str, engine: Engine, seen: Statistics, task: Task, latency: Latency) -> Row:
+def _row(name: str, engine: Engine, seen: Statistics, task: Task, latency: Latency | None) -> Row:
     return Row(
         network="dense" if name == DENSE else "pruned",
         precision=engine.precision,
@@ -142,15 +137,12 @@ def _row(name: str, engine: Engine, seen: Statistics, task: Task, latency: Laten
     )
 
 
-def _run_of(network: nn.Module) -> Run:
-    """Return a network as torch runs it in evaluation."""
-
-    @torch.no_grad()
-    def run(batch: np.ndarray) -> np.ndarray:
-        return outputs_of(network, torch.from_numpy(batch)).numpy()
-
+def _run(network: nn.Module, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Run a network on each batch with torch, in evaluation mode."""
     network.eval()
-    return run
+    for batch in batches:
+        with torch.no_grad():
+            yield outputs_of(network, torch.from_numpy(batch)).numpy()
 
 
 def _simulated_row(how: Quantised, quantised: Checkpoint, engine: Engine, seen: Statistics, task: Task) -> Row:

@@ -1,12 +1,12 @@
 """Stage `package`: a folder that can be shipped."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
@@ -15,7 +15,7 @@ from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
-from bonsai.stages.measurement.results import RESULTS
+from bonsai.stages.measurement.results import RESULTS, run_for_accuracy
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
@@ -65,14 +65,12 @@ def package(
     name = f"{decisions.recipe_name}--{profile.name}"
     for file in {MODEL, engine.file}:
         (folder / file).write_bytes((engine.folder / file).read_bytes())
-    backend = backend_of(profile.target)
-    run = backend.open_engine(folder / engine.file, profile.target) if engine.runnable else open_graph(folder / MODEL)
     task = task_named(dataset.task)
     (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
-    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), run, task, output.name)
+    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), partial(run_for_accuracy, engine, profile.target), task, output.name)
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
-    compatibility = compatibility_of(engine, profile.target, backend.package)
+    compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
     card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
     (folder / CARD).write_text(card, encoding="utf-8")

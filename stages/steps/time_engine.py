@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bonsai.profiles.schema import Budget, Target
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.backends.process_timing import Timed
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.fresh_timing import time_afresh
 from bonsai.stages.measurement.measurements import FreshTiming
@@ -43,8 +42,8 @@ def time_engine(
     """
     fresh = time_afresh(
         out_dir,
-        Timed(file=engine.folder / engine.file, target=target),
-        Timed(file=dense.folder / dense.file, target=target),
+        engine.for_target(target),
+        dense.for_target(target),
         image_shape=engine.image_shape,
         timing=timing.model_copy(update={"verdict": verdict}),
         percentile=budget.percentile,

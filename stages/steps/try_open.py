@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from bonsai.stages.backends.apart import try_graph
+from bonsai.stages.backends.reference import try_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.store.artifact import Artifact

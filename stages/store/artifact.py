@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.hashing import sha256_of
 
 SETTLED_NS = 100_000_000

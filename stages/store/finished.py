@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import ArtifactDamaged
 from bonsai.stages.store.artifact import sha256_text
 from bonsai.stages.store.manifest import require_intact

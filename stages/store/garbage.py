@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import ArtifactDamaged
 from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.finished import FINISHED, recall

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_either_manifest
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from bonsai.profiles.errors import describe
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import ArtifactDamaged
 from bonsai.stages.store.artifact import sha256_file, sha256_text
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 
 
 class AugmentConfig(Record):

@@ -10,9 +10,10 @@ import pytest
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision, Target
 from bonsai.stages.backends.machine import list_gpus
-from bonsai.stages.backends.onnxruntime_engine import open_graph
-from bonsai.stages.backends.registry import backend_of, graph_form
+from bonsai.stages.backends.reference import open_graph
+from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
 from bonsai.stages.backends.tensorrt_run import DISSECTED_RUNS

@@ -12,8 +12,9 @@ from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision, Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.kernel_profile import profile_kernels
-from bonsai.stages.backends.onnxruntime_engine import open_graph, write_ort_format
+from bonsai.stages.backends.onnxruntime_engine import write_ort_format
 from bonsai.stages.backends.operator_timing import measure_operator
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect, OnnxGraph
@@ -112,7 +113,7 @@ def test_a_profile_says_what_share_the_int8_kernels_have(graphs: dict[Dialect, O
     for precision in PRECISIONS:
         target = target_of(profile, precision)
         engine = build(store, graphs, target)
-        kernels = profile_kernels(engine.folder / engine.file, target, SHAPE, scratch=scratch)
+        kernels = profile_kernels(engine.folder / engine.file, target, random_images(target.batch), scratch=scratch)
         assert sum(kernel.share for kernel in kernels) == pytest.approx(1)
         assert [kernel.share for kernel in kernels] == sorted((kernel.share for kernel in kernels), reverse=True)
         (convolutions,) = [kernel for kernel in kernels if "Conv" in kernel.op]

@@ -7,7 +7,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_same
 from bonsai.stages.graph.config import ExportConfig

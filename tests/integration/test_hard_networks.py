@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
+from bonsai.stages.backends.onnxruntime_engine import backend
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL

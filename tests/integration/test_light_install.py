@@ -26,17 +26,19 @@ import sys
 from pathlib import Path
 import numpy as np
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
+from bonsai.stages.backends.engine import EngineFile
+from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
-package, samples = map(Path, sys.argv[1:])
+package = Path(sys.argv[1])
 target = load_profile("local-cpu", {"target.precision": "fp32"}).target
 engine = package / "engine.onnx"
 run = backend_of(target).open_engine(engine, target)
 timing = TimingConfig(warmup_runs=2, warmup_seconds=0, runs=60, seconds=1)
-here = time_interleaved({"tiny": run}, np.zeros((1, 1, 8, 8), np.float32), timing)
-apart = time_in_process(Request(engines={"tiny": Timed(file=engine, target=target)}, image_shape=(1, 8, 8), timing=timing, samples=samples))
+images = np.zeros((1, 1, 8, 8), np.float32)
+here = time_interleaved({"tiny": run}, images, timing)
+apart = time_in_process({"tiny": EngineFile(file=engine, target=target)}, images, timing)
 print(bool((here["tiny"] > 0).all() and (apart["tiny"] > 0).all()))
 """
 
@@ -85,6 +87,6 @@ def test_the_plain_install_reads_packages_and_builds_times_and_runs_engines(home
     assert "tiny--local-cpu" in (tmp_path / "report" / "report.html").read_text()
     said([bonsai, "layout", "ort", package, "--out", "models"], tmp_path)
     assert list((tmp_path / "models").rglob("*.ort"))
-    assert said([python, "-c", TIME, package, tmp_path / "samples"], tmp_path).stdout.strip() == "True"
+    assert said([python, "-c", TIME, package], tmp_path).stdout.strip() == "True"
     for words in (["run", "resnet-edge"], ["init", "--data", "images"], ["serve"]):
         assert "pip install 'bonsai-compress[train]'" in said([bonsai, *words], tmp_path, code=2).stderr

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from bonsai.stages.backends.onnxruntime_engine import require_runs
+from bonsai.stages.backends.reference import require_runs
 from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import narrow_graph, require_channels

@@ -7,17 +7,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_package import reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.process_timing import Request, Timed, time_in_process
+from bonsai.stages.backends.engine import EngineFile
+from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.packaged_timing import time_package
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.measurement import timing_lock
+from bonsai.stages.measurement.timing_lock import inheritable
 
 FEW = TimingConfig(runs=60, block=10, warmup_runs=5, warmup_seconds=0)
+IMAGES = np.zeros((1, 1, 8, 8), np.float32)
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,14 +30,9 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(timing_lock.VARIABLE, str(tmp_path / "timing.lock"))
 
 
-def request(folder: Path, engine: Path, timing: TimingConfig = FEW) -> Request:
+def time_twice(engine: Path, timing: TimingConfig = FEW) -> dict[str, np.ndarray]:
     target = load_profile("local-cpu", {"target.precision": "fp32"}).target
-    return Request(
-        engines=dict.fromkeys(("engine", "reference"), Timed(file=engine, target=target)),
-        image_shape=(1, 8, 8),
-        timing=timing,
-        samples=folder / "samples.safetensors",
-    )
+    return time_in_process(dict.fromkeys(("engine", "reference"), EngineFile(file=engine, target=target)), IMAGES, timing, inheritable())
 
 
 def few_runs(package: Path, **budget: object) -> None:
@@ -50,33 +49,33 @@ def bonsai(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "bonsai", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_engines_are_timed_in_a_process_of_its_own_and_leave_raw_samples(package: Path, tmp_path: Path) -> None:
-    samples = time_in_process(request(tmp_path, package / "engine.onnx"))
+def test_engines_are_timed_in_a_process_of_its_own_and_leave_raw_samples(package: Path) -> None:
+    samples = time_twice(package / "engine.onnx")
     assert {name: values.shape for name, values in samples.items()} == {"engine": (2, 60), "reference": (2, 60)}
     assert (samples["engine"] > 0).all()
 
 
-def test_an_engine_that_does_not_load_is_named_with_the_runtimes_words(package: Path, tmp_path: Path) -> None:
+def test_an_engine_that_does_not_load_is_named_with_the_runtimes_words(package: Path) -> None:
     (package / "engine.onnx").write_bytes(b"no graph")
     with pytest.raises(TimingFailed, match=r"engine\.onnx: cannot be timed, its process ended with code 3\n  given:   ONNX Runtime cannot load"):
-        time_in_process(request(tmp_path, package / "engine.onnx"))
+        time_twice(package / "engine.onnx")
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="other CPUs divide the smallest integer by -1")
-def test_an_engine_that_crashes_its_process_is_told_by_the_signal(package: Path, tmp_path: Path) -> None:
+def test_an_engine_that_crashes_its_process_is_told_by_the_signal(package: Path) -> None:
     write_graph(package / "engine.onnx", divides=True)
     with pytest.raises(TimingFailed, match="its process was ended by SIGFPE"):
-        time_in_process(request(tmp_path, package / "engine.onnx"))
+        time_twice(package / "engine.onnx")
 
 
-def test_a_timing_process_ends_with_its_parent(package: Path, tmp_path: Path) -> None:
-    endless = request(tmp_path, package / "engine.onnx", TimingConfig(runs=10**7, seconds=600, warmup_runs=1, warmup_seconds=0))
+def test_a_timing_process_ends_with_its_parent(package: Path) -> None:
+    endless = TimingConfig(runs=10**7, seconds=600, warmup_runs=1, warmup_seconds=0)
     code = (
-        "import sys\nfrom bonsai.stages.backends.process_timing import Request, time_in_process\n"
-        "from bonsai.stages.measurement.timing_lock import hold_timing, inheritable\n"
-        "with hold_timing(): time_in_process(Request.model_validate_json(sys.argv[1]), inheritable())"
+        "import sys\nsys.path.append('tests')\nfrom pathlib import Path\nfrom integration.test_process_timing import TimingConfig, time_twice\n"
+        "from bonsai.stages.measurement.timing_lock import hold_timing\n"
+        "with hold_timing(): time_twice(Path(sys.argv[1]), TimingConfig.model_validate_json(sys.argv[2]))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, endless.model_dump_json()], cwd=ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", code, str(package / "engine.onnx"), endless.model_dump_json()], cwd=ROOT)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     child = _wait_for(lambda: children.read_text().split())[0]
     parent.send_signal(signal.SIGKILL)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.onnxruntime_engine import backend, open_graph
+from bonsai.stages.backends.onnxruntime_engine import backend
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.tensorrt_engine import rtx
 from bonsai.stages.graph.audit import audit_graph, float_layers, require_dialect
 from bonsai.stages.graph.exporting import write_graph

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.backends.onnxruntime_engine import open_graph
+from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.graph.config import ExportConfig

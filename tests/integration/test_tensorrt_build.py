@@ -12,7 +12,8 @@ import pytest
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends import tensorrt_engine
-from bonsai.stages.backends.registry import GraphForm, check_target, graph_form
+from bonsai.stages.backends.registry import check_target
+from bonsai.stages.backends.runtimes import GraphForm, graph_form
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.backends.tensorrt_engine import TensorRTBackend, rtx
 from bonsai.stages.errors import BuildError, DeviceUnavailable

@@ -7,7 +7,7 @@ import pytest
 from bonsai.profiles.bounded_yaml import MAX_DEPTH, MAX_NODES, read_bounded
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.source import Record, from_overrides, read_yaml, validate
+from bonsai.profiles.located_yaml import Record, from_overrides, read_yaml, validate
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 REFUSED = {

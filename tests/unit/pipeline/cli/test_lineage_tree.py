@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bonsai.pipeline.cli.lineage_tree import Family, Node, draw, main_figures, read_family
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import MANIFEST

@@ -7,7 +7,7 @@ import pytest
 from bonsai.pipeline.compare.comparison import Comparison, Cost, Outcome, columns_of, cost_of, header_of, outcome_of, show_cells, to_csv
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
 from bonsai.stages.store.artifact import Artifact

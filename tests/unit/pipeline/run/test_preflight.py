@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_device import ScriptedDevice, use
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
-from bonsai.pipeline.run import preflight as checks
 from bonsai.pipeline.run.preflight import precisions_to_try, preflight, what_is_tried
 from bonsai.pipeline.run.targets import Network
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import HardwareProfile, Target
-from bonsai.stages.backends.engine import DeviceInfo
+from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.steps.try_open import Opened
 from bonsai.stages.store.artifact import Artifact
@@ -23,11 +22,7 @@ STAGES = {"exported": "export_untrained", "opened": "try_open", "built": "compil
 
 @pytest.fixture(autouse=True)
 def every_runtime_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def info(target: Target) -> DeviceInfo:
-        facts = {"isa": (), "cores": 1, "system": "Linux", "runtime": target.runtime, "runtime_version": "1"}
-        return DeviceInfo(device=target.device.name, present=target.device.is_host, **facts)
-
-    monkeypatch.setattr(checks, "check_target", info)
+    use(ScriptedDevice(), monkeypatch)
 
 
 @pytest.fixture
@@ -118,7 +113,7 @@ def test_what_is_no_fault_of_the_network_is_raised_as_it_is(recipe: Recipe) -> N
 
 def test_a_dry_run_says_what_would_be_tried() -> None:
     profile = profile_of("rtx-4090", precision="int8")
-    said = what_is_tried(profile, checks.check_target(profile.target))
+    said = what_is_tried(profile, ScriptedDevice().describe(profile.target))
     assert said == (
         "fp32, fp16, int8 exported, opened in ONNX Runtime and built with tensorrt-rtx; "
         "not tried: running the engines (GeForce RTX 4090 is not in this machine)"

@@ -14,7 +14,7 @@ import pytest
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.side_by_side import ChildProcesses, ProcessLost, Turns, branches_at_once, grow_side_by_side
 from bonsai.profiles.errors import BudgetError
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.steps.prepare import prepare

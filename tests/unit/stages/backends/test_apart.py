@@ -7,10 +7,12 @@ from onnx import helper, numpy_helper
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends import apart
-from bonsai.stages.backends.apart import build_engine, try_engine, try_graph
+from bonsai.stages.backends import apart, reference
+from bonsai.stages.backends.apart import build_engine, run_engine
+from bonsai.stages.backends.engine import EngineFile
+from bonsai.stages.backends.reference import try_graph
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.probes import probe_images, save_outputs
+from bonsai.stages.graph.probes import load_outputs, probe_images, save_outputs
 
 SHAPE = (3, 4, 4)
 WEIGHT = np.random.default_rng(0).standard_normal((3, 10))
@@ -72,17 +74,20 @@ def test_an_engine_is_built_and_run_apart(tmp_path: Path, target: Target) -> Non
     file = write_tokens(tmp_path, half=False)
     coverage = build_engine(file, tmp_path / "engine.onnx", target, SHAPE)
     assert coverage["float_products"] == 1
-    assert try_engine(tmp_path / "engine.onnx", target, tmp_path, SHAPE) < 1e-5
-    save_outputs(tmp_path, np.random.default_rng(2).standard_normal((4, 10)))
-    with pytest.raises(BuildError, match=r"engine\.onnx does not compute"):
-        try_engine(tmp_path / "engine.onnx", target, tmp_path, SHAPE)
+    images = probe_images(SHAPE, 4)
+    together, first = run_engine(EngineFile(file=tmp_path / "engine.onnx", target=target), [images, images[:1]])
+    assert np.allclose(together, load_outputs(tmp_path), atol=1e-5)
+    assert np.allclose(first, together[:1], atol=1e-6)
 
 
 def test_a_library_that_crashes_or_hangs_is_told(tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_tokens(tmp_path, half=False)
     monkeypatch.setattr(apart, "HERE", "misbehaving")
-    monkeypatch.setattr(apart, "RUN_SECONDS", 0.5)
+    monkeypatch.setattr(reference, "HERE", "misbehaving")
+    monkeypatch.setattr(reference, "SECONDS", 0.5)
     with pytest.raises(BuildError, match=r"building an engine of model\.onnx with onnxruntime ended its process: SIGSEGV"):
         build_engine(file, tmp_path / "engine.onnx", target, SHAPE)
+    with pytest.raises(BuildError, match=r"running engine\.onnx with onnxruntime ended its process: SIGSEGV"):
+        run_engine(EngineFile(file=tmp_path / "engine.onnx", target=target), [probe_images(SHAPE, 1)])
     with pytest.raises(BuildError, match=r"opening model\.onnx in ONNX Runtime took more than 0\.5 s; the process that did it was ended"):
         try_graph(file, "fp32", SHAPE)

@@ -14,10 +14,11 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends.onnxruntime_engine import open_graph
 from bonsai.stages.backends.onnxruntime_providers import cuda, openvino, require_provider, tensorrt
 from bonsai.stages.backends.operator_timing import measure_operator
-from bonsai.stages.backends.registry import backend_of, check_target, graph_form
+from bonsai.stages.backends.reference import open_graph
+from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.names import INPUT

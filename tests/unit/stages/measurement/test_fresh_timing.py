@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted_device import use
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Budget
-from bonsai.stages.backends.process_timing import Request, Timed
+from bonsai.stages.backends.device import Timing, TimingProtocol
+from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
-from bonsai.stages.measurement import fresh_timing
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.measurements import Fresh
+from bonsai.stages.measurement.samples import turn_count
 from bonsai.stages.measurement.verdicts import judge_latency
 
 TARGET = load_profile("local-cpu").target
-ENGINE, DENSE = (Timed(file=Path(name), target=TARGET) for name in ("e", "d"))
+ENGINE, DENSE = (EngineFile(file=Path(name), target=TARGET) for name in ("e", "d"))
 Machine = Callable[[int], Mapping[str, np.ndarray]]
 """Samples of the process of this number."""
 
@@ -34,11 +36,23 @@ def machine(ratios: list[float], paces: list[float] | None = None) -> Machine:
     return time_one
 
 
+class Processes:
+    """A device that returns made-up samples, and keeps how it was asked."""
+
+    def __init__(self, one: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        self.one = one
+        self.asked: list[tuple[list[str], TimingProtocol]] = []
+
+    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+        self.asked.append((list(engines), protocol))
+        return Timing(dict(self.one()), turn_count(protocol.timing))
+
+
 @pytest.fixture
 def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fresh]:
     def run(on: Machine, **options: object) -> Fresh:
         count = iter(range(100))
-        monkeypatch.setattr(fresh_timing, "time_in_process", lambda request, inherited: on(next(count)))
+        use(Processes(lambda: on(next(count))), monkeypatch)
         asked = {"percentile": 50, "relative": True, "limit": 0.3, "reference": DENSE, "timing": TimingConfig(runs=1500)}
         return time_afresh(tmp_path, ENGINE, image_shape=(1, 8, 8), **{**asked, **options})  # type: ignore[arg-type]
 
@@ -125,16 +139,12 @@ def test_a_tail_is_judged_by_the_wall_and_over_all_turns(timed: Callable[..., Fr
     assert timed(restless).interval.found == pytest.approx(0.25, rel=0.02)
 
 
-def test_every_process_is_asked_for_the_same_with_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Request] = []
-
-    def remember(request: Request, inherited: tuple[int, ...]) -> Mapping[str, np.ndarray]:
-        asked.append(request)
-        return machine([0.25] * 3)(len(asked) - 1)
-
-    monkeypatch.setattr(fresh_timing, "time_in_process", remember)
+def test_every_process_is_asked_for_the_same_and_leaves_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = iter(range(3))
+    device = Processes(lambda: machine([0.25] * 3)(next(count)))
+    use(device, monkeypatch)
     shape = {"image_shape": (1, 8, 8), "timing": TimingConfig(), "percentile": 50, "relative": True, "limit": 0.3}
     time_afresh(tmp_path, ENGINE, DENSE, **shape)  # type: ignore[arg-type]
-    assert [request.samples.name for request in asked] == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
-    assert {request.timing.runs for request in asked} == {667}
-    assert list(asked[0].engines) == ["engine", "reference"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
+    assert [engines for engines, _ in device.asked] == [["engine", "reference"]] * 3
+    assert {(protocol.own_process, protocol.timing.runs) for _, protocol in device.asked} == {(True, 667)}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.source import Source, validate
+from bonsai.profiles.located_yaml import LocatedMapping, validate
 from bonsai.stages.pruning.epi import EpiConfig, Trigger, jaccard, over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import Kept
 
@@ -65,7 +65,7 @@ def test_the_first_check_that_can_fire_is_window_plus_monotone_plus_one() -> Non
 
 def test_settings_that_never_let_epi_fire_are_refused() -> None:
     with pytest.raises(ConfigError, match="can fire at check 5 at the earliest; up to `latest` there are 4"):
-        validate(EpiConfig, Source({"every": 0.05, "latest": 0.2}, {}, "epi"))
+        validate(EpiConfig, LocatedMapping({"every": 0.05, "latest": 0.2}, {}, "epi"))
 
 
 @pytest.mark.parametrize(

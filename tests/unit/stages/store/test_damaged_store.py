@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from bonsai.pipeline.run.final_timing import newest_repetition
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import ArtifactDamaged
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import SETTLED_NS, Artifact, sha256_file

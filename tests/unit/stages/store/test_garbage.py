@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.finished import FINISHED, FinishedRun, recall, remember
 from bonsai.stages.store.garbage import DAY, free, take_inventory

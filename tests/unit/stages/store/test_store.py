@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.store.artifact import Artifact, fingerprint
@@ -145,7 +145,7 @@ def test_processes_that_share_a_store_run_each_stage_once_and_a_killed_one_block
     script = """
 import os, sys, time
 from pathlib import Path
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store, stage
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bonsai.profiles.source import Record
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.delivery.decisions import Tried
 from bonsai.stages.measurement.measurements import Accuracy
 from bonsai.stages.networks.checkpoint import History

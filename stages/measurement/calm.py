@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from bonsai.stages.backends.timing import CLOCKS
+from bonsai.stages.measurement.samples import CLOCKS
 
 CALM = 0.08
 """A turn is calm if the dense engine's median is at most this fraction slower than its pace."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bonsai.stages.backends.calm import calm_part, calm_turns, pace_of, turns_of
+from bonsai.stages.measurement.calm import calm_part, calm_turns, pace_of, turns_of
 
 TURNS = 20
 

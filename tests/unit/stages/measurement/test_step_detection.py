@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.backends.step_detection import SWEEP, detect_step, sweep_steps
+from bonsai.stages.measurement.step_detection import SWEEP, detect_step, sweep_steps
 
 
 @pytest.mark.parametrize("step", [4, 8, 16, 32])

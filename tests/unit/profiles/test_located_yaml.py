@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.source import Record, from_overrides, read_yaml, validate
+from bonsai.profiles.located_yaml import Record, from_overrides, read_yaml, validate
 
 
 class Inner(Record):

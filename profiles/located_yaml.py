@@ -38,7 +38,7 @@ class Record(BaseModel):
         return reference
 
 
-class Source:
+class LocatedMapping:
     """A nested mapping and, for each of its keys, the file and line that set it.
 
     Args:
@@ -60,7 +60,7 @@ class Source:
             path = path[:-1]
         return self.name
 
-    def renamed(self, path: KeyPath, name: str) -> "Source":
+    def renamed(self, path: KeyPath, name: str) -> "LocatedMapping":
         """Return this source with the key at `path`, an older name, called `name`, so that it can be merged with sources of either name.
 
         Raises:
@@ -83,15 +83,15 @@ class Source:
                 )
             )
         origins = {new if place == path else place: origin for place, origin in self.origins.items()}
-        return Source(_rename(self.data, path, name), origins, self.name)
+        return LocatedMapping(_rename(self.data, path, name), origins, self.name)
 
-    def merged(self, other: "Source") -> "Source":
+    def merged(self, other: "LocatedMapping") -> "LocatedMapping":
         """Return this source with the values of `other` laid over it, key by key."""
         parents = {path[:depth]: place for path, place in other.origins.items() for depth in range(1, len(path))}
-        return Source(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, self.name)
+        return LocatedMapping(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, self.name)
 
 
-def read_yaml(file: Path) -> Source:
+def read_yaml(file: Path) -> LocatedMapping:
     """Read a YAML mapping, refusing duplicate keys.
 
     Raises:
@@ -109,7 +109,7 @@ def read_yaml(file: Path) -> Source:
     return parse_yaml(text, file)
 
 
-def parse_yaml(text: str, file: Path) -> Source:
+def parse_yaml(text: str, file: Path) -> LocatedMapping:
     """Read a YAML mapping that stands, or will stand, in `file`.
 
     Raises:
@@ -119,10 +119,10 @@ def parse_yaml(text: str, file: Path) -> Source:
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(describe(f"{file}: holds no mapping", given=type(data).__name__, allowed="key: value lines", fix="see the shipped files"))
-    return Source(data, {path: f"{file}:{line}" for path, line in lines.items()}, str(file))
+    return LocatedMapping(data, {path: f"{file}:{line}" for path, line in lines.items()}, str(file))
 
 
-def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source:
+def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> LocatedMapping:
     """Turn dotted keys (``{"prune.floor": "0.2"}``) into a source; text values are read as YAML.
 
     Raises:
@@ -145,10 +145,10 @@ def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Source
         place = f"{name}{dotted}"
         table[leaf] = read_bounded(value, place, with_lines=False)[0] if isinstance(value, str) else value
         origins[path] = place
-    return Source(data, origins, name)
+    return LocatedMapping(data, origins, name)
 
 
-def validate(record: type[RecordT], source: Source) -> RecordT:
+def validate(record: type[RecordT], source: LocatedMapping) -> RecordT:
     """Build `record` from `source`.
 
     Raises:
@@ -194,7 +194,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _fault(record: type[BaseModel], source: Source, detail: dict[str, Any]) -> str:
+def _fault(record: type[BaseModel], source: LocatedMapping, detail: dict[str, Any]) -> str:
     path = tuple(str(part) for part in detail["loc"])
     dotted = shorten(".".join(path)) or "(whole file)"
     place = source.origin(path)

@@ -1,0 +1,59 @@
+"""Judges raw outputs and raw times that a device returned. All of it is pure: nothing here asks a device, or reads a file."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bonsai.stages.backends.device import Timing
+from bonsai.stages.measurement.calm import calm_part
+from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.measurements import Accuracy, Part
+from bonsai.stages.measurement.samples import summarise
+from bonsai.stages.tasks.task import Statistics, Task, join, samples_of
+
+
+class Judged(NamedTuple):
+    """The figures of one engine.
+
+    Attributes:
+        statistics: The task's statistics of each image.
+        latency: Latency on the device; None if the engine was not timed.
+    """
+
+    statistics: Statistics
+    latency: Latency | None
+
+
+def judge(
+    task: Task, targets: np.ndarray, outputs: Mapping[str, Iterable[np.ndarray]], timing: Timing | None, *, clock: str, reference: str
+) -> dict[str, Judged]:
+    """Judge engines by their outputs and their times.
+
+    Args:
+        task: Says what the outputs mean.
+        targets: Targets of the images, in their order.
+        outputs: By engine, the outputs of one image after another.
+        timing: Times of the same engines; None if none was timed.
+        clock: Clock of the median.
+        reference: Name of the dense engine: it tells in which turns the machine was calm.
+    """
+    latencies = latencies_of(timing, clock, reference) if timing is not None else {}
+    return {name: Judged(observe(found, targets, task), latencies.get(name)) for name, found in outputs.items()}
+
+
+def observe(outputs: Iterable[np.ndarray], targets: np.ndarray, task: Task) -> Statistics:
+    """Return the task's statistics of each image, given the outputs of one image after another."""
+    return join([task.per_sample(found, targets[place : place + 1]) for place, found in enumerate(outputs)])
+
+
+def accuracy_of(statistics: Statistics, task: Task, by: str, part: Part) -> Accuracy:
+    """Return the metric with its interval."""
+    value, low, high = task.bounds(statistics)
+    return Accuracy(metric=task.metric.name, value=value, low=low, high=high, n=samples_of(statistics), measured_by=by, part=part)
+
+
+def latencies_of(timing: Timing, clock: str, reference: str) -> dict[str, Latency]:
+    """Return the latency of every engine: the median of the turns in which the machine was calm, the tail and the spread of all runs."""
+    calm = calm_part(timing.samples, clock, timing.turns, reference)
+    return {name: summarise(samples, clock).with_median(summarise(calm[name], clock)) for name, samples in timing.samples.items()}

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_package import write_graph
+
+from bonsai.profiles.loader import load_profile
+from bonsai.profiles.operator_class import OperatorClass
+from bonsai.stages.backends.device import Device, OperatorPoint, TimingProtocol
+from bonsai.stages.backends.devices import DEVICES, device_of
+from bonsai.stages.backends.engine import EngineFile
+from bonsai.stages.backends.local_device import local
+from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.imports.registry import resolve
+from bonsai.stages.measurement.sequential import LOOKS
+
+TARGET = load_profile("local-cpu").target.at("fp32")
+IMAGES = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
+TIMING = TimingConfig(runs=600, block=10, warmup_runs=2, warmup_seconds=0, tries=1)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> EngineFile:
+    write_graph(tmp_path / "model.onnx")
+    built = local.build(tmp_path / "model.onnx", tmp_path, TARGET, (1, 8, 8))
+    assert built.coverage["float_convolutions"] == 1
+    return EngineFile(file=tmp_path / built.file, target=TARGET)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
+    device = resolve(name, DEVICES, "device")
+    verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
+    assert verbs == ["describe", "build", "run", "time", "operators", "kernels", "dissect"]
+    assert all(callable(getattr(device, verb)) for verb in verbs)
+
+
+def test_a_target_means_this_machine() -> None:
+    assert device_of(TARGET) is local
+    assert local.describe(TARGET).present
+
+
+@pytest.mark.parametrize("untried", [False, True])
+def test_batches_of_any_size_are_run_in_order(engine: EngineFile, untried: bool) -> None:
+    both = np.concatenate([IMAGES, -IMAGES])
+    together, first, second = local.run(engine, [both, both[:1], both[1:]], untried=untried)
+    assert together.shape == (2, 3)
+    assert np.allclose(together, np.concatenate([first, second]), atol=1e-6)
+    assert not np.allclose(first, second)
+
+
+def test_a_timing_ends_early_where_the_ratio_is_certain_to_lie_outside_its_bounds(engine: EngineFile) -> None:
+    engines = {"reference": engine, "0": engine}
+    protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50)
+    whole = local.time(engines, IMAGES, protocol)
+    assert (whole.turns, {values.shape for values in whole.samples.values()}) == (60, {(2, 600)})
+    ended = local.time(engines, IMAGES, protocol.model_copy(update={"bounds": (50.0, 60.0)}))
+    assert ended.turns == LOOKS[0]
+    assert {values.shape for values in ended.samples.values()} == {(2, LOOKS[0] * TIMING.block)}
+
+
+def test_a_process_of_its_own_times_once(engine: EngineFile) -> None:
+    protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, own_process=True)
+    found = local.time({"engine": engine}, IMAGES, protocol)
+    assert (found.turns, found.samples["engine"].shape) == (60, (2, 600))
+    assert (found.samples["engine"] > 0).all()
+
+
+def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
+    relu = OperatorClass(op="relu", height=8, width=8)
+    (found,) = local.operators([OperatorPoint(relu, 16, 16)], TARGET)
+    assert (found.entry.operator, found.entry.ci, found.entry.kernels) == (relu, 16, "Relu")
+    assert sum(kernel.share for kernel in local.kernels(engine, IMAGES)) == pytest.approx(1)
