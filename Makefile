@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
+# One process a core, each with one thread of its own; tests of one file stay together, for they share what they made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --basetemp=.venv/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .PHONY: demo test test-slow test-long test-reliability check serve clean
 
@@ -9,16 +11,16 @@ demo: .venv/run
 	$(BIN)/bonsai run resnet-edge
 
 test: .venv/dev
-	$(BIN)/pytest --basetemp=.venv/pytest
+	$(PYTEST)
 
 test-slow: .venv/dev  # what `.ci/run` runs beside them
-	$(BIN)/pytest --basetemp=.venv/pytest --durations=20 -m "slow and not long"
+	$(PYTEST) --durations=20 -m "slow and not long"
 
 test-long: .venv/dev  # whole servers, fresh environments, the shipped recipe: hours
-	$(BIN)/pytest --basetemp=.venv/pytest --durations=0 --ignore=tests/reliability -m long
+	$(PYTEST) --durations=0 --ignore=tests/reliability -m long
 
 test-reliability: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --basetemp=.venv/pytest --numprocesses=2 --durations=30 tests/reliability -m "long or not long"
+	$(PYTEST) --dist=load --durations=30 tests/reliability -m "long or not long"
 
 check: .venv/dev
 	$(BIN)/ruff check .
