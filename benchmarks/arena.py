@@ -24,7 +24,7 @@ from scipy.stats import t as student
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.data.dataset import Dataset
@@ -298,7 +298,7 @@ def measure_device() -> None:
     """Measure the latency model on this machine."""
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), {})
     with tempfile.TemporaryDirectory() as folder:
-        target = ReadyTarget(recipe, profile, inspect_network(recipe, (1, 32, 32), 62), Store(Path(folder)).run)
+        target = prepare_target(recipe, profile, inspect_network(recipe, (1, 32, 32), 62), Store(Path(folder)).run)
     device = Device(dense_ms=target.latency({g.name: g.width for g in target.groups}), model=target.chooser.reselection(target.limit_ms))
     DEVICE.write_text(device.model_dump_json(indent=1) + "\n")
     print(f"dense {device.dense_ms:.3f} ms, narrowest {target.floor_ms / device.dense_ms:.1%} of it")

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.scores import weight_scores
@@ -53,7 +53,7 @@ def main() -> None:
             recipe, (profile,) = load("resnet-edge", "local-cpu", wanted)
             recipe = recipe.model_copy(update={"model": model})
             network = inspect_network(recipe, image_shape, 10)
-            target = ReadyTarget(recipe, profile, network, store.run)
+            target = prepare_target(recipe, profile, network, store.run)
             scores = weight_scores(build_network(recipe.model, image_shape, 10), network.groups)[recipe.prune.criterion]
             by_channel = {group: scores[group].tolist() for group in target.options}
             values = values_of(recipe.prune.value, by_channel, target.options, network.operators)
@@ -63,7 +63,7 @@ def main() -> None:
             print(f"{name:30} {precision} {budget:.2f}: {len(fit.rounds)} networks timed, the last at {last:.4f}", flush=True)
     rows = []
     for name, precision, budget, target, fit in ended:
-        fresh = target.time_again(fit.widths).ms / target.limit_ms
+        fresh = target.timer.time_again(fit.widths).ms / target.limit_ms
         rows.append(
             {
                 "network": name,

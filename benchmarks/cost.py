@@ -17,7 +17,7 @@ from oracle import FINETUNE
 from torch.nn import functional
 
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.stages.networks.registry import build_network, to_channels_last
 from bonsai.stages.pruning.groups import first_channels
 from bonsai.stages.pruning.surgery import cut, find_groups
@@ -50,7 +50,7 @@ def main() -> None:
             print(" ".join(f"{seconds / rounds[-1][0]:.3f}" for seconds in rounds[-1]), flush=True)
     ratios = [sorted(row[i] / row[0] for row in rounds[1:]) for i in range(1, len(states))]  # the first round warms up
     with tempfile.TemporaryDirectory() as folder:
-        target = ReadyTarget(recipe, profile, inspect_network(recipe, shape, classes), Store(Path(folder)).run)
+        target = prepare_target(recipe, profile, inspect_network(recipe, shape, classes), Store(Path(folder)).run)
         measured = [target.time_untrained(o.widths) / target.dense_ms for o in outcomes]
     rows = [row(outcome, share, latency, recipe.training.epochs) for outcome, share, latency in zip(outcomes, ratios, measured, strict=True)]
     result = {"what": "seed 0 of the oracle; times over the dense network's", "rows": rows, **host_facts()}

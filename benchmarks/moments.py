@@ -37,7 +37,7 @@ from letters import draw_letters
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
-from bonsai.pipeline.run.targets import Network, ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import Network, inspect_network, prepare_target
 from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.pipeline.starting.scaffold import Ask, scaffold
 from bonsai.profiles.loader import load_profile
@@ -105,7 +105,7 @@ class Bench:
         self.dataset: Dataset = store.run(prepare, data=self.recipe.data, content=source_digest(self.recipe.data))
         self.network: Network = inspect_network(self.recipe, self.dataset.image_shape, len(self.dataset.classes))
         self.stops, self.total = segment_stops(self.recipe, self.dataset.sizes["train"])
-        self.target = ReadyTarget(self.recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), self.network, store.run)
+        self.target = prepare_target(self.recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), self.network, store.run)
         self.finetune = FinetuneConfig(epochs=round(self.recipe.training.epochs / 2), lr=FINETUNE_LR)
 
     def segment(self, stop: int) -> Checkpoint:

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.pipeline.run.trunk import Monitor, trunk_inputs
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset
@@ -49,7 +49,7 @@ def main(name: str = "resnet-edge", pairs_wanted: str = "9") -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
-        target = ReadyTarget(recipe, profile, inspect_network(recipe, dataset.image_shape, len(dataset.classes)), store.run)
+        target = prepare_target(recipe, profile, inspect_network(recipe, dataset.image_shape, len(dataset.classes)), store.run)
         monitor, segment = Monitor(target, recipe.prune), None
         bare_network = build(recipe.model, dataset.image_shape, len(dataset.classes))
         bare = Bare(bare_network, dataset, recipe.training)

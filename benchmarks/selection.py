@@ -27,7 +27,7 @@ from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import ReadyTarget, inspect_network, prepare_target
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
@@ -209,7 +209,7 @@ def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
 def ready_target(folder: Path) -> ReadyTarget:
     """Return this machine with a calibrated latency model of the dense network."""
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), OVERRIDES)
-    return ReadyTarget(recipe, profile, inspect_network(recipe, (1, 16, 16), 62), Store(folder).run)
+    return prepare_target(recipe, profile, inspect_network(recipe, (1, 16, 16), 62), Store(folder).run)
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bonsai.pipeline.run.device_timing import DeviceTimer
+from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
@@ -64,7 +64,7 @@ def halved(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: i
     recipe, (profile,) = load("resnet-edge", "local-cpu", overrides)
     recipe = recipe.model_copy(update={"model": model})
     network = inspect_network(recipe, image_shape, num_classes)
-    target = ReadyTarget(recipe, profile, network, store.run)
+    target = prepare_target(recipe, profile, network, store.run)
     scores = weight_scores(build_network(model, image_shape, num_classes), network.groups)[recipe.prune.criterion]
     values = values_of(recipe.prune.value, {group: scores[group].tolist() for group in target.options}, target.options, network.operators)
     return fit_widths(values, target.options, target.latency, target.limit_ms, recipe.prune, target.time_untrained).widths
@@ -78,8 +78,9 @@ def compare(
     coverage: dict[tuple[str, str, str], dict[str, int]] = {}
     for runtime, profile_name in PROFILES.items():
         recipe, (profile,) = load("resnet-edge", profile_name, {"profile.target.batch": batch})
-        recipe, target = recipe.model_copy(update={"model": model}), profile.target
-        timer = DeviceTimer(recipe, profile, check_target(target), image_shape, num_classes, store.run)
+        target = profile.target
+        untrained = Untrained(model, image_shape, num_classes, recipe.quantize.keep_float, recipe.export)
+        timer = DeviceTimer(untrained, recipe.timing, profile, check_target(target), store.run)
         for state, chosen in (("dense", {}), ("pruned", widths)):
             for precision in ("fp32", "int8"):
                 engine = timer.build(chosen, target.at(precision))

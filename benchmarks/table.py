@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks, sample_networks
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.targets import inspect_network, untrained_network
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import check_target
@@ -54,7 +54,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
     recipe = recipe.model_copy(update={"model": model})
     network, info = inspect_network(recipe, image_shape, num_classes), check_target(profile.target)
     widths = width_choices(network.groups, recipe.prune, profile)
-    timer = DeviceTimer(recipe, profile, info, image_shape, num_classes, Store(store).run)
+    timer = DeviceTimer(untrained_network(recipe, network), recipe.timing, profile, info, Store(store).run)
     operators = network.operators_at(profile.target)
     grids = {"corners": grid_points(operators, STEP, middle=False), "three by three": grid_points(operators, STEP)}
     entries, seconds = {}, {}

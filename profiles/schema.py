@@ -199,13 +199,14 @@ class Gates(Record):
 
     Attributes:
         max_drop: Largest allowed drop of the task's metric from the dense network to the engine; for a classifier a ratio 0-1. The upper end of the paired
-            95 % interval on the test images must be no higher. Without any change 189 images prove 0.02, 381 prove 0.01. Formerly `max_accuracy_drop`.
+            95 % interval on the test images must be no higher. Without any change 189 images prove 0.02, 381 prove 0.01. null: no limit, as
+            ``training.reference: none`` requires. Formerly `max_accuracy_drop`.
         min_metric: Metric that the engine must have, whatever the dense network has; of a classifier as a ratio 0-1. The worse end of its 95 % interval
             on the test images must be no worse.
         max_size_mb: Size of the engine file in megabytes (10^6 bytes).
     """
 
-    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
+    max_drop: Annotated[float, Field(ge=0, le=1)] | None = 0.02
     min_metric: Fraction | None = None
     max_size_mb: Positive | None = None
 

@@ -50,13 +50,13 @@ class Regression:
     def samples_to_prove(self, drop: float) -> int | None:
         return None
 
-    def to_tensors(self, dense: Statistics, shipped: Statistics) -> dict[str, np.ndarray]:
-        return {"dense": dense["error"], "engine": shipped["error"]}
+    def to_tensors(self, dense: Statistics | None, shipped: Statistics) -> dict[str, np.ndarray]:
+        return ({} if dense is None else {"dense": dense["error"]}) | {"engine": shipped["error"]}
 
-    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics, Statistics]:
-        if tensors.keys() != {"dense", "engine"}:
-            raise ValueError("dense and engine, (n,) float64 each")
-        return {"error": tensors["dense"]}, {"error": tensors["engine"]}
+    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics | None, Statistics]:
+        if tensors.keys() - {"dense"} != {"engine"}:
+            raise ValueError("dense and engine, (n,) float64 each; no dense where there is no reference")
+        return ({"error": tensors["dense"]} if "dense" in tensors else None), {"error": tensors["engine"]}
 
 
 REGRESSION = Regression()

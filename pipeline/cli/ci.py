@@ -126,6 +126,7 @@ def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:
                 f"**{_name(title, outcome)}**",
                 "",
                 *(f"- {markdown(gate.sentence)}" for gate in outcome.gates),
+                *([f"- {outcome.reference}"] if outcome.reference else []),
                 *(f"- **warning: {markdown(text)}**" for text in outcome.warnings),
                 "",
             ]
@@ -161,7 +162,8 @@ def _properties(outcome: Outcome) -> dict[str, str]:
     found = {"exit_code": str(outcome.exit_code)} | {f"warning_{number}": text for number, text in enumerate(outcome.warnings, 1)}
     if row is not None and row.latency is not None:
         found |= {"latency_source": row.latency.source, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}"}
-        found |= {row.accuracy.metric: f"{row.accuracy.value:.6g}"}
+        found |= {row.judged.metric: f"{row.judged.value:.6g}"}
+        found |= {"reference": outcome.reference} if outcome.reference else {}
         found |= {"device": outcome.device, "runtime": outcome.runtime, "engine_sha256": outcome.engine_sha256}
     return found
 

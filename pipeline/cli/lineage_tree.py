@@ -1,6 +1,6 @@
 """`bonsai show`: what an artifact or a package was made of, as a tree."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +11,9 @@ from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import ConfigError, describe, shorten, visible
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.measurement.measurements import Accuracy
 from bonsai.stages.store.lineage import made_from
 from bonsai.stages.store.manifest import MANIFEST
-from bonsai.stages.tasks.registry import metric_named
 
-VALIDATION = "validation_"
-"""Prefix of a metric's name in a record."""
 MANY = 3
 """Most inputs of one stage that are drawn."""
 DEEPEST = 100
@@ -52,7 +48,7 @@ class _Package(_Read):
 
 class _Artifact(_Read):
     stage: str
-    record: dict[str, Any]
+    figures: str = ""
     inputs: dict[str, Any]
     seconds: Seconds
 
@@ -63,7 +59,7 @@ class Node(Record):
     Attributes:
         address: ``stage/key``, or the package's name.
         seconds: Wall time of the stage; 0 for a package.
-        figures: The main ones, for people; empty where the artifact is not in the store.
+        figures: The main ones, as the stage wrote them into its manifest; empty if the artifact is not in the store.
         made_of: Addresses of other nodes.
     """
 
@@ -202,12 +198,11 @@ def _node(address: str, root: Path) -> Node:
         raise VerificationError(describe(problem, given=read.name, allowed=f"the manifest of {address}", fix="name another store: --store DIR"))
     try:
         parents = ADDRESSES.validate_python(made_from(read.inputs))
-        figures = main_figures(read.stage, read.record)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:  # it is not what the stage writes
+    except (TypeError, ValueError) as error:  # it is not what the stage writes
         problem = f"{file}: not what the stage {shorten(read.stage)} writes"
         given = f"{type(error).__name__}: {shorten(str(error))}"
         raise VerificationError(describe(problem, given=given, allowed="a manifest as it was written", fix="run `bonsai run` again")) from error
-    return Node(address=address, seconds=read.seconds, figures=figures, made_of=parents)
+    return Node(address=address, seconds=read.seconds, figures=read.figures, made_of=parents)
 
 
 def _ancestor(ancestor: _Ancestor, store: Path) -> Node:
@@ -220,56 +215,3 @@ def _roots(lineage: Sequence[_Ancestor]) -> tuple[str, ...]:
     """Return what nothing else in a lineage was made of."""
     used = {address for ancestor in lineage for address in ancestor.made_from}
     return tuple(ancestor.artifact for ancestor in lineage if ancestor.artifact not in used)
-
-
-def main_figures(stage: str, record: Mapping[str, Any]) -> str:
-    """Return what is worth knowing of an artifact, in a few words; empty for a stage without such figures."""
-    return FIGURES[stage](record) if stage in FIGURES else ""
-
-
-def _trained(record: Mapping[str, Any]) -> str:
-    last = record["history"][-1] if record["history"] else None
-    if not last:
-        return f"step {record['step']}"
-    reached = {key: value for key, value in last.items() if key.startswith(VALIDATION)}
-    return f"epoch {last['epoch']:.4g}, {_written(reached)}"
-
-
-def _quantised(record: Mapping[str, Any]) -> str:
-    kept = record["quantization"]["kept"]
-    reached = {key.removesuffix(f"_{kept}"): value for key, value in record["metrics"].items() if key.startswith(VALIDATION) and key.endswith(f"_{kept}")}
-    return f"{kept}, {_written(reached)}"
-
-
-def _written(reached: Mapping[str, float]) -> str:
-    """Return what the one figure of the validation split says, which is stored as ``validation_<metric>``."""
-    ((key, value),) = reached.items()
-    metric = metric_named(key.removeprefix(VALIDATION))
-    return f"validation {metric.label} {metric.written(value)}"
-
-
-def _measured(record: Mapping[str, Any]) -> str:
-    row = next(row for row in record["rows"] if row["shipped"])
-    accuracy = Accuracy.model_validate(row["accuracy"])
-    metric = metric_named(accuracy.metric)
-    shown = f"{accuracy.part} {metric.label} {metric.written(accuracy.value)}"
-    return f"{row['precision']} shipped, {shown}, p50 {row['latency']['p50']:.3f} ms {row['latency']['source']}"
-
-
-FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "prepare": lambda record: f"{record['name']}, {sum(record['sizes'].values())} images, {len(record['classes'])} classes",
-    "characterize": lambda record: str(record["source"]),
-    "train_dense": _trained,
-    "prune": lambda record: f"{sum(map(len, record['kept'].values()))} channels kept in {len(record['kept'])} groups",
-    "recover": _trained,
-    "quantize": _quantised,
-    "export_untrained": lambda record: f"untrained, {record['parameters'] / 1e3:.0f} k parameters",
-    "try_open": lambda record: "overflows untrained" if record["difference"] is None else f"differs from torch by {record['difference']:.2g} of the spread",
-    "export": lambda record: f"{record['dialect']} {record['float_type']}, {record['parameters'] / 1e3:.0f} k parameters, {record['macs'] / 1e6:.1f} M MACs",
-    "compile": lambda record: f"{record['runtime']} {record['precision']}, {record['parameters'] / 1e3:.0f} k parameters",
-    "benchmark": lambda record: f"{len(record['candidates'])} timed against {record['reference']['p50']:.3f} ms",
-    "measure": _measured,
-    "assess": _measured,
-    "challenge": lambda record: f"against {record['against']['name']}, drop {record['against']['drop'][0]:+.4f}",
-    "package": lambda record: str(record["name"]),
-}

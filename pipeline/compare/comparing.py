@@ -65,7 +65,7 @@ def compare(
     """
     loaded, targets = load(recipe, profiles, overrides)
     own = step is None and branch_runner is None
-    count = (at_once or branches_at_once(loaded, len(targets))) if own else 1
+    count = (at_once or branches_at_once(loaded.training, len(targets))) if own else 1
     with ChildProcesses(Store(store)) as children:
         run = step or (children.run if count > 1 else Store(store).run)
         kept = KeepGoing(run, branch_runner or (lambda branches: grow_side_by_side(branches, count, children.stop)))

@@ -10,8 +10,9 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.errors import GateMissed
-from bonsai.stages.measurement.measurements import Gate, Row, unmet
+from bonsai.stages.measurement.measurements import NO_REFERENCE, Gate, Row, has_reference, unmet
 from bonsai.stages.measurement.verdicts import fails
+from bonsai.stages.reporting.comparison import TRUNK
 from bonsai.stages.reporting.model_card import row_cells
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest
@@ -83,6 +84,11 @@ class Outcome(Record):
     def failing(self) -> tuple[Gate, ...]:
         """The gates that the exit code is for."""
         return tuple(gate for gate in self.gates if fails(gate, self.allow_undecided))
+
+    @property
+    def reference(self) -> str:
+        """A sentence that there is no dense reference; empty if there is one, or if there is no package."""
+        return "" if has_reference(self.rows) else NO_REFERENCE
 
     @property
     def estimated(self) -> bool:
@@ -184,7 +190,7 @@ def cost_of(used: Mapping[str, Sequence[Artifact]]) -> Cost:
         runs=len(needed),
         together=sum(seconds.values()),
         repeated=sum(seconds[folder] * repeats[folder] for folder in seconds),
-        trunk=sum(took for folder, took in seconds.items() if folder.parent.name == "train_dense"),
+        trunk=sum(took for folder, took in seconds.items() if folder.parent.name == TRUNK),
     )
 
 
@@ -201,6 +207,7 @@ def show_cells(outcome: Outcome) -> list[str]:
     speedups = [f"{times:.2f}" if times is not None else "-" for times in (outcome.speedup_fp32, outcome.speedup_fp16)]
     _, accuracy, p50, p99, size, *_ = row_cells(row, outcome.metric)
     verdict = unmet(outcome.gates) or f"{len(outcome.gates)} met{', with a warning' if outcome.warnings else ''}"
+    verdict += ", no reference" if outcome.reference else ""
     return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, row.latency.source, verdict]
 
 
@@ -221,7 +228,7 @@ def _line(outcome: Outcome) -> dict[str, object]:
     return {
         **about,
         "precision": row.precision,
-        **dict(zip(_keys(outcome.metric), (row.accuracy.value, row.accuracy.low, row.accuracy.high), strict=True)),
+        **dict(zip(_keys(outcome.metric), (row.judged.value, row.judged.low, row.judged.high), strict=True)),
         "p50_ms": row.latency.p50,
         "p99_ms": row.latency.p99,
         "latency_source": row.latency.source,

@@ -66,6 +66,16 @@ class Recipe(Record):
         training = self.training
         if (self.prune.policy.epoch or 0) > training.epochs:
             raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
+        if training.reference == "given" and not self.model.files:
+            raise ValueError(
+                "training.reference `given` needs weights: name their file in model.files, and let the model's factory load it; "
+                "or set training.reference to `trained` or `none`"
+            )
+        if training.reference == "none" and self.prune.distill and self.prune.distill.teacher == "trained":
+            raise ValueError(
+                "prune.distill.teacher `trained` is the reference, and training.reference is `none`: "
+                "set prune.distill.teacher to `trigger`, or training.reference to `trained`"
+            )
         if self.prune.schedule.soft and self.prune.criterion == "bn_gradient" and training.precision == "fp16":
             raise ValueError("prune.schedule.soft scores masked channels by gradients that fp16 scales: set training.precision to fp32 or bf16")
         return self

@@ -15,9 +15,10 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
-from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
 from bonsai.stages.steps.compile import compile as compile_engine
@@ -35,7 +36,11 @@ from bonsai.stages.training.tracking import scope
 
 @dataclass(frozen=True)
 class Branch:
-    """The finished engines of one target, one per precision, the dense engine, and everything they were made from. None has seen the test images."""
+    """The finished engines of one target, one per precision, the dense engine, and everything they were made from. None has seen the test images.
+
+    Attributes:
+        reference: The dense engine. The budget may be a fraction of its latency. It is untrained if there is no reference.
+    """
 
     target: ReadyTarget
     trigger: Trigger
@@ -71,7 +76,7 @@ class Branch:
     @property
     def validation(self) -> Accuracy:
         """Accuracy of the shipped engine on the validation images, by which branches are compared."""
-        return self.measurement.shipped_row.accuracy
+        return self.measurement.shipped_row.judged
 
     @property
     def passed(self) -> bool:
@@ -84,7 +89,7 @@ class Branch:
         return Attempt(widths=self.widths, predicted_ms=self.target.latency(self.widths), engine_ms=self.used * self.target.limit_ms, rounds=self.fit.rounds)
 
 
-def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
+def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint | None, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
     If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction.
@@ -117,7 +122,7 @@ def pack(
     recipe: Recipe,
     dataset: Dataset,
     network: Network,
-    dense: Checkpoint,
+    dense: Checkpoint | None,
     kept: Branch,
     assessed: Measurement,
     challenged: Challenge | None,
@@ -133,12 +138,12 @@ def pack(
     The report also has the verdict on the test images and the other precisions that were tried. The package's lineage includes the artifacts
     in `considered`, because the choice depends on them. With `remeasure`, an earlier verdict on the latency is not reused.
     """
-    timing = time_finished(recipe, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
+    timing = time_finished(recipe.timing, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
         trigger=kept.trigger,
-        cuts=_cuts(recipe, dataset, kept.trigger),
+        cuts=_cuts(recipe.prune.schedule, kept.trigger, steps_per_epoch(recipe.training, dataset.sizes["train"])),
         criterion=recipe.prune.criterion,
         fit=kept.fit,
         attempts=attempts,
@@ -147,7 +152,7 @@ def pack(
         kept_widths=kept.widths,
         table_source=kept.target.table_source,
         forecast=kept.target.forecast(kept.widths),
-        dense_history=dense.history,
+        dense_history=dense_curve(dense, kept.final),
         dense_ms=kept.target.forecast_dense(),
     )
     return step(
@@ -164,13 +169,17 @@ def pack(
     )
 
 
-def _cuts(recipe: Recipe, dataset: Dataset, trigger: Trigger) -> tuple[float, ...]:
+def dense_curve(reference: Checkpoint | None, final: Checkpoint) -> tuple[History, ...]:
+    """Return the learning curve of the dense network: that of a reference that was trained, or else up to where the branch left."""
+    return reference.history if reference is not None and reference.history else tuple(line for line in final.history if line.phase == "trunk")
+
+
+def _cuts(schedule: ScheduleConfig, trigger: Trigger, per_epoch: int) -> tuple[float, ...]:
     """Return the epochs at which channels were removed."""
-    schedule, per_epoch = recipe.prune.schedule, steps_per_epoch(recipe, dataset.sizes["train"])
     return tuple(trigger.epoch + place * schedule.iterations / per_epoch for place in range(schedule.steps))
 
 
-def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint, fit: Fit, step: Step) -> Branch:
+def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint | None, fit: Fit, step: Step) -> Branch:
     target, segment, trigger = monitor.target, monitor.segment, monitor.trigger
     assert segment is not None and trigger is not None
     cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
@@ -180,17 +189,15 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint,
     pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
     quantised = None
     if target.profile.target.precision == "int8":
-        dialect = graph_form(target.profile.target).dialect
-        quantised = step(
-            quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, dialect=dialect, weight_bits=target.weight_bits
-        )
+        form = {"dialect": graph_form(target.profile.target).dialect, "weight_bits": recipe.quantize.weight_bits or target.weight_bits}
+        quantised = step(quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, **form)
 
     def build(checkpoint: Checkpoint, precision: Precision) -> Engine:
         device = target.profile.target.at(precision)
         graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
-    reference = build(dense, target.profile.target.reference)
+    reference = build(dense, target.profile.target.reference) if dense is not None else target.build_untrained()
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
@@ -201,8 +208,14 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint,
         profile=target.profile.alone,
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
+        **about_reference(dense),
     )
     return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+
+
+def about_reference(dense: Checkpoint | None) -> dict[str, bool]:
+    """Return the input that tells `measure` and `assess` that there is no reference; nothing if there is one, so that older artifacts keep their keys."""
+    return {} if dense is not None else {"with_reference": False}
 
 
 def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:

@@ -6,8 +6,10 @@ from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.measurement.verdicts import doubt_about
 from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
+from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.progress import say
 
 
@@ -22,7 +24,7 @@ def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
         return
     for profile in profiles:
         asked, least = profile.gates.max_drop, profile.gates.min_metric
-        if asked < provable.drop:
+        if asked is not None and asked < provable.drop:
             needed = f"at least {task.samples_to_prove(asked)} are needed" if asked else "no number is enough"
             say(f"warning: {profile.name}: {test_images} test images cannot prove an accuracy drop below {provable.drop:.3f}; the gate is {asked:g}: {needed}")
         if least is not None and metric.merit(least) > metric.merit(provable.metric):
@@ -32,6 +34,8 @@ def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
 
 def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
     """Warn if the dense network has learnt next to nothing; the gate on the drop is then undecided."""
-    doubt = doubt_about(task_named(dataset.task), dense.history[-1].validation, load_split(dataset, "validation")[1].numpy(), "validation")
+    task, (images, targets) = task_named(dataset.task), load_split(dataset, "validation")
+    reached = dense.history[-1].validation if dense.history else evaluate(load_network(dense), images, targets, task)  # given weights have no history
+    doubt = doubt_about(task, reached, targets.numpy(), "validation")
     if doubt:
         say(f"warning: {doubt}")

@@ -8,7 +8,7 @@ from typing import Any
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import Network, inspect_network
+from bonsai.pipeline.run.targets import Network, inspect_network, untrained_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable
 from bonsai.profiles.located_yaml import Record
@@ -86,10 +86,10 @@ def characterize_device(recipe: str, profile: str | None, overrides: Mapping[str
 def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, store: Store, out: Path, *, detect: bool) -> Characterized:
     target, info = profile.target, _require_here(profile)
     options = width_choices(network.groups, recipe.prune, profile)
-    shape = {"model": recipe.model, "image_shape": network.image_shape, "num_classes": network.num_classes}
+    untrained = untrained_network(recipe, network)
     keep_float = recipe.quantize.keep_float if target.precision == "int8" else ()
-    table = store.run(characterize, **shape, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
-    timer = DeviceTimer(recipe, profile, info, network.image_shape, network.num_classes, store.run)
+    table = store.run(characterize, **untrained.built_from, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
+    timer = DeviceTimer(untrained, recipe.timing, profile, info, store.run)
     operators = network.operators_at(target)
     latency = timer.calibrate(table, operators, options)
     fresh = random_networks(options, TRIED, seed=1)

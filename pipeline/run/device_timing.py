@@ -4,14 +4,16 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.runtimes import graph_form, runtime_of
+from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.selection.calibration import calibrate
 from bonsai.stages.selection.latency import NetworkLatency
@@ -30,6 +32,26 @@ FEW_RUNS, FEW_SECONDS = 400, 3.0
 """Timing settings for each network that calibrates the latency model."""
 
 
+class Untrained(NamedTuple):
+    """A network that nobody has trained, and how it is exported.
+
+    Attributes:
+        image_shape: (channels, height, width).
+        keep_float: Globs of the layers that stay in float beside INT8.
+    """
+
+    model: ModelConfig
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    keep_float: tuple[str, ...]
+    export: ExportConfig
+
+    @property
+    def built_from(self) -> dict[str, object]:
+        """The inputs of every stage that builds this network."""
+        return {"model": self.model, "image_shape": self.image_shape, "num_classes": self.num_classes}
+
+
 class Timed(NamedTuple):
     """A network's milliseconds, at the budget's percentile, and their relative standard error."""
 
@@ -41,11 +63,10 @@ class DeviceTimer:
     """Builds networks of given widths and times them in turns with the dense engine at the target's reference precision.
 
     Args:
-        recipe: Whose network it is.
+        untrained: The network, whose widths are chosen for each timing.
+        timing: The protocol.
         profile: The target, which is in this machine.
         info: The device.
-        image_shape: (channels, height, width).
-        num_classes: Number of classes.
         step: Runs the stages.
 
     Attributes:
@@ -55,18 +76,16 @@ class DeviceTimer:
 
     __test__ = False  # pytest would take the name for a test's
 
-    def __init__(self, recipe: Recipe, profile: HardwareProfile, info: DeviceInfo, image_shape: tuple[int, int, int], num_classes: int, step: Step) -> None:
+    def __init__(self, untrained: Untrained, timing: TimingConfig, profile: HardwareProfile, info: DeviceInfo, step: Step) -> None:
         self.evidence: list[Artifact] = []
         self.dense_ms = 0.0
-        self._recipe, self._profile, self._info, self._step = recipe, profile, info, step
-        self._shape = {"model": recipe.model, "image_shape": image_shape, "num_classes": num_classes, "opset": recipe.export.opset}
-        self._image_shape = image_shape
+        self._untrained, self._timing = untrained, timing
+        self._profile, self._info, self._step = profile, info, step
+        self._repeats = 0
 
     def survey(self, networks: Sequence[Widths]) -> list[Timed]:
         """Time several networks in one benchmark of few runs each."""
-        timing = self._recipe.timing.model_copy(
-            update={"runs": min(self._recipe.timing.runs, FEW_RUNS), "seconds": min(self._recipe.timing.seconds, FEW_SECONDS)}
-        )
+        timing = self._timing.model_copy(update={"runs": min(self._timing.runs, FEW_RUNS), "seconds": min(self._timing.seconds, FEW_SECONDS)})
         found = self._benchmark(networks, timing=timing, repeat=0)
         return [self._timed(found, candidate) for candidate in found.candidates]
 
@@ -77,7 +96,7 @@ class DeviceTimer:
             ConfigError: The narrowest network is not faster than the dense one.
         """
         name = self._profile.name
-        count = self._recipe.timing.calibrating
+        count = self._timing.calibrating
         networks = sample_networks(options, count if runtime_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
         say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
         timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)]
@@ -96,16 +115,21 @@ class DeviceTimer:
                 )
             ) from error
 
-    def time(self, widths: Widths, *, repeat: int = 0, window_ms: tuple[float, float] | None = None) -> Timed:
+    def time(self, widths: Widths, *, window_ms: tuple[float, float] | None = None) -> Timed:
         """Time one network, by the recipe's protocol.
 
         Args:
             widths: Widths of the network.
-            repeat: Number of the repetition.
             window_ms: Least and largest milliseconds for which the exact figure matters: outside of them fewer runs do. None for all runs.
         """
         bounds = None if window_ms is None else (window_ms[0] / self.dense_ms, window_ms[1] / self.dense_ms)
-        found = self._benchmark([widths], timing=self._recipe.timing, repeat=repeat, bounds=bounds)
+        found = self._benchmark([widths], timing=self._timing, repeat=0, bounds=bounds)
+        return self._timed(found, found.candidates[0])
+
+    def time_again(self, widths: Widths) -> Timed:
+        """Time one network in a benchmark of its own, whatever is known of it."""
+        self._repeats += 1
+        found = self._benchmark([widths], timing=self._timing, repeat=self._repeats, bounds=None)
         return self._timed(found, found.candidates[0])
 
     def build(self, widths: Widths, target: Target) -> Engine:
@@ -120,15 +144,15 @@ class DeviceTimer:
         return self._step(export_untrained, **self._export(target), plan=WidthPlan(), dense=None)
 
     def _export(self, target: Target) -> dict[str, object]:
-        form = graph_form(target)
-        keep_float = self._recipe.quantize.keep_float if form.dialect != "float" else ()
-        return {**self._shape, **form._asdict(), "keep_float": keep_float, "batch": self._recipe.export.batch_of(target)}
+        form, export = graph_form(target), self._untrained.export
+        keep_float = self._untrained.keep_float if form.dialect != "float" else ()
+        return {**self._untrained.built_from, "opset": export.opset, **form._asdict(), "keep_float": keep_float, "batch": export.batch_of(target)}
 
     def _benchmark(self, networks: Sequence[Widths], **protocol: object) -> Benchmark:
         target = self._profile.target
         reference = self.build({}, target.at(target.reference))
         candidates = tuple(self.build(widths, target) for widths in networks)
-        shared = {"reference": reference, "target": target, "image_shape": self._image_shape, "percentile": self._profile.budget.percentile}
+        shared = {"reference": reference, "target": target, "image_shape": self._untrained.image_shape, "percentile": self._profile.budget.percentile}
         found = self._step(benchmark, candidates=candidates, **shared, **protocol)
         self.evidence.append(found)
         self.dense_ms = self.dense_ms or found.reference.at(self._profile.budget.percentile)

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.measurements import FreshTiming, Measurement
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.store import Step, Store
 
 
 def time_finished(
-    recipe: Recipe, target: ReadyTarget, engine: Engine, reference: Engine, measurement: Measurement, step: Step, *, remeasure: bool
+    timing: TimingConfig, target: ReadyTarget, engine: Engine, reference: Engine, measurement: Measurement, step: Step, *, remeasure: bool
 ) -> FreshTiming | None:
     """Return the newest timing of an engine that was made after it was chosen, or make the first.
 
     Args:
-        recipe: How it is timed.
+        timing: The protocol.
         target: Target with the budget.
         engine: The engine to ship.
         reference: The dense engine.
@@ -35,8 +35,8 @@ def time_finished(
         "dense": reference,
         "target": target.profile.target,
         "budget": target.profile.budget,
-        "timing": recipe.timing,
-        "verdict": recipe.timing.verdict,
+        "timing": timing,
+        "verdict": timing.verdict,
         "known_ms": dense.at(target.profile.budget.percentile) if dense is not None else None,
     }
     newest = newest_repetition(Store(engine.folder.parent.parent), inputs)

@@ -135,8 +135,9 @@ def check_profile(profile: HardwareProfile) -> None:
 def _track_results(finished: Package) -> None:
     """Send the result rows of a package to the tracker, all as step 0: they belong to no training step."""
     for row in finished.rows:
-        name = row.accuracy.metric if row.accuracy.part == "test" else f"validation_{row.accuracy.metric}"
-        results = {name: row.accuracy.value, "size_mb": row.size_bytes / 1e6}
+        results = {"size_mb": row.size_bytes / 1e6}
+        if row.accuracy is not None:
+            results[row.accuracy.metric if row.accuracy.part == "test" else f"validation_{row.accuracy.metric}"] = row.accuracy.value
         if row.latency is not None:
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
         with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
@@ -179,7 +180,8 @@ def grow(
     if not precisions:
         return dict(failed)
     monitors, dense = grow_trunk(recipe, dataset, [target for prepared in precisions.values() for target in prepared.targets], step)
-    warn_of_chance(dense, dataset)
+    if dense is not None:
+        warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:
         own, release = conduct.step_of(name), releases.get(name)

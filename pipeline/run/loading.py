@@ -42,6 +42,7 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
             )
         )
     _require_opset(loaded, profiles)
+    _require_reference(loaded, profiles)
     return loaded, profiles
 
 
@@ -58,3 +59,18 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
                     fix=f"set export.opset to {HALF_OPSET} or 20",
                 )
             )
+
+
+def _require_reference(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
+    """Refuse a gate on the accuracy drop if the recipe has no dense reference."""
+    asking = [profile for profile in profiles if profile.gates.max_drop is not None]
+    if recipe.training.reference == "none" and asking:
+        given = ", ".join(f"gates.max_drop {profile.gates.max_drop:g} in profile {profile.name}" for profile in asking)
+        raise ConfigError(
+            describe(
+                "a limit on the accuracy drop needs a reference, and training.reference is `none`",
+                given=given,
+                allowed="gates.max_drop null: without a reference no drop is known; gates.min_metric limits what the engine itself must reach",
+                fix="set profile.gates.max_drop=null, or training.reference=trained",
+            )
+        )

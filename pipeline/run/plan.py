@@ -29,24 +29,6 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-ORDER = (
-    "prepare",
-    "export_untrained",
-    "try_open",
-    "compile",
-    "characterize",
-    "benchmark",
-    "train_dense",
-    "prune",
-    "recover",
-    "quantize",
-    "export",
-    "measure",
-    "assess",
-    "challenge",
-    "time_engine",
-    "package",
-)
 
 
 class GroupPlan(Record):
@@ -64,7 +46,7 @@ class TargetPlan(Record):
         device: The device, and whether it is in this machine.
         preflight: The checks before training, and those that cannot be made.
         prospect: What the run can gain.
-        cached: Number of finished artifacts by stage.
+        cached: Number of finished artifacts by stage, in the order in which the flow calls the stages.
         next_stage: First stage that would run; None if all is finished.
     """
 
@@ -84,6 +66,7 @@ class Plan(Record):
 
     Attributes:
         epochs: At most: QAT may not be needed.
+        trunk_segments: At most: if no reference is trained, the trunk ends when the last target branches off.
     """
 
     recipe: str
@@ -124,7 +107,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     for profile in profiles:
         info = device_of(profile.target).describe(profile.target)
         options = width_choices(network.groups, recipe.prune, profile)
-        cached, next_stage = _look_up(recipe, profile, store, releases)
+        cached, next_stage = look_up(recipe, profile, store, releases)
         targets.append(
             TargetPlan(
                 profile=profile.name,
@@ -139,11 +122,12 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
             )
         )
     stops, total = segment_stops(recipe, dataset.sizes["train"])
+    to_the_end = "trained" in (recipe.training.reference, recipe.prune.policy.name)
     return Plan(
         recipe=recipe.name,
         images=dataset.sizes,
         epochs=recipe.training.epochs + (recipe.quantize.most_epochs if any(p.target.precision == "int8" for p in profiles) else 0),
-        trunk_segments=len(stops) + (stops[-1] < total),
+        trunk_segments=len({0, *stops} if recipe.training.reference == "given" else stops) + (stops[-1] < total and to_the_end),
         targets=tuple(targets),
     )
 
@@ -164,7 +148,7 @@ def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store:
                     fix="leave this profile out, or run it on the device",
                 )
             )
-        _, missing = _look_up(recipe, profile, store, {})
+        _, missing = look_up(recipe, profile, store, {})
         if missing not in {None, time_engine.__name__, package.__name__}:
             raise ConfigError(
                 describe(
@@ -176,7 +160,7 @@ def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store:
             )
 
 
-def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Mapping[str, Release]) -> tuple[dict[str, int], str | None]:
+def look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Mapping[str, Release]) -> tuple[dict[str, int], str | None]:
     """Follow the flow through finished artifacts; return their number by stage and the first stage that has none."""
     found: dict[str, set[str]] = {}
 
@@ -197,4 +181,4 @@ def _look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: M
         missing = str(absent)
     finally:
         logger.setLevel(level)
-    return {stage: len(found[stage]) for stage in ORDER if stage in found}, missing
+    return {stage: len(keys) for stage, keys in found.items()}, missing

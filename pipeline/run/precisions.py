@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.branch import Branch, grow_branch, pack
-from bonsai.pipeline.run.targets import Network, ReadyTarget
+from bonsai.pipeline.run.branch import Branch, about_reference, grow_branch, pack
+from bonsai.pipeline.run.targets import Network, ReadyTarget, prepare_target
 from bonsai.pipeline.run.trunk import Monitor
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.schema import HardwareProfile
@@ -44,7 +44,7 @@ def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Networ
     targets, refused, errors = [], [], []
     for variant in profile.variants():
         try:
-            targets.append(ReadyTarget(recipe, variant, network, step))
+            targets.append(prepare_target(recipe, variant, network, step))
         except BudgetError as error:
             errors.append(error)
             outcome = "cannot meet the budget at any width"
@@ -60,7 +60,7 @@ def finish(
     network: Network,
     precisions: Precisions,
     monitors: Sequence[Monitor],
-    dense: Checkpoint,
+    dense: Checkpoint | None,
     step: Step,
     release: Release | None = None,
     *,
@@ -81,7 +81,8 @@ def finish(
     considered += [artifact for target in precisions.targets for artifact in target.evidence]
     metric = task_named(dataset.task).metric
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, metric.merit(pair[0].validation.value)))
-    assessed = step(assess, measurement=best.measurement, dense=best.reference, engine=best.engine, dataset=dataset, profile=best.target.profile.alone)
+    judged = {"dense": best.reference, "engine": best.engine, "dataset": dataset, "profile": best.target.profile.alone}
+    assessed = step(assess, measurement=best.measurement, **judged, **about_reference(dense))
     facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
     challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
@@ -89,7 +90,7 @@ def finish(
             precision=branch.target.profile.target.precision,
             metric=metric.name,
             validation=branch.validation.value,
-            test=assessed.shipped_row.accuracy.value if branch is best else None,
+            test=assessed.shipped_row.judged.value if branch is best else None,
             latency=branch.used,
             outcome=_outcome(branch, best),
         )

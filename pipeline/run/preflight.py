@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer
-from bonsai.pipeline.run.targets import Network
+from bonsai.pipeline.run.targets import Network, untrained_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.stages.backends.devices import device_of
@@ -85,7 +85,7 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
         DeviceUnavailable: The runtime is not here, or needs the device here.
     """
     started, target, info = time.monotonic(), profile.target, device_of(profile.target).describe(profile.target)
-    timer = DeviceTimer(recipe, profile, info, network.image_shape, network.num_classes, step)
+    timer = DeviceTimer(untrained_network(recipe, network), recipe.timing, profile, info, step)
     evidence, failures, untried = list[Artifact](), list[Failure](), list(left_untried(profile, info))
     asked = precisions_to_try(profile)
     for precision in asked:
@@ -94,7 +94,7 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
             failures.append(found)
         elif found.difference is None:
             untried.append(f"comparing {precision} with torch, since the numbers of the untrained network overflow")
-    cleared = _without(profile, failures, asked, recipe)
+    cleared = _without(profile, failures, asked, recipe.export.opset)
     for failure in failures:
         say(f"warning: {profile.name}: {failure.precision} is left out of this run: the untrained network cannot be {failure.step}: {failure.reason}")
     passed = [precision for precision in asked if precision not in {failure.precision for failure in failures}]
@@ -121,7 +121,7 @@ def _try(timer: DeviceTimer, target: Target, step: Step, evidence: list[Artifact
     return opened
 
 
-def _without(profile: HardwareProfile, failures: Sequence[Failure], asked: Sequence[Precision], recipe: Recipe) -> HardwareProfile:
+def _without(profile: HardwareProfile, failures: Sequence[Failure], asked: Sequence[Precision], opset: int) -> HardwareProfile:
     """Return the profile without the precisions that failed.
 
     Raises:
@@ -133,17 +133,17 @@ def _without(profile: HardwareProfile, failures: Sequence[Failure], asked: Seque
     needed = {target.reference} if profile.search_precision and left else {target.reference, target.precision}
     if needed & failed:
         passed = [precision for precision in asked if precision not in failed]
-        raise BuildError("\n".join(_message(profile, failure, passed, recipe) for failure in failures if failure.precision in needed))
+        raise BuildError("\n".join(_message(profile, failure, passed, opset) for failure in failures if failure.precision in needed))
     if not failed:
         return profile
     precision = target.precision if target.precision in left else left[-1]
     return profile.model_copy(update={"target": target.model_copy(update={"precisions": left, "precision": precision})})
 
 
-def _message(profile: HardwareProfile, failure: Failure, passed: Sequence[Precision], recipe: Recipe) -> str:
+def _message(profile: HardwareProfile, failure: Failure, passed: Sequence[Precision], opset: int) -> str:
     target, precision = profile.target, failure.precision
     role = ", the dense reference" if precision == target.reference != target.precision else ""
-    fixes = [f"change what is named in the network, or try another export.opset (now {recipe.export.opset})"]
+    fixes = [f"change what is named in the network, or try another export.opset (now {opset})"]
     if failure.step != "exported":
         fixes.append(f"try another version of {'onnxruntime' if failure.step.startswith('opened') else runtime_of(target).package}")
     if precision == "int8":

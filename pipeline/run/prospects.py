@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer
 from bonsai.pipeline.run.precisions import prepare_precisions
-from bonsai.pipeline.run.targets import Network
+from bonsai.pipeline.run.targets import Network, untrained_network
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import DeviceInfo
@@ -110,8 +110,7 @@ def _timed(
     layers = sum(not operator.operator.is_light for operator in network.operators)
     if not runtime_of(profile.target).measures_operators or layers > MOST_LAYERS:
         return None, None, "not timed in a dry run, since its engines take long to build; a run times it before it trains"
-    quick = recipe.model_copy(update={"timing": recipe.timing.model_copy(update=QUICK)})
-    timer = DeviceTimer(quick, profile, info, network.image_shape, network.num_classes, step)
+    timer = DeviceTimer(untrained_network(recipe, network), recipe.timing.model_copy(update=QUICK), profile, info, step)
     with _silence():
         smallest = timer.time({group: min(widths) for group, widths in options.items()})
     return timer.dense_ms, smallest.ms, "timed just now, in a few hundred runs of untrained networks"

@@ -21,11 +21,11 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, TypeVar
 
-from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.interpreter import run_code
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store, is_timed
+from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import logger
 from bonsai.stages.training.tracking import sending_to, track
 
@@ -181,11 +181,11 @@ class Turns:
                 self._changed.notify_all()
 
 
-def branches_at_once(recipe: Recipe, profiles: int) -> int:
+def branches_at_once(training: TrainConfig, profiles: int) -> int:
     """Return how many branches this machine can grow side by side: on a CPU one per `training.threads` cores; a GPU trains one at a time."""
-    if recipe.training.device != "cpu":
+    if training.device != "cpu":
         return 1
-    return max(min(profiles, (os.cpu_count() or 1) // recipe.training.threads), 1)
+    return max(min(profiles, (os.cpu_count() or 1) // training.threads), 1)
 
 
 def grow_side_by_side(branches: Mapping[str, Callable[[], ResultT]], count: int, stop: Callable[[], None]) -> dict[str, ResultT]:

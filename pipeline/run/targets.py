@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import DeviceTimer, Timed
+from bonsai.pipeline.run.device_timing import DeviceTimer, Timed, Untrained
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import Calibration, LatencyTable
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.runtimes import graph_form, runtime_of, weight_bits
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.randomness import require_repeatable
@@ -36,6 +37,7 @@ from bonsai.stages.selection.loop import Fit
 from bonsai.stages.selection.operator_records import Operator, Unseen
 from bonsai.stages.selection.operators import read_operators
 from bonsai.stages.selection.problem import require_reachable
+from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.characterize import TableArtifact, characterize
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
@@ -124,127 +126,18 @@ def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:
     return tuple(dict.fromkeys(form.dialect for form in forms if form.dialect != "float"))
 
 
-class ReadyTarget:
-    """A profile's device with a calibrated latency model of the recipe's network.
+@dataclass(frozen=True)
+class LatencyTables:
+    """The latency tables of a profile, one per precision: those that it brings, or what the stage `characterize` makes."""
 
-    Args:
-        recipe: The network, the data and all settings.
-        profile: The target.
-        network: The recipe's dense network.
-        step: Runs the stages.
+    untrained: Untrained
+    network: Network
+    profile: HardwareProfile
+    info: DeviceInfo
+    step: Step
 
-    Raises:
-        ConfigError: The runtime cannot do what the profile asks.
-        DeviceUnavailable: The runtime is not installed.
-        BudgetError: The budget is below the narrowest network's latency.
-    """
-
-    def __init__(self, recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> None:
-        self.profile = profile
-        self.info = device_of(profile.target).describe(profile.target)
-        self.options = width_choices(network.groups, recipe.prune, profile)
-        self._recipe, self._network, self._step = recipe, network, step
-        self._repeats = 0
-        self._timer = DeviceTimer(recipe, profile, self.info, network.image_shape, network.num_classes, step)
-        self._table = self._characterize(profile.target)
-        self.table_source = self._table.source
-        table, operators = self._table.load(profile.target), network.operators_at(profile.target)
-        whole = self.info.present or table.meta.calibration is not None
-        warning = require_seen(network.operators, network.unseen, what=f"profile {profile.name}", timed=whole)
-        if warning:
-            say(warning)
-        if self.info.present:
-            self.latency = self._timer.calibrate(table, operators, self.options)
-            self.dense_ms = self._timer.dense_ms
-        else:
-            self.latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
-            self.dense_ms = self._estimated_ms(network.dense_widths, profile.target.reference)
-        self.limit_ms = profile.budget.limit_ms(self.dense_ms)
-        what = f"profile {profile.name}, {profile.budget}"
-        self.chooser = Chooser(network.groups, network.operators, self.options, self.latency, self.limit_ms, recipe.prune)
-        self.floor_ms = self.chooser.floor_ms
-        require_reachable(self.floor_ms, self.limit_ms, what=what, margin=recipe.prune.margin)
-        dense = f"dense {profile.target.reference.upper()} {self.dense_ms:.3f} ms"
-        say(f"{profile.name}: {dense}, budget {self.limit_ms:.3f} ms, narrowest {self.floor_ms:.3f} ms ({self.table_source})")
-
-    @property
-    def evidence(self) -> tuple[Artifact, ...]:
-        """The table and the timings that selection rests on."""
-        return (self._table, *self._timer.evidence)
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The groups that may be pruned."""
-        return self._network.groups
-
-    @property
-    def weight_bits(self) -> int:
-        """Width of the quantised weights: the recipe's, or what the device needs."""
-        return self._recipe.quantize.weight_bits or weight_bits(self.profile.target, self.info)
-
-    def scores(self, segment: Checkpoint) -> Scores:
-        """Return the scores of a segment's channels by the recipe's criterion."""
-        return load_scores(segment, self._recipe.prune.criterion)
-
-    def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
-        """Return the widths that fit the budget, with untrained networks timed where the device is here.
-
-        Args:
-            segment: Holds the scores.
-            correction: Measured over predicted latency, from a finished engine.
-        """
-        measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction)
-
-    def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
-        """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
-        if self.info.present:
-            return None
-        found = (self.dense_ms, *(self._estimated_ms(widths, precision) for precision in self.profile.target.candidates))
-        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
-
-    @property
-    def _estimated_by(self) -> str:
-        return "roofline" if self.table_source == "estimated" else "latency table"
-
-    def forecast(self, widths: Widths) -> Forecast:
-        """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
-        return self.latency.forecast(self._network.dense_widths, widths)
-
-    def forecast_dense(self) -> dict[Precision, float]:
-        """Return the milliseconds that the latency tables say of the dense network, by precision: of those that there are tables for."""
-        dense, own = self._network.dense_widths, self.profile.target.precision
-        brought = brought_tables(self.profile)
-        others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
-        return {own: self.latency(dense), **{precision: self._estimated_ms(dense, precision) for precision in others}}
-
-    def time_again(self, widths: Widths) -> Timed:
-        """Time an untrained network in a benchmark of its own, whatever is known of it."""
-        self._repeats += 1
-        return self._timer.time(widths, repeat=self._repeats)
-
-    @property
-    def _shape(self) -> dict[str, object]:
-        return {"model": self._recipe.model, "image_shape": self._network.image_shape, "num_classes": self._network.num_classes}
-
-    def time_untrained(self, widths: Widths) -> float:
-        """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
-        least, most = self.chooser.window_ms
-        timed = self._timer.time(widths, window_ms=(least, most))
-        if least <= timed.ms <= most:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
-            again = self.time_again(widths)
-            timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
-        found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
-        say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
-        return found
-
-    def _estimated_ms(self, widths: Widths, precision: Precision) -> float:
-        target = self.profile.target.at(precision)
-        table = self._characterize(target).load(target)
-        return NetworkLatency(table, self._network.operators_at(target), table.meta.calibration or Calibration())(widths)
-
-    def _characterize(self, target: Target) -> TableArtifact:
-        """Return the table that was brought for the target's precision, or make one.
+    def at(self, target: Target) -> TableArtifact:
+        """Return the table of one precision, given as the profile's target at that precision.
 
         Raises:
             ConfigError: A table was brought for the engine, none for the dense FP32 reference.
@@ -260,9 +153,171 @@ class ReadyTarget:
                 )
             )
         step = getattr(self.profile.channel_multiple, target.precision)
-        keep_float = self._recipe.quantize.keep_float if target.precision == "int8" else ()
-        text = brought.get(target.precision)
-        return self._step(characterize, **self._shape, target=target, info=self.info, step=step, brought=text, keep_float=keep_float)
+        keep_float = self.untrained.keep_float if target.precision == "int8" else ()
+        facts = {"target": target, "info": self.info, "step": step, "brought": brought.get(target.precision), "keep_float": keep_float}
+        return self.step(characterize, **self.untrained.built_from, **facts)
+
+    def estimate_ms(self, widths: Widths, precision: Precision) -> float:
+        """Return the latency that the table of a precision predicts."""
+        target = self.profile.target.at(precision)
+        table = self.at(target).load(target)
+        return NetworkLatency(table, self.network.operators_at(target), table.meta.calibration or Calibration())(widths)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyTarget:
+    """A profile's device with a calibrated latency model of the recipe's network, as `prepare_target` makes it.
+
+    Attributes:
+        chooser: Chooses widths within the budget.
+        dense_ms: Latency of the dense engine at the reference precision.
+        table: The latency table at the target's precision.
+        tables: The tables of all precisions.
+        timer: Times untrained networks, where the device is here.
+    """
+
+    profile: HardwareProfile
+    info: DeviceInfo
+    network: Network
+    chooser: Chooser
+    dense_ms: float
+    table: TableArtifact
+    tables: LatencyTables
+    timer: DeviceTimer
+
+    @property
+    def options(self) -> Options:
+        """Widths that each group may keep."""
+        return self.chooser.options
+
+    @property
+    def latency(self) -> NetworkLatency:
+        """Predicts the latency of the network at the target's precision."""
+        return self.chooser.latency
+
+    @property
+    def limit_ms(self) -> float:
+        """The budget."""
+        return self.chooser.limit_ms
+
+    @property
+    def floor_ms(self) -> float:
+        """Predicted latency of the network with every group at its smallest width."""
+        return self.chooser.floor_ms
+
+    @property
+    def table_source(self) -> str:
+        """Whether the latency table was measured or estimated."""
+        return self.table.source
+
+    @property
+    def evidence(self) -> tuple[Artifact, ...]:
+        """The table and the timings that selection rests on."""
+        return (self.table, *self.timer.evidence)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that may be pruned."""
+        return self.network.groups
+
+    @property
+    def weight_bits(self) -> int:
+        """Width of the quantised weights that the device needs."""
+        return weight_bits(self.profile.target, self.info)
+
+    def scores(self, segment: Checkpoint) -> Scores:
+        """Return the scores of a segment's channels by the recipe's criterion."""
+        return load_scores(segment, self.chooser.config.criterion)
+
+    def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
+        """Return the widths that fit the budget, with untrained networks timed where the device is here.
+
+        Args:
+            segment: Holds the scores.
+            correction: Measured over predicted latency, from a finished engine.
+        """
+        measure = self.time_untrained if self.info.present else None
+        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction)
+
+    def build_untrained(self) -> Engine:
+        """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
+        return self.timer.build({}, self.profile.target.at(self.profile.target.reference))
+
+    def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
+        """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
+        if self.info.present:
+            return None
+        found = (self.dense_ms, *(self.tables.estimate_ms(widths, precision) for precision in self.profile.target.candidates))
+        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
+
+    @property
+    def _estimated_by(self) -> str:
+        return "roofline" if self.table_source == "estimated" else "latency table"
+
+    def forecast(self, widths: Widths) -> Forecast:
+        """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
+        return self.latency.forecast(self.network.dense_widths, widths)
+
+    def forecast_dense(self) -> dict[Precision, float]:
+        """Return the milliseconds that the latency tables say of the dense network, by precision: of those that there are tables for."""
+        dense, own = self.network.dense_widths, self.profile.target.precision
+        brought = brought_tables(self.profile)
+        others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
+        return {own: self.latency(dense), **{precision: self.tables.estimate_ms(dense, precision) for precision in others}}
+
+    def time_untrained(self, widths: Widths) -> float:
+        """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
+        least, most = self.chooser.window_ms
+        timed = self.timer.time(widths, window_ms=(least, most))
+        if least <= timed.ms <= most:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
+            again = self.timer.time_again(widths)
+            timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
+        found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
+        say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
+        return found
+
+
+def prepare_target(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> ReadyTarget:
+    """Make a profile's device ready: run the stages that its latency model and its budget come from.
+
+    Args:
+        recipe: The network, the data and all settings.
+        profile: The target.
+        network: The recipe's dense network.
+        step: Runs the stages.
+
+    Raises:
+        ConfigError: The runtime cannot do what the profile asks.
+        DeviceUnavailable: The runtime is not installed.
+        BudgetError: The budget is below the narrowest network's latency.
+    """
+    info, untrained = device_of(profile.target).describe(profile.target), untrained_network(recipe, network)
+    options = width_choices(network.groups, recipe.prune, profile)
+    timer = DeviceTimer(untrained, recipe.timing, profile, info, step)
+    tables = LatencyTables(untrained, network, profile, info, step)
+    own = tables.at(profile.target)
+    table, operators = own.load(profile.target), network.operators_at(profile.target)
+    whole = info.present or table.meta.calibration is not None
+    warning = require_seen(network.operators, network.unseen, what=f"profile {profile.name}", timed=whole)
+    if warning:
+        say(warning)
+    if info.present:
+        latency = timer.calibrate(table, operators, options)
+        dense_ms = timer.dense_ms
+    else:
+        latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
+        dense_ms = tables.estimate_ms(network.dense_widths, profile.target.reference)
+    chooser = Chooser(network.groups, network.operators, options, latency, profile.budget.limit_ms(dense_ms), recipe.prune)
+    target = ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer)
+    require_reachable(target.floor_ms, target.limit_ms, what=f"profile {profile.name}, {profile.budget}", margin=recipe.prune.margin)
+    dense = f"dense {profile.target.reference.upper()} {dense_ms:.3f} ms"
+    say(f"{profile.name}: {dense}, budget {target.limit_ms:.3f} ms, narrowest {target.floor_ms:.3f} ms ({target.table_source})")
+    return target
+
+
+def untrained_network(recipe: Recipe, network: Network) -> Untrained:
+    """Return the recipe's network as it is exported before it is trained."""
+    return Untrained(recipe.model, network.image_shape, network.num_classes, recipe.quantize.keep_float, recipe.export)
 
 
 def brought_tables(profile: HardwareProfile) -> dict[str, str]:

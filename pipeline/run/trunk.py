@@ -18,6 +18,7 @@ from bonsai.stages.pruning.policy import check_steps
 from bonsai.stages.steps.train_dense import moments, train_dense
 from bonsai.stages.store.manifest import read_either_manifest
 from bonsai.stages.store.store import Step, load_artifact
+from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import say
 
 
@@ -57,7 +58,7 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     Raises:
         ConfigError: The training is so short that EPI would never have values enough to fire.
     """
-    per_epoch = steps_per_epoch(recipe, images)
+    per_epoch = steps_per_epoch(recipe.training, images)
     policy, total = recipe.prune.policy, recipe.training.epochs * per_epoch
     stops = check_steps(policy, recipe.prune.epi, total=total, per_epoch=per_epoch)
     branches = {"initialisation": 0, "epoch": next((s for s in stops if s >= (policy.epoch or 0) * per_epoch - 1e-9), stops[-1])}
@@ -74,9 +75,9 @@ def segment_stops(recipe: Recipe, images: int) -> tuple[list[int], int]:
     return [0, *stops] if policy.name == "initialisation" else stops, total
 
 
-def steps_per_epoch(recipe: Recipe, images: int) -> int:
+def steps_per_epoch(training: TrainConfig, images: int) -> int:
     """Return the optimizer steps of an epoch over so many training images."""
-    return max(images // recipe.training.batch_size, 1)
+    return max(images // training.batch_size, 1)
 
 
 def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> dict[str, Any]:
@@ -86,26 +87,31 @@ def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> d
     return {"dataset": dataset, "model": recipe.model, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
 
 
-def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Monitor], Checkpoint]:
-    """Train the dense network to the end of its cycle, letting every target branch off on the way.
+def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Monitor], Checkpoint | None]:
+    """Train the dense network to the end of its cycle; every target branches off on the way.
+
+    If the end of the cycle is not the reference, the training ends when the last target has branched off.
 
     Returns:
-        A monitor per target, each with the segment that it left at, and the dense network.
+        A monitor per target, each with the segment that it left at, and the dense network that is the reference, or None.
     """
     monitors = [Monitor(target, recipe.prune) for target in targets]
     checks, total = segment_stops(recipe, dataset.sizes["train"])
     segment: Checkpoint | None = None
-    inputs = trunk_inputs(recipe, dataset, targets[0].groups)
+    inputs, reference = trunk_inputs(recipe, dataset, targets[0].groups), recipe.training.reference
+    given = grow_segment(inputs, None, 0, step) if reference == "given" else None
     for stop in checks:
         segment = grow_segment(inputs, segment, stop, step)
         for monitor in monitors:
             monitor.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
+        if reference != "trained" and all(monitor.trigger is not None for monitor in monitors):
+            return monitors, given
     dense = grow_segment(inputs, segment, total, step) if checks[-1] < total else segment
     assert dense is not None
     for monitor in monitors:
         if monitor.trigger is None:  # the policy `trained`
             monitor.branch(dense, epoch=recipe.training.epochs, stable=True)
-    return monitors, dense
+    return monitors, dense if reference == "trained" else given
 
 
 def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int, step: Step) -> Checkpoint:

@@ -78,7 +78,7 @@ class Decisions(Record):
         dense_widths: Channels per group of the dense network.
         table_source: Whether the latency table was measured or estimated.
         forecast: Latency that the table predicts for every operator, dense and cut.
-        dense_history: The learning curve of the trunk, whose end is the dense reference.
+        dense_history: The learning curve of the trunk, whose end is the dense reference; if there is none, or it was given, up to where the branch left.
         dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.
     """
 

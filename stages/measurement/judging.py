@@ -14,32 +14,30 @@ from bonsai.stages.tasks.task import Statistics, Task, join, samples_of
 
 
 class Judged(NamedTuple):
-    """The figures of one engine.
+    """The figures of engines, by name.
 
     Attributes:
-        statistics: The task's statistics of each image.
-        latency: Latency on the device; None if the engine was not timed.
+        statistics: The task's statistics of each image, for the engines whose outputs are given.
+        latencies: Latency on the device, for the engines that were timed.
     """
 
-    statistics: Statistics
-    latency: Latency | None
+    statistics: dict[str, Statistics]
+    latencies: dict[str, Latency]
 
 
-def judge(
-    task: Task, targets: np.ndarray, outputs: Mapping[str, Iterable[np.ndarray]], timing: Timing | None, *, clock: str, reference: str
-) -> dict[str, Judged]:
+def judge(task: Task, targets: np.ndarray, outputs: Mapping[str, Iterable[np.ndarray]], timing: Timing | None, *, clock: str, reference: str) -> Judged:
     """Judge engines by their outputs and their times.
 
     Args:
         task: Says what the outputs mean.
         targets: Targets of the images, in their order.
-        outputs: By engine, the outputs of one image after another.
-        timing: Times of the same engines; None if none was timed.
+        outputs: By engine, the outputs of one image after another. An untrained dense engine has none.
+        timing: Times of the engines; None if none was timed.
         clock: Clock of the median.
         reference: Name of the dense engine: it tells in which turns the machine was calm.
     """
-    latencies = latencies_of(timing, clock, reference) if timing is not None else {}
-    return {name: Judged(observe(found, targets, task), latencies.get(name)) for name, found in outputs.items()}
+    statistics = {name: observe(found, targets, task) for name, found in outputs.items()}
+    return Judged(statistics, latencies_of(timing, clock, reference) if timing is not None else {})
 
 
 def observe(outputs: Iterable[np.ndarray], targets: np.ndarray, task: Task) -> Statistics:

@@ -14,10 +14,14 @@ from bonsai.stages.quantization.summary import NAMES
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.naming import read_figures, write_figures
+from bonsai.stages.tasks.registry import metric_named
 
 Part = Literal["validation", "test"]
 """Part of the data. Engines are chosen on the validation part; the one that ships is judged on the test part."""
 Verdict = Literal["met", "missed", "undecided"]
+NO_REFERENCE = "no dense reference was trained, so no accuracy drop is known"
+"""Printed in place of a figure of the reference."""
+GIVEN_REFERENCE = "The dense reference is the network with the given weights, before any training here."
 VERDICTS: dict[Verdict, str] = {"met": "met", "missed": "MISSED", "undecided": "UNDECIDED"}
 """How tables and sentences write a verdict."""
 
@@ -158,6 +162,7 @@ class Row(Record):
         quantised: How the simulated network was: calibrated, fine-tuned, or with more layers in float.
         shipped: Whether it is the engine in the package.
         accuracy: Accuracy on the test images for the shipped and the dense engine, the only ones that run them; on the validation images for all others.
+            None for a dense engine that is untrained, because there is no reference.
         validation: Accuracy on the validation images, if `accuracy` is on the test images.
         latency: None if the network was not run as an engine.
         size_bytes: Size of the file with the network.
@@ -167,7 +172,7 @@ class Row(Record):
     precision: Precision
     quantised: Quantised | None = None
     shipped: bool = False
-    accuracy: Accuracy
+    accuracy: Accuracy | None
     validation: Accuracy | None = None
     latency: Latency | None
     size_bytes: int
@@ -177,8 +182,19 @@ class Row(Record):
     @property
     def label(self) -> str:
         """Name of the row in the table."""
-        how = f" {NAMES[self.quantised]}" if self.quantised else ""
+        how = f" {NAMES[self.quantised]}" if self.quantised else "" if self.accuracy is not None else " (untrained)"
         return f"{self.network} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
+
+    @property
+    def judged(self) -> Accuracy:
+        """The accuracy of a row that has one: every row but that of an untrained dense engine."""
+        assert self.accuracy is not None
+        return self.accuracy
+
+
+def has_reference(rows: Sequence[Row]) -> bool:
+    """Return whether accuracy was compared with a dense network; an untrained one is only timed."""
+    return all(row.accuracy is not None for row in rows if row.network == "dense")
 
 
 class Gate(Record):
@@ -294,6 +310,14 @@ class Measurement(Artifact):
     def shipped_row(self) -> Row:
         """The line of the engine that is shipped."""
         return next(row for row in self.rows if row.shipped)
+
+    def figures(self) -> str:
+        """Return what is shipped, how accurate and how fast it is, in a few words."""
+        row, accuracy = self.shipped_row, self.shipped_row.judged
+        metric = metric_named(accuracy.metric)
+        latency = f", p50 {row.latency.p50:.3f} ms {row.latency.source}" if row.latency else ""
+        reference = "" if has_reference(self.rows) else ", no reference"
+        return f"{row.precision} shipped, {accuracy.part} {metric.label} {metric.written(accuracy.value)}{reference}{latency}"
 
 
 class Against(Record):

@@ -23,9 +23,9 @@ RESULTS = "test_results.safetensors"
 
 
 class Results(NamedTuple):
-    """The statistics of both engines on the test images."""
+    """The statistics of both engines on the test images; `dense` is None if there is no reference."""
 
-    dense: Statistics
+    dense: Statistics | None
     shipped: Statistics
 
 

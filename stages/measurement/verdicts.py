@@ -20,35 +20,37 @@ class Shown(NamedTuple):
 
     Attributes:
         metric: The figure that is judged.
-        drop: How much the metric falls from the dense engine to this one on the same images.
+        drop: How much the metric falls from the dense engine to this one on the same images; None if there is no reference.
         reached: The metric of this engine.
         where: Which images, in a few words.
         doubt: Why the dense engine is no useful reference; empty if it is one.
     """
 
     metric: Metric
-    drop: Interval
+    drop: Interval | None
     reached: Interval
     where: str
     doubt: str = ""
 
     @classmethod
-    def on_test(cls, task: Task, dense: Statistics, engine: Statistics, doubt: str) -> "Shown":
-        """Return the accuracy on the test images."""
-        return cls(task.metric, task.interval(dense, engine), task.bounds(engine), "on the test images", doubt)
+    def on_test(cls, task: Task, dense: Statistics | None, engine: Statistics, doubt: str) -> "Shown":
+        """Return the accuracy on the test images; `dense` is None if there is no reference."""
+        drop = None if dense is None else task.interval(dense, engine)
+        return cls(task.metric, drop, task.bounds(engine), "on the test images", doubt)
 
     @classmethod
-    def on_validation(cls, task: Task, dense: Statistics, engine: Statistics, test_images: int) -> "Shown":
+    def on_validation(cls, task: Task, dense: Statistics | None, engine: Statistics, test_images: int) -> "Shown":
         """Return a forecast of the test result from the validation images; engines are chosen by it.
 
         Args:
             task: Computes metric and intervals.
-            dense: Statistics of the dense engine on the validation images.
+            dense: Statistics of the dense engine on the validation images; None if there is no reference.
             engine: Statistics of the engine on the same images.
             test_images: Number of test images.
         """
         where = f"on the validation images; expected of {test_images} test images"
-        return cls(task.metric, task.interval(dense, engine, test_images), task.bounds(engine, test_images), where)
+        drop = None if dense is None else task.interval(dense, engine, test_images)
+        return cls(task.metric, drop, task.bounds(engine, test_images), where)
 
 
 def choose_precision(rows: Mapping[str, Row], gates: Mapping[Precision, tuple[Gate, ...]], profile: HardwareProfile) -> tuple[Precision, str]:
@@ -89,7 +91,7 @@ class Chosen(NamedTuple):
 
 def choose_engine(
     task: Task,
-    dense: tuple[Row, Statistics],
+    dense: tuple[Row, Statistics | None],
     candidates: Mapping[Precision, tuple[Engine, Row, Statistics]],
     profile: HardwareProfile,
     test_images: int,
@@ -99,7 +101,7 @@ def choose_engine(
 
     Args:
         task: Judges the outputs.
-        dense: Row of the dense engine, and its statistics on the validation images.
+        dense: Row of the dense engine, and its statistics on the validation images; these are None if there is no reference.
         candidates: By precision, the engine, its row and its statistics.
         profile: The limits.
         test_images: Number of test images that will judge it.
@@ -154,13 +156,17 @@ def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
 
     If the dense network learnt next to nothing, the drop means nothing: its gate is undecided, unless `max_drop` is 1, which allows any drop.
     """
-    metric, (drop, _, most) = shown.metric, shown.drop
-    verdict = verdict_of(most <= limits.max_drop)
-    note = f"{drop:+.4f} {shown.where}"
-    if shown.doubt:
-        verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
-        note = f"{note}; {shown.doubt}"
-    gates = [Gate(name=DROP, limit=limits.max_drop, found=most, unit=f"{metric.label} (upper end of the 95 % interval)", verdict=verdict, note=note)]
+    metric, gates = shown.metric, list[Gate]()
+    if limits.max_drop is not None:
+        assert shown.drop is not None, "a recipe without a reference and a limit on the drop are refused together"
+        drop, _, most = shown.drop
+        verdict = verdict_of(most <= limits.max_drop)
+        note = f"{drop:+.4f} {shown.where}"
+        if shown.doubt:
+            verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
+            note = f"{note}; {shown.doubt}"
+        unit = f"{metric.label} (upper end of the 95 % interval)"
+        gates.append(Gate(name=DROP, limit=limits.max_drop, found=most, unit=unit, verdict=verdict, note=note))
     if limits.min_metric is not None:
         found, low, high = shown.reached
         worst, bound = (low, "lower") if metric.direction == "higher" else (high, "upper")

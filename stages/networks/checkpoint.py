@@ -12,6 +12,7 @@ from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.naming import read_figures, write_figures
+from bonsai.stages.tasks.registry import metric_named
 
 HISTORY_FORMS = {"validation": "validation_{}"}
 
@@ -63,6 +64,14 @@ class Checkpoint(Artifact):
     step: int = 0
     history: tuple[History, ...] = ()
     metrics: dict[str, float] = {}
+
+    def reached(self) -> str:
+        """Return how far the training has come and what the validation split says of it, in a few words."""
+        if not self.history:
+            return f"step {self.step}"
+        last = self.history[-1]
+        metric = metric_named(last.metric)
+        return f"epoch {last.epoch:.4g}, validation {metric.label} {metric.written(last.validation)}"
 
     @property
     def quantizers(self) -> Quantizers | None:

@@ -1,6 +1,6 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
-from bonsai.stages.measurement.measurements import VERDICTS, Gate, unmet
+from bonsai.stages.measurement.measurements import NO_REFERENCE, VERDICTS, Gate, unmet
 from bonsai.stages.reporting.content import Chapter, Fact, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
 from bonsai.stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
@@ -49,7 +49,7 @@ def _headline(evidence: Evidence) -> str:
     about = "about " if evidence.is_estimated else ""
     return (
         f"{verdict[evidence.outcome]}: {about}{evidence.speed_up.times:.2f} times as fast as dense {evidence.dense.precision.upper()}, "
-        f"{evidence.metric.label} {written(evidence.metric, evidence.shipped.accuracy.value)}"
+        f"{evidence.metric.label} {written(evidence.metric, evidence.shipped.judged.value)}"
     )
 
 
@@ -85,12 +85,12 @@ def _speed_up(evidence: Evidence) -> Fact:
 
 
 def _accuracy(evidence: Evidence) -> Fact:
-    shipped, dense, metric = evidence.shipped, evidence.dense, evidence.metric
+    shipped, dense, metric = evidence.shipped.judged, evidence.dense.accuracy, evidence.metric
+    reference = NO_REFERENCE if dense is None else f"dense {written(metric, dense.value)} ({interval(dense, metric)})"
     return Fact(
         label=f"Test {metric.label}",
-        value=written(metric, shipped.accuracy.value),
-        note=f"95 % interval {interval(shipped, metric)}, {shipped.accuracy.n} images, by {shipped.accuracy.measured_by}; "
-        f"dense {written(metric, dense.accuracy.value)} ({interval(dense, metric)})",
+        value=written(metric, shipped.value),
+        note=f"95 % interval {interval(shipped, metric)}, {shipped.n} images, by {shipped.measured_by}; {reference}",
     )
 
 

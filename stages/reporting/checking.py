@@ -47,6 +47,8 @@ def _of_rows(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
         if row.latency is None or row.size_bytes <= 0:
             yield "an engine has no latency or no size", row.label
     for row in manifest.metrics:
+        if row.accuracy is None and row.network != "dense":
+            yield "an engine or a network has no accuracy, which only an untrained dense network may lack", row.label
         yield from _of_row(row, manifest.metric)
 
 

@@ -11,8 +11,8 @@ from bonsai.stages.reporting.plots import Point, draw_tradeoff, mark_front
 from bonsai.stages.reporting.results import point_of
 from bonsai.stages.reporting.svg import inline
 
-TRUNK = "train_dense/"
-"""Prefix of the addresses of the trunk's artifacts."""
+TRUNK = "train_dense"
+"""Name of the stage that trains the trunk; the addresses of its artifacts begin with it."""
 
 
 def write_report(packages: Sequence[PackageManifest], title: str, failures: Mapping[str, str], note: str) -> Report:
@@ -58,7 +58,8 @@ def _comparison(found: Sequence[Evidence]) -> Part:
         title="Comparison",
         texts=(
             "Latency is shown against the dense network on the same device, since milliseconds of different devices do not compare. "
-            "Hollow marks are estimates: those engines were built, not run.",
+            "Hollow marks are estimates: those engines were built, not run."
+            + ("" if all(evidence.has_reference for evidence in found) else " A network without a dense reference has no mark for it."),
             f"On the Pareto front, where nothing is both as accurate and faster: {front}.",
         ),
         figures=(Figure(title=title, svg=inline(drawing, "all-tradeoff", title, f"{shown}.")),),
@@ -89,16 +90,17 @@ def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
     """Return the shipped engines, and each dense reference that differs in accuracy, against the dense latency in per cent."""
     points: list[Point] = []
     for evidence in found:
-        dense = point_of(evidence, evidence.dense, evidence.dense.label, 100.0, evidence.dense.accuracy)
-        if all((point.value, point.label) != (dense.value, dense.label) for point in points):
-            points.append(dense)
+        if evidence.dense.accuracy is not None:
+            dense = point_of(evidence, evidence.dense, evidence.dense.label, 100.0, evidence.dense.accuracy)
+            if all((point.value, point.label) != (dense.value, dense.label) for point in points):
+                points.append(dense)
         points.append(
             point_of(
                 evidence,
                 evidence.shipped,
                 evidence.profile,
                 100 * evidence.milliseconds(evidence.shipped) / evidence.milliseconds(evidence.dense),
-                evidence.shipped.accuracy,
+                evidence.shipped.judged,
             )
         )
     return mark_front(points, found[0].metric)
@@ -110,8 +112,8 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
     return (
         evidence.profile,
         _verdict(evidence),
-        written(evidence.metric, shipped.accuracy.value),
-        interval(shipped, evidence.metric),
+        written(evidence.metric, shipped.judged.value),
+        interval(shipped.judged, evidence.metric),
         f"{latency.p50:.3f}",
         "-" if latency.p99 is None else f"{latency.p99:.3f}",
         *(_shown(evidence.speed_up_over(precision)) for precision in ("fp32", "fp16")),
@@ -144,7 +146,7 @@ def _shared(packages: Sequence[PackageManifest]) -> str:
     alone = sum(ancestor.seconds for lineage in whole for ancestor in lineage.values())
     once = sum(ancestor.seconds for ancestor in together.values())
     shared = [ancestor for digest, ancestor in together.items() if sum(digest in lineage for lineage in whole) > 1]
-    trunk = sum(ancestor.seconds for ancestor in shared if ancestor.artifact.startswith(TRUNK))
+    trunk = sum(ancestor.seconds for ancestor in shared if ancestor.artifact.startswith(f"{TRUNK}/"))
     if not shared:
         return ""
     return (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from bonsai.profiles.schema import Precision
 from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.measurement.measurements import Row
+from bonsai.stages.measurement.measurements import Accuracy, Row, has_reference
 from bonsai.stages.reporting.checking import read_decisions
 from bonsai.stages.reporting.content import Outcome
 from bonsai.stages.tasks.metric import Metric
@@ -42,6 +42,17 @@ class Evidence:
     def metric(self) -> Metric:
         """What accuracies are of."""
         return self.manifest.metric
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether accuracy is compared with the dense network; without a reference it is only timed."""
+        return has_reference(self.manifest.metrics)
+
+    @property
+    def reference(self) -> str:
+        """The recipe's `training.reference`: ``trained``, ``given`` or ``none``."""
+        training = self.manifest.recipe.get("training")
+        return str(training.get("reference", "trained")) if isinstance(training, dict) else "trained"
 
     @property
     def profile(self) -> str:
@@ -95,6 +106,6 @@ def written(metric: Metric, value: float) -> str:
     return metric.written(value).replace("%", " %")
 
 
-def interval(row: Row, metric: Metric) -> str:
-    """Return the 95 % interval of a row's metric."""
-    return f"{metric.span(row.accuracy.low, row.accuracy.high, ' to ')} {metric.unit}".rstrip()
+def interval(accuracy: Accuracy, metric: Metric) -> str:
+    """Return the 95 % interval of a metric."""
+    return f"{metric.span(accuracy.low, accuracy.high, ' to ')} {metric.unit}".rstrip()

@@ -1,12 +1,19 @@
 """How the network was made: widths, trigger, training, and the fit to the budget."""
 
 from bonsai.stages.delivery.decisions import Attempt
+from bonsai.stages.measurement.measurements import GIVEN_REFERENCE
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, percent, written
 from bonsai.stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
 from bonsai.stages.reporting.svg import inline
 from bonsai.stages.tasks.metric import Metric
+
+REFERENCES = {
+    "trained": "The dense network is trained to the end for comparison.",
+    "given": GIVEN_REFERENCE,
+    "none": "The recipe asks for no dense reference.",
+}
 
 
 def decided_by(evidence: Evidence) -> str:
@@ -69,7 +76,8 @@ def learning_part(evidence: Evidence, slug: str) -> Part:
     cuts = ", ".join(f"{epoch:.4g}" for epoch in decisions.cuts)
     soft = evidence.manifest.recipe["prune"]["schedule"]["soft"]
     removed = "masked at each of these epochs and removed at the last:" if soft and len(decisions.cuts) > 1 else "removed at epoch"
-    text = f"Channels were {removed} {cuts}. The dense network is trained to the end for comparison. Accuracy is measured on the validation split."
+    reference = REFERENCES.get(evidence.reference, REFERENCES["trained"]) if evidence.has_reference else REFERENCES["none"]
+    text = f"Channels were {removed} {cuts}. {reference} Accuracy is measured on the validation split."
     drawing = draw_learning(decisions.trigger, curve, decisions.cuts, metric)
     return Part(
         title=title,

@@ -9,7 +9,7 @@ from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
 from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.measurement.measurements import Challenge, Fresh, Gate, Measurement, Row, unmet
+from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, Fresh, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.tasks.metric import Metric
@@ -62,7 +62,7 @@ Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_regulariser(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
 
 {sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
@@ -78,10 +78,13 @@ def _warnings(measurement: Measurement) -> str:
     return "".join(f" **Warning: {markdown(warning)}.**" for warning in measurement.warnings)
 
 
-def _regulariser(decisions: Decisions) -> str:
-    """Return a sentence on the regulariser that the trunk was trained with; empty if there was none."""
-    name = json.loads(decisions.recipe)["prune"]["regulariser"]["name"]
-    return "" if name == "none" else f" The trunk, and so the dense reference, was trained with the regulariser {name}."
+def _trunk(decisions: Decisions) -> str:
+    """Return sentences on a reference that was given, and on the regulariser that the trunk was trained with; empty if there was neither."""
+    recipe = json.loads(decisions.recipe)
+    name, reference = recipe["prune"]["regulariser"]["name"], recipe.get("training", {}).get("reference", "trained")
+    trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
+    given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
+    return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
 
 
 def describe_quantisation(final: Checkpoint, metric: Metric) -> str:
@@ -101,13 +104,13 @@ def row_cells(row: Row, metric: Metric) -> list[str]:
     a = row.accuracy
     return [
         row.label,
-        f"{metric.written(a.value)} ({metric.span(a.low, a.high, '-')})",
+        f"{metric.written(a.value)} ({metric.span(a.low, a.high, '-')})" if a is not None else "no reference",
         _milliseconds(row.latency, "p50"),
         _milliseconds(row.latency, "p99"),
         f"{row.size_bytes / 1e6:.2f}",
         f"{row.parameters / 1e3:.0f}",
         f"{row.macs / 1e6:.1f}",
-        a.part,
+        a.part if a is not None else "-",
     ]
 
 
@@ -118,11 +121,13 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
 
 def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
     """Return why this precision ships, and how accuracy and latency were measured; `fresh` is the timing that decides the latency gate, if there is one."""
-    shown = measurement.shipped_row.accuracy
+    shown, is_compared = measurement.shipped_row.judged, has_reference(measurement.rows)
     accuracy = (
-        f"Accuracy: measured on {shown.n} test images for the dense and the shipped engine (run with: {shown.measured_by}); nothing was trained or chosen "
-        "with these images. Every other row is measured on the validation images."
+        f"Accuracy: measured on {shown.n} test images for the {'dense and the ' if is_compared else ''}shipped engine (run with: {shown.measured_by}); "
+        "nothing was trained or chosen with these images. Every other row is measured on the validation images."
     )
+    if not is_compared:
+        accuracy += f" There is no reference: {NO_REFERENCE}. The dense network was timed with untrained weights."
     precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
     shipped = measurement.shipped_row.latency

@@ -17,7 +17,12 @@ def results_part(evidence: Evidence, slug: str) -> Part:
     """Return accuracy against latency of every network that was run."""
     rows, budget = evidence.manifest.metrics, evidence.manifest.profile.budget
     points = mark_front(
-        [point_of(evidence, row, row.label, evidence.milliseconds(row), on_validation(row)) for row in rows if row.latency is not None], evidence.metric
+        [
+            point_of(evidence, row, row.label, evidence.milliseconds(row), on_validation(row))
+            for row in rows
+            if row.latency is not None and row.accuracy is not None
+        ],
+        evidence.metric,
     )
     limit = budget.limit_ms(evidence.milliseconds(evidence.dense))
     source = "estimated" if evidence.is_estimated else "measured"
@@ -25,6 +30,9 @@ def results_part(evidence: Evidence, slug: str) -> Part:
     shown = "; ".join(f"{point.label}: {written(evidence.metric, point.value)} at {point.latency:.3f} ms" for point in points)
     drawing = draw_tradeoff(points, evidence.metric, f"latency p{budget.percentile}, ms ({source})", "validation", limit)
     front = ", ".join(point.label for point in points if point.is_front)
+    seen = "the dense and the shipped engine on the test images"
+    if not evidence.has_reference:
+        seen = "the dense engine timed alone, untrained, the shipped one on the test images"
     return Part(
         title=title,
         texts=(
@@ -35,7 +43,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
         figures=(Figure(title=title, svg=inline(drawing, f"{slug}-tradeoff", title, f"{shown}. The budget is {limit:.3f} ms.")),),
         tables=(
             Table(
-                caption="Every network that was run: the dense and the shipped engine on the test images, all others on the validation images",
+                caption=f"Every network that was run: {seen}, all others on the validation images",
                 headers=(
                     "network",
                     evidence.metric.label,
@@ -59,7 +67,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
 
 def on_validation(row: Row) -> Accuracy:
     """Return a row's accuracy on the validation part, which every network was run on."""
-    return row.validation or row.accuracy
+    return row.validation or row.judged
 
 
 def point_of(evidence: Evidence, row: Row, label: str, latency: float, accuracy: Accuracy) -> Point:
@@ -119,8 +127,10 @@ def coverage_part(evidence: Evidence) -> Part:
 
 def _row(evidence: Evidence, row: Row) -> tuple[str, ...]:
     latency = row.latency
-    size = (f"{row.size_bytes / 1e6:.2f}", f"{row.parameters / 1e3:.0f}", f"{row.macs / 1e6:.1f}", row.accuracy.part)
-    head = (row.label, written(evidence.metric, row.accuracy.value), interval(row, evidence.metric))
+    accuracy = row.accuracy
+    size = (f"{row.size_bytes / 1e6:.2f}", f"{row.parameters / 1e3:.0f}", f"{row.macs / 1e6:.1f}", "-" if accuracy is None else accuracy.part)
+    shown = ("no reference", "-") if accuracy is None else (written(evidence.metric, accuracy.value), interval(accuracy, evidence.metric))
+    head = (row.label, *shown)
     if latency is None:
         return (*head, "-", "-", "-", "-", "not an engine", *size)
     share = evidence.milliseconds(row) / evidence.milliseconds(evidence.dense)

@@ -14,8 +14,16 @@ from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=1)
-def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engine, dataset: Dataset, profile: HardwareProfile) -> Measurement:
+@stage(version=1, figures=Measurement.figures)
+def assess(
+    out_dir: Path,
+    measurement: Measurement,
+    dense: Engine,
+    engine: Engine,
+    dataset: Dataset,
+    profile: HardwareProfile,
+    with_reference: bool = True,
+) -> Measurement:
     """Run the test images, which chose nothing, and judge the accuracy gates by them; all other gates stay as they were measured.
 
     Args:
@@ -25,19 +33,22 @@ def assess(out_dir: Path, measurement: Measurement, dense: Engine, engine: Engin
         engine: The one that ships.
         dataset: Source of the test part.
         profile: The gates.
+        with_reference: As for `measure`: an untrained dense network does not see the test images.
     """
     task = task_named(dataset.task)
     images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
-    results = Results(*(observe(run_for_accuracy(one, profile.target, one_by_one(images)), targets, task) for one in (dense, engine)))
+    seen_by = {"dense": dense, "shipped": engine} if with_reference else {"shipped": engine}
+    seen = {name: observe(run_for_accuracy(one, profile.target, one_by_one(images)), targets, task) for name, one in seen_by.items()}
+    results = Results(seen.get("dense"), seen["shipped"])
     save_results(out_dir / RESULTS, results, task)
-    doubt = doubt_about(task, task.reduce(results.dense), targets, "test")
+    doubt = "" if results.dense is None else doubt_about(task, task.reduce(results.dense), targets, "test")
     judged = accuracy_gates(Shown.on_test(task, results.dense, results.shipped, doubt), profile.gates)
     latency, *others = (gate for gate in measurement.gates if gate.name not in ACCURACY_GATES)
 
     def on_test(row: Row) -> Row:
-        if not (row.shipped or row.network == "dense"):
-            return row
         seen, by = (results.dense, dense) if row.network == "dense" else (results.shipped, engine)
+        if seen is None or not (row.shipped or row.network == "dense"):
+            return row
         return row.model_copy(update={"accuracy": accuracy_of(seen, task, measured_by(by), "test"), "validation": row.accuracy})
 
     return measurement.model_copy(

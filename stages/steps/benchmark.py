@@ -17,7 +17,12 @@ from bonsai.stages.store.store import stage
 REFERENCE = "reference"
 
 
-@stage(version=5, timed=True)
+def figures_of(found: Benchmark) -> str:
+    """Return how many were timed, against what, in a few words."""
+    return f"{len(found.candidates)} timed against {found.reference.p50:.3f} ms"
+
+
+@stage(version=5, timed=True, figures=figures_of)
 def benchmark(
     out_dir: Path,
     candidates: tuple[Engine, ...],

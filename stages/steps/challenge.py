@@ -20,7 +20,12 @@ from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=2, timed=True)
+def figures_of(found: Challenge) -> str:
+    """Return what was found against which package, in a few words."""
+    return f"against {found.against.name}, drop {found.against.drop[0]:+.4f}"
+
+
+@stage(version=2, timed=True, figures=figures_of)
 def challenge(
     out_dir: Path, measurement: Measurement, engine: Engine, dataset: Dataset, profile: HardwareProfile, timing: TimingConfig, release: Release
 ) -> Challenge:

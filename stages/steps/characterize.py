@@ -48,7 +48,12 @@ class TableArtifact(Artifact):
         return LatencyTable.load(self.folder / TABLE, expect=conditions(target))
 
 
-@stage(version=6, timed=True)
+def figures_of(table: TableArtifact) -> str:
+    """Return where the table is from, in a few words."""
+    return table.source
+
+
+@stage(version=6, timed=True, figures=figures_of)
 def characterize(
     out_dir: Path,
     model: ModelConfig,

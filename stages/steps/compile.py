@@ -16,7 +16,12 @@ from bonsai.stages.graph.probes import PROBES, compare_outputs, load_outputs, pr
 from bonsai.stages.store.store import stage
 
 
-@stage(version=3)
+def figures_of(engine: Engine) -> str:
+    """Return which engine it is and how large the network is, in a few words."""
+    return f"{engine.runtime} {engine.precision}, {engine.parameters / 1e3:.0f} k parameters"
+
+
+@stage(version=3, figures=figures_of)
 def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -> Engine:  # the stage's name in DESIGN.md
     """Build the engine on the device. The engine of an untrained network is run there too, and its outputs are compared with torch's.
 

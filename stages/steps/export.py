@@ -22,7 +22,12 @@ from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=5, tools=("torch", "onnx", "onnxscript", "onnxsim"))
+def figures_of(graph: OnnxGraph) -> str:
+    """Return the form and the size of the file, in a few words."""
+    return f"{graph.dialect} {graph.float_type}, {graph.parameters / 1e3:.0f} k parameters, {graph.macs / 1e6:.1f} M MACs"
+
+
+@stage(version=5, tools=("torch", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:

@@ -35,7 +35,12 @@ IMAGES = 16
 """Random images that BatchNorms and quantisers of an untrained network see."""
 
 
-@stage(version=5, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"))
+def figures_of(graph: OnnxGraph) -> str:
+    """Return how large the network is, in a few words."""
+    return f"untrained, {graph.parameters / 1e3:.0f} k parameters"
+
+
+@stage(version=5, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
 def export_untrained(
     out_dir: Path,
     model: ModelConfig,

@@ -37,7 +37,7 @@ DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"
 
 
-@stage(version=6, timed=True)
+@stage(version=6, timed=True, figures=Measurement.figures)
 def measure(
     out_dir: Path,
     dense: Engine,
@@ -47,6 +47,7 @@ def measure(
     profile: HardwareProfile,
     timing: TimingConfig,
     estimates: tuple[Latency, ...] | None,
+    with_reference: bool = True,
 ) -> Measurement:
     """Run the whole validation part, time the engines in turns, and choose the precision to ship.
 
@@ -62,17 +63,19 @@ def measure(
         timing: The protocol.
         estimates: Latency of the dense and of each candidate where the device is not here; such an engine's accuracy is
             measured by ONNX Runtime on the same ONNX file, and labelled so.
+        with_reference: Whether the dense network is the reference. If not, it is untrained: it is timed, and accuracy is not compared with it.
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
     images, targets = (tensor.numpy() for tensor in load_split(dataset, "validation"))
     clock = gating_clock(profile.target, profile.budget.percentile)
     timed = _time(engines, images, profile, timing, clock, out_dir) if estimates is None else None
-    outputs = {name: run_for_accuracy(engine, profile.target, one_by_one(images)) for name, engine in engines.items()}
-    judged = judge(task, targets, outputs, timed, clock=clock, reference=DENSE)
-    seen = {name: found.statistics for name, found in judged.items()}
-    latencies = [found.latency for found in judged.values()] if estimates is None else estimates
-    rows = {name: _row(name, engine, seen[name], task, latency) for (name, engine), latency in zip(engines.items(), latencies, strict=True)}
+    compared = {name: engine for name, engine in engines.items() if with_reference or name != DENSE}
+    outputs = {name: run_for_accuracy(engine, profile.target, one_by_one(images)) for name, engine in compared.items()}
+    seen, latencies = judge(task, targets, outputs, timed, clock=clock, reference=DENSE)
+    if estimates is not None:
+        latencies = dict(zip(engines, estimates, strict=True))
+    rows = {name: _row(name, engine, seen.get(name), task, latencies[name]) for name, engine in engines.items()}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
@@ -81,7 +84,7 @@ def measure(
         assert quantised.quantizers is not None
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
     built = {e.precision: (e, rows[e.precision], seen[e.precision]) for e in candidates}
-    shipped, reason, gates = choose_engine(task, (rows[DENSE], seen[DENSE]), built, profile, dataset.sizes["test"], meant)
+    shipped, reason, gates = choose_engine(task, (rows[DENSE], seen.get(DENSE)), built, profile, dataset.sizes["test"], meant)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and runtime_of(profile.target).dissects else None
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
@@ -125,11 +128,11 @@ def _kernels(engine: Engine, target: Target) -> tuple[KernelShare, ...]:
     return device_of(target).kernels(engine.for_target(target), noise_images(engine.image_shape, target.batch))
 
 
-def _row(name: str, engine: Engine, seen: Statistics, task: Task, latency: Latency | None) -> Row:
+def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency: Latency) -> Row:
     return Row(
         network="dense" if name == DENSE else "pruned",
         precision=engine.precision,
-        accuracy=accuracy_of(seen, task, measured_by(engine), "validation"),
+        accuracy=None if seen is None else accuracy_of(seen, task, measured_by(engine), "validation"),
         latency=latency,
         size_bytes=(engine.folder / engine.file).stat().st_size,
         parameters=engine.parameters,

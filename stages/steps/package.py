@@ -30,7 +30,12 @@ from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.batches import load_split
 
 
-@stage(version=11)
+def figures_of(made: Package) -> str:
+    """Return its name, in a few words."""
+    return made.name
+
+
+@stage(version=11, figures=figures_of)
 def package(
     out_dir: Path,
     engine: Engine,

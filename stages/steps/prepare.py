@@ -24,7 +24,12 @@ TOO_SMALL = "the dataset is too small for a stratified split"
 MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
 
 
-@stage(version=3, tools=("numpy", "scikit-learn", "pillow", "torch"))
+def figures_of(dataset: Dataset) -> str:
+    """Return which images these are and how many, in a few words."""
+    return f"{dataset.name}, {sum(dataset.sizes.values())} images, {len(dataset.classes)} classes"
+
+
+@stage(version=3, tools=("numpy", "scikit-learn", "pillow", "torch"), figures=figures_of)
 def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT) -> Dataset:
     """Write the stratified train, validation and test split of a dataset.
 

@@ -21,7 +21,12 @@ from bonsai.stages.training.progress import report
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=9, tools=("torch", "torchvision", "torch-pruning"))
+def figures_of(pruned: Checkpoint) -> str:
+    """Return what is left, in a few words."""
+    return f"{sum(map(len, pruned.kept.values()))} channels kept in {len(pruned.kept)} groups"
+
+
+@stage(version=9, tools=("torch", "torchvision", "torch-pruning"), figures=figures_of)
 def prune(
     out_dir: Path,
     dense: Checkpoint,

@@ -21,6 +21,7 @@ from bonsai.stages.quantization.proof import require_same
 from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.store.store import RESUME, stage
+from bonsai.stages.tasks.registry import metric_named
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.phase import Phase
@@ -28,11 +29,26 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.rates import half_cosine
 from bonsai.stages.training.state import TrainState, reproducible
 
+VALIDATION = "validation_"
+"""Prefix of a metric's name in a record."""
 COMPARED = 8
 """Number of images on which the quantised network, with its quantisers switched off, is compared with the float network."""
 
 
-@stage(version=7, tools=("torch", "torchvision"))
+def figures_of(quantised: Checkpoint) -> str:
+    """Return which of the networks is kept and what it reached, in a few words."""
+    assert quantised.quantization is not None
+    kept = quantised.quantization.kept
+    ((name, value),) = (
+        (key.removeprefix(VALIDATION).removesuffix(f"_{kept}"), value)
+        for key, value in quantised.metrics.items()
+        if key.startswith(VALIDATION) and key.endswith(f"_{kept}")
+    )
+    metric = metric_named(name)
+    return f"{kept}, validation {metric.label} {metric.written(value)}"
+
+
+@stage(version=7, tools=("torch", "torchvision"), figures=figures_of)
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:
@@ -89,7 +105,7 @@ def quantize(
     for start in starts:
         if start.weights != quantization.kept:
             save_tensors(out_dir / weights_of(start.weights), dict(start.state))
-    metrics = {f"validation_{metric.name}_{name}": value for name, value in reached.items()}
+    metrics = {f"{VALIDATION}{metric.name}_{name}": value for name, value in reached.items()}
     result = trained.successor(out_dir, edits=(*trained.edits, quantizers), quantization=quantization, metrics=metrics)
     say(summarise(result, metric))
     return result

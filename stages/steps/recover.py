@@ -14,7 +14,7 @@ from bonsai.stages.training.rates import Rate, half_cosine, learning_rate
 from bonsai.stages.training.state import reproducible
 
 
-@stage(version=4, tools=("torch", "torchvision"))
+@stage(version=4, tools=("torch", "torchvision"), figures=Checkpoint.reached)
 def recover(
     out_dir: Path,
     pruned: Checkpoint,

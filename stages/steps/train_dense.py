@@ -38,7 +38,7 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=8, tools=("torch", "torchvision", "torch-pruning"))
+@stage(version=8, tools=("torch", "torchvision", "torch-pruning"), figures=Checkpoint.reached)
 def train_dense(
     out_dir: Path,
     dataset: Dataset,

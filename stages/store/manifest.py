@@ -48,6 +48,7 @@ class Manifest(Record):
     Attributes:
         files: sha256 by path relative to the folder; the manifest itself is not listed.
         inputs: Artifacts by address and digest, configs whole.
+        figures: The main figures of the result, as the stage words them; empty in manifests of earlier versions.
         seconds: Wall time of the stage's last run.
         seal: sha256 of everything else here; empty in manifests of earlier versions.
     """
@@ -59,6 +60,7 @@ class Manifest(Record):
     inputs: dict[str, Any]
     files: dict[str, str]
     record: dict[str, Any]
+    figures: str = ""
     seconds: float
     finished: str
     host: str

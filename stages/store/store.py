@@ -64,16 +64,22 @@ class Step(Protocol):
         ...
 
 
+def no_figures(_record: Artifact) -> str:
+    """Return nothing, for a stage whose result has no figures to show."""
+    return ""
+
+
 def stage(
-    *, version: int, timed: bool = False, tools: tuple[str, ...] = (), beside: str = ""
+    *, version: int, timed: bool = False, tools: tuple[str, ...] = (), beside: str = "", figures: Callable[[Any], str] = no_figures
 ) -> Callable[[Callable[..., ArtifactT]], Callable[..., ArtifactT]]:
-    """Mark a function as a stage.
+    """Mark a function as a stage. The stage's name is the function's. Its place in the order is where `pipeline/run/flow.py` calls it.
 
     Args:
         version: Raise it when the meaning of the result changes; older artifacts are then not reused.
         timed: Whether the stage measures latency. Only one such stage runs at a time on a machine.
         tools: Distributions whose version is part of the key, because the result depends on it.
         beside: Name of an input. The result is a lost part of that artifact, made again, and gets the same key.
+        figures: Returns the main figures of a result in a few words. They are written into its manifest for `bonsai show`, which imports no stage.
     """
 
     def mark(function: Callable[..., ArtifactT]) -> Callable[..., ArtifactT]:
@@ -81,6 +87,7 @@ def stage(
         function.timed = timed  # type: ignore[attr-defined]
         function.tools = tools  # type: ignore[attr-defined]
         function.beside = beside  # type: ignore[attr-defined]
+        function.figures = figures  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -207,7 +214,7 @@ class Store:
         seconds: float,
         earlier: Sequence[Path],
     ) -> None:
-        def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, spare: bool) -> Artifact:
+        def seal(stage: str, record: Artifact, inputs: dict[str, Any], folder: Path, *, figures: str, spare: bool) -> Artifact:
             files = {name: digest for name, digest in collect_files(folder).items() if not name.startswith((f"{RESUME}/", f"{MOMENTS}/"))}
             facts = json.loads(record.model_dump_json(exclude={"digest", "key"}))
             manifest = Manifest(
@@ -217,6 +224,7 @@ class Store:
                 inputs={name: lineage(value) for name, value in inputs.items()},
                 files=files,
                 record=facts | {"digest": digest_of(facts, files), "key": key},
+                figures=figures,
                 seconds=seconds,
                 **host_facts(),
             )
@@ -225,9 +233,9 @@ class Store:
             keep_spare(folder, whole=spare)
             return record.model_copy(update={"digest": manifest.record["digest"], "key": key, "folder": final})
 
-        made = seal(function.__name__, record, inputs, work, spare=is_timed(function))
+        made = seal(function.__name__, record, inputs, work, figures=_mark(function, "figures")(record), spare=is_timed(function))
         if (part := work / MOMENTS).is_dir():  # first: an artifact without moments would look as if `bonsai gc` had freed them
-            seal(MOMENTS, Moments(folder=part), {"of": made}, part, spare=False)
+            seal(MOMENTS, Moments(folder=part), {"of": made}, part, figures="", spare=False)
             with hold(self.root / LOCKS / f"{MOMENTS}-{key}", wait=True):
                 self._replace(part, self.root / MOMENTS / key)
         self._finish(work, final)

@@ -156,12 +156,12 @@ class Task(Protocol):
         """Return how many samples prove that the metric fell by at most `drop` if no prediction changes; None if that depends on the data."""
         ...
 
-    def to_tensors(self, dense: Statistics, shipped: Statistics) -> dict[str, np.ndarray]:
-        """Return the arrays that a package stores, from the test results of the dense and the shipped engine."""
+    def to_tensors(self, dense: Statistics | None, shipped: Statistics) -> dict[str, np.ndarray]:
+        """Return the arrays that a package stores, from the test results of the dense and the shipped engine; `dense` is None if there is no reference."""
         ...
 
-    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics, Statistics]:
-        """Return the statistics of the dense and the shipped engine.
+    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics | None, Statistics]:
+        """Return the statistics of the dense engine, or None if there is no reference, and of the shipped engine.
 
         Raises:
             ValueError: The tensors are not those that `to_tensors` returns; the message lists those.

@@ -42,6 +42,10 @@ class TrainConfig(Record):
         device: Device of the training: ``cpu`` or ``cuda``. On ``cuda``, FP32 convolutions use TF32, torch's default.
         workers: Number of processes that load and augment images ahead. The result is the same with any number. null: none on a CPU, whose
             cores train, and up to four beside a GPU.
+        reference: Network that accuracy is compared with. ``trained``: the unpruned network, trained to the end of the cycle. ``given``: the unpruned
+            network with the weights that its factory loads from a file of `model.files`; the training starts there too. ``none``: no network, so the
+            profile needs ``gates.max_drop: null``. With ``given`` and ``none`` the trunk ends when the last target branches off. The dense network is
+            timed in any case.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20
@@ -61,10 +65,11 @@ class TrainConfig(Record):
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"
     workers: Annotated[int, Field(ge=0)] | None = None
+    reference: Literal["trained", "given", "none"] = "trained"
 
     def identity(self) -> str:
-        """Return what the result depends on."""
-        return self.model_dump_json(exclude={"workers"})
+        """Return what a training stage's result depends on: neither on the workers nor on what accuracy is compared with later."""
+        return self.model_dump_json(exclude={"workers", "reference"})
 
 
 class SoftTargets(Record):
@@ -83,7 +88,7 @@ class DistillConfig(SoftTargets):
     """Distillation in the recovery.
 
     Attributes:
-        teacher: ``trained``, the dense network at the end of the trunk, or ``trigger``, as it was when the branch left.
+        teacher: ``trained``, the dense reference, which `training.reference` names, or ``trigger``, the dense network as it was when the branch left.
     """
 
     teacher: Literal["trained", "trigger"] = "trained"

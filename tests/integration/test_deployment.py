@@ -119,23 +119,9 @@ def test_bonsais_progress_is_in_the_runs_log_and_on_the_watchers_screen(served: 
 def test_every_stage_is_a_task_of_its_name(served: Served, completed: Watched) -> None:
     tasks = [task for task in served.prefect_json("task-run", "ls", "--limit", "200") if task["flow_run_id"] == completed.run_id]
     assert {task["state"]["type"] for task in tasks} == {"COMPLETED"}
-    assert {task["name"].rpartition("-")[0] for task in tasks} == {
-        "prepare",
-        "characterize",
-        "export_untrained",
-        "try_open",
-        "compile",
-        "benchmark",
-        "train_dense",
-        "prune",
-        "recover",
-        "quantize",
-        "export",
-        "measure",
-        "assess",
-        "time_engine",
-        "package",
-    }
+    made = {folder.name for folder in served.store.iterdir() if not folder.name.startswith(".")} - {"moments", "packages"}
+    assert {"prepare", "train_dense", "package"} < made
+    assert {task["name"].rpartition("-")[0] for task in tasks} == made
 
 
 def test_the_model_card_and_the_table_are_artifacts_of_the_run(served: Served, completed: Watched) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network
+from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.registry import source_digest
@@ -35,7 +35,7 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranking, tuple[Grou
     recipe = load_recipe("resnet-edge", overrides)
     dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
-    target = ReadyTarget(recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), network, store.run)
+    target = prepare_target(recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), network, store.run)
     segment, found = None, {criterion: list[Scores]() for criterion in CRITERIA}
     for stop in segment_stops(recipe, dataset.sizes["train"])[0]:
         segment = store.run(train_dense, **trunk_inputs(recipe, dataset, network.groups), previous=segment, stop=stop)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bonsai.pipeline.run.plan import ORDER
 from bonsai.stages.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow  # several runs
@@ -32,9 +31,10 @@ COMMAND = [
 ]
 
 
-@pytest.mark.parametrize("stages", [("train_dense", "quantize"), pytest.param(ORDER, marks=pytest.mark.long, id="every stage")])
+@pytest.mark.parametrize("stages", [("train_dense", "quantize"), pytest.param((), marks=pytest.mark.long, id="every stage")])
 def test_killed_in_its_stages_the_run_ends_with_the_same_engine(tmp_path: Path, stages: tuple[str, ...]) -> None:
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    stages = stages or every_stage(tmp_path / "before")
     hit = [stage for stage in stages if kill_in(stage, killed)]
     assert hit == list(stages)
     ended = json.loads(subprocess.run([*COMMAND, "--store", str(killed)], capture_output=True, text=True, check=True).stdout)
@@ -43,6 +43,13 @@ def test_killed_in_its_stages_the_run_ends_with_the_same_engine(tmp_path: Path, 
     straight = json.loads(subprocess.run([*COMMAND, "--store", str(undisturbed)], capture_output=True, text=True, check=True).stdout)
     assert ended[0]["engine_sha256"] == straight[0]["engine_sha256"]
     assert sorted(f.name for f in (killed / "quantize").iterdir()) == sorted(f.name for f in (undisturbed / "quantize").iterdir())
+
+
+def every_stage(store: Path) -> tuple[str, ...]:
+    """Return the stages of a run in their order, as the dry run after it tells them."""
+    subprocess.run([*COMMAND, "--store", str(store)], stdout=subprocess.DEVNULL, check=True)
+    (target,) = json.loads(subprocess.run([*COMMAND, "--store", str(store), "--dry-run"], capture_output=True, text=True, check=True).stdout)["targets"]
+    return tuple(target["cached"])
 
 
 def kill_in(stage: str, store: Path) -> bool:

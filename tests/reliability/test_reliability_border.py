@@ -95,8 +95,12 @@ def damage_package(package: Path, count: int, seed: int) -> None:
 def damage_artifact(store: Path, count: int, seed: int) -> None:
     manifest = store / "quantize" / "0123" / MANIFEST
     manifest.parent.mkdir(parents=True)
-    record = {"quantization": {"kept": "ptq"}, "metrics": {"validation_top1_ptq": 0.9}}
-    whole = {"stage": "quantize", "record": record, "inputs": {"final": {"artifact": "recover/4567"}, "many": [{"artifact": "x/y"}]}, "seconds": 1.5}
+    whole = {
+        "stage": "quantize",
+        "figures": "ptq, validation top-1 90.00%",
+        "inputs": {"final": {"artifact": "recover/4567"}, "many": [{"artifact": "x/y"}]},
+        "seconds": 1.5,
+    }
     for facts in damaged_values(whole, count, seed):
         manifest.write_text(json.dumps(facts))
         survives(lambda: draw(read_family(str(manifest.parent), store)))

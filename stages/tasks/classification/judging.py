@@ -12,7 +12,7 @@ LABEL, ANSWER = "label", "answer"
 """Statistics: the class and the predicted class of each sample, (n,) int64 each."""
 LABELS, DENSE, SHIPPED = "labels", "dense", "engine"
 """Tensors that a package stores, (n,) int64 each: the classes of the test samples, and the predictions of both engines."""
-KEPT = f"{LABELS}, {DENSE} and {SHIPPED}, (n,) int64 each"
+KEPT = f"{LABELS}, {DENSE} and {SHIPPED}, (n,) int64 each; no {DENSE} if there is no reference"
 
 
 class Classification:
@@ -66,21 +66,22 @@ class Classification:
         """Return how many samples, all alike before and after, show that top-1 fell by no more than `drop`."""
         return images_to_prove(drop)
 
-    def to_tensors(self, dense: Statistics, shipped: Statistics) -> dict[str, np.ndarray]:
+    def to_tensors(self, dense: Statistics | None, shipped: Statistics) -> dict[str, np.ndarray]:
         """Return the classes, and what both engines took the samples for."""
-        return {LABELS: dense[LABEL], DENSE: dense[ANSWER], SHIPPED: shipped[ANSWER]}
+        reference = {} if dense is None else {DENSE: dense[ANSWER]}
+        return {LABELS: shipped[LABEL], **reference, SHIPPED: shipped[ANSWER]}
 
-    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics, Statistics]:
+    def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> tuple[Statistics | None, Statistics]:
         """Return what `to_tensors` was given.
 
         Raises:
             ValueError: The tensors are others.
         """
-        arrays = [tensors[name] for name in (LABELS, DENSE, SHIPPED) if name in tensors]
-        if len(arrays) < 3 or any(a.dtype != np.int64 or a.ndim != 1 or not a.size or len(a) != len(arrays[0]) for a in arrays):
+        arrays = [tensors[name] for name in (LABELS, SHIPPED, DENSE) if name in tensors]
+        if not {LABELS, SHIPPED} <= tensors.keys() or any(a.dtype != np.int64 or a.ndim != 1 or not a.size or len(a) != len(arrays[0]) for a in arrays):
             raise ValueError(KEPT)
-        labels, dense, shipped = arrays
-        return {LABEL: labels, ANSWER: dense}, {LABEL: labels, ANSWER: shipped}
+        _, shipped, *dense = ({LABEL: arrays[0], ANSWER: array} for array in arrays)
+        return dense[0] if dense else None, shipped
 
 
 CLASSIFICATION = Classification()

@@ -174,3 +174,14 @@ def test_a_warning_stands_where_ci_looks() -> None:
     gate, warning = annotations("net", [warned])
     assert gate.startswith("::error title=net--t4%3A gate accuracy drop undecided::")
     assert warning == "::warning title=net--t4%3A no plain verdict::the dense network learnt nothing: 10.90%25"
+
+
+def test_that_there_is_no_reference_stands_where_ci_looks() -> None:
+    untrained = ENGINE.model_copy(update={"network": "dense", "precision": "fp32", "shipped": False, "accuracy": None})
+    outcome = PACKAGE.model_copy(update={"rows": (untrained, ENGINE)})
+    said = "no dense reference was trained, so no accuracy drop is known"
+    found = check_junit(junit_xml("net", [outcome])).find("testsuite/properties/property[@name='reference']")
+    assert found is not None
+    assert found.get("value") == said
+    assert f"- {said}\n" in markdown_summary("net", [outcome], "")
+    assert said not in markdown_summary("net", [PACKAGE], "")

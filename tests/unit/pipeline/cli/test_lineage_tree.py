@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bonsai.pipeline.cli.lineage_tree import Family, Node, draw, main_figures, read_family
+from bonsai.pipeline.cli.lineage_tree import Family, Node, draw, read_family
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.errors import VerificationError
@@ -106,9 +106,3 @@ def test_a_broken_manifest_is_an_error(text: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(VerificationError):
         read_family(str(tmp_path), tmp_path)
-
-
-def test_figures_of_a_trained_network() -> None:
-    history = [{"epoch": 2.5, "validation_top1": 0.75}]
-    assert main_figures("train_dense", {"history": history, "step": 3}) == "epoch 2.5, validation top-1 75.00%"
-    assert main_figures("unheard-of", {}) == ""

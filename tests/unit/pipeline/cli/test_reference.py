@@ -44,7 +44,7 @@ def test_every_key_is_described(what: Any) -> None:
 
 def test_a_key_is_described_by_the_record_or_by_its_parent() -> None:
     assert keys_of(DistillConfig)["weight"] == "Share of the teacher's loss, 0-1; the labels have the rest."
-    assert keys_of(DistillConfig)["teacher"].startswith("`trained`, the dense network")
+    assert keys_of(DistillConfig)["teacher"].startswith("`trained`, the dense reference")
     assert set(keys_of(ChannelMultiple)) == {"fp32", "fp16", "int8"}
 
 

@@ -103,6 +103,15 @@ def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() 
     assert second["error"].startswith("no such device")
 
 
+def test_what_was_not_compared_with_a_reference_is_called_so() -> None:
+    untrained = row("dense", "fp32", 4.0).model_copy(update={"accuracy": None})
+    outcome = package(rows=(untrained, row("pruned", "int8", 1.0, shipped=True)))
+    assert (package().reference, outcome.reference) == ("", "no dense reference was trained, so no accuracy drop is known")
+    assert show_cells(outcome)[-1] == "1 met, no reference"
+    (line,) = csv.DictReader(io.StringIO(to_csv([outcome])))
+    assert (line["top1"], line["speedup_dense_fp32"]) == ("0.9", "4.0")
+
+
 def take(artifact: Artifact, seconds: float) -> None:
     write_manifest(artifact.folder, read_manifest(artifact.folder).model_copy(update={"seconds": seconds}))
 

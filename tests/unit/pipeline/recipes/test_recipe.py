@@ -7,6 +7,7 @@ from bonsai.profiles.loader import load_profile
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.store.artifact import fingerprint
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -77,3 +78,21 @@ def test_the_epochs_of_a_plan_count_qat_where_it_may_run(qat: str, epochs: int) 
 def test_the_old_name_of_a_criterion_is_refused_with_the_new_one() -> None:
     with pytest.raises(ConfigError, match="`hessian` is called `taylor_squared` now"):
         load_recipe("resnet-edge", {"prune.criterion": "hessian"})
+
+
+def test_the_reference_is_no_part_of_what_a_training_is_told_by() -> None:
+    trained, none = (load_recipe("resnet-edge", {"training.reference": name}).training for name in ("trained", "none"))
+    assert load_recipe("resnet-edge").training == trained
+    assert fingerprint(trained) == fingerprint(none)
+    assert fingerprint(trained) != fingerprint(trained.model_copy(update={"seed": 1}))
+
+
+def test_imitating_a_reference_that_is_not_trained_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`trained` is the reference, and training\.reference is `none`: set prune\.distill\.teacher to `trigger`"):
+        load_recipe("resnet-edge", {"training.reference": "none", "prune.distill": {}})
+    assert load_recipe("resnet-edge", {"training.reference": "none", "prune.distill": {"teacher": "trigger"}}).prune.distill is not None
+
+
+def test_weights_that_nobody_gives_are_no_reference() -> None:
+    with pytest.raises(ConfigError, match=r"training\.reference `given` needs weights: name their file in model\.files, and let the model's factory load it"):
+        load_recipe("resnet-edge", {"training.reference": "given"})

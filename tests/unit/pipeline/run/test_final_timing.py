@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run import final_timing
 from bonsai.pipeline.run.final_timing import time_finished
 from bonsai.pipeline.run.targets import ReadyTarget
@@ -50,12 +50,14 @@ def finished(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fre
     monkeypatch.setenv("BONSAI_TIMING_LOCK", str(store.root / "lock"))
     monkeypatch.setattr(final_timing, "time_engine", time_engine)
 
-    def call(*, remeasure: bool = False, digest: str = "e", present: bool = True, recipe: Recipe | None = None) -> FreshTiming | None:
+    def call(*, remeasure: bool = False, digest: str = "e", present: bool = True, timing: TimingConfig | None = None) -> FreshTiming | None:
         engine = Engine.model_construct(folder=store.root / "compile" / "1", digest=digest, key="1")
         target = SimpleNamespace(info=SimpleNamespace(present=present), profile=load_profile("local-cpu"))
         row = SimpleNamespace(latency=Latency(source="measured", clock="wall", p50=1.5))
         measurement = cast(Measurement, SimpleNamespace(rows=(row,)))
-        return time_finished(recipe or load_recipe("resnet-edge"), cast(ReadyTarget, target), engine, engine, measurement, store.run, remeasure=remeasure)
+        return time_finished(
+            timing or load_recipe("resnet-edge").timing, cast(ReadyTarget, target), engine, engine, measurement, store.run, remeasure=remeasure
+        )
 
     return call
 
@@ -89,8 +91,8 @@ def test_the_newest_timing_is_found_where_the_older_ones_were_freed(finished: Ca
 
 def test_more_processes_are_another_timing_of_the_same_engine(finished: Callable[..., FreshTiming | None]) -> None:
     finished(remeasure=True)
-    more = load_recipe("resnet-edge", {"timing.verdict.most": 20})
-    assert repetition(finished(recipe=more)) == 1
+    more = load_recipe("resnet-edge", {"timing.verdict.most": 20}).timing
+    assert repetition(finished(timing=more)) == 1
 
 
 def test_an_engine_whose_device_is_not_here_is_not_timed(finished: Callable[..., FreshTiming | None]) -> None:

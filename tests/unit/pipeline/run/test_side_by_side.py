@@ -181,8 +181,8 @@ def test_the_first_branch_that_raises_stops_the_others() -> None:
 
 def test_as_many_branches_grow_at_once_as_the_cores_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    recipe = load_recipe("resnet-edge", {"training.threads": 2})
-    assert [branches_at_once(recipe, profiles) for profiles in (1, 3, 9)] == [1, 3, 4]
+    training = load_recipe("resnet-edge", {"training.threads": 2}).training
+    assert [branches_at_once(training, profiles) for profiles in (1, 3, 9)] == [1, 3, 4]
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert branches_at_once(recipe, 3) == 1
-    assert branches_at_once(load_recipe("resnet-edge", {"training.device": "cuda"}), 3) == 1
+    assert branches_at_once(training, 3) == 1
+    assert branches_at_once(load_recipe("resnet-edge", {"training.device": "cuda"}).training, 3) == 1

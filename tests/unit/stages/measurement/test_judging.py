@@ -22,17 +22,21 @@ def times(*, busy: slice) -> Timing:
 def test_each_engine_has_the_statistics_of_its_outputs_and_the_latency_of_its_times() -> None:
     outputs = {"dense": RIGHT, "pruned": np.roll(RIGHT, 1, axis=0)}
     found = judge(CLASSIFICATION, TARGETS, outputs, times(busy=slice(0, 0)), clock="wall", reference="dense")
-    assert {name: CLASSIFICATION.reduce(one.statistics) for name, one in found.items()} == {"dense": 1.0, "pruned": 0.0}
-    assert {name: one.latency.p50 for name, one in found.items() if one.latency is not None} == {"dense": 1.0, "pruned": 0.25}
+    assert {name: CLASSIFICATION.reduce(one) for name, one in found.statistics.items()} == {"dense": 1.0, "pruned": 0.0}
+    assert {name: latency.p50 for name, latency in found.latencies.items()} == {"dense": 1.0, "pruned": 0.25}
 
 
 def test_the_median_is_of_calm_turns_and_the_tail_of_all_runs() -> None:
-    latency = judge(CLASSIFICATION, TARGETS, {"pruned": RIGHT}, times(busy=slice(0, 300)), clock="wall", reference="dense")["pruned"].latency
-    assert latency is not None
+    latency = judge(CLASSIFICATION, TARGETS, {"pruned": RIGHT}, times(busy=slice(0, 300)), clock="wall", reference="dense").latencies["pruned"]
     assert (latency.p50, latency.p90, latency.n) == (0.25, 0.5, RUNS)
 
 
 def test_engines_that_were_not_timed_have_no_latency() -> None:
     found = judge(CLASSIFICATION, TARGETS, {"pruned": iter(RIGHT)}, None, clock="wall", reference="dense")
-    assert found["pruned"].latency is None
-    assert CLASSIFICATION.reduce(found["pruned"].statistics) == 1
+    assert found.latencies == {}
+    assert CLASSIFICATION.reduce(found.statistics["pruned"]) == 1
+
+
+def test_an_untrained_dense_engine_is_timed_and_has_no_statistics() -> None:
+    found = judge(CLASSIFICATION, TARGETS, {"pruned": RIGHT}, times(busy=slice(0, 0)), clock="wall", reference="dense")
+    assert (set(found.statistics), set(found.latencies)) == ({"pruned"}, {"dense", "pruned"})

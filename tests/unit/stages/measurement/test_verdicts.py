@@ -115,3 +115,12 @@ def test_what_the_validation_part_promises_is_scaled_to_the_test_part() -> None:
     drop, metric = accuracy_gates(shown, Gates(max_drop=0.0125, min_metric=0.977))
     assert (drop.verdict, metric.verdict) == ("met", "met")
     assert drop.note == "+0.0100 on the validation images; expected of 10000 test images"
+
+
+def test_without_a_limit_on_the_drop_there_is_no_such_gate_and_no_reference_is_needed() -> None:
+    for shown in (Shown.on_test(CLASSIFICATION, None, hits(357, 360), ""), Shown.on_validation(CLASSIFICATION, None, hits(357, 360), 360)):
+        assert shown.drop is None
+        (metric,) = accuracy_gates(shown, Gates(max_drop=None, min_metric=0.975))
+        assert (metric.name, metric.verdict) == ("accuracy", "met")
+    with_reference = Shown.on_test(CLASSIFICATION, hits(360, 360), hits(357, 360), "")
+    assert accuracy_gates(with_reference, Gates(max_drop=None)) == ()

@@ -11,27 +11,28 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.decisions import Decisions
-from bonsai.stages.measurement.measurements import Measurement
+from bonsai.stages.measurement.measurements import Measurement, Row
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.reporting.model_card import write_model_card
+from bonsai.stages.reporting.model_card import figure_notes, write_model_card
 
 NAMES = ("two\nlines", "a, b", "<img src=x onerror=alert(1)>", "\u202egnp.exe", "**strong** [x](http://x.example)", "](training.svg)")
 LICENCE = "<script>alert(1)</script> mine"
 
 
-def a_card() -> str:
+def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None = None) -> str:
     told = a_manifest()
-    decisions = Decisions.model_validate({**told.decisions, "recipe": json.dumps({"prune": {"regulariser": {"name": "none"}}})})
+    decisions = Decisions.model_validate({**told.decisions, "recipe": json.dumps(recipe or {"prune": {"regulariser": {"name": "none"}}})})
     engine = Engine.model_validate(
         {**told.engine.model_dump(exclude={"graph", "run_here"}), "folder": Path(), "info": told.device, "parameters": 1, "macs": 1, "runnable": True}
     )
-    measured = {"rows": told.metrics, "gates": told.gates, "shipped": "int8", "reason": "fast", "kernels": (), "dense_kernels": (), "contention": 1.0}
+    measured = {"rows": rows or told.metrics, "gates": told.gates, "shipped": "int8", "reason": "fast", "kernels": (), "dense_kernels": (), "contention": 1.0}
     warning = "nearly all images are of '<b>[x](http://x.example)'"
     measurement = Measurement.model_validate({**measured, "folder": Path(), "warnings": (warning,)})
     final = Checkpoint(folder=Path(), model=ModelConfig(name="resnet8"), num_classes=len(NAMES), image_shape=(1, 8, 8), history=told.history)
     dataset = Dataset(folder=Path(), name="mine:load", preprocess=Preprocess.of((1, 8, 8)), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
-    return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, told.notes)
+    notes = figure_notes(measurement, engine, told.profile.target, None)
+    return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, notes)
 
 
 def test_a_card_has_no_markup_but_its_own() -> None:
@@ -44,3 +45,20 @@ def test_a_card_has_no_markup_but_its_own() -> None:
     for text in (*NAMES, LICENCE):
         assert visible(text) in shown
     assert '"a, b"' in shown
+
+
+def test_a_card_says_that_there_is_no_reference() -> None:
+    dense, shipped = a_manifest().metrics
+    recipe = {"training": {"reference": "none"}, "prune": {"regulariser": {"name": "group_lasso"}}}
+    card = a_card((dense.model_copy(update={"accuracy": None}), shipped), recipe)
+    assert "There is no reference: no dense reference was trained, so no accuracy drop is known." in card
+    assert "| dense fp32 (untrained) | no reference |" in card
+    assert "Accuracy: measured on 400 test images for the shipped engine" in card
+    assert " The trunk was trained with the regulariser group_lasso." in card
+    assert "There is no reference" not in a_card()
+
+
+def test_a_card_says_that_the_reference_was_given() -> None:
+    card = a_card(recipe={"training": {"reference": "given"}, "prune": {"regulariser": {"name": "none"}}})
+    assert "The dense reference is the network with the given weights, before any training here." in card
+    assert "given weights" not in a_card()

@@ -6,6 +6,7 @@ import pytest
 from tiny_report import a_manifest
 
 from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.errors import VerificationError
 from bonsai.stages.reporting.content import Table
 from bonsai.stages.reporting.writing import write_reports
 
@@ -197,3 +198,45 @@ def test_the_same_packages_give_the_same_bytes_and_leave_no_other_file(one: tupl
 )
 def test_a_column_of_numbers_is_told_from_one_of_words(cells: tuple[str, ...], expected: bool) -> None:
     assert Table(caption="c", headers=("h",), rows=tuple((cell,) for cell in cells)).numeric == (expected,)
+
+
+def without_reference(manifest: PackageManifest) -> PackageManifest:
+    dense, shipped = manifest.metrics
+    gates = tuple(gate for gate in manifest.gates if gate.name != "accuracy drop")
+    return manifest.model_copy(update={"metrics": (dense.model_copy(update={"accuracy": None}), shipped), "gates": gates})
+
+
+def test_a_report_without_a_reference_says_so_where_its_figure_would_stand(tmp_path: Path) -> None:
+    _, markdown = written(tmp_path, without_reference(a_manifest()))
+    assert "no dense reference was trained, so no accuracy drop is known" in markdown
+    assert "The recipe asks for no dense reference." in markdown
+    assert "dense fp32 (untrained) | no reference" in markdown
+    assert "95.00 %" not in markdown  # what the reference of the other tests has
+    assert "4.00 times as fast as dense FP32" in markdown
+
+
+def test_a_comparison_of_packages_without_a_reference_has_no_mark_of_it(tmp_path: Path) -> None:
+    _, markdown = written(tmp_path, without_reference(a_manifest()), a_manifest("rtx-4090", shipped_ms=0.75, estimated=True))
+    assert "A network without a dense reference has no mark for it." in markdown
+
+
+def test_a_shipped_engine_without_an_accuracy_is_refused(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    rows = tuple(row.model_copy(update={"accuracy": None}) for row in manifest.metrics)
+    with pytest.raises(VerificationError, match="an engine or a network has no accuracy, which only an untrained dense network may lack"):
+        written(tmp_path, manifest.model_copy(update={"metrics": rows}))
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"reference": "given"}, "The dense reference is the network with the given weights, before any training here."),
+        ({"reference": "trained"}, "The dense network is trained to the end for comparison."),
+        ({"reference": ["none"]}, "The dense network is trained to the end for comparison."),
+        ("none", "The dense network is trained to the end for comparison."),
+    ],
+)
+def test_a_report_says_what_the_reference_is(tmp_path: Path, training: object, said: str) -> None:
+    manifest = a_manifest()
+    _, markdown = written(tmp_path, manifest.model_copy(update={"recipe": {**manifest.recipe, "training": training}}))
+    assert said in markdown

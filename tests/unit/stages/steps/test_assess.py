@@ -60,7 +60,12 @@ def run_of(say: Say) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def result(
-    engines: dict[str, Say], dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch, profile: HardwareProfile | None = None
+    engines: dict[str, Say],
+    dataset: Dataset,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    profile: HardwareProfile | None = None,
+    **reference: bool,
 ) -> tuple[Measurement, Measurement, list[str]]:
     """Return what was chosen and what was assessed, and the engines that saw the test part; the narrower engine is the faster one."""
     profile = profile or load_profile("local-cpu", {"gates.max_drop": 0.05})
@@ -86,10 +91,10 @@ def result(
     use(ScriptedDevice({name: noting(name) for name in engines}, {"dense": 1.0, "fp32": 1.0, "int8": 0.2}), monkeypatch)
     dense, *candidates = (engine("dense", "fp32"), engine("fp32", "fp32"), engine("int8", "int8"))
     timing = TimingConfig(runs=20, warmup_runs=1, warmup_seconds=0, tries=1)
-    chosen = measure(folder, dense, tuple(candidates), None, dataset, profile, timing, None)
+    chosen = measure(folder, dense, tuple(candidates), None, dataset, profile, timing, None, **reference)
     assert not seen  # nothing that is chosen by has seen the test part
     shipped = next(one for one in candidates if one.precision == chosen.shipped)
-    return chosen, assess(folder, chosen, dense, shipped, dataset, profile), seen
+    return chosen, assess(folder, chosen, dense, shipped, dataset, profile, **reference), seen
 
 
 def test_the_precision_is_chosen_on_the_validation_part(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +151,19 @@ def test_an_engine_that_is_bad_itself_misses_its_own_gate(dataset: Dataset, tmp_
     _, final, _ = result({"dense": half, "fp32": half, "int8": half}, dataset, tmp_path / "a", monkeypatch, profile)
     assert {gate.name: gate.verdict for gate in final.gates[1:3]} == {"accuracy drop": "met", "accuracy": "missed"}
     assert [gate.name for gate in final.gates].count("accuracy") == 1
+
+
+def test_an_untrained_dense_network_is_timed_and_sees_no_image(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile("local-cpu", {"gates": {"max_drop": None, "min_metric": 0.9}})
+    engines = {"dense": one_class, "fp32": right, "int8": right}
+    _, final, seen = result(engines, dataset, tmp_path / "a", monkeypatch, profile, with_reference=False)
+    dense, *_ = final.rows
+    assert (dense.label, dense.accuracy, dense.validation) == ("dense fp32 (untrained)", None, None)
+    assert dense.latency is not None
+    assert "dense" not in seen
+    assert [gate.name for gate in final.gates] == ["latency", "accuracy"]
+    assert final.gates[0].unit == "of dense FP32 p50"
+    assert final.warnings == ()
+    assert read_results(final.folder / RESULTS, CLASSIFICATION).dense is None
+    assert final.figures().startswith("int8 shipped, test top-1 100.00%, no reference, p50 ")
+    assert "no reference" not in result(engines, dataset, tmp_path / "b", monkeypatch)[1].figures()

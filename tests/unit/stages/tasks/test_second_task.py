@@ -74,7 +74,7 @@ def test_a_student_imitates_a_teacher(dataset: Dataset) -> None:
 
 
 def test_engines_are_judged_and_their_results_kept(dataset: Dataset, tmp_path: Path) -> None:
-    targets = np.zeros((20, 1))
+    targets = np.zeros((20, 1), np.float32)
     dense, shipped = (observe([np.full((1, 1), off, np.float32)] * len(targets), targets, REGRESSION) for off in (0.5, 0.75))
     accuracy = accuracy_of(shipped, REGRESSION, "engine", "test")
     assert (accuracy.metric, accuracy.value, accuracy.n) == ("rmse", 0.75, 20)
