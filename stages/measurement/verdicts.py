@@ -105,18 +105,18 @@ def choose_engine(
         candidates: By precision, the engine, its row and its statistics.
         profile: The limits.
         test_images: Number of test images that will judge it.
-        floats: `kept_float` and `most_float` of `judge`.
+        floats: `kept_float` and `most_float` of `gates_of`.
     """
     reference, seen = dense
     gates = {
-        precision: judge(reference, row, Shown.on_validation(task, seen, noted, test_images), engine, profile, *floats)
+        precision: gates_of(reference, row, Shown.on_validation(task, seen, noted, test_images), engine, profile, *floats)
         for precision, (engine, row, noted) in candidates.items()
     }
     shipped, reason = choose_precision({precision: row for precision, (_, row, _) in candidates.items()}, gates, profile)
     return Chosen(shipped, reason, gates[shipped])
 
 
-def judge(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
+def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: HardwareProfile, kept_float: int = 0, most_float: int = 0) -> tuple[Gate, ...]:
     """Return a gate for every limit of the profile.
 
     Args:
