@@ -9,16 +9,18 @@ A failed run still writes a report. Old reports are deleted first.
 import os
 import re
 import sys
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bonsai.pipeline.compare.comparison import Outcome, header_of, metric_of, show_cells
 from bonsai.stages.store.store import require_writable_folder
 from bonsai.stages.store.whole_files import write_whole
 from bonsai.stages.texts import fenced, markdown
+
+if TYPE_CHECKING:
+    from junitparser import TestSuite
 
 JUNIT, SUMMARY = "junit.xml", "summary.md"
 FAILURES = {"missed": "GateMissed", "undecided": "GateUndecided"}
@@ -81,34 +83,40 @@ def ci_job(folder: Path | None, recipe: str, *, as_json: bool = False) -> Iterat
 def junit_xml(title: str, outcomes: Sequence[Outcome]) -> str:
     """Return a suite per profile with a case per gate; what failed before its gates has one case, an error.
 
-    A gate that is undecided, and may be, is a skipped case. Cases have no `time`: a gate takes none.
+    A gate that is undecided, and may be, is a skipped case.
     """
-    root = ET.Element("testsuites", name=f"bonsai {title}")
-    totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    from junitparser import JUnitXml
+
+    xml = JUnitXml(f"bonsai {title}")
     for outcome in outcomes:
-        counts = {"tests": len(outcome.gates) or 1, "failures": len(outcome.failing), "errors": int(bool(outcome.error))}
-        counts["skipped"] = len(outcome.unmet) - len(outcome.failing)
-        suite = ET.SubElement(root, "testsuite", {"name": _name(title, outcome), **{key: str(count) for key, count in counts.items()}})
-        totals = {key: totals[key] + counts[key] for key in totals}
-        properties = ET.SubElement(suite, "properties")
-        for key, value in _properties(outcome).items():
-            ET.SubElement(properties, "property", name=key, value=_xml(value))
-        place = f"bonsai.{_name(title, outcome)}"
-        for gate in outcome.gates:
-            case = ET.SubElement(suite, "testcase", classname=place, name=gate.name)
-            if gate in outcome.failing:
-                ET.SubElement(case, "failure", type=FAILURES[gate.verdict], message=_xml(gate.sentence)).text = _xml(gate.sentence)
-            elif not gate.passed:
-                ET.SubElement(case, "skipped", message=_xml(gate.sentence))
-            ET.SubElement(case, "system-out").text = _xml(gate.sentence)
-        if outcome.error:
-            case = ET.SubElement(suite, "testcase", classname=place, name="run")
-            first = outcome.error.splitlines()[0]
-            ET.SubElement(case, "error", type=f"exit code {outcome.exit_code}", message=_xml(first)).text = _xml(outcome.error)
-    for key, count in totals.items():
-        root.set(key, str(count))
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+        xml.add_testsuite(_suite(title, outcome))
+    xml.update_statistics()
+    return str(xml.tostring().decode())
+
+
+def _suite(title: str, outcome: Outcome) -> "TestSuite":
+    from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
+    name = _name(title, outcome)
+    suite = TestSuite(name)
+    for key, value in _properties(outcome).items():
+        suite.add_property(key, _xml(value))
+    for gate in outcome.gates:
+        sentence = _xml(gate.sentence)
+        case = TestCase(gate.name, classname=f"bonsai.{name}")
+        if gate in outcome.failing:
+            case.result = [Failure(sentence, FAILURES[gate.verdict])]
+            case.result[0].text = sentence
+        elif not gate.passed:
+            case.result = [Skipped(sentence)]
+        case.system_out = sentence
+        suite.add_testcase(case)
+    if outcome.error:
+        case = TestCase("run", classname=f"bonsai.{name}")
+        case.result = [Error(_xml(outcome.error.splitlines()[0]), f"exit code {outcome.exit_code}")]
+        case.result[0].text = _xml(outcome.error)
+        suite.add_testcase(case)
+    return suite
 
 
 def markdown_summary(title: str, outcomes: Sequence[Outcome], note: str) -> str:

@@ -3,16 +3,14 @@
 python -m bonsai.pipeline.cli.reference      # from the checkout; a test compares the pages with what this writes
 """
 
-import inspect
-from collections.abc import Callable, Iterator
-from enum import Enum
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import typer
 import yaml
-from typer.models import ArgumentInfo, OptionInfo
+from typer.cli import get_docs_for_click
 
 from bonsai.pipeline.cli.json_schema import schema_of
 from bonsai.pipeline.cli.main import EXIT_CODES, app
@@ -132,66 +130,16 @@ def _cell(text: str) -> str:
 
 
 def command_page() -> str:
-    """Return the page of all commands, read from the signatures of their functions."""
-    lines = ["# Commands", NOTICE, "", "`bonsai --help` and `bonsai COMMAND --help` say the same.", "", EXIT_CODES, ""]
-    for name, function in _commands(app, "bonsai"):
-        arguments: list[tuple[str, str, str]] = []
-        options: list[tuple[str, str, str]] = []
-        for parameter in inspect.signature(function).parameters.values():
-            (declared,) = get_args(parameter.annotation)[1:]
-            (arguments if isinstance(declared, ArgumentInfo) else options).append(_parameter(parameter, declared))
-        usage = " ".join([name, *(shown for shown, *_ in arguments), *["[OPTIONS]" for _ in options[:1]]])
-        lines += [f"## `{name}`", "```text", usage, "```", "", *_paragraphs(inspect.getdoc(function) or "")]
-        lines += ["| argument or option | default | meaning |", "|---|---|---|"] if arguments or options else []
-        lines += [f"| `{_cell(shown)}` | {default} | {_cell(meaning)} |" for shown, default, meaning in (*arguments, *options)] + [""]
-    return "\n".join(lines).rstrip() + "\n"
+    """Return typer's own page of all commands, with our exit codes; examples are blocks, whose options a test looks up."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="bonsai"), name="bonsai", title="Commands")
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)  # cut off after 45 characters, and each has its section
+    text = re.sub(r"^Example:\n((?: +bonsai .*\n)+)", _example, text, flags=re.MULTILINE)
+    return text.replace("# Commands\n", f"# Commands\n{NOTICE}\n\n{EXIT_CODES}\n", 1).rstrip() + "\n"
 
 
-def _commands(group: typer.Typer, path: str) -> Iterator[tuple[str, Callable[..., object]]]:
-    """Walk all commands, those of groups too."""
-    for info in group.registered_commands:
-        if info.callback is not None and not info.hidden:
-            yield f"{path} {info.name or info.callback.__name__.replace('_', '-')}", info.callback
-    for inner in group.registered_groups:
-        if inner.typer_instance is not None:
-            yield from _commands(inner.typer_instance, f"{path} {inner.name or inner.typer_instance.info.name}")
-
-
-def _paragraphs(docstring: str) -> Iterator[str]:
-    """Write a command's help, each of its paragraphs in a line; an example of commands alone as a block, whose options a test looks up."""
-    for paragraph in docstring.split("\n\n"):
-        example = [line.strip() for line in paragraph.removeprefix("Example: ").splitlines()]
-        if paragraph.startswith("Example: ") and all(line.startswith("bonsai ") and ", " not in line for line in example):
-            yield from ("<!-- not run: an example of what it takes -->", "```sh", *example, "```", "")
-        else:
-            yield from (" ".join(paragraph.split()), "")
-
-
-def _parameter(parameter: inspect.Parameter, declared: ArgumentInfo | OptionInfo) -> tuple[str, str, str]:
-    """Return how an argument or option is written, its default, and what it means."""
-    kinds = [kind for kind in _kinds(parameter.annotation) if kind is not type(None)]
-    several = " ..." if any(get_origin(kind) is list for kind in kinds) else ""
-    choices = [choice.value for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for choice in kind]
-    value = "|".join(choices) if choices else declared.metavar or ""
-    default = "*required*" if parameter.default is parameter.empty else "" if parameter.default in (None, False) else f"`{parameter.default}`"
-    if isinstance(declared, ArgumentInfo):
-        return f"{value or parameter.name.upper()}{several}", default, declared.help or ""
-    flags = [flag for flag in (declared.default, *(declared.param_decls or ())) if isinstance(flag, str)]  # typer takes the first one for a default
-    flag = ", ".join(flags or [f"--{parameter.name.replace('_', '-')}"])
-    if kinds == [bool]:
-        return flag, f"`{flag.split('/')[0]}`" if parameter.default else "", declared.help or ""
-    return f"{flag} {value or parameter.name.upper()}{several}", default, declared.help or ""
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows: its own, the members of a union, the items of a list."""
-    if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [kind for member in get_args(annotation) for kind in _kinds(member)]
-    if get_origin(annotation) is list:
-        return [annotation, *_kinds(get_args(annotation)[0])]
-    return [annotation]
+def _example(found: re.Match[str]) -> str:
+    return "\n".join(["<!-- not run: an example of what it takes -->", "```sh", *(line.strip() for line in found[1].splitlines()), "```", ""])
 
 
 def main(folder: Path = Path("docs")) -> None:
