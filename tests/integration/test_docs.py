@@ -22,7 +22,7 @@ from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
 
-LANGUAGES = {"python", "sh", "yaml", "json", "toml", "text", "", "dockerfile", "groovy", "csv"}
+LANGUAGES = {"python", "sh", "console", "yaml", "json", "toml", "text", "", "dockerfile", "groovy", "csv"}
 """Those after `toml` are shown and not run; `bash`, `shell`, `yml` and the like are to be written as one of these."""
 ROOMS = ("profiles", "stages", "pipeline", "docs", "benchmarks", "tests")
 PATH = re.compile(rf"({'|'.join(ROOMS)})/[\w./*-]+")

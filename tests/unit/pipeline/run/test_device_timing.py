@@ -1,0 +1,53 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tiny_chooser import make_chooser
+
+from bonsai.pipeline.run.device_timing import DeviceTimer, Timed, Untrained
+from bonsai.profiles.errors import ConfigError
+from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.networks.cifar_resnet import resnet8
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.groups import Widths
+
+SHAPE = (1, 16, 16)
+CHOOSER = make_chooser(resnet8(in_channels=1, num_classes=10), SHAPE)
+
+
+class Surveyed(DeviceTimer):
+    """Finds the milliseconds of an invented device, and the narrowest network, the second, as slow as `narrow` says of each survey."""
+
+    narrow: tuple[float, ...] = ()
+    surveys = 0
+
+    def survey(self, networks: Sequence[Widths], repeat: int = 0) -> list[Timed]:
+        assert repeat == self.surveys
+        self.surveys += 1
+        found = [CHOOSER.latency(widths) for widths in networks]
+        return [Timed(ms * self.narrow[repeat] if place == 1 else ms, 0.01) for place, ms in enumerate(found)]
+
+
+def timer(*narrow: float) -> Surveyed:
+    profile = load_profile("local-cpu")
+    untrained = Untrained(ModelConfig(name="resnet8"), SHAPE, 10, (), ExportConfig())
+    found = Surveyed(untrained, TimingConfig(calibrating=3), profile, device_of(profile.target).describe(profile.target), lambda *_, **__: Path())
+    found.narrow = narrow
+    return found
+
+
+@pytest.mark.parametrize(("narrow", "surveys"), [((1.0,), 1), ((1000.0, 1.0), 2)])
+def test_networks_are_timed_again_where_the_narrowest_seems_slow(narrow: tuple[float, ...], surveys: int) -> None:
+    chosen = timer(*narrow)
+    latency = chosen.calibrate(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
+    assert chosen.surveys == surveys
+    widest = {group: max(widths) for group, widths in CHOOSER.options.items()}
+    assert latency(widest) == pytest.approx(CHOOSER.latency(widest), rel=0.05)
+
+
+def test_a_network_that_is_not_faster_where_it_is_narrow_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the narrowest network is not faster than the dense one"):
+        timer(1000.0, 1000.0).calibrate(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
