@@ -29,7 +29,7 @@ from bonsai.stages.training.progress import say
 CALIBRATING_DEAR = 6
 """Most random networks that a latency model is calibrated with where an engine takes long to build."""
 SURVEYS = 2
-"""Most surveys of the networks that a latency model is calibrated with: an engine that was opened at bad addresses stays slow, thrice as slow was seen."""
+"""Most surveys of the networks that calibrate a latency model. One engine was seen three times as slow for as long as its process held it open."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
 """Timing settings for each network that calibrates the latency model."""
 
