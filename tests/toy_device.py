@@ -66,7 +66,7 @@ class OtherProcess:
 
     def call(self, verb: str, *arguments: object) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
-        pickle.dump((verb, arguments), self._process.stdin)
+        pickle.dump((verb, arguments), self._process.stdin)  # both ends are this file, so neither reads a stranger's pickle
         self._process.stdin.flush()
         answer = pickle.load(self._process.stdout)
         if isinstance(answer, BonsaiError):

@@ -1,8 +1,6 @@
 """Records of the decisions that led to an engine."""
 
-from typing import Any
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from typing import ClassVar
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
@@ -10,7 +8,7 @@ from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.selection.latency import Forecast
 from bonsai.stages.selection.loop import Fit, Round
-from bonsai.stages.tasks.naming import read_figures, write_figures
+from bonsai.stages.tasks.naming import FigureRecord
 
 
 class Attempt(Record):
@@ -27,22 +25,20 @@ class Attempt(Record):
     rounds: tuple[Round, ...]
 
 
-TRIED_FORMS = {"validation": "validation_{}", "test": "test_{}"}
-
-
-class Tried(Record):
+class Tried(FigureRecord):
     """One precision that was tried. Its figures are stored under the metric's name, as ``validation_<metric>``.
 
     Attributes:
         metric: Name of the task's metric.
-        validation: Of its engine, by which the precision is chosen among those that meet the gates; None where none was trained.
+        validation: Metric of its engine on the validation images; the precision is chosen by it. None if no engine was trained.
         test: Metric on the test images; only for the shipped engine, since no other runs them.
         latency: Latency of the engine over the budget.
         outcome: Result, in a few words.
     """
 
+    FORMS: ClassVar = {"validation": "validation_{}", "test": "test_{}"}
+
     precision: str
-    metric: str
     validation: float | None
     test: float | None
     latency: float | None
@@ -52,15 +48,6 @@ class Tried(Record):
     def left_out(cls, precision: str, metric: str, outcome: str) -> "Tried":
         """Return what is told of a precision that was left out before training."""
         return cls(precision=precision, metric=metric, validation=None, test=None, latency=None, outcome=outcome)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, facts: Any) -> Any:
-        return read_figures(facts, TRIED_FORMS, cls.model_fields)
-
-    @model_serializer(mode="wrap")
-    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return write_figures(handler(self), TRIED_FORMS)
 
 
 class Decisions(Record):

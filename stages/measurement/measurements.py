@@ -1,9 +1,7 @@
 """What was measured, and on what."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from typing import ClassVar, Literal
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
@@ -13,7 +11,7 @@ from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.quantization.summary import NAMES
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.metric import Metric
-from bonsai.stages.tasks.naming import read_figures, write_figures
+from bonsai.stages.tasks.naming import FigureRecord
 from bonsai.stages.tasks.registry import metric_named
 
 Part = Literal["validation", "test"]
@@ -124,10 +122,7 @@ class FreshTiming(Artifact):
     repetition: int
 
 
-ACCURACY_FORMS = {"value": "{}"}
-
-
-class Accuracy(Record):
+class Accuracy(FigureRecord):
     """The task's metric on a whole part of the data with its 95 % interval. It is stored under the metric's name.
 
     Attributes:
@@ -136,22 +131,14 @@ class Accuracy(Record):
         part: The images that it was measured on.
     """
 
-    metric: str
+    FORMS: ClassVar = {"value": "{}"}
+
     value: float
     low: float
     high: float
     n: int
     measured_by: str
     part: Part = "test"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, facts: Any) -> Any:
-        return read_figures(facts, ACCURACY_FORMS, cls.model_fields)
-
-    @model_serializer(mode="wrap")
-    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return write_figures(handler(self), ACCURACY_FORMS)
 
 
 class Row(Record):

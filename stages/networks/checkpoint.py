@@ -2,22 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
-
-from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.store.artifact import Artifact
-from bonsai.stages.tasks.naming import read_figures, write_figures
+from bonsai.stages.tasks.naming import FigureRecord
 from bonsai.stages.tasks.registry import metric_named
 
-HISTORY_FORMS = {"validation": "validation_{}"}
 
-
-class History(Record):
+class History(FigureRecord):
     """One epoch or segment of training, as shown to people.
 
     Attributes:
@@ -25,21 +20,13 @@ class History(Record):
         validation: The metric on the validation split; stored under the metric's name, as ``validation_<metric>``.
     """
 
+    FORMS: ClassVar = {"validation": "validation_{}"}
+
     step: int
     epoch: float
     phase: Literal["trunk", "branch", "qat"]
     loss: float
-    metric: str
     validation: float
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, facts: Any) -> Any:
-        return read_figures(facts, HISTORY_FORMS, cls.model_fields)
-
-    @model_serializer(mode="wrap")
-    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return write_figures(handler(self), HISTORY_FORMS)
 
 
 class Checkpoint(Artifact):

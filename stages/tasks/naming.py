@@ -4,13 +4,39 @@ So a manifest or a log says itself which figure it has, and the keys in existing
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from bonsai.profiles.located_yaml import Record
 
 METRIC = "metric"
 """Field of a record that names its metric."""
 
 
-def read_figures(facts: Any, forms: Mapping[str, str], others: Collection[str]) -> Any:
+class FigureRecord(Record):
+    """A record whose figures are stored under the metric's name.
+
+    Attributes:
+        FORMS: By field, the form of its key, such as ``validation_{}``.
+        metric: Name of the task's metric.
+    """
+
+    FORMS: ClassVar[Mapping[str, str]]
+
+    metric: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, facts: Any) -> Any:
+        return _read_figures(facts, cls.FORMS, cls.model_fields)
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _write_figures(handler(self), self.FORMS)
+
+
+def _read_figures(facts: Any, forms: Mapping[str, str], others: Collection[str]) -> Any:
     """Return what a record was stored as in terms of its fields.
 
     Args:
@@ -29,7 +55,7 @@ def read_figures(facts: Any, forms: Mapping[str, str], others: Collection[str]) 
     return found
 
 
-def write_figures(plain: Mapping[str, Any], forms: Mapping[str, str]) -> dict[str, Any]:
+def _write_figures(plain: Mapping[str, Any], forms: Mapping[str, str]) -> dict[str, Any]:
     """Return a record's fields as they are stored."""
     return {forms[field].format(plain[METRIC]) if field in forms else field: value for field, value in plain.items() if field != METRIC}
 
