@@ -35,6 +35,7 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.criteria import Criterion, Normalisation
 from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
@@ -185,7 +186,9 @@ def train_one(seed: int, budget: float, method: str, folder: Path) -> tuple[Trun
         finetune=None,
         batchnorm_batches=18,
     )
-    return trunk, trunk.store.run(recover, pruned=cut, dataset=trunk.dataset, training=training, finetune=None, distill=None, teacher=None)
+    return trunk, trunk.store.run(
+        recover, pruned=cut, dataset=trunk.dataset, training=training, length=RecoverConfig(), finetune=None, distill=None, teacher=None
+    )
 
 
 def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
