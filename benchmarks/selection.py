@@ -108,7 +108,7 @@ class WeightTable(LatencyTable):
     def __init__(self) -> None:
         """Measure nothing."""
 
-    def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:  # type: ignore[override]
+    def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:
         """Return the weights of an operator."""
         return operator.weights(ci, co) + 0 * ci * co
 
@@ -283,7 +283,7 @@ def summarise(results: list[Result]) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for budget in sorted({r.budget for r in results}):
         cells = {m: {r.seed: r for r in results if r.budget == budget and r.method == m} for m in BUDGETS[budget]}
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for method, by_seed in cells.items():
             if not by_seed:
                 continue
