@@ -3,7 +3,7 @@
     python benchmarks/arena.py        # measures the device's latency model anew: results/arena-device.json, about a minute
 
 A branch is trained by the stages that a run of Bonsai goes through (`train_dense`, `prune`, `recover`), and scored on the test
-split by torch in FP32. Its widths are chosen within a share of the dense network's latency, by the calibrated table alone, so
+split by torch in FP32. Its widths are chosen within a share of the dense network's latency, by the fitted latency model alone, so
 that all methods face the same device whatever machine they train on.
 """
 

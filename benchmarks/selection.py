@@ -28,7 +28,7 @@ from sensitivity import Sensitivity, values_alone, values_in_pairs
 
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import ReadyTarget, inspect_network, prepare_target
-from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -131,7 +131,7 @@ def choose(method: str, trunk: Trunk, segment: Checkpoint, device: Device, budge
         select, values = baselines[method]
         return terms.widths_at(select(Problem.of(values, terms, limit)))
     if method == "parameters":
-        weights: Terms = NetworkLatency(WeightTable(), device.model.operators, Calibration()).terms(options)
+        weights: Terms = NetworkLatency(WeightTable(), device.model.operators, Line()).terms(options)
         return solve(Problem(terms, weights, limit)).widths
     if method.startswith("reciprocal"):
         scores = {name: vector.tolist() for name, vector in load_scores(segment, "bn_gradient").items() if name in options}
@@ -210,7 +210,7 @@ def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
 
 
 def ready_target(folder: Path) -> ReadyTarget:
-    """Return this machine with a calibrated latency model of the dense network."""
+    """Return this machine with a fitted latency model of the dense network."""
     recipe, (profile,) = load(str(HERE / "arena.yaml"), str(HERE / "arena-cpu.yaml"), OVERRIDES)
     return prepare_target(recipe, profile, inspect_network(recipe, (1, 16, 16), 62), Store(folder).run)
 

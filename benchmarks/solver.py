@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from milp import solve_exactly
 
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.roofline import estimate_us
 from bonsai.stages.networks.config import ModelConfig
@@ -78,7 +78,7 @@ def describe(model: ModelConfig, image_shape: tuple[int, int, int]) -> tuple[Net
     entries = [Entry(operator=op, ci=ci, co=co, p10_us=us, p50_us=us, reps=0, kernels="roofline") for (op, ci, co), us in times.items()]
     meta = {"source": "estimated", "device": "roofline", "runtime": "none", "runtime_version": "0", "precision": "int8", "batch": 1, "threads": 1, "step": STEP}
     table = LatencyTable(TableMeta.model_validate({**meta, "clock": "none", "statistic": "roofline", "date": ""}), entries)
-    return NetworkLatency(table, operators, Calibration()), {g.name: width_options(g, step=STEP, floor=0.1) for g in groups}
+    return NetworkLatency(table, operators, Line()), {g.name: width_options(g, step=STEP, floor=0.1) for g in groups}
 
 
 def solve(latency: NetworkLatency, terms: Terms, options: Options, budget: float, seed: int, seconds: float) -> dict[str, float | None]:

@@ -1,8 +1,8 @@
-"""How well a latency table predicts whole networks, by its grid and by the networks that calibrate it.
+"""How well a latency table predicts whole networks, by its grid and by the networks that it is fitted to.
 
 python benchmarks/table.py      # results/table.json; about fifteen minutes; wants a quiet machine
 
-Thirty random networks of aligned widths per case, timed in turns with the dense FP32 one; none of them calibrates.
+Thirty random networks of aligned widths per case, timed in turns with the dense FP32 one; the model is fitted to none of them.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.selection.calibration import calibrate
 from bonsai.stages.selection.choices import width_choices
+from bonsai.stages.selection.fitting import FittedLatency
 from bonsai.stages.steps.characterize import grid_points
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
@@ -31,7 +31,7 @@ CASES = {
     "resnet18, 224 pixels": (ModelConfig(name="resnet18"), (3, 224, 224), 1000),
 }
 PRECISIONS = ("fp32", "int8")
-UNSEEN, CALIBRATING = 30, (0, 12, 24)
+UNSEEN, FITTING = 30, (0, 12, 24)
 STEP = 16
 
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, precision: str, store: Path) -> list[dict[str, object]]:
-    """Return a row per grid and number of calibrating networks."""
+    """Return a row per grid and number of fitted networks."""
     recipe, (profile,) = load("resnet-edge", "local-cpu", {"profile.target.precision": precision})
     recipe = recipe.model_copy(update={"model": model})
     network, info = inspect_network(recipe, image_shape, num_classes), check_target(profile.target)
@@ -63,14 +63,14 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
         with tempfile.TemporaryDirectory() as scratch:
             entries[grid] = [measure_operator(*point, profile.target, scratch=Path(scratch))[0] for point in points]
         seconds[grid] = time.perf_counter() - started
-    calibrating, unseen = sample_networks(widths, max(CALIBRATING)), random_networks(widths, UNSEEN, seed=1)
-    timed = [found.ms for found in timer.survey([*calibrating, *unseen])]
+    fitting, unseen = sample_networks(widths, max(FITTING)), random_networks(widths, UNSEEN, seed=1)
+    timed = [found.ms for found in timer.survey([*fitting, *unseen])]
     rows: list[dict[str, object]] = []
     for grid, measured in entries.items():
-        for count in CALIBRATING:
-            seen = list(zip(calibrating, timed, strict=False))[: count + 2]
-            latency = calibrate(table_of(measured, precision), operators, seen)
-            errors = [abs(latency(w) / ms - 1) for w, ms in zip(unseen, timed[len(calibrating) :], strict=True)]
+        for count in FITTING:
+            seen = list(zip(fitting, timed, strict=False))[: count + 2]
+            latency = FittedLatency(table_of(measured, precision), operators, seen)
+            errors = [abs(latency(w) / ms - 1) for w, ms in zip(unseen, timed[len(fitting) :], strict=True)]
             rows.append(
                 {
                     "network": name,
@@ -78,7 +78,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], nu
                     "grid": grid,
                     "entries": len(measured),
                     "table_seconds": seconds[grid],
-                    "calibrating_networks": count + 2,
+                    "fitted_networks": count + 2,
                     "mean_error": statistics.mean(errors),
                     "largest_error": max(errors),
                 }

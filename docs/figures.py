@@ -65,17 +65,17 @@ def widths(run: Any) -> Figure:
 
 
 def table(measured: Any) -> Figure:
-    """Draw the error of predicted latency against the number of calibrating networks, for the grid that is used."""
+    """Draw the error of predicted latency against the number of networks that the model was fitted to, for the grid that is used."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()
     rows = [row for row in measured["rows"] if row["grid"] == "three by three"]
     for network, colour in zip(dict.fromkeys(row["network"] for row in rows), ("tab:blue", "tab:orange"), strict=True):
         for precision, line in (("fp32", "-"), ("int8", "--")):
-            points = [(row["calibrating_networks"], 100 * row["mean_error"]) for row in rows if (row["network"], row["precision"]) == (network, precision)]
+            points = [(row["fitted_networks"], 100 * row["mean_error"]) for row in rows if (row["network"], row["precision"]) == (network, precision)]
             axis.plot(*zip(*points, strict=True), line, marker="o", ms=4, color=colour, label=f"{network}, {precision}")
     axis.axhline(2, color="grey", ls=":")
     axis.text(26, 2.05, "goal", ha="right", va="bottom", color="grey")
-    axis.set(xlabel="whole networks that the table is calibrated with", ylabel="mean error of 30 others, %", ylim=(0, None), xticks=[2, 14, 26])
+    axis.set(xlabel="whole networks that the model is fitted to", ylabel="mean error of 30 others, %", ylim=(0, None), xticks=[2, 14, 26])
     axis.legend(frameon=False, fontsize=8)
     return figure
 

@@ -90,7 +90,7 @@ def show_tables(tables: "Sequence[Characterized]", *, as_json: bool) -> None:
     for table in tables:
         console.print(f"{table.precision} on {table.device}: {table.entries} operators, spread p50/p10 {table.spread:.2f}", markup=False)
         console.print(
-            f"predicted against measured, on networks that the calibration did not see: mean error {table.error[0]:.1%}, largest {table.error[1]:.1%}"
+            f"predicted against measured, on networks that the model was not fitted to: mean error {table.error[0]:.1%}, largest {table.error[1]:.1%}"
         )
         if table.steps:
             steps = Table("operator, side", "step", "variance explained", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -1,4 +1,4 @@
-"""Latency of a network as a function of its widths: a table of operators and an affine calibration.
+"""Latency of a network as a function of its widths: a table of operators and a line over their sum.
 
     predicted_ms = a + b * sum(table_ms(operator))
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError
 
 from bonsai.profiles.bounded_json import parse_json, read_text
 from bonsai.profiles.errors import ConfigError, describe, shorten
@@ -49,7 +49,7 @@ class Entry(Record):
     kernels: str
 
 
-class Calibration(Record):
+class Line(Record):
     """`predicted_ms = offset_ms + scale * sum_ms`, from whole networks timed end to end."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -58,7 +58,7 @@ class Calibration(Record):
     scale: float = 1.0
 
     @classmethod
-    def through(cls, low: tuple[float, float], high: tuple[float, float]) -> "Calibration":
+    def through(cls, low: tuple[float, float], high: tuple[float, float]) -> "Line":
         """Fit the line through two points (sum_ms, measured_ms)."""
         scale = (high[1] - low[1]) / (high[0] - low[0])
         return cls(offset_ms=low[1] - scale * low[0], scale=scale)
@@ -72,7 +72,7 @@ class TableMeta(Record):
         step: Channel multiple of the device's kernels; other widths cost as much as the next multiple.
         contention: Wall time over CPU time while measuring; 1 on a quiet machine.
         spread: Median over the entries of their median time over their tenth percentile.
-        calibration: From the sum to whole networks, where some were timed; the entries then hold corrections by class too.
+        line: From the sum to whole networks, where some were timed; the entries then hold corrections by class too. Older files call it `calibration`.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -91,7 +91,7 @@ class TableMeta(Record):
     date: str
     contention: float | None = None
     spread: float | None = None
-    calibration: Calibration | None = None
+    line: Annotated[Line | None, Field(validation_alias=AliasChoices("line", "calibration"))] = None
 
 
 class LatencyTable:

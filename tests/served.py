@@ -25,7 +25,7 @@ TINY: Mapping[str, Any] = {
     "prune.rounds": 2,
     "quantize.epochs": 2,
     "export.min_agreement": 0.8,
-    "timing.calibrating": 4,
+    "timing.fitting": 4,
     "timing.runs": 200,
     "timing.warmup_runs": 20,
     "timing.warmup_seconds": 0.05,

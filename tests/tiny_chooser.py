@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
@@ -21,7 +21,7 @@ def make_chooser(network: nn.Module, image_shape: tuple[int, int, int], config: 
     operators = list_operators(network, groups, image_shape)
     entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in grid_points(operators, STEP)]
     table = LatencyTable(TableMeta.model_validate({**FACTS, "clock": "c", "statistic": "s", "date": "d"}), entries)
-    latency = NetworkLatency(table, operators, Calibration())
+    latency = NetworkLatency(table, operators, Line())
     options = {group.name: width_options(group, step=STEP, floor=0.1) for group in groups}
     limit_ms = share * latency({group.name: group.width for group in groups})
     return Chooser(groups, operators, options, latency, limit_ms, config or PruneConfig())

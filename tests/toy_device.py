@@ -109,10 +109,7 @@ class ToyDevice:
     def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
         names = ", ".join(engine.file.parent.name for engine in engines.values())
         asked = {name: sent(engine) for name, engine in engines.items()}, inputs, protocol.timing
-        if not protocol.own_process:
-            self.told.append(f"time {names}")
-            return Timing(self._other.call("time_in_turns", *asked), turn_count(protocol.timing))
-        self.told.append(f"time {names} in a process")
+        self.told.append(f"time {names}{' once' if protocol.once else ''}")
         with OtherProcess() as fresh:
             return Timing(fresh.call("time_in_turns", *asked), turn_count(protocol.timing))
 

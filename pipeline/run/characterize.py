@@ -1,4 +1,4 @@
-"""`bonsai characterize`: a device's latency tables of a recipe's network, calibrated with whole networks and tried on others."""
+"""`bonsai characterize`: a device's latency tables of a recipe's network, fitted to whole networks and tried on others."""
 
 import statistics
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store, require_writable_folder
 
 TRIED = 6
-"""Number of networks that are not used for calibration; they test the prediction."""
+"""Number of networks that the latency model is not fitted to; they test it."""
 
 
 class Characterized(Record):
@@ -35,7 +35,7 @@ class Characterized(Record):
 
     Attributes:
         steps: Detected step and share of the variance that it explains, by kind of operator and side.
-        error: Mean and largest relative error of the predicted latency of networks that the calibration did not see.
+        error: Mean and largest relative error of the predicted latency of networks that the model was not fitted to.
     """
 
     file: str
@@ -91,10 +91,10 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     table = store.run(characterize, **untrained.built_from, target=target, info=info, step=profile.width_step, brought=None, keep_float=keep_float).load(target)
     timer = DeviceTimer(untrained, recipe.timing, profile, info, store.run)
     operators = network.operators_at(target)
-    latency = timer.calibrate(table, operators, options)
+    latency = timer.fit(table, operators, options, budget=False)
     fresh = random_networks(options, TRIED, seed=1)
     errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, timer.survey(fresh), strict=True)]
-    meta = latency.table.meta.model_copy(update={"calibration": latency.calibration})
+    meta = latency.table.meta.model_copy(update={"line": latency.line})
     file = out / f"{recipe.name}--{profile.name}--{target.precision}.csv"
     part = file.with_suffix(".part")
     LatencyTable(meta, latency.table.entries).save(part)
@@ -128,7 +128,7 @@ def _require_here(profile: HardwareProfile) -> DeviceInfo:
             describe(
                 f"profile {profile.name} cannot be characterised here",
                 given=f"{profile.target.device.name}, {profile.target.runtime}",
-                allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and calibrated by whole networks in a run",
+                allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and fitted to whole networks in a run",
                 fix="run this on the device, under a profile of `host`",
             )
         )

@@ -1,8 +1,12 @@
 """A target's device as a place to time networks on that nobody has trained: latency depends on the widths alone."""
 
+import math
 import random
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import LatencyTable
@@ -13,10 +17,11 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
+from bonsai.stages.measurement.process_interval import half_width, looks_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan, Widths
-from bonsai.stages.selection.calibration import calibrate
-from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.fitting import FittedLatency
+from bonsai.stages.selection.latency import LatencyModel
 from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.benchmark import benchmark
@@ -26,12 +31,16 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
 from bonsai.stages.training.progress import say
 
-CALIBRATING_DEAR = 6
-"""Most random networks that a latency model is calibrated with where an engine takes long to build."""
+FITTING_DEAR = 6
+"""Most random networks that a latency model is fitted to where an engine takes long to build."""
+DRAWS = 20
+"""Random networks that are drawn for each one near the budget."""
+TINY_MS = 1e-9
+"""A prediction below this counts as this."""
 SURVEYS = 2
-"""Most surveys of the networks that calibrate a latency model. One engine was seen three times as slow for as long as its process held it open."""
+"""Most surveys of the networks that a latency model is fitted to. One engine was seen three times as slow for as long as its process held it open."""
 FEW_RUNS, FEW_SECONDS = 400, 3.0
-"""Timing settings for each network that calibrates the latency model."""
+"""Timing settings for each network that the latency model is fitted to."""
 
 
 class Untrained(NamedTuple):
@@ -55,10 +64,17 @@ class Untrained(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A network's milliseconds, at the budget's percentile, and their relative standard error."""
+    """A network's latency at the budget's percentile.
+
+    Attributes:
+        ms: The ratio to the dense engine in the same turns times that engine's first median, in milliseconds.
+        error: Its relative standard error.
+        engine_ms: Milliseconds that the engine itself took.
+    """
 
     ms: float
     error: float
+    engine_ms: float = math.nan
 
 
 class DeviceTimer:
@@ -84,6 +100,7 @@ class DeviceTimer:
         self._untrained, self._timing = untrained, timing
         self._profile, self._info, self._step = profile, info, step
         self._repeats = 0
+        self._spreads: list[float] = []
 
     def survey(self, networks: Sequence[Widths], repeat: int = 0) -> list[Timed]:
         """Time several networks in one benchmark of few runs each; another `repeat` opens and times the same engines afresh."""
@@ -91,16 +108,21 @@ class DeviceTimer:
         found = self._benchmark(networks, timing=timing, repeat=repeat)
         return [self._timed(found, candidate) for candidate in found.candidates]
 
-    def calibrate(self, table: LatencyTable, operators: tuple[Operator, ...], options: Options) -> NetworkLatency:
+    def fit(self, table: LatencyTable, operators: tuple[Operator, ...], options: Options, *, budget: bool = True) -> FittedLatency:
         """Time the dense, the narrowest and some random networks, and fit the latency model to them.
+
+        Args:
+            table: Latency table of the operators.
+            operators: Those of the dense network.
+            options: Widths to choose from.
+            budget: Whether `fit_near` follows, which half of the random networks are left for.
 
         Raises:
             ConfigError: The narrowest network is not faster than the dense one.
         """
         name = self._profile.name
-        count = self._timing.calibrating
-        networks = sample_networks(options, count if runtime_of(self._profile.target).measures_operators else min(count, CALIBRATING_DEAR))
-        say(f"{name}: timing {len(networks)} untrained networks to calibrate the latency table")
+        networks = sample_networks(options, self._fitting - self._fitting // 2 if budget else self._fitting)
+        say(f"{name}: timing {len(networks)} untrained networks to fit the latency model")
         for repeat in range(SURVEYS):
             timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks, repeat), strict=True)]
             (_, dense_ms), (_, narrow_ms) = timed[:2]
@@ -109,7 +131,7 @@ class DeviceTimer:
         try:
             if narrow_ms >= dense_ms:
                 raise ValueError("the narrowest network is not faster than the dense one")
-            return calibrate(table, operators, timed)
+            return FittedLatency(table, operators, timed)
         except ValueError as error:
             raise ConfigError(
                 describe(
@@ -119,6 +141,20 @@ class DeviceTimer:
                     fix="lower prune.floor or channel_multiple, choose a wider network, or try again on a quieter machine",
                 )
             ) from error
+
+    def fit_near(self, latency: FittedLatency, options: Options, limit_ms: float) -> FittedLatency:
+        """Time the other half of the random networks, all of about the budget's latency, and fit the model for that budget."""
+        networks = networks_near(options, latency, limit_ms, self._fitting // 2)
+        if not networks:
+            return latency
+        say(f"{self._profile.name}: timing {len(networks)} untrained networks near the budget")
+        return latency.survey([(widths, found.ms) for widths, found in zip(networks, self.survey(networks), strict=True)])
+
+    @property
+    def _fitting(self) -> int:
+        """Number of random networks that the latency model is fitted to."""
+        count = self._timing.fitting
+        return count if runtime_of(self._profile.target).measures_operators else min(count, FITTING_DEAR)
 
     def time(self, widths: Widths, *, window_ms: tuple[float, float] | None = None) -> Timed:
         """Time one network, by the recipe's protocol.
@@ -136,6 +172,21 @@ class DeviceTimer:
         self._repeats += 1
         found = self._benchmark([widths], timing=self._timing, repeat=self._repeats, bounds=None)
         return self._timed(found, found.candidates[0])
+
+    def upper_end(self, timed: Sequence[Timed]) -> float:
+        """Return the upper end, in milliseconds, of the interval that a verdict over all its processes would have around these timings of one network."""
+        if len(timed) > 1:
+            self._spreads.append(statistics.variance(math.log(one.ms) for one in timed))
+        spread = math.sqrt(statistics.mean(self._spreads)) if self._spreads else 0.0
+        verdict = self._timing.verdict
+        error = math.hypot(*(one.error for one in timed)) / len(timed)
+        half = half_width(verdict.most, spread, looks=len(looks_of(verdict.processes, verdict.most)))
+        return statistics.mean(one.ms for one in timed) * math.exp(math.hypot(half, error))
+
+    @property
+    def doubt(self) -> float:
+        """Upper end of the interval of a network that nobody has timed, over its latency."""
+        return self.upper_end([Timed(1.0, 0.0)])
 
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
@@ -169,7 +220,8 @@ class DeviceTimer:
         A shared machine moves by 30 % between minutes, and the ratio hardly.
         """
         percentile = self._profile.budget.percentile
-        return Timed(candidate.latency.at(percentile) / found.reference.at(percentile) * self.dense_ms, candidate.error)
+        engine_ms = candidate.latency.at(percentile)
+        return Timed(engine_ms / found.reference.at(percentile) * self.dense_ms, candidate.error, engine_ms)
 
 
 def sample_networks(options: Options, count: int) -> list[Widths]:
@@ -182,3 +234,16 @@ def random_networks(options: Options, count: int, *, seed: int) -> list[Widths]:
     """Return networks of random options, always the same for a seed."""
     rng = random.Random(seed)  # noqa: S311  # no secret
     return [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]
+
+
+def networks_near(options: Options, latency: LatencyModel, limit_ms: float, count: int) -> list[Widths]:
+    """Return random networks whose predicted latency is nearest to a limit, always the same; each is narrow or wide in most of its groups."""
+    rng = random.Random(1)  # noqa: S311  # no secret
+    terms = latency.terms(options)
+    drawn = {}
+    for _ in range(DRAWS * count):
+        mode = rng.random()
+        choice = tuple(min(int(rng.triangular(0, len(widths), mode * len(widths))), len(widths) - 1) for widths in terms.widths)
+        drawn[choice] = abs(math.log(max(terms.total(np.array(choice)), TINY_MS) / limit_ms))
+    nearest = sorted(drawn, key=lambda choice: drawn[choice])[:count]
+    return [terms.widths_at(np.array(choice)) for choice in nearest]

@@ -20,7 +20,7 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step, Store
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
-QUICK = {"runs": 200, "seconds": 0.5, "warmup_runs": 20, "warmup_seconds": 0.1, "tries": 1, "calibrating": 0}
+QUICK = {"runs": 200, "seconds": 0.5, "warmup_runs": 20, "warmup_seconds": 0.1, "tries": 1, "fitting": 0}
 """How the two networks are timed."""
 MOST_LAYERS = 60
 """Most convolutions and matrix products of a network that a dry run exports; a larger one takes too long."""

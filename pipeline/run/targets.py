@@ -1,15 +1,15 @@
-"""A target device made ready for selection: its options, latency table, calibration and budget."""
+"""A target device made ready for selection: its options, latency model and budget."""
 
-import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import DeviceTimer, Timed, Untrained
+from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo, Engine
@@ -17,6 +17,7 @@ from bonsai.stages.backends.runtimes import graph_form, runtime_of, weight_bits
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.process_interval import LEAST_SPREAD
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
@@ -45,6 +46,9 @@ from bonsai.stages.tasks.registry import learning_of
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import say
+
+AGAIN = 2
+"""A network that may end the closed loop is timed again in as many processes."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +165,12 @@ class LatencyTables:
         """Return the latency that the table of a precision predicts."""
         target = self.profile.target.at(precision)
         table = self.at(target).load(target)
-        return NetworkLatency(table, self.network.operators_at(target), table.meta.calibration or Calibration())(widths)
+        return NetworkLatency(table, self.network.operators_at(target), table.meta.line or Line())(widths)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadyTarget:
-    """A profile's device with a calibrated latency model of the recipe's network, as `prepare_target` makes it.
+    """A profile's device with a fitted latency model of the recipe's network, as `prepare_target` makes it.
 
     Attributes:
         chooser: Chooses widths within the budget.
@@ -237,7 +241,7 @@ class ReadyTarget:
             correction: Measured over predicted latency, from a finished engine.
         """
         measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction)
+        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction * self.timer.doubt if measure else correction)
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
@@ -266,14 +270,16 @@ class ReadyTarget:
         return {own: self.latency(dense), **{precision: self.tables.estimate_ms(dense, precision) for precision in others}}
 
     def time_untrained(self, widths: Widths) -> float:
-        """Build an untrained network of these widths and return the upper end of its measured milliseconds."""
+        """Build an untrained network of these widths and return the upper end of what the verdict's interval would be, in milliseconds."""
         least, most = self.chooser.window_ms
-        timed = self.timer.time(widths, window_ms=(least, most))
-        if least <= timed.ms <= most:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
-            again = self.timer.time_again(widths)
-            timed = Timed((timed.ms + again.ms) / 2, math.hypot(timed.error, again.error) / 2)
-        found = timed.ms * (1 + timed.error)  # its upper end: the next measurement must be within the budget too
-        say(f"{self.profile.name}: candidate predicted {self.latency(widths):.3f} ms, measured {found:.3f} ms, budget {self.limit_ms:.3f} ms")
+        window = least / self.timer.doubt, most
+        timed = [self.timer.time(widths, window_ms=window)]
+        if window[0] <= timed[0].ms <= window[1]:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
+            timed += [self.timer.time_again(widths) for _ in range(AGAIN)]
+        found = self.timer.upper_end(timed)
+        middle = statistics.mean(one.ms for one in timed)
+        says = f"candidate predicted {self.latency(widths):.3f} ms, measured {middle:.3f} ms, at most {found:.3f} ms, budget {self.limit_ms:.3f} ms"
+        say(f"{self.profile.name}: {says}")
         return found
 
 
@@ -297,19 +303,20 @@ def prepare_target(recipe: Recipe, profile: HardwareProfile, network: Network, s
     tables = LatencyTables(untrained, network, profile, info, step)
     own = tables.at(profile.target)
     table, operators = own.load(profile.target), network.operators_at(profile.target)
-    whole = info.present or table.meta.calibration is not None
+    whole = info.present or table.meta.line is not None
     warning = require_seen(network.operators, network.unseen, what=f"profile {profile.name}", timed=whole)
     if warning:
         say(warning)
     if info.present:
-        latency = timer.calibrate(table, operators, options)
+        fitted = timer.fit(table, operators, options)
         dense_ms = timer.dense_ms
+        latency: NetworkLatency = timer.fit_near(fitted, options, profile.budget.limit_ms(dense_ms))
     else:
-        latency = NetworkLatency(table, operators, table.meta.calibration or Calibration())
+        latency = NetworkLatency(table, operators, table.meta.line or Line())
         dense_ms = tables.estimate_ms(network.dense_widths, profile.target.reference)
     chooser = Chooser(network.groups, network.operators, options, latency, profile.budget.limit_ms(dense_ms), recipe.prune)
     target = ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer)
-    require_reachable(target.floor_ms, target.limit_ms, what=f"profile {profile.name}, {profile.budget}", margin=recipe.prune.margin)
+    require_reachable(target.floor_ms, target.limit_ms, what=f"profile {profile.name}, {profile.budget}", margin=recipe.prune.margin + LEAST_SPREAD)
     dense = f"dense {profile.target.reference.upper()} {dense_ms:.3f} ms"
     say(f"{profile.name}: {dense}, budget {target.limit_ms:.3f} ms, narrowest {target.floor_ms:.3f} ms ({target.table_source})")
     return target

@@ -42,7 +42,7 @@ class Built(Record):
 
 
 class TimingProtocol(Record):
-    """How engines are timed in turns.
+    """How engines are timed in turns, in a process of their own.
 
     Attributes:
         timing: Runs, blocks, warm-up and repetitions.
@@ -50,14 +50,14 @@ class TimingProtocol(Record):
         percentile: If the error of this percentile is too large, the machine was not steady, and the engines are timed again.
         bounds: Only for two engines: least and largest ratio of the second's median to the first's for which the exact figure matters. A device may
             end the timing as soon as the ratio is certain to lie outside. None for all runs.
-        own_process: Start a process for this timing, and time once. Otherwise the engines are timed again until the machine was steady.
+        once: Time them once. Otherwise they are timed again until the machine was steady.
     """
 
     timing: TimingConfig
     clock: str
     percentile: int
     bounds: tuple[float, float] | None = None
-    own_process: bool = False
+    once: bool = False
 
 
 class Timing(NamedTuple):

@@ -10,15 +10,12 @@ import numpy as np
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.apart import build_engine, run_engine
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
-from bonsai.stages.backends.early_end import EarlyEnd
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import DissectingBackend, backend_of, check_target
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
-from bonsai.stages.backends.timing import time_steadily
 from bonsai.stages.measurement.measurements import KernelShare
-from bonsai.stages.measurement.samples import turn_count
 from bonsai.stages.measurement.timing_lock import inheritable
 from bonsai.stages.store.artifact import sha256_file
 
@@ -45,16 +42,7 @@ class LocalDevice:
 
     def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
         """See `Device`."""
-        timing = protocol.timing
-        if protocol.own_process:
-            return Timing(time_in_process(engines, inputs, timing, inheritable()), turn_count(timing))
-        early = None
-        if protocol.bounds is not None:
-            reference, candidate = engines
-            early = EarlyEnd(protocol.bounds, protocol.clock, candidate=candidate, reference=reference)
-        runs = {name: backend_of(engine.target).open_engine(engine.file, engine.target) for name, engine in engines.items()}
-        samples = time_steadily(runs, inputs, timing, protocol.clock, protocol.percentile, early)
-        return Timing(samples, early.turns if early is not None and early.turns else turn_count(timing))
+        return time_in_process(engines, inputs, protocol, inheritable())
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
         """See `Device`."""

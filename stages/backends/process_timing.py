@@ -1,6 +1,7 @@
 """Times engines in a process of its own: it gets a `Request` as one line of JSON on stdin, and images and samples pass through unnamed files.
 
-The same engines differ by 1 to 3 % between processes, so a verdict needs several. Of Bonsai only the engines' own backend is imported there.
+The same engines differ by 1 to 3 % between processes, so a verdict needs several. In a process that has opened many engines before, they differ by up to
+5 %, since its memory is in pieces. Of Bonsai only the engines' own backend is imported there.
 The process ends at once where its parent does.
 """
 
@@ -18,14 +19,19 @@ from safetensors.numpy import load, save
 
 from bonsai.profiles.errors import BonsaiError, describe
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.backends.device import Timing, TimingProtocol
+from bonsai.stages.backends.early_end import EarlyEnd
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.registry import backend_of
-from bonsai.stages.backends.timing import time_interleaved
-from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.timing import time_interleaved, time_steadily
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.interpreter import run_module
+from bonsai.stages.measurement.samples import turn_count
 
 CHILD = "bonsai.stages.backends.process_timing"
+TURNS = ".turns"
+"""Name of the number of turns among the samples."""
 REFUSED = 3
 """Exit code of the process if Bonsai refuses to open an engine. The last line of stderr says why."""
 
@@ -35,24 +41,24 @@ class Request(Record):
 
     Attributes:
         engines: Engines by name, all for the same batch size; they take turns.
-        timing: The protocol of this process.
+        protocol: The protocol of this process.
         images: Descriptor of a file with one batch, as NumPy writes it.
         samples: Descriptor of the file that receives the raw nanoseconds, safetensors.
     """
 
     engines: dict[str, EngineFile]
-    timing: TimingConfig
+    protocol: TimingProtocol
     images: int
     samples: int
 
 
-def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, timing: TimingConfig, inherited: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
-    """Time engines in a fresh process and return their samples, as `time_interleaved` does.
+def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, protocol: TimingProtocol, inherited: tuple[int, ...] = ()) -> Timing:
+    """Time engines in a fresh process and return their samples.
 
     Args:
         engines: Engines by name, all for the same batch size.
         images: One batch, (batch, c, h, w) float32.
-        timing: The protocol.
+        protocol: What is measured, and when it is enough.
         inherited: Descriptors that the process is given, such as that of the timing lock.
 
     Raises:
@@ -61,10 +67,11 @@ def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, timin
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as found:
         np.save(given, images)
         given.flush()
-        request = Request(engines=dict(engines), timing=timing, images=given.fileno(), samples=found.fileno())
+        request = Request(engines=dict(engines), protocol=protocol, images=given.fileno(), samples=found.fileno())
         _ask(request, inherited)
         found.seek(0)
-        return dict(load(found.read()))
+        samples = dict(load(found.read()))
+        return Timing(turns=int(samples.pop(TURNS)), samples=samples)
 
 
 def _ask(request: Request, inherited: tuple[int, ...]) -> None:
@@ -114,9 +121,22 @@ def main() -> None:
         os._exit(REFUSED)
     with os.fdopen(request.images, "rb") as given, os.fdopen(request.samples, "wb") as found:
         given.seek(0)
-        found.write(save(time_interleaved(engines, np.load(given), request.timing)))
+        timing = _time(engines, np.load(given), request.protocol)
+        found.write(save({**timing.samples, TURNS: np.array(timing.turns)}))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed
+
+
+def _time(engines: Mapping[str, Run], images: np.ndarray, protocol: TimingProtocol) -> Timing:
+    turns = turn_count(protocol.timing)
+    if protocol.once:
+        return Timing(time_interleaved(engines, images, protocol.timing), turns)
+    early = None
+    if protocol.bounds is not None:
+        reference, candidate = engines
+        early = EarlyEnd(protocol.bounds, protocol.clock, candidate=candidate, reference=reference)
+    samples = time_steadily(engines, images, protocol.timing, protocol.clock, protocol.percentile, early)
+    return Timing(samples, early.turns if early is not None and early.turns else turns)
 
 
 def _end_with_parent() -> None:

@@ -34,7 +34,7 @@ class TimingConfig(Record):
         runs: Timed runs of each engine; p99 is reported from 1,000 on.
         seconds: A slow engine is run less often, so that its runs take about this long, but no fewer than 60 times.
         block: Runs of one engine before the next has its turn.
-        calibrating: Random networks that the latency model is calibrated with, besides the dense and the narrowest.
+        fitting: Random networks that the latency model is fitted to, besides the dense and the narrowest; half of them are near the budget.
         steady: Relative standard error of the medians above which the engines are timed again.
         tries: Most times that they are timed; the steadiest counts.
         warmup_runs: Runs before anything is timed.
@@ -45,7 +45,7 @@ class TimingConfig(Record):
     runs: Annotated[int, Field(ge=20)] = 2000
     seconds: Annotated[float, Field(gt=0)] = 20
     block: Annotated[int, Field(ge=1)] = 25
-    calibrating: Annotated[int, Field(ge=0)] = 24
+    fitting: Annotated[int, Field(ge=0)] = 24
     steady: Annotated[float, Field(gt=0)] = 0.006
     tries: Annotated[int, Field(ge=1)] = 3
     warmup_runs: Annotated[int, Field(ge=1)] = 200

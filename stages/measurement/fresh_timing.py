@@ -76,7 +76,7 @@ def time_afresh(
     (batch,) = {one.target.batch for one in engines.values()}
     device, images = device_of(engine.target), noise_images(image_shape, batch)
     question = Question(percentile, shared_clock((one.target for one in engines.values()), percentile), turn_count(config), relative, known_ms)
-    protocol = TimingProtocol(timing=config, clock=question.clock, percentile=percentile, own_process=True)
+    protocol = TimingProtocol(timing=config, clock=question.clock, percentile=percentile, once=True)
     looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
     samples: list[Samples] = []
     for look in looks:

@@ -42,9 +42,21 @@ def interval_between(figures: Sequence[float], errors: Sequence[float], *, looks
     count = len(logs)
     least = math.sqrt(LEAST_SPREAD**2 + float(np.mean(np.square(errors))))
     spread = max(float(logs.std(ddof=1)), least, SHARED_MOVEMENT * movement)
-    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / looks / 2)) * spread / math.sqrt(count)
+    half = half_width(count, spread, looks=looks)
     middle = float(logs.mean())
     return Interval(found=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half), processes=count, spread=spread)
+
+
+def half_width(processes: int, spread: float, *, looks: int = 1) -> float:
+    """Return the half width of the interval of a figure's logarithm.
+
+    Args:
+        processes: Number of processes, at least two.
+        spread: Relative standard deviation between them; no less than `LEAST_SPREAD` is believed.
+        looks: As for `interval_between`.
+    """
+    quantile = float(stdtrit(processes - 1, 1 - (1 - CONFIDENCE) / looks / 2))
+    return quantile * max(spread, LEAST_SPREAD) / math.sqrt(processes)
 
 
 def movement_of(milliseconds: Sequence[float]) -> float:

@@ -60,8 +60,8 @@ class PruneConfig(Record):
         floors: Other floors for the groups of some layers: from a glob over names of layers to a fraction; the last glob that matches counts.
         caps: Largest fraction of a group's channels that is kept, in the same form.
         rounds: Most networks that the closed loop builds and times.
-        margin: Fraction of the budget, 0-1, that the closed loop leaves free. The same engine differs by 1-3 % between processes, and the gate is
-            met only if the whole interval is within the budget.
+        margin: Fraction of the budget, 0-1, that the closed loop leaves free beside the verdict's interval: the gate is met only if the whole interval
+            is within the budget, so the loop judges a network by the upper end of that interval.
         tolerance: The loop ends once the latency is at most this fraction below its aim (the budget less `margin`).
         distill: Distillation from the trunk's dense network after the cut; null trains on the labels alone.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
@@ -80,7 +80,7 @@ class PruneConfig(Record):
     floors: dict[str, Share] = {}
     caps: dict[str, Share] = {}
     rounds: Annotated[int, Field(ge=1)] = 6
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.03
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.003
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.012
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18

@@ -84,10 +84,10 @@ def operators_part(evidence: Evidence, slug: str) -> Part:
     dearest = {operator.module for operator in ranked[:LISTED_OPERATORS]}
     listed = [operator for operator in forecast.operators if operator.module in dearest]
     table = "published rates (roofline)" if evidence.decisions.table_source == "estimated" else "the latency table measured on the device"
-    calibrated = " and calibrated on whole networks" if forecast.overhead_ms else ""
+    fitted = " and fitted to whole networks" if forecast.overhead_ms else ""
     texts = [
-        f"Predicted at {precision} by {table}{calibrated}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
-        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, both with the calibration's constant of {forecast.overhead_ms:+.3f} ms.",
+        f"Predicted at {precision} by {table}{fitted}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
+        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, both with the model's constant of {forecast.overhead_ms:+.3f} ms.",
     ]
     if len(listed) < len(forecast.operators):
         texts.append(f"The figure has the {len(listed)} operators that take longest in the dense network; the table has all {len(forecast.operators)}.")

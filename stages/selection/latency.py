@@ -1,10 +1,11 @@
 """Predicted latency of a network as a function of its widths."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision
@@ -22,6 +23,10 @@ class LatencyModel(Protocol):
 
     def terms(self, options: Options) -> Terms:
         """Return the same as tables over the options of every group."""
+        ...
+
+    def learn(self, chosen: Sequence[tuple[Widths, float]]) -> "LatencyModel":
+        """Return the model that is fitted to these networks too: the widths and milliseconds of those that were chosen by it and timed."""
         ...
 
 
@@ -45,7 +50,7 @@ class Forecast(Record):
     """Predicted latency of a network before and after pruning, both at the same precision.
 
     Attributes:
-        overhead_ms: Constant that the calibration adds to the sum of the operators.
+        overhead_ms: Constant that is added to the sum of the operators.
     """
 
     precision: Precision
@@ -64,30 +69,30 @@ class Forecast(Record):
 
 
 class NetworkLatency:
-    """The calibrated sum of a table's operators."""
+    """A line over the sum of a table's operators."""
 
-    def __init__(self, table: LatencyTable, operators: tuple[Operator, ...], calibration: Calibration) -> None:
+    def __init__(self, table: LatencyTable, operators: tuple[Operator, ...], line: Line) -> None:
         self.table = table
         self.operators = operators
-        self.calibration = calibration
+        self.line = line
 
-    def calibrated(self, calibration: Calibration) -> "NetworkLatency":
-        """Return the same model with another calibration."""
-        return NetworkLatency(self.table, self.operators, calibration)
+    def learn(self, chosen: Sequence[tuple[Widths, float]]) -> "NetworkLatency":
+        """Return the model as it is: nothing was fitted."""
+        return self
 
     def sum_ms(self, widths: Widths) -> float:
-        """Return the uncalibrated sum over the operators in milliseconds."""
+        """Return the sum over the operators in milliseconds."""
         return sum(self.table.lookup_ms(operator.operator, *operator.channels(widths)) for operator in self.operators)
 
     def __call__(self, widths: Widths) -> float:
-        """Return the calibrated latency of the whole network in milliseconds."""
-        return self.calibration.offset_ms + self.calibration.scale * self.sum_ms(widths)
+        """Return the latency of the whole network in milliseconds."""
+        return self.line.offset_ms + self.line.scale * self.sum_ms(widths)
 
     def forecast(self, dense: Widths, kept: Widths) -> Forecast:
-        """Return the calibrated latency of every operator at the dense and at the kept widths."""
+        """Return the latency of every operator at the dense and at the kept widths."""
 
         def milliseconds(operator: Operator, widths: Widths) -> float:
-            return self.calibration.scale * self.table.lookup_ms(operator.operator, *operator.channels(widths))
+            return self.line.scale * self.table.lookup_ms(operator.operator, *operator.channels(widths))
 
         operators = [
             OperatorForecast(
@@ -100,14 +105,14 @@ class NetworkLatency:
             )
             for operator in self.operators
         ]
-        return Forecast(precision=self.table.meta.precision, overhead_ms=self.calibration.offset_ms, operators=tuple(operators))
+        return Forecast(precision=self.table.meta.precision, overhead_ms=self.line.offset_ms, operators=tuple(operators))
 
     def terms(self, options: Options) -> Terms:
         """Return the latency as tables over the options of every group, which must be all groups of the operators."""
         gathered = _Gathered(options)
         for operator in self.operators:
-            gathered.add(operator, self.table, self.calibration.scale)
-        return Terms(options, constant=self.calibration.offset_ms + gathered.constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums)
+            gathered.add(operator, self.table, self.line.scale)
+        return Terms(options, constant=self.line.offset_ms + gathered.constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums)
 
 
 class _Gathered:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Widths
@@ -19,13 +19,13 @@ class Reselection(Record):
 
     Attributes:
         options: Widths that each group may keep.
-        limit_ms: Budget in milliseconds, by the calibrated latency table.
+        limit_ms: Budget in milliseconds, by the fitted latency model.
         value: The value of widths, whose sum selection maximises.
         normalisation: How the scores of different groups are made comparable.
         meta: Origin of the table.
         entries: The table.
         operators: The dense network's operators.
-        calibration: Correction from the table's sum to the whole network.
+        line: From the table's sum to the whole network.
     """
 
     options: dict[str, tuple[int, ...]]
@@ -35,7 +35,7 @@ class Reselection(Record):
     meta: TableMeta
     entries: tuple[Entry, ...]
     operators: tuple[Operator, ...]
-    calibration: Calibration
+    line: Line
 
     @classmethod
     def within(cls, limit_ms: float, latency: NetworkLatency, options: Options, value: Value, normalisation: Normalisation) -> "Reselection":
@@ -48,13 +48,13 @@ class Reselection(Record):
             meta=latency.table.meta,
             entries=latency.table.entries,
             operators=latency.operators,
-            calibration=latency.calibration,
+            line=latency.line,
         )
 
     @cached_property
     def latency(self) -> NetworkLatency:
-        """The calibrated prediction."""
-        return NetworkLatency(LatencyTable(self.meta, self.entries), self.operators, self.calibration)
+        """The fitted prediction."""
+        return NetworkLatency(LatencyTable(self.meta, self.entries), self.operators, self.line)
 
     def choose(self, scores: Scores, groups: tuple[Group, ...]) -> Widths:
         """Return the widths of most value now, none wider than what is left of its group.

@@ -69,7 +69,7 @@ def characterize(
 
     Beside INT8, what stays in float is measured, or estimated, in the runtime's float format.
 
-    Single operators are timed by ONNX Runtime and OpenVINO; TensorRT's table is estimated, and calibrated where its GPU is here.
+    Single operators are timed by ONNX Runtime and OpenVINO; TensorRT's table is estimated, and fitted to whole networks where its GPU is here.
 
     On widths that are multiples of the step an operator's time is near bilinear in input and output channels: {one step, half,
     full} on both sides suffice (`benchmarks/table.py`; INT8 needs the half). A killed measurement goes on after its last operator.

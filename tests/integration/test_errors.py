@@ -111,7 +111,7 @@ def test_an_impossible_budget_is_refused_before_training_with_the_smallest_laten
             "--set",
             "profile.budget.latency=0.01",
             "--set",
-            "timing.calibrating=2",
+            "timing.fitting=2",
             "--store",
             str(store),
         ],

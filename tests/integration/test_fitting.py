@@ -43,7 +43,7 @@ def test_a_device_gets_a_calibrated_table_for_each_precision(tables: list[dict[s
     for table in tables:
         loaded = LatencyTable.load(Path(str(table["file"])))
         assert loaded.meta.source == "measured"
-        assert loaded.meta.calibration is not None
+        assert loaded.meta.line is not None
         assert loaded.meta.spread is not None
         assert loaded.meta.spread >= 1
         mean, largest = table["error"]  # type: ignore[misc]

@@ -15,7 +15,7 @@ from bonsai.stages.store.manifest import MANIFEST
 pytestmark = pytest.mark.slow  # several runs
 
 CONFIGS = Path(__file__).parent / "configs"
-QUICK = {"timing": "{runs: 200, calibrating: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
+QUICK = {"timing": "{runs: 200, fitting: 2, tries: 1, warmup_runs: 20, warmup_seconds: 0.05}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
 SETTINGS = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
 COMMAND = [
     sys.executable,

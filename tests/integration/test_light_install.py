@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.device import TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import backend_of
@@ -38,7 +39,8 @@ run = backend_of(target).open_engine(engine, target)
 timing = TimingConfig(warmup_runs=2, warmup_seconds=0, runs=60, seconds=1)
 images = np.zeros((1, 1, 8, 8), np.float32)
 here = time_interleaved({"tiny": run}, images, timing)
-apart = time_in_process({"tiny": EngineFile(file=engine, target=target)}, images, timing)
+protocol = TimingProtocol(timing=timing, clock="wall", percentile=50, once=True)
+apart = time_in_process({"tiny": EngineFile(file=engine, target=target)}, images, protocol).samples
 print(bool((here["tiny"] > 0).all() and (apart["tiny"] > 0).all()))
 """
 

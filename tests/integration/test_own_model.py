@@ -26,7 +26,7 @@ QUICK = {
     "prune.rounds": "1",
     "prune.margin": "0.15",
     "prune.tolerance": "0.2",
-    "timing": "{runs: 400, block: 25, warmup_runs: 20, warmup_seconds: 0.02, calibrating: 4, tries: 1}",
+    "timing": "{runs: 400, block: 25, warmup_runs: 20, warmup_seconds: 0.02, fitting: 4, tries: 1}",
     "profile.budget.latency": "0.8",
     "profile.gates.max_accuracy_drop": "1",
 }

@@ -12,6 +12,7 @@ import pytest
 from tiny_package import reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
+from bonsai.stages.backends.device import TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.timing_config import TimingConfig
@@ -32,7 +33,8 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def time_twice(engine: Path, timing: TimingConfig = FEW) -> dict[str, np.ndarray]:
     target = load_profile("local-cpu", {"target.precision": "fp32"}).target
-    return time_in_process(dict.fromkeys(("engine", "reference"), EngineFile(file=engine, target=target)), IMAGES, timing, inheritable())
+    protocol = TimingProtocol(timing=timing, clock="wall", percentile=50, once=True)
+    return time_in_process(dict.fromkeys(("engine", "reference"), EngineFile(file=engine, target=target)), IMAGES, protocol, inheritable()).samples
 
 
 def few_runs(package: Path, **budget: object) -> None:

@@ -21,7 +21,7 @@ SHORT = {
     "prune.caps": {"*": 0.75},  # something is cut whatever a busy machine measures
     "profile.budget.latency": 0.9,
     "profile.gates.max_accuracy_drop": 0.9,
-    "timing": {"runs": 100, "tries": 1, "calibrating": 2, "warmup_runs": 20, "warmup_seconds": 0.1},
+    "timing": {"runs": 100, "tries": 1, "fitting": 2, "warmup_runs": 20, "warmup_seconds": 0.1},
 }
 
 

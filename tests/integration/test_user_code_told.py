@@ -137,7 +137,7 @@ def test_a_reference_that_learnt_nothing_makes_no_green_verdict(
     gate: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", str(TINY), "--profile", str(CONFIGS / "tiny-cpu.yaml"), "--set", "training.lr=1e-9", "--set", "quantize.qat=never", *gate]
-    arguments += ["--set", "profile.budget.latency=0.9", "--set", "prune.caps={'*': 0.75}", "--set", "timing={runs: 100, calibrating: 2, tries: 1}"]
+    arguments += ["--set", "profile.budget.latency=0.9", "--set", "prune.caps={'*': 0.75}", "--set", "timing={runs: 100, fitting: 2, tries: 1}"]
     found, told = end_of([*arguments, "--store", str(tmp_path / "store")], monkeypatch, capsys)
     assert found == code, told
     (card,) = (tmp_path / "store" / "packages").glob("*/MODEL_CARD.md")

@@ -14,7 +14,7 @@ from bonsai.stages.store.manifest import MANIFEST, SPARE
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
 RECIPE, PROFILE = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml")
 SETTINGS = {
-    "timing": {"runs": 200, "calibrating": 2, "tries": 1, "warmup_runs": 20, "warmup_seconds": 0.05, "verdict": {"processes": 3, "most": 3}},
+    "timing": {"runs": 200, "fitting": 2, "tries": 1, "warmup_runs": 20, "warmup_seconds": 0.05, "verdict": {"processes": 3, "most": 3}},
     "training.epochs": 2,
     "prune.rounds": 1,
     "quantize.qat": "never",

@@ -18,7 +18,7 @@ from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST, Manifest
 
 CONFIGS = Path(__file__).parents[1] / "integration" / "configs"
-QUICK = {"timing": "{runs: 100, calibrating: 2, tries: 1, warmup_runs: 10, warmup_seconds: 0.02}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
+QUICK = {"timing": "{runs: 100, fitting: 2, tries: 1, warmup_runs: 10, warmup_seconds: 0.02}", "quantize.epochs": "1", "quantize.frozen_epochs": "0"}
 SETTINGS = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
 ONE = ["run", str(CONFIGS / "tiny.yaml"), "--profile", str(CONFIGS / "tiny-wide.yaml"), "--json"]
 """Nothing of it is timed, so that all of it can be compared."""

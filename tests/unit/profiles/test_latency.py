@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.roofline import LAUNCH_US, estimate_us
 from bonsai.profiles.schema import Peak
@@ -167,7 +167,7 @@ def test_what_is_pointwise_costs_its_memory_and_no_launch() -> None:
 
 
 def test_calibration_goes_through_both_networks() -> None:
-    line = Calibration.through((1.0, 1.5), (3.0, 3.1))
+    line = Line.through((1.0, 1.5), (3.0, 3.1))
     assert line.offset_ms + line.scale * 1.0 == pytest.approx(1.5)
     assert line.offset_ms + line.scale * 3.0 == pytest.approx(3.1)
 

@@ -34,7 +34,7 @@ class Surveyed(DeviceTimer):
 def timer(*narrow: float) -> Surveyed:
     profile = load_profile("local-cpu")
     untrained = Untrained(ModelConfig(name="resnet8"), SHAPE, 10, (), ExportConfig())
-    found = Surveyed(untrained, TimingConfig(calibrating=3), profile, device_of(profile.target).describe(profile.target), lambda *_, **__: Path())
+    found = Surveyed(untrained, TimingConfig(fitting=3), profile, device_of(profile.target).describe(profile.target), lambda *_, **__: Path())
     found.narrow = narrow
     return found
 
@@ -42,7 +42,7 @@ def timer(*narrow: float) -> Surveyed:
 @pytest.mark.parametrize(("narrow", "surveys"), [((1.0,), 1), ((1000.0, 1.0), 2)])
 def test_networks_are_timed_again_where_the_narrowest_seems_slow(narrow: tuple[float, ...], surveys: int) -> None:
     chosen = timer(*narrow)
-    latency = chosen.calibrate(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
+    latency = chosen.fit(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
     assert chosen.surveys == surveys
     widest = {group: max(widths) for group, widths in CHOOSER.options.items()}
     assert latency(widest) == pytest.approx(CHOOSER.latency(widest), rel=0.05)
@@ -50,4 +50,12 @@ def test_networks_are_timed_again_where_the_narrowest_seems_slow(narrow: tuple[f
 
 def test_a_network_that_is_not_faster_where_it_is_narrow_is_refused() -> None:
     with pytest.raises(ConfigError, match="the narrowest network is not faster than the dense one"):
-        timer(1000.0, 1000.0).calibrate(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
+        timer(1000.0, 1000.0).fit(CHOOSER.latency.table, CHOOSER.operators, CHOOSER.options)
+
+
+def test_the_upper_end_holds_what_the_verdict_will_doubt() -> None:
+    quiet, noisy = timer(1.0), timer(1.0)
+    assert quiet.doubt == pytest.approx(1.0101, abs=0.001)  # 1 % between processes is the least that is believed
+    assert quiet.upper_end([Timed(2.0, 0.001)] * 3) == pytest.approx(2 * quiet.doubt, rel=1e-4)
+    assert noisy.upper_end([Timed(ms, 0.001) for ms in (0.97, 1.0, 1.03)]) == pytest.approx(1.0307, abs=0.001)
+    assert noisy.doubt == pytest.approx(1.0307, abs=0.001), "the next network is doubted as much"

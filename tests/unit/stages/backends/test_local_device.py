@@ -59,8 +59,8 @@ def test_a_timing_ends_early_where_the_ratio_is_certain_to_lie_outside_its_bound
     assert {values.shape for values in ended.samples.values()} == {(2, LOOKS[0] * TIMING.block)}
 
 
-def test_a_process_of_its_own_times_once(engine: EngineFile) -> None:
-    protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, own_process=True)
+def test_engines_can_be_timed_once(engine: EngineFile) -> None:
+    protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, once=True)
     found = local.time({"engine": engine}, IMAGES, protocol)
     assert (found.turns, found.samples["engine"].shape) == (60, (2, 600))
     assert (found.samples["engine"] > 0).all()

@@ -147,4 +147,4 @@ def test_every_process_is_asked_for_the_same_and_leaves_a_file_of_its_own(tmp_pa
     time_afresh(tmp_path, ENGINE, DENSE, **shape)  # type: ignore[arg-type]
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
     assert [engines for engines, _ in device.asked] == [["engine", "reference"]] * 3
-    assert {(protocol.own_process, protocol.timing.runs) for _, protocol in device.asked} == {(True, 667)}
+    assert {(protocol.once, protocol.timing.runs) for _, protocol in device.asked} == {(True, 667)}

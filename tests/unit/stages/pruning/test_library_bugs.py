@@ -50,7 +50,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from bonsai.profiles.latency import Calibration, LatencyTable
+from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
@@ -103,7 +103,7 @@ class MacTable(LatencyTable):
 
 
 def macs_of(network: nn.Module, groups: tuple[Group, ...]) -> NetworkLatency:
-    return NetworkLatency(MacTable(), list_operators(network, groups, SHAPE), Calibration())
+    return NetworkLatency(MacTable(), list_operators(network, groups, SHAPE), Line())
 
 
 # 7: cut wrongly without a word, or an exception

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from milp import solve_exactly
 from torch import nn
 
-from bonsai.profiles.latency import Calibration, Entry, LatencyTable, TableMeta
+from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.cifar_resnet import resnet8, resnet20
 from bonsai.stages.networks.torchvision_models import densenet121, mobilenet_v2, resnet50
@@ -56,7 +56,7 @@ def model_of(network: nn.Module, shape: tuple[int, int, int], *, step: int = 16)
     operators = list_operators(network, groups, shape)
     times = {point: bilinear_us(*point) for point in grid_points(operators, step)}
     entries = [Entry(operator=cls, ci=ci, co=co, p10_us=us, p50_us=us, reps=1, kernels="") for (cls, ci, co), us in times.items()]
-    latency = NetworkLatency(LatencyTable(TABLE_META, entries), operators, Calibration(offset_ms=0.01, scale=1.1))
+    latency = NetworkLatency(LatencyTable(TABLE_META, entries), operators, Line(offset_ms=0.01, scale=1.1))
     return latency, {g.name: width_options(g, step=step, floor=0.1) for g in groups}
 
 

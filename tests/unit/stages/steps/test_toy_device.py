@@ -137,7 +137,7 @@ def test_candidates_and_the_finished_engine_are_timed_on_the_device(device: ToyD
     timed = time_engine(tmp_path, engine=fast, dense=dense, **judged)
     assert timed.fresh.interval.found < 0.8
     assert device.told[2] == "time dense, fast"
-    assert set(device.told[3:]) == {"time fast, dense in a process"}
+    assert set(device.told[3:]) == {"time fast, dense once"}
     files = {"samples.safetensors", *(f"samples-{number + 1}.safetensors" for number in range(len(timed.fresh.processes)))}
     assert {file.name for file in tmp_path.glob("samples*")} == files
 

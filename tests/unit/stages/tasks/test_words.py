@@ -10,7 +10,7 @@ WORDS = re.compile(r"top[-_ ]?1|cross_entropy|arg_?max|logits", re.IGNORECASE)
 ALLOWED = {
     "stages/selection/search.py": "argmax over widths",
     "stages/selection/bound.py": "argmax over widths",
-    "stages/selection/calibration.py": "argmax over networks",
+    "stages/selection/fitting.py": "argmax over networks",
     "stages/data/checking.py": "tells how one-hot labels of a user's own become classes",
 }
 FILES = sorted(

@@ -2,12 +2,13 @@ import random
 
 import pytest
 
+from bonsai.pipeline.run.device_timing import networks_near
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.cifar_resnet import resnet20
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.selection.calibration import calibrate
+from bonsai.stages.selection.fitting import FittedLatency
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.steps.characterize import grid_points
 
@@ -46,15 +47,15 @@ TABLE = LatencyTable(
 
 def test_two_networks_give_the_line_through_both() -> None:
     timed = [(widths, measured(widths)) for widths in networks(0, 0)]
-    latency = calibrate(TABLE, OPERATORS, timed)
+    latency = FittedLatency(TABLE, OPERATORS, timed)
     assert latency.table is TABLE
     for widths, ms in timed:
         assert latency(widths) == pytest.approx(ms)
 
 
 def test_a_dozen_networks_correct_the_operators_that_the_line_cannot() -> None:
-    line = calibrate(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(0, 0)])
-    corrected = calibrate(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(12, 0)])
+    line = FittedLatency(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(0, 0)])
+    corrected = FittedLatency(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(12, 0)])
     unseen = networks(30, 1)[2:]
     errors = [[abs(latency(widths) / measured(widths) - 1) for widths in unseen] for latency in (line, corrected)]
     assert sum(errors[1]) < 0.65 * sum(errors[0])
@@ -64,12 +65,42 @@ def test_a_dozen_networks_correct_the_operators_that_the_line_cannot() -> None:
 def test_a_machine_on_which_wider_is_faster_is_refused() -> None:
     dense, narrow = networks(0, 0)
     with pytest.raises(ValueError, match="does not grow"):
-        calibrate(TABLE, OPERATORS, [(dense, 1.0), (narrow, 2.0)])
+        FittedLatency(TABLE, OPERATORS, [(dense, 1.0), (narrow, 2.0)])
 
 
 def test_where_noise_is_larger_than_what_widths_save_the_line_goes_through_the_edges() -> None:
     dense, narrow, *others = networks(6, 0)
-    line = calibrate(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0)])
-    noisy = calibrate(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0), *((widths, 3.0 - line(widths)) for widths in others)])
+    line = FittedLatency(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0)])
+    noisy = FittedLatency(TABLE, OPERATORS, [(dense, 1.1), (narrow, 1.0), *((widths, 3.0 - line(widths)) for widths in others)])
     assert noisy(dense) == pytest.approx(1.1)
     assert noisy(narrow) == pytest.approx(1.0)
+
+
+def test_networks_near_a_budget_make_predictions_better_there() -> None:
+    timed = [(widths, measured(widths)) for widths in networks(12, 0)]
+    plain = FittedLatency(TABLE, OPERATORS, timed)
+    near = networks_near(OPTIONS, plain, 0.25 * measured(networks(0, 0)[0]), 40)
+    taught, tried = [(widths, measured(widths)) for widths in near[::4]], [widths for place, widths in enumerate(near) if place % 4]
+    errors = [sum(abs(latency(widths) / measured(widths) - 1) for widths in tried) / len(tried) for latency in (plain, plain.survey(taught))]
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_a_network_that_was_chosen_and_timed_is_learnt() -> None:
+    dense, narrow, *others = networks(12, 0)
+    chosen, ms = others[0], 1.15 * measured(others[0])
+    before = FittedLatency(TABLE, OPERATORS, [(widths, measured(widths)) for widths in (dense, narrow, *others[1:])])
+    after = before.learn([(chosen, ms)])
+    assert abs(after(chosen) / ms - 1) < 0.6 * abs(before(chosen) / ms - 1)
+    assert after(dense) == pytest.approx(before(dense), rel=0.1)
+    assert before.learn([]).table.entries == before.table.entries
+
+
+def test_networks_near_a_limit_are_the_same_each_time_and_near_it() -> None:
+    latency = FittedLatency(TABLE, OPERATORS, [(widths, measured(widths)) for widths in networks(12, 0)])
+    for share in (0.2, 0.5):
+        limit = share * latency(networks(0, 0)[0])
+        found = networks_near(OPTIONS, latency, limit, 12)
+        assert found == networks_near(OPTIONS, latency, limit, 12)
+        assert len({tuple(widths.values()) for widths in found}) == 12
+        assert all(abs(latency(widths) / limit - 1) < 0.15 for widths in found)
+    assert networks_near(OPTIONS, latency, limit, 0) == []
