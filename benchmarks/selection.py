@@ -238,7 +238,7 @@ def main() -> None:
         known: dict[str, float] = {}
         for key, result in results.items():
             name = json.dumps(result.widths, sort_keys=True)
-            known[name] = known.get(name) or target.time_untrained(result.widths) / target.dense_ms
+            known[name] = known.get(name) or target.timer.time(result.widths).ms / target.dense_ms
             results[key] = result.model_copy(update={"measured": known[name]})
             write(list(results.values()))
     elif not options.summarise:
