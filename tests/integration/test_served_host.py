@@ -57,6 +57,12 @@ def test_a_run_of_a_client_with_the_secret_is_done_and_without_it_is_refused(gua
     assert "401" in stranger.stdout + stranger.stderr
 
 
+def test_the_page_is_there_and_its_files_lie_in_the_store(guarded: Served) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(guarded.environment["PREFECT_API_URL"].removesuffix("/api") + "/v2/", timeout=10) as reply:
+        assert reply.read() == (guarded.store / ".prefect" / "ui" / "v2" / "index.html").read_bytes()
+
+
 def test_serve_says_who_can_reach_it(guarded: Served) -> None:
     assert f"Others reach it on {EVERYWHERE}, port {guarded.environment['BONSAI_PORT']}, with the secret alone" in guarded.log
     assert SECRET not in guarded.log
