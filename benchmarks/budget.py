@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network, prepare_target
@@ -36,7 +37,8 @@ BUDGETS = {
     ("resnet20, width 48, 16 pixels", "fp32"): (0.6, 0.4, 0.2),
     ("resnet20, width 48, 16 pixels", "int8"): (0.3, 0.25, 0.2),
 }
-CRITERION, PROCESSES = "magnitude_l2", 3
+CRITERION: Final = "magnitude_l2"
+PROCESSES = 3
 TIMING = {"timing.runs": 800, "timing.seconds": 2, "timing.tries": 2}
 
 
