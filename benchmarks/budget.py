@@ -3,8 +3,8 @@
 python benchmarks/budget.py      # results/budget.json; about 15 minutes; wants a quiet machine
 
 Twenty pairs of network, precision and budget. Values are sums of the initial weights' norms: latency depends on the widths alone. The fresh
-measurements are made after all loops have ended, since the measurement that ends a loop is the one that was let through. Each is the mean of three
-processes, the fewest that a verdict has. Ratios are to the dense FP32 engine in the same turns; milliseconds are of the engine alone, by its thread's
+measurements are made after all loops have ended, since the measurement that ends a loop is the one that was let through. Each is the mean of six
+processes, as a verdict has. Ratios are to the dense FP32 engine in the same turns; milliseconds are of the engine alone, by its thread's
 clock, so a machine that is slower now shows in them and not in the ratios.
 """
 
@@ -38,7 +38,7 @@ BUDGETS = {
     ("resnet20, width 48, 16 pixels", "int8"): (0.3, 0.25, 0.2),
 }
 CRITERION: Final = "magnitude_l2"
-PROCESSES = 3
+PROCESSES = 6
 TIMING = {"timing.runs": 800, "timing.seconds": 2, "timing.tries": 2}
 
 
@@ -58,9 +58,9 @@ def main() -> None:
             network = inspect_network(recipe, image_shape, 10)
             target = prepare_target(recipe, profile, network, store.run)
             scores = weight_scores(build_network(recipe.model, image_shape, 10), network.groups)[CRITERION]
-            fit = target.chooser.fit(scores, target.time_untrained, correction=target.timer.doubt)
+            fit = target.chooser.fit(scores, target.time_untrained, doubt=target.timer.doubt)
             ended.append((name, precision, budget, target, fit))
-            found = ", ".join(f"{one.measured_ms / target.limit_ms:.4f} ({one.measured_ms / one.predicted_ms:.3f} of its prediction)" for one in fit.rounds)
+            found = ", ".join(f"{one.upper_ms / target.limit_ms:.4f} ({one.measured_ms / one.predicted_ms:.3f} of its prediction)" for one in fit.rounds)
             print(f"{name:30} {precision} {budget:.2f}: upper ends {found}", flush=True)
     rows = []
     for name, precision, budget, target, fit in ended:

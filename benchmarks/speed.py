@@ -67,7 +67,7 @@ def halved(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: i
     network = inspect_network(recipe, image_shape, num_classes)
     target = prepare_target(recipe, profile, network, store.run)
     scores = weight_scores(build_network(model, image_shape, num_classes), network.groups)[CRITERION]
-    return target.chooser.fit(scores, target.time_untrained, correction=target.timer.doubt).widths
+    return target.chooser.fit(scores, target.time_untrained, doubt=target.timer.doubt).widths
 
 
 def compare(

@@ -245,7 +245,7 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
         widths = widths_of(pruned)
         if widths == fit.widths or not target.info.present:
             return pruned
-        measured = target.time_untrained(widths)
+        measured = target.time_untrained(widths).upper_ms
         if measured <= fit.aim_ms:
             return pruned
         limit = tighter(limit, fit, measured_ms=measured, predicted_ms=target.latency(widths))

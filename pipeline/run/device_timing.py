@@ -17,7 +17,7 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
-from bonsai.stages.measurement.process_interval import half_width, looks_of
+from bonsai.stages.measurement.process_interval import LEAST_SPREAD, half_width, looks_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.selection.fitting import FittedLatency
@@ -31,6 +31,10 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
 from bonsai.stages.training.progress import say
 
+FINAL = 6
+"""Number of processes in which a network is timed that may end the closed loop."""
+LIKELY = 1.2816
+"""Quantile of the normal distribution: in the verdict, nine of ten networks that are let through are within the budget."""
 FITTING_DEAR = 6
 """Most random networks that a latency model is fitted to where an engine takes long to build."""
 DRAWS = 20
@@ -168,25 +172,27 @@ class DeviceTimer:
         return self._timed(found, found.candidates[0])
 
     def time_again(self, widths: Widths) -> Timed:
-        """Time one network in a benchmark of its own, whatever is known of it."""
+        """Time one network as one process of a verdict does, whatever is known of it."""
         self._repeats += 1
-        found = self._benchmark([widths], timing=self._timing, repeat=self._repeats, bounds=None)
+        found = self._benchmark([widths], timing=self._timing.in_process(), repeat=self._repeats, bounds=None)
         return self._timed(found, found.candidates[0])
 
-    def upper_end(self, timed: Sequence[Timed]) -> float:
-        """Return the upper end, in milliseconds, of the interval that a verdict over all its processes would have around these timings of one network."""
+    def doubt_of(self, timed: Sequence[Timed]) -> float:
+        """Return what the upper end of a verdict's interval is not likely to exceed, over the mean of these timings of one network.
+
+        The verdict has its own error, and these timings have theirs. The spread between processes is that of all networks that were timed several times.
+        """
         if len(timed) > 1:
             self._spreads.append(statistics.variance(math.log(one.ms) for one in timed))
-        spread = math.sqrt(statistics.mean(self._spreads)) if self._spreads else 0.0
+        spread = max(math.sqrt(statistics.mean(self._spreads)) if self._spreads else 0.0, LEAST_SPREAD)
         verdict = self._timing.verdict
-        error = math.hypot(*(one.error for one in timed)) / len(timed)
         half = half_width(verdict.most, spread, looks=len(looks_of(verdict.processes, verdict.most)))
-        return statistics.mean(one.ms for one in timed) * math.exp(math.hypot(half, error))
+        return math.exp(half + LIKELY * spread * math.sqrt(1 / verdict.most + 1 / FINAL))
 
     @property
     def doubt(self) -> float:
-        """Upper end of the interval of a network that nobody has timed, over its latency."""
-        return self.upper_end([Timed(1.0, 0.0)])
+        """The same for a network that nobody has timed."""
+        return self.doubt_of(())
 
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
+from bonsai.pipeline.run.device_timing import FINAL, DeviceTimer, Untrained
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
@@ -34,7 +34,7 @@ from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
 from bonsai.stages.selection.latency import Forecast, NetworkLatency
-from bonsai.stages.selection.loop import Fit
+from bonsai.stages.selection.loop import Fit, Measured
 from bonsai.stages.selection.operator_records import Operator, Unseen
 from bonsai.stages.selection.operators import read_operators
 from bonsai.stages.selection.problem import require_reachable
@@ -46,9 +46,6 @@ from bonsai.stages.tasks.registry import learning_of
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import say
-
-AGAIN = 2
-"""A network that may end the closed loop is timed again in as many processes."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +238,7 @@ class ReadyTarget:
             correction: Measured over predicted latency, from a finished engine.
         """
         measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction * self.timer.doubt if measure else correction)
+        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction, doubt=self.timer.doubt)
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
@@ -269,16 +266,16 @@ class ReadyTarget:
         others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
         return {own: self.latency(dense), **{precision: self.tables.estimate_ms(dense, precision) for precision in others}}
 
-    def time_untrained(self, widths: Widths) -> float:
-        """Build an untrained network of these widths and return the upper end of what the verdict's interval would be, in milliseconds."""
+    def time_untrained(self, widths: Widths) -> Measured:
+        """Build an untrained network of these widths and time it, in several processes where it may end the closed loop."""
         least, most = self.chooser.window_ms
         window = least / self.timer.doubt, most
         timed = [self.timer.time(widths, window_ms=window)]
         if window[0] <= timed[0].ms <= window[1]:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
-            timed += [self.timer.time_again(widths) for _ in range(AGAIN)]
-        found = self.timer.upper_end(timed)
-        middle = statistics.mean(one.ms for one in timed)
-        says = f"candidate predicted {self.latency(widths):.3f} ms, measured {middle:.3f} ms, at most {found:.3f} ms, budget {self.limit_ms:.3f} ms"
+            timed += [self.timer.time_again(widths) for _ in range(FINAL - 1)]
+        ms = statistics.mean(one.ms for one in timed)
+        found = Measured(ms, ms * self.timer.doubt_of(timed))
+        says = f"candidate predicted {self.latency(widths):.3f} ms, measured {ms:.3f} ms, at most {found.upper_ms:.3f} ms, budget {self.limit_ms:.3f} ms"
         say(f"{self.profile.name}: {says}")
         return found
 

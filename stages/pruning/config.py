@@ -61,7 +61,7 @@ class PruneConfig(Record):
         caps: Largest fraction of a group's channels that is kept, in the same form.
         rounds: Most networks that the closed loop builds and times.
         margin: Fraction of the budget, 0-1, that the closed loop leaves free beside the verdict's interval: the gate is met only if the whole interval
-            is within the budget, so the loop judges a network by the upper end of that interval.
+            is within the budget, so the loop judges a network by where that interval's upper end will probably be.
         tolerance: The loop ends once the latency is at most this fraction below its aim (the budget less `margin`).
         distill: Distillation from the trunk's dense network after the cut; null trains on the labels alone.
         batchnorm_batches: Training batches that BatchNorm's statistics are estimated on after the cut.
@@ -81,7 +81,7 @@ class PruneConfig(Record):
     caps: dict[str, Share] = {}
     rounds: Annotated[int, Field(ge=1)] = 6
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.003
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.008
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18
 

@@ -36,6 +36,7 @@ from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
 from bonsai.stages.selection.chooser import Chooser
+from bonsai.stages.selection.loop import Measured
 from bonsai.stages.training.progress import say
 
 STATISTICS = "statistics"
@@ -76,7 +77,7 @@ class Pruner:
         criterion: Criterion that ranks channels, if there is no chooser; a chooser's config names its own.
         groups: Groups of the network, if they are known already.
         averages: Moving averages of the network, such as an `AveragedModel`. They are cut with it.
-        measure: Times an untrained network of given widths, in milliseconds; None trusts the chooser's prediction.
+        measure: Times an untrained network of given widths; None trusts the chooser's prediction.
         steps: Optimizer steps of the whole training. The config places the checks at fractions of it.
         steps_per_epoch: Optimizer steps of an epoch, for the policy ``epoch``. With 1, an epoch is a step.
         window: Batches that criteria of batches are averaged over.
@@ -102,7 +103,7 @@ class Pruner:
         criterion: Criterion = "bn_gradient",
         groups: tuple[Group, ...] | None = None,
         averages: Sequence[nn.Module] = (),
-        measure: Callable[[Widths], float] | None = None,
+        measure: Callable[[Widths], Measured] | None = None,
         steps: int = 0,
         steps_per_epoch: int = 1,
         window: int = 40,

@@ -102,7 +102,7 @@ def fitting_part(evidence: Evidence) -> Part:
         tables.append(
             Table(
                 caption="Networks that were timed to fit the budget",
-                headers=("network", "predicted ms", "measured ms", "measured over predicted"),
+                headers=("network", "predicted ms", "measured ms", "measured over predicted", "at most ms"),
                 rows=tuple(row for number, attempt in enumerate(decisions.attempts, 1) for row in _rounds(number, attempt)),
             )
         )
@@ -114,7 +114,10 @@ def fitting_part(evidence: Evidence) -> Part:
                 rows=tuple((t.precision, _or_dash(t.validation), _or_dash(t.test), _or_dash(t.latency), t.outcome) for t in decisions.tried),
             )
         )
-    closed = "The device is this machine: untrained networks of the chosen widths were timed, and the prediction was corrected by the measurement."
+    closed = (
+        "The device is this machine: untrained networks of the chosen widths were timed, and the latency model was fitted to them. "
+        "A network fits if the upper end of the verdict's interval will probably be within the budget ('at most')."
+    )
     opened = "The device is not this machine: nothing was timed, and the widths fit the budget according to the latency table only."
     text = opened if evidence.is_estimated else closed
     return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.",), tables=tuple(tables))
@@ -127,9 +130,9 @@ def _describe_curve(curve: tuple[History, ...], metric: Metric) -> str:
 
 def _rounds(number: int, attempt: Attempt) -> list[tuple[str, ...]]:
     """Return the untrained networks of one branch, and its engine."""
-    timed = [(f"untrained network {place}, upper end", r.predicted_ms, r.measured_ms) for place, r in enumerate(attempt.rounds, 1)]
-    timed.append((f"engine of branch {number}", attempt.predicted_ms, attempt.engine_ms))
-    return [(name, f"{predicted:.4f}", f"{measured:.4f}", f"{measured / predicted:.3f}") for name, predicted, measured in timed]
+    timed = [(f"untrained network {place}", r.predicted_ms, r.measured_ms, f"{r.upper_ms:.4f}") for place, r in enumerate(attempt.rounds, 1)]
+    timed.append((f"engine of branch {number}", attempt.predicted_ms, attempt.engine_ms, "-"))
+    return [(name, f"{predicted:.4f}", f"{measured:.4f}", f"{measured / predicted:.3f}", most) for name, predicted, measured, most in timed]
 
 
 def _or_dash(value: float | None) -> str:

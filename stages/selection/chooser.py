@@ -16,7 +16,7 @@ from bonsai.stages.pruning.limits import least_channels, shares
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.bound import smallest_latency
 from bonsai.stages.selection.latency import NetworkLatency
-from bonsai.stages.selection.loop import Fit, fit_widths
+from bonsai.stages.selection.loop import Fit, Measured, fit_widths
 from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.problem import Values
 from bonsai.stages.selection.reselection import Reselection
@@ -61,18 +61,19 @@ class Chooser:
         """Return the channels that the budget would keep now, for EPI. Nothing is timed, and widths are not rounded to the device's step."""
         return self._ranking.keep(self._comparable(scores))
 
-    def fit(self, scores: Scores, measure: Callable[[Widths], float] | None = None, *, correction: float = 1.0) -> Fit:
+    def fit(self, scores: Scores, measure: Callable[[Widths], Measured] | None = None, *, correction: float = 1.0, doubt: float = 1.0) -> Fit:
         """Return the widths of most value within the budget.
 
         Args:
             scores: Scores of the channels now.
-            measure: Times an untrained network of given widths, in milliseconds; None trusts the prediction.
+            measure: Times an untrained network of given widths; None trusts the prediction.
             correction: Measured over predicted latency, from a finished engine.
+            doubt: Upper end over latency of a network that nobody has timed yet.
 
         Raises:
             BudgetError: Even the narrowest network is above the budget.
         """
-        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self.config, measure, correction=correction)
+        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self.config, measure, correction=correction, doubt=doubt)
 
     def reselection(self, limit_ms: float) -> Reselection:
         """Return a record for choosing again between two cuts, within `limit_ms` predicted milliseconds or, if that is too small, `floor_ms`."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.config import PruneConfig
@@ -18,17 +19,31 @@ TRIES = 25
 """Most selections for one round."""
 
 
+class Measured(NamedTuple):
+    """A network that was timed.
+
+    Attributes:
+        ms: Its latency in milliseconds.
+        upper_ms: What the upper end of a verdict's interval is not likely to exceed.
+    """
+
+    ms: float
+    upper_ms: float
+
+
 class Round(Record):
     """One network that the loop timed; latencies in milliseconds.
 
     Attributes:
         predicted_ms: Prediction of the latency model, fitted to the rounds before.
-        measured_ms: Upper end of the measurement's interval.
+        measured_ms: What was measured.
+        upper_ms: What the upper end of a verdict's interval is not likely to exceed; the loop judges by it.
     """
 
     widths: dict[str, int]
     predicted_ms: float
     measured_ms: float
+    upper_ms: float
     value: float
 
 
@@ -56,9 +71,10 @@ def fit_widths(
     latency: LatencyModel,
     limit_ms: float,
     config: PruneConfig,
-    measure: Callable[[Widths], float] | None,
+    measure: Callable[[Widths], Measured] | None,
     *,
     correction: float = 1.0,
+    doubt: float = 1.0,
 ) -> Fit:
     """Return the widths of most value whose measured latency is within the budget.
 
@@ -68,8 +84,9 @@ def fit_widths(
         latency: The latency model. It learns from every round.
         limit_ms: The budget in milliseconds.
         config: Margin, tolerance and number of rounds.
-        measure: Times an untrained network of given widths, in milliseconds; None if the device is not this machine.
+        measure: Times an untrained network of given widths; None if the device is not this machine.
         correction: Measured over predicted latency of an earlier engine.
+        doubt: Upper end over latency of a network that nobody has timed yet.
 
     Raises:
         BudgetError: Even the narrowest network is above the budget.
@@ -82,16 +99,19 @@ def fit_widths(
     found: list[tuple[Round, Selection]] = []
     learnt = latency
     for _ in range(config.rounds):
-        chosen = _choose(values, options, learnt, (middle / correction, aim / correction), aim, [earlier for earlier, _ in found])
+        chosen = _choose(values, options, learnt, (middle / correction / doubt, aim / correction / doubt), aim, [earlier for earlier, _ in found])
         if any(chosen.widths == earlier.widths for earlier, _ in found):
             break
-        latest = Round(widths=chosen.widths, predicted_ms=chosen.predicted_ms * correction, measured_ms=measure(chosen.widths), value=chosen.value)
+        ms, upper_ms = measure(chosen.widths)
+        predicted_ms = chosen.predicted_ms * correction
+        latest = Round(widths=chosen.widths, predicted_ms=predicted_ms, measured_ms=ms, upper_ms=upper_ms, value=chosen.value)
         found.append((latest, chosen))
-        if aim * (1 - config.tolerance) <= latest.measured_ms <= aim:
+        if aim * (1 - config.tolerance) <= upper_ms <= aim:
             break
+        doubt = upper_ms / ms
         learnt = latency.learn([(one.widths, one.measured_ms) for one, _ in found])
         correction = _left_over(learnt, [one for one, _ in found])
-    within = [pair for pair in found if pair[0].measured_ms <= aim]
+    within = [pair for pair in found if pair[0].upper_ms <= aim]
     best, chosen = max(within, key=lambda pair: pair[0].value) if within else min(found, key=lambda pair: pair[0].measured_ms)
     return Fit(widths=best.widths, predicted_ms=latency(best.widths), aim_ms=aim, gap=chosen.gap, rounds=tuple(latest for latest, _ in found))
 
@@ -106,7 +126,7 @@ def _choose(values: Values, options: Options, latency: LatencyModel, limits_ms: 
         options: As for `fit_widths`.
         latency: The latency model.
         limits_ms: The limit and the largest one, in predicted milliseconds.
-        aim_ms: The largest measured latency that may end the loop.
+        aim_ms: The largest upper end that may end the loop.
         rounds: All rounds so far.
     """
     floor_ms, _ = smallest_latency(latency.terms(options))
@@ -115,9 +135,9 @@ def _choose(values: Values, options: Options, latency: LatencyModel, limits_ms: 
     for _ in range(TRIES):
         chosen = select_widths(values, options, latency, max(limit_ms, floor_ms))
         earlier = known.get(tuple(sorted(chosen.widths.items())))
-        if earlier is None or (earlier.measured_ms <= aim_ms and limit_ms == largest_ms):
+        if earlier is None or (earlier.upper_ms <= aim_ms and limit_ms == largest_ms):
             break
-        limit_ms = largest_ms if earlier.measured_ms <= aim_ms else limit_ms * TIGHTER
+        limit_ms = largest_ms if earlier.upper_ms <= aim_ms else limit_ms * TIGHTER
     return chosen
 
 

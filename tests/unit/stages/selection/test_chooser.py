@@ -6,6 +6,7 @@ from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.scores import Scores
 from bonsai.stages.selection.chooser import Chooser
+from bonsai.stages.selection.loop import Measured
 
 SHAPE = (1, 16, 16)
 
@@ -39,9 +40,9 @@ def test_without_a_measurement_the_prediction_is_what_fits(chooser: Chooser) -> 
 def test_what_is_measured_is_what_fits_where_it_can_be(chooser: Chooser) -> None:
     timed: list[dict[str, int]] = []
 
-    def measure(widths: dict[str, int]) -> float:
+    def measure(widths: dict[str, int]) -> Measured:
         timed.append(widths)
-        return 1.2 * chooser.latency(widths)
+        return Measured(1.2 * chooser.latency(widths), 1.2 * chooser.latency(widths))
 
     fit = chooser.fit(scores_of(chooser), measure)
     assert [latest.widths for latest in fit.rounds] == timed

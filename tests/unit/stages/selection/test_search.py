@@ -1,5 +1,5 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,7 +15,7 @@ from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.pruning.surgery import find_groups
-from bonsai.stages.selection.loop import fit_widths
+from bonsai.stages.selection.loop import Measured, fit_widths
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.problem import Values
 from bonsai.stages.selection.reselection import Reselection
@@ -51,6 +51,10 @@ class Chain:
             unary={"a": share * a, "c": share * c},
             pairs={("a", "b"): share * np.outer(a, b) / 16, ("c", "b"): share * np.outer(c, b) / 16},
         )
+
+
+def timed(truth: Callable[[Widths], float]) -> Callable[[Widths], Measured]:
+    return lambda widths: Measured(truth(widths), truth(widths))
 
 
 scores = st.fixed_dictionaries({group: st.lists(st.floats(0, 10), min_size=max(w), max_size=max(w)) for group, w in OPTIONS.items()})
@@ -104,7 +108,7 @@ def test_options_are_multiples_above_the_floor_and_the_full_width(width: int, st
 def test_the_closed_loop_ends_within_the_budget_when_the_table_is_wrong(wrong_by: float) -> None:
     values = values_from_scores({group: [1.0 + i / 50 for i in range(max(w))] for group, w in OPTIONS.items()}, OPTIONS)
     truth, config = Chain(wrong_by), PruneConfig()
-    fit = fit_widths(values, OPTIONS, Chain(), 2.5, config, truth)
+    fit = fit_widths(values, OPTIONS, Chain(), 2.5, config, timed(truth))
     assert truth(fit.widths) <= 2.5 * (1 - config.margin)
     assert 1 <= len(fit.rounds) <= config.rounds
 
@@ -120,7 +124,7 @@ def test_the_closed_loop_does_not_swing_where_every_network_deviates_by_itself(s
     def truth(widths: Widths) -> float:
         return 1.08 * Chain()(widths) * own.setdefault(tuple(widths.values()), 1 + generator.uniform(-0.04, 0.04))
 
-    fit = fit_widths(values, options, Chain(), 2.5, PruneConfig(), truth)
+    fit = fit_widths(values, options, Chain(), 2.5, PruneConfig(), timed(truth))
     assert truth(fit.widths) <= fit.aim_ms
     assert truth(fit.widths) >= 0.9 * fit.aim_ms
 
@@ -148,8 +152,8 @@ def test_what_a_finished_engine_showed_corrects_the_next_choice() -> None:
     values = values_from_scores({group: [1.0 + i / 50 for i in range(max(w))] for group, w in OPTIONS.items()}, OPTIONS)
     plain = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), None)
     truth = Chain(1.2)
-    blind = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), truth)
-    told = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), truth, correction=1.2)
+    blind = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), timed(truth))
+    told = fit_widths(values, OPTIONS, Chain(), 2.5, PruneConfig(), timed(truth), correction=1.2)
     assert truth(plain.widths) > 2.5
     assert truth(told.widths) <= 2.5
     assert len(told.rounds) < len(blind.rounds)
