@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.device_timing import FINAL, DeviceTimer, Untrained
+from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
@@ -269,10 +269,7 @@ class ReadyTarget:
     def time_untrained(self, widths: Widths) -> Measured:
         """Build an untrained network of these widths and time it, in several processes where it may end the closed loop."""
         least, most = self.chooser.window_ms
-        window = least / self.timer.doubt, most
-        timed = [self.timer.time(widths, window_ms=window)]
-        if window[0] <= timed[0].ms <= window[1]:  # what ends the search is timed afresh, since the measurement that is let through is the lucky one
-            timed += [self.timer.time_again(widths) for _ in range(FINAL - 1)]
+        timed = self.timer.time_at_pace(widths, (least / self.timer.doubt, most))
         ms = statistics.mean(one.ms for one in timed)
         found = Measured(ms, ms * self.timer.doubt_of(timed))
         says = f"candidate predicted {self.latency(widths):.3f} ms, measured {ms:.3f} ms, at most {found.upper_ms:.3f} ms, budget {self.limit_ms:.3f} ms"

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.store.tensor_files import in_rows
 from bonsai.stages.worker import call
 
 HERE = "bonsai.stages.backends.apart"
@@ -40,7 +41,7 @@ def run_engine(engine: EngineFile, batches: Sequence[np.ndarray]) -> list[np.nda
     """
     with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         inputs, outputs = Path(scratch) / "inputs.safetensors", Path(scratch) / "outputs.safetensors"
-        save_file({str(place): np.ascontiguousarray(batch) for place, batch in enumerate(batches)}, inputs)
+        save_file(in_rows({str(place): batch for place, batch in enumerate(batches)}), inputs)
         arguments = {"engine": engine.model_dump_json(), "inputs": str(inputs), "outputs": str(outputs)}
         call(f"{HERE}:_run_engine", arguments, doing=f"running {engine.file.name} with {engine.target.runs_on}", seconds=RUN_SECONDS)
         found = load_file(outputs)
@@ -56,4 +57,4 @@ def _build_engine(graph: str, engine: str, target: str, image_shape: list[int]) 
 def _run_engine(engine: str, inputs: str, outputs: str) -> None:
     wanted = EngineFile.model_validate_json(engine)
     run = backend_of(wanted.target).open_engine(wanted.file, wanted.target)
-    save_file({name: np.ascontiguousarray(run(batch)) for name, batch in load_file(inputs).items()}, outputs)
+    save_file(in_rows({name: run(batch) for name, batch in load_file(inputs).items()}), outputs)

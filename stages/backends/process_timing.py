@@ -28,6 +28,7 @@ from bonsai.stages.backends.timing import time_interleaved, time_steadily
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.interpreter import run_module
 from bonsai.stages.measurement.samples import turn_count
+from bonsai.stages.store.tensor_files import in_rows
 
 CHILD = "bonsai.stages.backends.process_timing"
 TURNS = ".turns"
@@ -71,7 +72,7 @@ def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, proto
         _ask(request, inherited)
         found.seek(0)
         samples = dict(load(found.read()))
-        return Timing(turns=int(samples.pop(TURNS)), samples=samples)
+        return Timing(turns=int(samples.pop(TURNS)[0]), samples=samples)
 
 
 def _ask(request: Request, inherited: tuple[int, ...]) -> None:
@@ -122,7 +123,7 @@ def main() -> None:
     with os.fdopen(request.images, "rb") as given, os.fdopen(request.samples, "wb") as found:
         given.seek(0)
         timing = _time(engines, np.load(given), request.protocol)
-        found.write(save({**timing.samples, TURNS: np.array(timing.turns)}))
+        found.write(save(in_rows({**timing.samples, TURNS: np.array([timing.turns])})))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed
 

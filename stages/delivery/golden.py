@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.errors import describe
 from bonsai.stages.errors import BuildError, VerificationError
-from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import in_rows, written_plainly
 from bonsai.stages.tasks.task import Task
 
 GOLDEN = "golden.safetensors"
@@ -50,7 +50,7 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
     _require_same(again, outputs, task, REPEATED, "run again on the same images", RANDOM)
     _require_same(together, outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     with written_plainly(folder / GOLDEN):
-        save_file({IMAGES: images, output: outputs}, folder / GOLDEN)
+        save_file(in_rows({IMAGES: images, output: outputs}), folder / GOLDEN)
 
 
 def _require_same(found: np.ndarray, expected: np.ndarray, task: Task, limit: float, when: str, fix: str) -> None:

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.schema import Precision
 from bonsai.stages.errors import BuildError
-from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import in_rows, written_plainly
 
 PROBES = "probes.safetensors"
 """File beside the ONNX file of an untrained network, with torch's outputs for the first images, (n, ...) float32."""
@@ -47,7 +47,7 @@ def _probe_image(image_shape: tuple[int, int, int], number: int) -> np.ndarray:
 def save_outputs(folder: Path, outputs: np.ndarray) -> None:
     """Keep torch's outputs for the first probe images beside the file that was exported."""
     with written_plainly(folder / PROBES):
-        save_file({OUTPUTS: np.ascontiguousarray(outputs, dtype=np.float32)}, folder / PROBES)
+        save_file(in_rows({OUTPUTS: outputs.astype(np.float32)}), folder / PROBES)
 
 
 def load_outputs(folder: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.graph.names import MODEL
-from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import in_rows, written_plainly
 from bonsai.stages.tasks.task import Statistics, Task
 
 RESULTS = "test_results.safetensors"
@@ -49,7 +49,7 @@ def measured_by(engine: Engine) -> str:
 def save_results(file: Path, results: Results, task: Task) -> None:
     """Write the results of every test image."""
     with written_plainly(file):
-        save_file(task.to_tensors(results.dense, results.shipped), file)
+        save_file(in_rows(task.to_tensors(results.dense, results.shipped)), file)
 
 
 def read_results(file: Path, task: Task) -> Results:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import in_rows, written_plainly
 
 CLOCKS = ("thread_cpu", "wall")
 SAMPLES = "samples.safetensors"
@@ -79,4 +79,4 @@ def contention(samples: Mapping[str, np.ndarray]) -> float:
 def save_samples(file: Path, samples: Mapping[str, np.ndarray]) -> None:
     """Write the raw nanoseconds beside the result, as safetensors."""
     with written_plainly(file):
-        save_file(dict(samples), file)
+        save_file(in_rows(samples), file)

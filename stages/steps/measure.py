@@ -28,7 +28,7 @@ from bonsai.stages.networks.checkpoints import WEIGHTS, load_quantised, weights_
 from bonsai.stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.store.store import stage
-from bonsai.stages.store.tensor_files import written_plainly
+from bonsai.stages.store.tensor_files import in_rows, written_plainly
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import Statistics, Task
 from bonsai.stages.training.batches import load_split
@@ -115,7 +115,7 @@ def _dissect(engine: Engine, target: Target, images: np.ndarray, folder: Path) -
     """Write the layers of an engine, and the times of its parts, whose medians are returned."""
     parts, layers = device_of(target).dissect(engine.for_target(target), images[np.arange(target.batch) % len(images)])
     with written_plainly(folder / PARTS):
-        save_file({"copy_in_compute_copy_out_ms": parts}, folder / PARTS)
+        save_file(in_rows({"copy_in_compute_copy_out_ms": parts}), folder / PARTS)
     (folder / LAYERS).write_text(layers, encoding="utf-8")
     copy_in, compute, copy_out = np.median(parts, axis=0)
     return DeviceTimes(copy_in_ms=copy_in, compute_ms=compute, copy_out_ms=copy_out, n=len(parts))

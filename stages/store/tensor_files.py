@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 
 OS_ERROR = re.compile(r"os error (\d+)")
@@ -38,3 +39,11 @@ def written_plainly(file: Path) -> Iterator[None]:
     except BaseException:
         file.unlink(missing_ok=True)
         raise
+
+
+def in_rows(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the same arrays with their rows one after another in memory.
+
+    safetensors writes an array's memory whatever its strides are, so that a slice of columns or a transposed array would be read back as other numbers.
+    """
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -59,3 +59,31 @@ def test_the_upper_end_holds_what_the_verdict_will_doubt() -> None:
     assert quiet.doubt_of([Timed(2.0, 0.001)] * 6) == pytest.approx(quiet.doubt)
     assert noisy.doubt_of([Timed(ms, 0.001) for ms in (0.97, 1.0, 1.03)]) == pytest.approx(1.052, abs=0.002)
     assert noisy.doubt == pytest.approx(1.052, abs=0.002), "the next network is doubted as much"
+
+
+class Timings(Surveyed):
+    """Takes 1 ms where `dense` says so of each process, in order; the network always takes as long."""
+
+    dense: tuple[float, ...] = ()
+
+    def time(self, _: Widths, *, window_ms: tuple[float, float] | None = None) -> Timed:
+        self._dense.append(self.dense[(len(self._dense) - 1) % len(self.dense)])
+        return Timed(0.25 / self._dense[-1], 0.001, 0.25, self._dense[-1])
+
+    def time_again(self, widths: Widths) -> Timed:
+        return self.time(widths)
+
+
+@pytest.mark.parametrize(
+    ("dense", "window", "processes"),
+    [((1.0,), (0.2, 0.3), 6), ((1.0, 1.1), (0.2, 0.3), 5), ((1.0,), (0.3, 0.4), 1), ((1.1, 1.0), (0.24, 0.3), 5), ((1.0, 1.3, 1.3, 1.3, 1.3), (0.2, 0.3), 2)],
+    ids=["quiet", "every second disturbed", "outside the window", "the first disturbed", "nearly always disturbed"],
+)
+def test_only_processes_count_in_which_the_dense_engine_ran_at_its_pace(dense: tuple[float, ...], window: tuple[float, float], processes: int) -> None:
+    profile = load_profile("local-cpu")
+    untrained = Untrained(ModelConfig(name="resnet8"), SHAPE, 10, (), ExportConfig())
+    chosen = Timings(untrained, TimingConfig(), profile, device_of(profile.target).describe(profile.target), lambda *_, **__: Path())
+    chosen.dense, chosen._dense = dense, [1.0]
+    found = chosen.time_at_pace({}, window)
+    assert len(found) == processes
+    assert {one.ms for one in found} == {0.25}
