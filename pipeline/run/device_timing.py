@@ -168,27 +168,27 @@ class DeviceTimer:
         count = self._timing.fitting
         return count if runtime_of(self._profile.target).measures_operators else min(count, FITTING_DEAR)
 
-    def time(self, widths: Widths, *, window_ms: tuple[float, float] | None = None) -> Timed:
+    def time(self, widths: Widths, *, limit_ms: float | None = None) -> Timed:
         """Time one network, by the recipe's protocol.
 
         Args:
             widths: Widths of the network.
-            window_ms: Least and largest milliseconds for which the exact figure matters: outside of them fewer runs do. None for all runs.
+            limit_ms: Largest milliseconds for which the exact figure matters: above it fewer runs do. None for all runs.
         """
-        bounds = None if window_ms is None else (window_ms[0] / self.dense_ms, window_ms[1] / self.dense_ms)
+        bounds = None if limit_ms is None else (0.0, limit_ms / self.dense_ms)
         found = self._benchmark([widths], timing=self._timing, repeat=0, bounds=bounds)
         return self._timed(found, found.candidates[0])
 
-    def time_at_pace(self, widths: Widths, window_ms: tuple[float, float]) -> list[Timed]:
-        """Time one network, in several processes where it lies in a window of milliseconds.
+    def time_at_pace(self, widths: Widths, limit_ms: float) -> list[Timed]:
+        """Time one network, in several processes where it is within a limit: it may be the one that is trained.
 
         Only processes count in which the dense engine ran at its pace: it is larger, and slower for minutes where neighbours use the machine's caches, while
         the network is as fast as ever, so that their ratio is too low. If there are no two of them, all count.
         """
-        timed = [self.time(widths, window_ms=window_ms)]
+        timed = [self.time(widths, limit_ms=limit_ms)]
         while not self._at_pace(timed) and len(timed) < TRIES:
             timed.append(self.time_again(widths))
-        if not window_ms[0] <= (self._at_pace(timed) or timed)[0].ms <= window_ms[1]:
+        if (self._at_pace(timed) or timed)[0].ms > limit_ms:
             return self._at_pace(timed) or timed
         while len(self._at_pace(timed)) < FINAL and len(timed) < FINAL + TRIES:
             timed.append(self.time_again(widths))

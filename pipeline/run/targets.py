@@ -268,8 +268,7 @@ class ReadyTarget:
 
     def time_untrained(self, widths: Widths) -> Measured:
         """Build an untrained network of these widths and time it, in several processes where it may end the closed loop."""
-        least, most = self.chooser.window_ms
-        timed = self.timer.time_at_pace(widths, (least / self.timer.doubt, most))
+        timed = self.timer.time_at_pace(widths, self.limit_ms)
         ms = statistics.mean(one.ms for one in timed)
         found = Measured(ms, ms * self.timer.doubt_of(timed))
         says = f"candidate predicted {self.latency(widths):.3f} ms, measured {ms:.3f} ms, at most {found.upper_ms:.3f} ms, budget {self.limit_ms:.3f} ms"

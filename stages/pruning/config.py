@@ -80,7 +80,7 @@ class PruneConfig(Record):
     floors: dict[str, Share] = {}
     caps: dict[str, Share] = {}
     rounds: Annotated[int, Field(ge=1)] = 6
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.006
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.008
     distill: DistillConfig | None = None
     batchnorm_batches: Annotated[int, Field(ge=1)] = 18

@@ -52,11 +52,6 @@ class Chooser:
         """Predicted milliseconds with every group at its narrowest."""
         return smallest_latency(self.latency.terms(self.options))[0]
 
-    @property
-    def window_ms(self) -> tuple[float, float]:
-        """Smallest and largest latency, in milliseconds, at which the closed loop may end. Outside of them, a rough timing is enough."""
-        return self.limit_ms * (1 - self.config.margin) * (1 - self.config.tolerance), self.limit_ms
-
     def keep(self, scores: Scores) -> Kept:
         """Return the channels that the budget would keep now, for EPI. Nothing is timed, and widths are not rounded to the device's step."""
         return self._ranking.keep(self._comparable(scores))

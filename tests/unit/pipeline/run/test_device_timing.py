@@ -66,7 +66,7 @@ class Timings(Surveyed):
 
     dense: tuple[float, ...] = ()
 
-    def time(self, _: Widths, *, window_ms: tuple[float, float] | None = None) -> Timed:
+    def time(self, _: Widths, *, limit_ms: float | None = None) -> Timed:
         self._dense.append(self.dense[(len(self._dense) - 1) % len(self.dense)])
         return Timed(0.25 / self._dense[-1], 0.001, 0.25, self._dense[-1])
 
@@ -75,15 +75,15 @@ class Timings(Surveyed):
 
 
 @pytest.mark.parametrize(
-    ("dense", "window", "processes"),
-    [((1.0,), (0.2, 0.3), 6), ((1.0, 1.1), (0.2, 0.3), 5), ((1.0,), (0.3, 0.4), 1), ((1.1, 1.0), (0.24, 0.3), 5), ((1.0, 1.3, 1.3, 1.3, 1.3), (0.2, 0.3), 2)],
-    ids=["quiet", "every second disturbed", "outside the window", "the first disturbed", "nearly always disturbed"],
+    ("dense", "limit", "processes"),
+    [((1.0,), 0.3, 6), ((1.0, 1.1), 0.3, 5), ((1.0,), 0.2, 1), ((1.1, 1.0), 0.3, 5), ((1.0, 1.3, 1.3, 1.3, 1.3), 0.3, 2)],
+    ids=["quiet", "every second disturbed", "above the limit", "the first disturbed", "nearly always disturbed"],
 )
-def test_only_processes_count_in_which_the_dense_engine_ran_at_its_pace(dense: tuple[float, ...], window: tuple[float, float], processes: int) -> None:
+def test_only_processes_count_in_which_the_dense_engine_ran_at_its_pace(dense: tuple[float, ...], limit: float, processes: int) -> None:
     profile = load_profile("local-cpu")
     untrained = Untrained(ModelConfig(name="resnet8"), SHAPE, 10, (), ExportConfig())
     chosen = Timings(untrained, TimingConfig(), profile, device_of(profile.target).describe(profile.target), lambda *_, **__: Path())
     chosen.dense, chosen._dense = dense, [1.0]
-    found = chosen.time_at_pace({}, window)
+    found = chosen.time_at_pace({}, limit)
     assert len(found) == processes
     assert {one.ms for one in found} == {0.25}
