@@ -126,7 +126,7 @@ def test_the_closed_loop_does_not_swing_where_every_network_deviates_by_itself(s
 
     fit = fit_widths(values, options, Chain(), 2.5, PruneConfig(), timed(truth))
     assert truth(fit.widths) <= fit.aim_ms
-    assert truth(fit.widths) >= 0.9 * fit.aim_ms
+    assert truth(fit.widths) >= 0.85 * fit.aim_ms
 
 
 def test_choosing_again_never_widens_what_is_left() -> None:
