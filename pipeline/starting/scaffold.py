@@ -20,8 +20,9 @@ from bonsai.pipeline.starting.text import MODEL, Choices, device_text, prune_lin
 from bonsai.profiles.errors import ConfigError, describe, visible
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.data.depth import find_depth, kind_of
-from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, quietly_opened, read_values, require_readable, scan_folder
+from bonsai.stages.data.depth import find_depth
+from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, read_values, require_readable, scan_folder
+from bonsai.stages.data.pixels import kind_of, quietly_opened
 from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs

@@ -17,7 +17,7 @@ BUILD_SECONDS, RUN_SECONDS = 600.0, 300.0
 """Time limits in seconds: for a build, and for loading an engine and running a few images."""
 
 
-def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
     """Build an engine by the target's backend, as its `build` does, and return what the runtime made of the graph.
 
     Raises:

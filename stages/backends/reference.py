@@ -45,7 +45,7 @@ def runtime_here() -> str:
     return f"{ort.__version__}, {read_cpu()[0]}"
 
 
-def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
+def require_runs(graph: Path, image_shape: tuple[int, ...]) -> None:
     """Run an ONNX file once on a black image.
 
     Raises:
@@ -57,7 +57,7 @@ def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
         raise BuildError(f"ONNX Runtime cannot run {graph.name}: {error}") from error
 
 
-def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, int, int]) -> float:
+def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, ...]) -> float:
     """Open an untrained network's ONNX file in a separate process, and compare its outputs with torch's, which lie beside it.
 
     Returns:

@@ -1,5 +1,9 @@
 """A dataset as the store keeps it."""
 
+from typing import Any
+
+from pydantic import field_serializer
+
 from bonsai.stages.data.preprocess import Preprocess, Shape
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.registry import DEFAULT
@@ -23,9 +27,14 @@ class Dataset(Artifact):
     licence: str
     task: str = DEFAULT
 
+    @field_serializer("preprocess")
+    def _without_defaults(self, preprocess: Preprocess) -> dict[str, Any]:
+        """Keep the digest of a dataset whose preprocessing says nothing new."""
+        return preprocess.model_dump(exclude_defaults=True)
+
     @property
     def image_shape(self) -> Shape:
-        """(channels, height, width)."""
+        """(channels, height, width) or (channels, length)."""
         return self.preprocess.image_shape
 
     @property

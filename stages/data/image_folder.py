@@ -5,19 +5,19 @@ root/train/cat/1.jpg    split as it is; a part that is missing is taken from `tr
 """
 
 import struct
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.data.depth import Depth, Values, find_depth, kind_of, to_bytes, values_of
+from bonsai.stages.data.depth import Depth, Values, find_depth, values_of
+from bonsai.stages.data.pixels import kind_of, quietly_opened, read_image
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
 from bonsai.stages.training.progress import say
 
@@ -77,22 +77,22 @@ def load_image_folder(*, root: str, size: int = 64, channels: int = 3, white: fl
         raise ConfigError(describe("data.options.white: no such value", given=white, allowed="a number above 0", fix="change data.options"))
     folder = scan_folder(root)
     say(f"reading {len(folder.images)} images of {len(folder.classes)} classes" + (f"; {passed_over(folder)}" if folder.others else ""))
-    pixels = np.empty((len(folder.images), size, size, channels), np.uint8)
+    pixels = np.empty((len(folder.images), channels, size, size), np.uint8)
     broken: list[str] = []
     deep = read_values(folder.images, broken)
     depth = find_depth(deep, white) if not broken else Depth({}, ())
     for sentence in depth.sentences:
         say(sentence)
+    preprocess = Preprocess.of((channels, size, size)).model_copy(update={"deep": depth.white})
     for place, image in enumerate(folder.images):
         try:
-            pixels[place] = read_pixels(image.path, size, channels, depth)
+            pixels[place] = read_image(image.path, preprocess)
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
     require_readable(list(dict.fromkeys(broken)), len(folder.images))
     labels = torch.tensor([image.label for image in folder.images])
     parts = None if folder.images[0].part is None else torch.tensor([image.part for image in folder.images])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return LoadedImages(images, labels, folder.classes, "of the user's own images: not stated", parts)
+    return LoadedImages(torch.from_numpy(pixels), labels, folder.classes, "of the user's own images: not stated", parts)
 
 
 def read_values(images: Sequence[ImageFile], broken: list[str]) -> list[Values]:
@@ -112,15 +112,6 @@ def read_values(images: Sequence[ImageFile], broken: list[str]) -> list[Values]:
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
     return found
-
-
-@contextmanager
-def quietly_opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image, however large: a large photograph is no attack, for the folder is the user's own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(file) as opened:
-            yield opened
 
 
 def require_readable(broken: Sequence[str], opened: int) -> None:
@@ -171,32 +162,6 @@ def scan_folder(root: str | Path) -> Folder:
 def passed_over(folder: Folder) -> str:
     """Return which files are no images, in a few words."""
     return f"{len(folder.others)} files that are no images are passed over, such as {folder.others[0].name}"
-
-
-def read_pixels(file: Path, size: int, channels: int, depth: Depth | None = None) -> np.ndarray:
-    """Return an image as (size, size, channels) uint8.
-
-    Args:
-        file: The image.
-        size: Side in pixels.
-        channels: 3 or 1.
-        depth: Which values stand for white in its folder; None looks at this image alone.
-
-    Raises:
-        ConfigError: Which value stands for white cannot be told.
-        One of `UNREADABLE`: The file is no image, or a broken one.
-    """
-    with quietly_opened(file) as opened:
-        kind = kind_of(opened)
-        image = ImageOps.exif_transpose(opened)
-        if kind and depth is None:
-            depth = find_depth([values_of(opened, kind, file)])
-        if kind and depth is not None and kind in depth.white:
-            image = to_bytes(image, depth.white[kind])
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(size, size, channels)
 
 
 def _scan(folder: Path) -> Folder:

@@ -44,7 +44,7 @@ class Checkpoint(Artifact):
 
     model: ModelConfig
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     edits: tuple[Edit, ...] = ()
     kept: dict[str, tuple[int, ...]] = {}
     quantization: Quantization | None = None

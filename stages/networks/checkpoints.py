@@ -31,7 +31,7 @@ WEIGHTS, TRAINING, AVERAGE = "weights.safetensors", "training.safetensors", "ave
 SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"
 
 
-def build(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, edits: Sequence[Edit] = ()) -> nn.Module:
+def build(model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, edits: Sequence[Edit] = ()) -> nn.Module:
     """Build a network with its initial weights, edited, in channels-last layout."""
     network = build_network(model, image_shape, num_classes)
     for edit in edits:

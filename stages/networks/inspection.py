@@ -84,7 +84,7 @@ def require_plain_state(network: nn.Module) -> None:
         )
 
 
-def random_images(number: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
+def random_images(number: int, image_shape: tuple[int, ...]) -> torch.Tensor:
     """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) around 0."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = image_shape

@@ -19,7 +19,7 @@ COMPILED = "_orig_mod"
 """Attribute by which torch.compile's wrapper is recognised; importing its class takes seconds."""
 
 
-def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:
+def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes: int, *, seed: int | None = None) -> nn.Module:
     """Build the dense network with the initial weights of its seed.
 
     Args:

@@ -157,6 +157,6 @@ def _train(
 
 
 @lru_cache(maxsize=1)
-def _dense_groups(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[Group, ...]:
+def _dense_groups(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[Group, ...]:
     """Return the dense network's groups; kept, since every segment of a trunk trains the same network."""
     return find_groups(build_network(ModelConfig.model_validate_json(model), image_shape, num_classes), image_shape)

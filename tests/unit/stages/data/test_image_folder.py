@@ -8,7 +8,7 @@ from PIL import Image
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.data.image_folder import load_image_folder, read_pixels, scan_folder
+from bonsai.stages.data.image_folder import load_image_folder, scan_folder
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store
 
@@ -26,37 +26,6 @@ def classes(root: Path, *names: str, count: int = 10) -> Path:
         for number in range(count):
             put(root / name / f"{number}.png")
     return root
-
-
-def pixel(file: Path, channels: int = 3) -> list[int]:
-    return [int(value) for value in read_pixels(file, 4, channels)[1, 1]]
-
-
-def test_transparent_pixels_become_white(tmp_path: Path) -> None:
-    assert pixel(put(tmp_path / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)))) == [255, 255, 255]
-    palette = Image.new("P", (8, 8), 3)
-    palette.putpalette([0, 0, 0] * 256)
-    assert pixel(put(tmp_path / "b.png", palette, transparency=3)) == [255, 255, 255]
-
-
-def test_palettes_and_grey_become_colour(tmp_path: Path) -> None:
-    assert pixel(put(tmp_path / "a.gif", Image.new("RGB", (8, 8), RED).quantize(4))) == [255, 0, 0]
-    assert pixel(put(tmp_path / "b.png", Image.new("L", (8, 8), 100))) == [100, 100, 100]
-
-
-def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
-    deep = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
-    assert pixel(put(tmp_path / "a.png", deep), channels=1) == [127]
-
-
-def test_an_image_is_turned_as_its_exif_tag_says(tmp_path: Path) -> None:
-    image = Image.new("L", (8, 8), 0)
-    image.paste(255, (0, 0, 8, 4))  # the upper half is white
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white is on the right
-    pixels = read_pixels(put(tmp_path / "a.png", image, exif=exif), 8, 1)[:, :, 0]
-    assert pixels[:, 5:].min() == 255
-    assert pixels[:, :3].max() == 0
 
 
 def test_nested_folders_and_any_case_of_the_suffix_count_but_no_hidden_files(tmp_path: Path) -> None:
