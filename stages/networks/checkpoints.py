@@ -71,13 +71,15 @@ def weights_of(quantised: Quantised) -> str:
 
 
 def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:
-    """Return the training as the checkpoint left it.
+    """Return the training as the checkpoint left it; one that has not begun has no moments yet.
 
     Raises:
         MomentsGone: The checkpoint is a segment of the trunk whose moments are not there any more.
     """
     network = _rebuild(checkpoint)
     load_weights(network, load_file(checkpoint.folder / WEIGHTS))
+    if checkpoint.start is not None:
+        return TrainState(network, config)
     if (checkpoint.folder / TRAINING).exists():
         return TrainState(network, config, load_tensors(checkpoint, TRAINING))
     return TrainState(network, config, load_moments(checkpoint, TRAINING) | load_tensors(checkpoint, AVERAGE))

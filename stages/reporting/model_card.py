@@ -70,7 +70,7 @@ of every group, the networks that were timed to fit the budget, the precisions t
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
 
 ## Licences
-{licence_notes(dataset, final.model, engine.runtime)}
+{licence_notes(dataset, final.model, engine.runtime, json.loads(decisions.recipe).get("model", {}).get("weights"))}
 """
 
 

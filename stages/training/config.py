@@ -43,7 +43,7 @@ class TrainConfig(Record):
         workers: Number of processes that load and augment images ahead. The result is the same with any number. null: none on a CPU, whose
             cores train, and up to four beside a GPU.
         reference: Network that accuracy is compared with. ``trained``: the unpruned network, trained to the end of the cycle. ``given``: the unpruned
-            network with the weights that its factory loads from a file of `model.files`; the training starts there too. ``none``: no network, so the
+            network as `model.weights` gives it, where the training starts too. ``none``: no network, so the
             profile needs ``gates.max_drop: null``. With ``given`` and ``none`` the trunk ends when the last target branches off. The dense network is
             timed in any case.
     """
