@@ -116,7 +116,7 @@ def test_without_a_network_pretrained_weights_are_an_error_that_says_so(name: st
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/mobilenetv3_small_050", "torchvision/mobilenet_v3_small"])
 def test_a_librarys_network_is_inspected_and_cut(name: str) -> None:
-    recipe = load_recipe("resnet-edge", {"model.name": name, "model.options": "{}"})
+    recipe = load_recipe("resnet-edge").model_copy(update={"model": ModelConfig(name=name)})
     found = inspect_network(recipe, SHAPE, 7)
     network = build_network(recipe.model, SHAPE, 7).eval()
     kept = {group.name: tuple(range(-(-group.width // 2))) for group in found.groups}
