@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.measurement.verdicts import doubt_about
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.progress import say
 
 
@@ -38,5 +38,4 @@ def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
 
 def doubt_of(validation: float, dataset: Dataset) -> str:
     """Return a sentence if a dense network with this metric on the validation part has learnt next to nothing; else an empty text."""
-    _, targets = load_split(dataset, "validation")
-    return doubt_about(task_named(dataset.task), validation, targets.numpy(), "validation")
+    return doubt_about(task_named(dataset.task), validation, Part(dataset, "validation").some_targets(), "validation")

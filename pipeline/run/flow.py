@@ -31,9 +31,11 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.imports.contents import keep_hashes
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
-from bonsai.stages.store.store import Step, Store, require_writable_folder
+from bonsai.stages.store.store import HASHES, Step, Store, require_writable_folder
+from bonsai.stages.training.batches import require_batches
 from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
 
 
@@ -114,6 +116,7 @@ def deliver(
     checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
+    keep_hashes(store / HASHES)
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
         grown = grow(recipe, fit, step, conduct, weights_of(recipe.model, store), releases, remeasure=remeasure)
@@ -174,6 +177,7 @@ def grow(
         return {}
     dataset = step(prepare, data=data_of(recipe), content=source_digest(recipe.data), task=recipe.task)
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))

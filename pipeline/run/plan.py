@@ -30,6 +30,7 @@ from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store
+from bonsai.stages.training.batches import require_batches
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
@@ -103,6 +104,7 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
 def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
     inputs = {"data": data_of(recipe), "content": source_digest(recipe.data), "task": recipe.task}
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
+    require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))

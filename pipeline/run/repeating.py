@@ -20,13 +20,13 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.reference import runtime_here
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
-from bonsai.stages.imports.contents import digest_of, files_at
+from bonsai.stages.imports.contents import digest_of, files_at, keep_hashes
 from bonsai.stages.imports.user_code import BONSAI
 from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import MOMENTS, Artifact, sha256_file, sha256_text
 from bonsai.stages.store.finished import FinishedRun, is_whole, recall, remember
-from bonsai.stages.store.store import Step, Store, load_artifact, require_writable_folder
+from bonsai.stages.store.store import HASHES, Step, Store, load_artifact, require_writable_folder
 from bonsai.stages.training.progress import logger, say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
@@ -72,6 +72,7 @@ def find_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], *, store:
     Raises:
         BonsaiError: As for `key_of`, or the folders cannot be written to.
     """
+    keep_hashes(store / HASHES)
     key = key_of(recipe, profiles)
     run = recall(store, key) if key is not None else None
     if run is None:

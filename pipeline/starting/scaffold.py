@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
@@ -22,14 +22,15 @@ from bonsai.profiles.errors import ConfigError, describe, visible
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.depth import find_depth
-from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, read_values, require_readable, scan_folder
+from bonsai.stages.data.files import UNREADABLE, read_values, require_readable
+from bonsai.stages.data.image_folder import Folder, passed_over, scan_folder
 from bonsai.stages.data.pixels import kind_of, quietly_opened
+from bonsai.stages.data.splitting import split_samples
 from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import PRETRAINED, ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network, require_outputs
 from bonsai.stages.selection.choices import width_choices
-from bonsai.stages.steps.prepare import split_images
 from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
 from bonsai.stages.tasks.task import DataSpec
@@ -144,7 +145,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         size = ask.size or (seen.side if trained is None else side_of(trained, model, seen.square))
         channels = trained.channels or seen.channels if trained else seen.channels
         data = DataConfig(name="image_folder", validation=0.15, test=0.25)
-        sizes = {name: len(indices) for name, indices in split_images(*_labels(found), found.classes, data).items()}
+        sizes = {name: len(indices) for name, indices in split_samples(*_labels(found), len(found.images), found.classes, data).items()}
         network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
         require_outputs(network, DataSpec((channels, size, size), len(found.classes)), learning_of(DEFAULT, TrainConfig()))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
@@ -278,7 +279,7 @@ def _look_at(found: Folder) -> _Seen:
                 grey = grey and (opened.mode in ("1", "L") or kind_of(opened) in ("grey", "fractions"))
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
-    deep = read_values(chosen, broken)
+    deep = read_values([image.path for image in chosen], broken)
     require_readable(list(dict.fromkeys(broken)), len(chosen))
     middle = statistics.median(min(size) for size in sizes)
     (width, height), *others = set(sizes)
@@ -290,9 +291,9 @@ def _look_at(found: Folder) -> _Seen:
     )
 
 
-def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
-    labels = torch.tensor([image.label for image in found.images])
-    return labels, None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
+def _labels(found: Folder) -> tuple[np.ndarray, np.ndarray | None]:
+    labels = np.array([image.label for image in found.images])
+    return labels, None if found.images[0].part is None else np.array([image.part for image in found.images])
 
 
 def _epochs(steps: int, seconds: float) -> int:

@@ -49,8 +49,7 @@ def run_engine(engine: EngineFile, batches: Sequence[np.ndarray]) -> list[np.nda
 
 def _build_engine(graph: str, engine: str, target: str, image_shape: list[int]) -> dict[str, int]:
     wanted = Target.model_validate_json(target)
-    channels, height, width = image_shape
-    return backend_of(wanted).build(Path(graph), Path(engine), wanted, (channels, height, width))
+    return backend_of(wanted).build(Path(graph), Path(engine), wanted, tuple(image_shape))
 
 
 def _run_engine(engine: str, inputs: str, outputs: str) -> None:

@@ -73,9 +73,8 @@ def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, ...]) -
 def _try_graph(graph: str, precision: Precision, image_shape: list[int]) -> float:
     """Run the images together, and the first alone."""
     file = Path(graph)
-    channels, height, width = image_shape
     expected = load_outputs(file.parent)
-    images = probe_images((channels, height, width), len(expected))
+    images = probe_images(tuple(image_shape), len(expected))
     try:
         run = open_graph(file)
         found = np.concatenate([run(images), run(images[:1])])

@@ -87,21 +87,58 @@ def read_image(file: File, preprocess: Preprocessing) -> np.ndarray:
         OSError, ValueError, SyntaxError, EOFError, struct.error or PIL.Image.DecompressionBombError: The file is no image, or a broken one, or
             one of more than 8 bits whose white is not known.
     """
-    if preprocess.channels not in MODES:
-        raise ValueError(f"an image file is read with 1, 3 or 4 channels, not {preprocess.channels}; read such data from .npy files")
     with quietly_opened(file) as opened:
-        kind = kind_of(opened)
-        image = ImageOps.exif_transpose(opened)
-        keeps_depth = array_type(preprocess) != np.uint8
-        if kind in ("grey", "fractions") and not keeps_depth:
-            if kind not in preprocess.deep:
-                raise ValueError("an image of more than 8 bits, and it is not known which value stands for white; convert it to 8 bits")
-            image = to_bytes(image, preprocess.deep[kind])
-        if keeps_depth:
-            planes = [fit(plane, preprocess) for plane in _deep_planes(image, kind, preprocess)]
-            return _as_type(np.stack([np.asarray(plane) for plane in planes]), preprocess)
-        pixels = np.asarray(fit(_in_channels(image, preprocess.channels), preprocess))
-        return pixels.reshape(*preprocess.size, preprocess.channels).transpose(2, 0, 1)
+        return to_array(opened, preprocess)
+
+
+def to_array(opened: Image.Image, preprocess: Preprocessing) -> np.ndarray:
+    """Return an opened image as `read_image` does.
+
+    Raises:
+        ValueError: It has more than 8 bits and its white is not known, or no image has so many channels.
+    """
+    if preprocess.channels not in MODES or len(preprocess.size) != 2:
+        shape = (preprocess.channels, *preprocess.size)
+        raise ValueError(f"an image file is read as (1, 3 or 4 channels, height, width), not as {shape}; read such data from .npy files")
+    kind = kind_of(opened)
+    image = ImageOps.exif_transpose(opened)
+    keeps_depth = array_type(preprocess) != np.uint8
+    if kind in ("grey", "fractions") and not keeps_depth:
+        if kind not in preprocess.deep:
+            raise ValueError("an image of more than 8 bits, and it is not known which value stands for white; convert it to 8 bits")
+        image = to_bytes(image, preprocess.deep[kind])
+    if keeps_depth:
+        planes = [fit(plane, preprocess) for plane in _deep_planes(image, kind, preprocess)]
+        return _as_type(np.stack([np.asarray(plane) for plane in planes]), preprocess)
+    pixels = np.asarray(fit(_in_channels(image, preprocess.channels), preprocess))
+    return pixels.reshape(*preprocess.size, preprocess.channels).transpose(2, 0, 1)
+
+
+def read_array(file: File, preprocess: Preprocessing) -> np.ndarray:
+    """Return an ``.npy`` file of (channels, height, width) or (channels, length) in the type of `array_type`.
+
+    Raises:
+        OSError or ValueError: The file is no such array.
+    """
+    return as_sample(np.load(file, allow_pickle=False), preprocess)
+
+
+def as_sample(array: np.ndarray, preprocess: Preprocessing) -> np.ndarray:
+    """Return an array (channels, height, width) or (channels, length) in the type of `array_type`.
+
+    Raises:
+        ValueError: It has another shape, holds no numbers, or values beyond black and white.
+    """
+    shape = (preprocess.channels, *preprocess.size)
+    if array.shape != shape or array.dtype.kind not in "buif":
+        raise ValueError(f"an array of {array.dtype} {array.shape}; the network takes numbers of shape {shape}")
+    (black, white), low, high = black_and_white(preprocess), array.min(), array.max()
+    if not (low >= black and high <= white):  # so that NaN is refused too
+        raise ValueError(f"values from {low:g} to {high:g}; `scale` allows {black:g} to {white:g}")
+    kind = array_type(preprocess)
+    if array.dtype.kind == "f" and kind.kind != "f":
+        raise ValueError(f"fractions, where `scale` {white:g} means whole numbers; say it as [0, {white:g}]")
+    return array.astype(kind, copy=False)
 
 
 def read_mask(file: File, preprocess: Preprocessing) -> np.ndarray:
@@ -111,11 +148,20 @@ def read_mask(file: File, preprocess: Preprocessing) -> np.ndarray:
         As for `read_image`; ValueError too where the file has colours instead of indices.
     """
     with quietly_opened(file) as opened:
-        mask = ImageOps.exif_transpose(opened)
-        if mask.mode not in ("1", "L", "P"):
-            raise ValueError(f"a mask of mode {mask.mode}; a mask has one channel of class indices from 0 to 254, and 255 for pixels that do not count")
-        indices = Image.fromarray(np.asarray(mask).astype(np.uint8))  # a palette would be resized by its colours
-        return np.array(fit(indices, preprocess, interpolation="nearest", fill=IGNORED))
+        return to_mask(opened, preprocess)
+
+
+def to_mask(opened: Image.Image, preprocess: Preprocessing) -> np.ndarray:
+    """Return an opened image as `read_mask` does.
+
+    Raises:
+        ValueError: It has colours instead of indices.
+    """
+    mask = ImageOps.exif_transpose(opened)
+    if mask.mode not in ("1", "L", "P"):
+        raise ValueError(f"a mask of mode {mask.mode}; a mask has one channel of class indices from 0 to 254, and 255 for pixels that do not count")
+    indices = Image.fromarray(np.asarray(mask).astype(np.uint8))  # a palette would be resized by its colours
+    return np.array(fit(indices, preprocess, interpolation="nearest", fill=IGNORED))
 
 
 def to_input(array: np.ndarray, preprocess: Preprocessing) -> np.ndarray:
@@ -151,10 +197,11 @@ def black_and_white(preprocess: Preprocessing) -> tuple[float, float]:
 
 
 def array_type(preprocess: Preprocessing) -> np.dtype:
-    """Return the type of samples before `to_input`: uint8 for scale 255, uint16 for other whole numbers up to 65535, else float32."""
-    if not isinstance(preprocess.scale, int | float) or preprocess.scale % 1 or preprocess.scale > np.iinfo(np.uint16).max:
+    """Return the type of samples before `to_input`: uint8 for scale 255, uint16 for whole numbers from 256 to 65535, else float32."""
+    scale = preprocess.scale
+    if not isinstance(scale, int | float) or scale % 1 or not np.iinfo(np.uint8).max <= scale <= np.iinfo(np.uint16).max:
         return np.dtype(np.float32)
-    return np.dtype(np.uint8 if preprocess.scale == np.iinfo(np.uint8).max else np.uint16)
+    return np.dtype(np.uint8 if scale == np.iinfo(np.uint8).max else np.uint16)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class Preprocess(Record):
         crop: Share of the side that the centre crop keeps, 0-1: the image is resized for `size` / `crop` first. torchvision and timm often use 0.875.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
         scale: Value that stands for 1, where 0 stands for 0: 255 for images of 8 bits, 65535 for 16 bits; or (black, white), the values that stand for
-            0 and 1. Samples are kept as uint8 for 255, as uint16 for other whole numbers, else as float32.
+            0 and 1. Samples are kept as uint8 for 255, as uint16 for whole numbers from 256 to 65535, else as float32.
         deep: Value of white in image files of more than 8 bits, by kind, where they are scaled to 8 bits: ``grey`` for integers, ``fractions`` for floats.
     """
 
@@ -81,6 +81,12 @@ class Preprocess(Record):
         if self.interpolation != "bilinear":
             words.append(f"{self.interpolation} interpolation")
         return "".join(f"{word}; " for word in words)
+
+
+def scale_of(value_range: tuple[float, float], *, fractions: bool) -> float | tuple[float, float]:
+    """Return the scale of samples in this range: one number for whole numbers from 0 on, (black, white) for others."""
+    black, white = (float(value) for value in value_range)
+    return (black, white) if black or fractions else white
 
 
 def _written(values: tuple[float, ...]) -> str:

@@ -37,10 +37,11 @@ def noise_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
 
 def _probe_image(image_shape: tuple[int, ...], number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
-    channels, height, width = image_shape
-    coarse = rng.standard_normal((channels, 4, 4))
-    blocks = coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
-    image: np.ndarray = rng.normal(0, 0.5, (channels, 1, 1)) + rng.uniform(0.3, 1.2) * (blocks + 0.5 * rng.standard_normal(image_shape))
+    channels, *sides = image_shape
+    blocks = rng.standard_normal((channels, *(4 for _ in sides)))
+    for axis, side in enumerate(sides, 1):
+        blocks = blocks.take(np.arange(side) * 4 // side, axis)
+    image: np.ndarray = rng.normal(0, 0.5, (channels, *(1 for _ in sides))) + rng.uniform(0.3, 1.2) * (blocks + 0.5 * rng.standard_normal(image_shape))
     return image.astype(np.float32)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.networks.checkpoint import Checkpoint, Start
 from bonsai.stages.networks.checkpoints import WEIGHTS, build, load_network, save_tensors
 from bonsai.stages.networks.config import GivenWeights, ModelConfig
@@ -11,8 +12,7 @@ from bonsai.stages.networks.matching import match_weights
 from bonsai.stages.networks.weights_files import NamedTensors, read_weights
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.evaluation import evaluate
+from bonsai.stages.training.evaluation import evaluate_part
 
 
 @stage(version=1, tools=("torch", "torchvision"), figures=Checkpoint.reached)
@@ -36,7 +36,7 @@ def initialise(out_dir: Path, dataset: Dataset, model: ModelConfig, weights: Giv
         matched = match_weights(network, found.tensors, classes)
         load_weights(network, matched.tensors)
         task = task_named(dataset.task)
-        metrics = {f"validation_{task.metric.name}": evaluate(network, *load_split(dataset, "validation"), task)}
+        metrics = {f"validation_{task.metric.name}": evaluate_part(network, Part(dataset, "validation"), task)}
         start = Start(given=True, entry=found.entry, prefix=matched.prefix, fresh=matched.fresh, metrics=metrics)
     save_tensors(out_dir / WEIGHTS, network.state_dict())
     return Checkpoint(folder=out_dir, model=model.architecture, image_shape=dataset.image_shape, num_classes=classes, start=start)

@@ -276,7 +276,11 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset
 
 @pytest.mark.parametrize(("top1", "told"), [(0.6, 1), (0.65, 0)])
 def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bonsai.pipeline.run.cautions.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
+    class FourSamples:
+        def some_targets(self) -> np.ndarray:
+            return np.array([0, 0, 1, 1])
+
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.Part", lambda _dataset, _part: FourSamples())
     lines: list[str] = []
     monkeypatch.setattr("bonsai.pipeline.run.cautions.say", lines.append)
     last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
