@@ -9,6 +9,7 @@ import pytest
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.own_preprocessing import data_of
 from bonsai.stages.data.registry import LOADERS
+from bonsai.stages.store.artifact import fingerprint
 
 IMAGENET = (0.485, 0.456, 0.406)
 
@@ -52,3 +53,12 @@ def test_nothing_else_is_changed(name: str, weights: str | None, options: dict[s
     asked = recipe(name, weights, **options)
     assert data_of(asked) == asked.data
     assert not caplog.messages
+
+
+def test_folders_of_images_take_all_of_it_and_are_told_apart_by_it() -> None:
+    asked = recipe("timm/mobilenetv3_small_050", "best.pth", root="images", size=32)
+    asked = asked.model_copy(update={"data": asked.data.model_copy(update={"name": "image_folder"})})
+    found = data_of(asked)
+    assert found.options.keys() == {"root", "size", "mean", "std", "resize", "crop", "interpolation"}
+    assert (found.options["resize"], found.options["crop"], found.options["interpolation"]) == ("crop", 0.875, "bicubic")
+    assert fingerprint(found) != fingerprint(asked.data)
