@@ -42,6 +42,7 @@ from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
@@ -138,10 +139,9 @@ class Trunk:
     def _at(self, check: int) -> Checkpoint:
         """Return the trunk at a check, from 1; 0 is before any training."""
         total, every = self.recipe.training.epochs * self.per_epoch, EpiConfig().every
-        found: Checkpoint | None = None
+        found: Checkpoint = self.store.run(initialise, dataset=self.dataset, model=self.recipe.model, weights=None)
         for earlier in range(min(check, 1), check + 1):
             found = self.store.run(train_dense, **self._inputs, previous=found, stop=round(total * every * earlier))
-        assert found is not None
         return found
 
     def epi(self, device: Reselection, criterion: Criterion) -> tuple[float, bool, list[float | None]]:

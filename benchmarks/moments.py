@@ -58,6 +58,7 @@ from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.selection.values import values_of
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
@@ -110,10 +111,9 @@ class Bench:
 
     def segment(self, stop: int) -> Checkpoint:
         """Return the trunk at a check, at 0 or at its end."""
-        found: Checkpoint | None = None
+        found: Checkpoint = self.store.run(initialise, dataset=self.dataset, model=self.recipe.model, weights=None)
         for step in [0] if stop == 0 else [step for step in (*self.stops, self.total) if step <= stop]:
             found = self.store.run(train_dense, **trunk_inputs(self.recipe, self.dataset, self.network.groups), previous=found, stop=step)
-        assert found is not None
         return found
 
     def epoch(self, stop: int) -> float:

@@ -28,6 +28,7 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import build
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.manifest import host_facts
@@ -50,7 +51,7 @@ def main(name: str = "resnet-edge", pairs_wanted: str = "9") -> None:
         store = Store(Path(folder))
         dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
         target = prepare_target(recipe, profile, inspect_network(recipe, dataset.image_shape, len(dataset.classes)), store.run)
-        monitor, segment = Monitor(target, recipe.prune), None
+        monitor, segment = Monitor(target, recipe.prune), store.run(initialise, dataset=dataset, model=recipe.model, weights=None)
         bare_network = build(recipe.model, dataset.image_shape, len(dataset.classes))
         bare = Bare(bare_network, dataset, recipe.training)
         pairs = []

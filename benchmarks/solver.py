@@ -66,7 +66,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps({**host_facts(), "seconds_limit": options.seconds, "rows": rows}, indent=1) + "\n")
 
 
-def describe(model: ModelConfig, image_shape: tuple[int, int, int]) -> tuple[NetworkLatency, Options]:
+def describe(model: ModelConfig, image_shape: tuple[int, ...]) -> tuple[NetworkLatency, Options]:
     """Return the estimated latency of a network and the widths of its groups."""
     network = build_network(model, image_shape, 1000)
     groups = find_groups(network, image_shape)

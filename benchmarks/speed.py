@@ -59,7 +59,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps({**host_facts(), "budget": BUDGET, "rounds": ROUNDS, "rows": rows}, indent=1) + "\n")
 
 
-def halved(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, store: Store) -> Widths:
+def halved(model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, store: Store) -> Widths:
     """Return the widths that the closed loop finds for half of the dense FP32 latency."""
     overrides = {"profile.target.precision": "fp32", "profile.budget.latency": BUDGET, "timing.runs": 400, "timing.seconds": 3}
     recipe, (profile,) = load("resnet-edge", "local-cpu", overrides)
@@ -70,9 +70,7 @@ def halved(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: i
     return target.chooser.fit(scores, target.time_untrained, doubt=target.timer.doubt).widths
 
 
-def compare(
-    name: str, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, widths: Widths, batch: int, store: Store
-) -> list[dict[str, object]]:
+def compare(name: str, model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, widths: Widths, batch: int, store: Store) -> list[dict[str, object]]:
     """Time every engine of a network at one batch and return a row for each."""
     engines: dict[tuple[str, str, str], Any] = {}
     coverage: dict[tuple[str, str, str], dict[str, int]] = {}

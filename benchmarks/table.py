@@ -48,7 +48,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps({**host_facts(), "unseen": UNSEEN, "rows": rows}, indent=1) + "\n")
 
 
-def measure(name: str, model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, precision: str, store: Path) -> list[dict[str, object]]:
+def measure(name: str, model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, precision: str, store: Path) -> list[dict[str, object]]:
     """Return a row per grid and number of fitted networks."""
     recipe, (profile,) = load("resnet-edge", "local-cpu", {"profile.target.precision": precision})
     recipe = recipe.model_copy(update={"model": model})

@@ -15,7 +15,7 @@ STEP = 4
 FACTS = {"source": "measured", "device": "d", "runtime": "r", "runtime_version": "1", "precision": "fp32", "batch": 1, "threads": 1, "step": STEP}
 
 
-def make_chooser(network: nn.Module, image_shape: tuple[int, int, int], config: PruneConfig | None = None, share: float = 0.5) -> Chooser:
+def make_chooser(network: nn.Module, image_shape: tuple[int, ...], config: PruneConfig | None = None, share: float = 0.5) -> Chooser:
     """Return a chooser whose budget is a share, 0-1, of the dense network's latency."""
     groups = find_groups(network, image_shape)
     operators = list_operators(network, groups, image_shape)

@@ -97,7 +97,7 @@ class ToyDevice:
         info: DeviceInfo = self._other.call("describe", target)
         return info
 
-    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, int, int]) -> Built:
+    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         self.told.append(f"build {graph.name}")
         (folder / ENGINE).write_bytes(self._other.call("build", graph.read_bytes(), image_shape))
         return Built(file=ENGINE, coverage={})
@@ -132,7 +132,7 @@ def describe(target: Target) -> DeviceInfo:
     return DeviceInfo.model_validate({"device": "a toy", **facts})
 
 
-def build(graph: bytes, image_shape: tuple[int, int, int]) -> bytes:
+def build(graph: bytes, image_shape: tuple[int, ...]) -> bytes:
     engine = zlib.compress(graph)
     run(Sent(ENGINE, engine, 1), [np.zeros((1, *image_shape), np.float32)])
     return engine

@@ -116,7 +116,7 @@ def _type(value: Schema, path: str) -> str:
     if value["type"] == "array":
         return f"list: {_type(value['items'], path)}"
     if value["type"] == "object":
-        return f"mapping to {_type(value['additionalProperties'], path)}"
+        return f"mapping to {_type(value['additionalProperties'], path)}" if "additionalProperties" in value else "mapping"
     limits = [f"{sign} {value[name]:g}" for name, sign in LIMITS.items() if name in value]
     return ", ".join([NAMES[value["type"]], *limits])
 

@@ -16,7 +16,7 @@ from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.imports.declared import announce, content_of
 from bonsai.stages.imports.import_policy import require_import
 from bonsai.stages.imports.registry import make_importable
-from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.config import ModelConfig, names_file
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.tasks.registry import DEFAULT, TASKS
@@ -66,10 +66,10 @@ class Recipe(Record):
         training = self.training
         if (self.prune.policy.epoch or 0) > training.epochs:
             raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
-        if training.reference == "given" and not self.model.files:
+        if training.reference == "given" and self.model.weights is None:
             raise ValueError(
-                "training.reference `given` needs weights: name their file in model.files, and let the model's factory load it; "
-                "or set training.reference to `trained` or `none`"
+                "training.reference `given` is the network with the weights of model.weights, which is null: "
+                "name a file there, or set training.reference to `trained` or `none`"
             )
         if training.reference == "none" and self.prune.distill and self.prune.distill.teacher == "trained":
             raise ValueError(
@@ -92,9 +92,9 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     From here on Python finds modules in the folder of the file and in the working directory, behind all that is installed.
 
     Args:
-        name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``. Relative paths in the file, of a profile, of `data.options.root` and
-            of `files`, start from its folder; those of `overrides` from the working directory, except for `files`, which start from the recipe's
-            folder wherever they are given. A shipped recipe's folder is the working directory.
+        name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``. Relative paths in the file, of a profile, of `model.weights`, of
+            `data.options.root` and of `files`, start from its folder; those of `overrides` from the working directory, except for `files`, which start
+            from the recipe's folder wherever they are given. A shipped recipe's folder is the working directory.
         overrides: Dotted keys laid over the file, such as ``{"quantize.epochs": 2}``.
 
     Raises:
@@ -144,6 +144,10 @@ def _said(source: LocatedMapping, key: str, name: str) -> object:
 def with_paths_from(folder: Path, source: LocatedMapping) -> LocatedMapping:
     """Return a recipe's source with its relative paths as seen from the working directory, which they stay relative to."""
     data = dict(source.data)
+    model = data.get("model")
+    weights = model.get("weights") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(weights, str) and names_file(weights):
+        data["model"] = {**model, "weights": _from(folder, weights)}
     profile = data.get("profile")
     if isinstance(profile, str) and profile.endswith((".yaml", ".yml")):
         data["profile"] = _from(folder, profile)

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.measurement.verdicts import doubt_about
 from bonsai.stages.networks.checkpoint import Checkpoint
-from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.progress import say
 
 
@@ -34,8 +32,10 @@ def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
 
 def warn_of_chance(dense: Checkpoint, dataset: Dataset) -> None:
     """Warn if the dense network has learnt next to nothing; the gate on the drop is then undecided."""
-    task, (images, targets) = task_named(dataset.task), load_split(dataset, "validation")
-    reached = dense.history[-1].validation if dense.history else evaluate(load_network(dense), images, targets, task)  # given weights have no history
-    doubt = doubt_about(task, reached, targets.numpy(), "validation")
-    if doubt:
+    if doubt := doubt_of(dense.history[-1].validation, dataset):
         say(f"warning: {doubt}")
+
+
+def doubt_of(validation: float, dataset: Dataset) -> str:
+    """Return a sentence if a dense network with this metric on the validation part has learnt next to nothing; else an empty text."""
+    return doubt_about(task_named(dataset.task), validation, Part(dataset, "validation").some_targets(), "validation")

@@ -61,7 +61,7 @@ class Untrained(NamedTuple):
     """
 
     model: ModelConfig
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     keep_float: tuple[str, ...]
     export: ExportConfig

@@ -16,11 +16,13 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
+from bonsai.pipeline.run.own_preprocessing import data_of
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
 from bonsai.pipeline.run.preflight import Cleared, preflight
 from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.repeating import Notes, warnings_of_run
+from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
@@ -29,8 +31,11 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.imports.contents import keep_hashes
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
-from bonsai.stages.store.store import Step, Store, require_writable_folder
+from bonsai.stages.store.store import HASHES, Step, Store, require_writable_folder
+from bonsai.stages.training.batches import require_batches
 from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
 
 
@@ -111,9 +116,10 @@ def deliver(
     checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
+    keep_hashes(store / HASHES)
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
-        grown = grow(recipe, fit, step, conduct, releases, remeasure=remeasure)
+        grown = grow(recipe, fit, step, conduct, weights_of(recipe.model, store), releases, remeasure=remeasure)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
@@ -145,7 +151,14 @@ def _track_results(finished: Package) -> None:
 
 
 def grow(
-    recipe: Recipe, profiles: Sequence[HardwareProfile], step: Step, conduct: Conduct, releases: Mapping[str, Release] = {}, *, remeasure: bool = False
+    recipe: Recipe,
+    profiles: Sequence[HardwareProfile],
+    step: Step,
+    conduct: Conduct,
+    weights: Weights,
+    releases: Mapping[str, Release] = {},
+    *,
+    remeasure: bool = False,
 ) -> dict[str, Package | BonsaiError]:
     """Run all stages for all targets: the trunk once, then a branch per target.
 
@@ -156,16 +169,20 @@ def grow(
         profiles: The targets.
         step: Runs a stage that all profiles share.
         conduct: Runs the work of a single profile, and decides what happens if that fails.
+        weights: The weights that the network starts with (`weights_of`).
         releases: By profile name, the earlier package that its engine is compared with.
         remeasure: Whether the finished engines are timed again.
     """
     if not profiles:
         return {}
-    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data), task=recipe.task)
+    dataset = step(prepare, data=data_of(recipe), content=source_digest(recipe.data), task=recipe.task)
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
+    require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    initial = step(initialise, dataset=dataset, model=recipe.model, weights=weights)
+    check_start(initial, dataset, recipe)
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
 
     def ready(name: str, found: Cleared | BonsaiError) -> Precisions | BonsaiError:
@@ -179,8 +196,8 @@ def grow(
     failed = {name: error for name, error in found.items() if isinstance(error, BonsaiError)}
     if not precisions:
         return dict(failed)
-    monitors, dense = grow_trunk(recipe, dataset, [target for prepared in precisions.values() for target in prepared.targets], step)
-    if dense is not None:
+    monitors, dense = grow_trunk(recipe, dataset, initial, [target for prepared in precisions.values() for target in prepared.targets], step)
+    if dense is not None and dense is not initial:  # `check_start` has looked at that one
         warn_of_chance(dense, dataset)
 
     def branch(name: str) -> Package | BonsaiError:

@@ -10,9 +10,11 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing
 from bonsai.pipeline.run.flow import grow
+from bonsai.pipeline.run.own_preprocessing import data_of
 from bonsai.pipeline.run.preflight import what_is_tried
 from bonsai.pipeline.run.prospects import Prospect, foresee
 from bonsai.pipeline.run.releases import read_releases, require_releases
+from bonsai.pipeline.run.starting_weights import check_start, weights_of
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
@@ -22,11 +24,13 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.selection.choices import width_choices
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store
+from bonsai.stages.training.batches import require_batches
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
@@ -98,11 +102,14 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
 
 
 def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
-    inputs = {"data": recipe.data, "content": source_digest(recipe.data), "task": recipe.task}
+    inputs = {"data": data_of(recipe), "content": source_digest(recipe.data), "task": recipe.task}
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
+    require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    start = {"dataset": dataset, "model": recipe.model, "weights": weights_of(recipe.model, store.root)}
+    check_start(store.find(initialise, **start) or scratch.run(initialise, **start), dataset, recipe)
     targets = []
     for profile in profiles:
         info = device_of(profile.target).describe(profile.target)
@@ -127,7 +134,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
         recipe=recipe.name,
         images=dataset.sizes,
         epochs=recipe.training.epochs + (recipe.quantize.most_epochs if any(p.target.precision == "int8" for p in profiles) else 0),
-        trunk_segments=len({0, *stops} if recipe.training.reference == "given" else stops) + (stops[-1] < total and to_the_end),
+        trunk_segments=len(stops) + (stops[-1] < total and to_the_end),
         targets=tuple(targets),
     )
 
@@ -171,11 +178,12 @@ def look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Ma
         found.setdefault(stage.__name__, set()).add(artifact.key)
         return artifact
 
+    own = {name: release for name, release in releases.items() if name == profile.name}
     logger = logging.getLogger("bonsai")
     level = logger.level
     logger.setLevel(logging.ERROR)  # the checks of a finished trunk are no news
     try:
-        grow(recipe, [profile], step, AllOrNothing(step), {name: release for name, release in releases.items() if name == profile.name})
+        grow(recipe, [profile], step, AllOrNothing(step), weights_of(recipe.model, store.root), own)
         missing = None
     except _NotCachedError as absent:
         missing = str(absent)

@@ -6,9 +6,8 @@ from pathlib import Path
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
-from bonsai.stages.measurement.results import digest_of
-from bonsai.stages.training.batches import load_split
 
 
 def read_releases(folders: Sequence[Path], profiles: Sequence[HardwareProfile]) -> dict[str, Release]:
@@ -43,5 +42,5 @@ def require_releases(releases: Iterable[Release], dataset: Dataset) -> None:
         DeviceUnavailable: One tells of other test images, and its engine does not run here.
     """
     for release in releases:
-        digest = digest_of(*(tensor.numpy() for tensor in load_split(dataset, "test")))
+        digest = Part(dataset, "test").digest
         require_comparable(release, task=dataset.task, classes=dataset.classes, image_shape=dataset.image_shape, test_digest=digest)

@@ -20,12 +20,13 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.reference import runtime_here
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
-from bonsai.stages.imports.contents import digest_of, files_at
+from bonsai.stages.imports.contents import digest_of, files_at, keep_hashes
 from bonsai.stages.imports.user_code import BONSAI
+from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import MOMENTS, Artifact, sha256_file, sha256_text
 from bonsai.stages.store.finished import FinishedRun, is_whole, recall, remember
-from bonsai.stages.store.store import Step, Store, load_artifact, require_writable_folder
+from bonsai.stages.store.store import HASHES, Step, Store, load_artifact, require_writable_folder
 from bonsai.stages.training.progress import logger, say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
@@ -36,13 +37,16 @@ WARNING = "warning:"
 def key_of(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> str | None:
     """Return the digest of all that enters a run, or None for a run that has to be looked up stage by stage.
 
-    That is a run with code of the user's own: it may read files, and import modules, that nobody has declared.
+    That is a run with code of the user's own, which may read files, and import modules, that nobody has declared; and one that starts with what another
+    run left in the store.
 
     Raises:
         BonsaiError: An engine of a profile cannot be built here, or files cannot be read.
     """
     files = [Path(file) for profile in profiles for file in (*profile.tables, profile.target.timing_cache) if file is not None]
-    if ":" in recipe.model.name or ":" in recipe.data.name or not all(file.is_file() for file in files):
+    files += [Path(recipe.model.weights_file)] if recipe.model.weights_file else []
+    of_the_store = (recipe.model.weights or "").startswith(RECIPE)
+    if ":" in recipe.model.name or ":" in recipe.data.name or of_the_store or not all(file.is_file() for file in files):
         return None
     devices = [device_of(variant.target).describe(variant.target) for profile in profiles for variant in profile.variants()]
     code = {f"{room.name}/{name}": file for room in BONSAI for name, file in files_at(room, "bonsai").items()}
@@ -68,6 +72,7 @@ def find_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], *, store:
     Raises:
         BonsaiError: As for `key_of`, or the folders cannot be written to.
     """
+    keep_hashes(store / HASHES)
     key = key_of(recipe, profiles)
     run = recall(store, key) if key is not None else None
     if run is None:

@@ -57,7 +57,7 @@ class Network:
         kept_float: Layers that the recipe leaves in float.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     groups: tuple[Group, ...]
     operators: tuple[Operator, ...]
@@ -75,7 +75,7 @@ class Network:
         return at_precision(self.operators, target.precision, in_float, runtime_of(target).float_beside_int8)
 
 
-def inspect_network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, dialects: Iterable[Dialect] = ()) -> Network:
+def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: int, dialects: Iterable[Dialect] = ()) -> Network:
     """Build the recipe's network and find what can be pruned in it; prove that it stays the same network with quantisers.
 
     Args:

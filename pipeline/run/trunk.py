@@ -84,49 +84,54 @@ def trunk_inputs(recipe: Recipe, dataset: Dataset, groups: Sequence[Group]) -> d
     """Return what every segment of the trunk depends on; without a regulariser not on which groups may be pruned."""
     regulariser = recipe.prune.regulariser
     regularised = tuple(group.name for group in groups) if regulariser.name != "none" else ()
-    return {"dataset": dataset, "model": recipe.model, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
+    return {"dataset": dataset, "training": recipe.training, "regulariser": regulariser, "regularised": regularised}
 
 
-def grow_trunk(recipe: Recipe, dataset: Dataset, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Monitor], Checkpoint | None]:
+def grow_trunk(recipe: Recipe, dataset: Dataset, initial: Checkpoint, targets: Sequence[ReadyTarget], step: Step) -> tuple[list[Monitor], Checkpoint | None]:
     """Train the dense network to the end of its cycle; every target branches off on the way.
 
     If the end of the cycle is not the reference, the training ends when the last target has branched off.
+
+    Args:
+        recipe: The policy, and the length of the training.
+        dataset: Data to train on.
+        initial: The network before any training.
+        targets: The targets.
+        step: Runs a stage.
 
     Returns:
         A monitor per target, each with the segment that it left at, and the dense network that is the reference, or None.
     """
     monitors = [Monitor(target, recipe.prune) for target in targets]
     checks, total = segment_stops(recipe, dataset.sizes["train"])
-    segment: Checkpoint | None = None
-    inputs, reference = trunk_inputs(recipe, dataset, targets[0].groups), recipe.training.reference
-    given = grow_segment(inputs, None, 0, step) if reference == "given" else None
+    segment, inputs = initial, trunk_inputs(recipe, dataset, targets[0].groups)
+    trained, reference = recipe.training.reference == "trained", initial if recipe.training.reference == "given" else None
     for stop in checks:
         segment = grow_segment(inputs, segment, stop, step)
         for monitor in monitors:
             monitor.check(segment, epoch=stop * recipe.training.epochs / total, latest=stop == checks[-1])
-        if reference != "trained" and all(monitor.trigger is not None for monitor in monitors):
-            return monitors, given
+        if not trained and all(monitor.trigger is not None for monitor in monitors):
+            return monitors, reference
     dense = grow_segment(inputs, segment, total, step) if checks[-1] < total else segment
-    assert dense is not None
     for monitor in monitors:
         if monitor.trigger is None:  # the policy `trained`
             monitor.branch(dense, epoch=recipe.training.epochs, stable=True)
-    return monitors, dense if reference == "trained" else given
+    return monitors, dense if trained else reference
 
 
-def grow_segment(inputs: dict[str, Any], previous: Checkpoint | None, stop: int, step: Step) -> Checkpoint:
+def grow_segment(inputs: dict[str, Any], previous: Checkpoint, stop: int, step: Step) -> Checkpoint:
     """Train the trunk on to a step; where the moments of the segment before are gone, they are trained again first.
 
     Args:
         inputs: Result of `trunk_inputs`.
-        previous: The segment before, or None for the first.
+        previous: The segment before, or the network before any training.
         stop: Optimizer step.
         step: Runs a stage.
     """
     return with_moments(inputs, previous, step, lambda: step(train_dense, **inputs, previous=previous, stop=stop))
 
 
-def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:
+def with_moments(inputs: dict[str, Any], segment: Checkpoint, step: Step, go_on: Callable[[], Checkpoint]) -> Checkpoint:
     """Continue the training from a segment. If its moments were freed, train again from the nearest earlier segment that still has them.
 
     Args:
@@ -138,11 +143,10 @@ def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step,
     try:
         return go_on()
     except MomentsGone:
-        assert segment is not None
-    missing = [segment]
-    while (earlier := _previous(missing[0])) is not None and not has_moments(earlier):
+        missing = [segment]
+    while (earlier := _previous(missing[0])).start is None and not has_moments(earlier):
         missing.insert(0, earlier)
-    begin = "from its beginning" if earlier is None else f"from step {earlier.step}, the nearest check that has its own"
+    begin = "from its beginning" if earlier.start is not None else f"from step {earlier.step}, the nearest check that has its own"
     say(f"trunk: the moments of step {segment.step} are gone; training again {begin}")
     for later in missing:
         step(moments, of=later, **inputs, previous=earlier, stop=later.step)
@@ -150,7 +154,6 @@ def with_moments(inputs: dict[str, Any], segment: Checkpoint | None, step: Step,
     return go_on()
 
 
-def _previous(segment: Checkpoint) -> Checkpoint | None:
-    """Return the segment of the trunk before another one."""
-    before = read_either_manifest(segment.folder).inputs["previous"]
-    return load_artifact(Checkpoint, segment.folder.parent.parent / before["artifact"]) if before is not None else None
+def _previous(segment: Checkpoint) -> Checkpoint:
+    """Return the segment of the trunk before another one, or the network before any training."""
+    return load_artifact(Checkpoint, segment.folder.parent.parent / read_either_manifest(segment.folder).inputs["previous"]["artifact"])

@@ -10,24 +10,27 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
-from bonsai.pipeline.starting.text import MODEL, Choices, device_text, prune_lines, recipe_text
+from bonsai.pipeline.starting.text import MODEL, Choices, device_text, fine_tuning_lines, prune_lines, recipe_text
+from bonsai.pipeline.starting.trained import RATE, WARMUP, epochs_of, read_trained, side_of
 from bonsai.profiles.errors import ConfigError, describe, visible
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.data.depth import find_depth, kind_of
-from bonsai.stages.data.image_folder import UNREADABLE, Folder, passed_over, quietly_opened, read_values, require_readable, scan_folder
+from bonsai.stages.data.depth import find_depth
+from bonsai.stages.data.files import UNREADABLE, read_values, require_readable
+from bonsai.stages.data.image_folder import Folder, passed_over, scan_folder
+from bonsai.stages.data.pixels import kind_of, quietly_opened
+from bonsai.stages.data.splitting import split_samples
 from bonsai.stages.imports.registry import make_importable
-from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.config import PRETRAINED, ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network, require_outputs
 from bonsai.stages.selection.choices import width_choices
-from bonsai.stages.steps.prepare import split_images
 from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
 from bonsai.stages.tasks.task import DataSpec
@@ -71,6 +74,7 @@ class Ask(NamedTuple):
         size: Side of the images in pixels; None chooses one.
         profile: Target that the new one extends.
         force: Whether an existing recipe and target are replaced.
+        weights: Trained weights that the recipe fine-tunes: a file, or ``pretrained``; None trains from the beginning.
     """
 
     place: Path
@@ -79,6 +83,7 @@ class Ask(NamedTuple):
     size: int | None = None
     profile: str = "local-cpu"
     force: bool = False
+    weights: str | None = None
 
 
 class Written(NamedTuple):
@@ -118,10 +123,10 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     file = ask.place if ask.place.suffix in (".yaml", ".yml") else ask.place / RECIPE_FILE
     folder, device_file = file.parent, file.with_name(f"{file.stem.removesuffix('-recipe')}-device.yaml")
     _require_free((file, device_file), force=ask.force)
+    _require_network(ask, folder / MODEL_FILE)
     found = scan_folder(ask.data.expanduser())
     parent = load_profile(ask.profile)
-    side, channels, depth = _look_at(found)
-    size, new = ask.size or side, not folder.exists()
+    seen, new = _look_at(found), not folder.exists()
     with ExitStack() as undo:
         for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
             missing.mkdir()
@@ -136,22 +141,27 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         model = ask.model or f"{code.stem}:build"
         for place in dict.fromkeys((folder.resolve(), Path.cwd())):
             make_importable(place, model)
+        trained = read_trained(ask.weights, model)
+        size = ask.size or (seen.side if trained is None else side_of(trained, model, seen.square))
+        channels = trained.channels or seen.channels if trained else seen.channels
         data = DataConfig(name="image_folder", validation=0.15, test=0.25)
-        sizes = {name: len(indices) for name, indices in split_images(*_labels(found), found.classes, data).items()}
+        sizes = {name: len(indices) for name, indices in split_samples(*_labels(found), len(found.images), found.classes, data).items()}
         network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
         require_outputs(network, DataSpec((channels, size, size), len(found.classes)), learning_of(DEFAULT, TrainConfig()))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
         steps = max(sizes["train"] // batch, 1)
         seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
-        epochs = changes.epochs or _epochs(steps, seconds)
+        anew = trained.fresh_layers(network, len(found.classes)) if trained else ()
+        epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
+        rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         choices = Choices(
             file=file.name,
             name=_slug(file.stem),
             metric=METRIC.label,
             device_file=device_file.name,
             model=model,
-            root=str(ask.data.expanduser()) if ask.data.expanduser().is_absolute() else os.path.relpath(ask.data, folder),
+            root=_from(folder, ask.data),
             size=size,
             channels=channels,
             validation=data.validation,
@@ -160,10 +170,13 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             batch_size=batch,
             steps=steps,
             epochs=epochs,
-            lr=round(0.05 * (batch / BATCHES[0]) ** 0.5, 3),
-            warmup_epochs=max(1.0, round(epochs / 20, 1)),
+            lr=round(rate * RATE, 4) if trained else round(rate, 3),
+            warmup_epochs=WARMUP if trained else max(1.0, round(epochs / 20, 1)),
             qat_epochs=max(2, epochs // 10),
-            prune=changes.prune or prune_lines(ceil(RECOVERY * epochs)),
+            qat_lr=round(rate, 3) / 10,
+            prune=changes.prune or (fine_tuning_lines() if trained and not anew else prune_lines(ceil(RECOVERY * epochs))),
+            weights=ask.weights if ask.weights in (None, PRETRAINED) else _from(folder, Path(ask.weights)),
+            reference="trained" if anew else "given",
             notes=changes.notes,
         )
         drop, why = choose_drop(sizes["test"])
@@ -183,9 +196,12 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         for path, draft in drafts.items():
             os.replace(draft, path)
         undo.pop_all()
-    lines = [_counts(found, sizes), *depth, *_warnings(found, sizes, drop)]
+    lines = [_counts(found, sizes), *seen.depth, *_warnings(found, sizes, drop)]
+    if anew:
+        lines.append(f"the weights are for other classes than these {len(found.classes)}: {', '.join(anew)} begins with random ones")
+    passes = 1.0 if trained and not anew else PASSES
     lines.append(
-        f"{epochs} epochs of {steps} steps: about {max(1, ceil(PASSES * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
+        f"{epochs} epochs of {steps} steps: about {max(1, ceil(passes * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
     )
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
@@ -204,6 +220,25 @@ def choose_drop(test_images: int) -> tuple[float, str]:
     return drop, why
 
 
+def _from(folder: Path, place: Path) -> str:
+    """Return a path as seen from the recipe's folder."""
+    place = place.expanduser()
+    return str(place) if place.is_absolute() else os.path.relpath(place, folder)
+
+
+def _require_network(ask: Ask, code: Path) -> None:
+    """Refuse weights of a network that nobody names.
+
+    Raises:
+        ConfigError: There are weights, and no network.
+    """
+    if ask.weights is not None and ask.model is None and not code.exists():
+        allowed = "--model NAME: timm/NAME, torchvision/NAME, module:function, or a name of `bonsai list models`"
+        raise ConfigError(
+            describe("--weights: the network that they are of is not named", given=ask.weights, allowed=allowed, fix=f"add --model, or put {code.name} there")
+        )
+
+
 def _require_free(files: Sequence[Path], *, force: bool) -> None:
     there = [str(file) for file in files if file.exists()]
     if there and not force:
@@ -213,30 +248,52 @@ def _require_free(files: Sequence[Path], *, force: bool) -> None:
         raise ConfigError(describe("files cannot be written there", given=folder, allowed="a folder that you may write to", fix="choose another one"))
 
 
-def _look_at(found: Folder) -> tuple[int, int, tuple[str, ...]]:
-    """Return a side in pixels and the channels that fit the images, and what is white in those of more than 8 bits, a sentence each.
+class _Seen(NamedTuple):
+    """What the images are.
+
+    Attributes:
+        side: Side in pixels, of `SIDES`, that fits them.
+        square: Side of all of them where they are squares of one size, else None.
+        channels: 1 or 3.
+        depth: What is white in those of more than 8 bits, a sentence each.
+    """
+
+    side: int
+    square: int | None
+    channels: int
+    depth: tuple[str, ...]
+
+
+def _look_at(found: Folder) -> _Seen:
+    """Open the images, or a part of many.
 
     Raises:
         ConfigError: One cannot be opened, or it cannot be told what is white in it.
     """
     chosen = found.images[:: ceil(len(found.images) / OPENED)]
-    sides, grey, broken = [], True, []
+    sizes, grey, broken = [], True, []
     for image in chosen:
         try:
             with quietly_opened(image.path) as opened:
-                sides.append(min(opened.size))
+                sizes.append(opened.size)
                 grey = grey and (opened.mode in ("1", "L") or kind_of(opened) in ("grey", "fractions"))
         except UNREADABLE as error:
             broken.append(f"{image.path} ({error})")
-    deep = read_values(chosen, broken)
+    deep = read_values([image.path for image in chosen], broken)
     require_readable(list(dict.fromkeys(broken)), len(chosen))
-    middle = statistics.median(sides)
-    return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3, find_depth(deep).sentences
+    middle = statistics.median(min(size) for size in sizes)
+    (width, height), *others = set(sizes)
+    return _Seen(
+        side=max((side for side in SIDES if side <= middle), default=SIDES[0]),
+        square=width if width == height and not others else None,
+        channels=1 if grey else 3,
+        depth=find_depth(deep).sentences,
+    )
 
 
-def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
-    labels = torch.tensor([image.label for image in found.images])
-    return labels, None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
+def _labels(found: Folder) -> tuple[np.ndarray, np.ndarray | None]:
+    labels = np.array([image.label for image in found.images])
+    return labels, None if found.images[0].part is None else np.array([image.part for image in found.images])
 
 
 def _epochs(steps: int, seconds: float) -> int:

@@ -1,12 +1,16 @@
 """The files that `bonsai init` writes, as text: every key with a line that says what it does."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bonsai.profiles.schema import Budget
 
 COLUMN = 34
 """Column where comments begin."""
+_REFERENCES = {
+    "given": "accuracy is compared with the network as its weights give it, which is not trained any further",
+    "trained": "the weights are for other classes: the network is fine-tuned to the end, unpruned, to compare with it",
+}
 
 
 class Choices(NamedTuple):
@@ -19,6 +23,8 @@ class Choices(NamedTuple):
         found: Images and parts, in a few words.
         steps: Optimizer steps per epoch.
         prune: Lines of the section `prune`.
+        weights: Trained weights that the recipe starts with; None for none.
+        reference: What `training.reference` says.
         notes: Comment lines at the end.
     """
 
@@ -39,7 +45,10 @@ class Choices(NamedTuple):
     lr: float
     warmup_epochs: float
     qat_epochs: int
+    qat_lr: float
     prune: Sequence[str]
+    weights: str | None
+    reference: Literal["trained", "given"]
     notes: Sequence[str]
 
 
@@ -54,7 +63,12 @@ def recipe_text(choices: Choices) -> str:
         "model:",
         _row(f"  name: {c.model!r}", "module:function, in a file of this folder, the working directory or an installed package"),
         _row("  options: {}", "further keyword arguments of that function, besides in_channels and num_classes"),
-        _row("  seed: 0", "seed of the initial weights"),
+        *(
+            [_row(f"  weights: {c.weights!r}", "trained weights: .safetensors, .pth or .pt; what they reach is printed before any training")]
+            if c.weights
+            else []
+        ),
+        _row("  seed: 0", "seed of the initial weights" if not c.weights else "seed of the weights that are not given"),
         "data:",
         "  name: image_folder",
         "  options:",
@@ -64,7 +78,7 @@ def recipe_text(choices: Choices) -> str:
         _row(f"  validation: {c.validation:g}", "fraction of the images for all choices during the run; ignored if val/ exists"),
         _row(f"  test: {c.test:g}", "fraction of the images for the final test; ignored if test/ exists"),
         _row("  seed: 0", "seed of the split"),
-        _row("training:", "one learning-rate cycle: dense network, pruning, recovery"),
+        _row("training:", "one learning-rate cycle: " + ("fine-tuning, with pruning on the way" if c.weights else "dense network, pruning, recovery")),
         _row(f"  epochs: {c.epochs}", f"of {c.steps} optimizer steps each; more is slower, and often more accurate"),
         f"  batch_size: {c.batch_size}",
         _row(f"  lr: {c.lr:g}", "highest learning rate, of SGD with Nesterov's momentum; lower it if training diverges"),
@@ -73,13 +87,14 @@ def recipe_text(choices: Choices) -> str:
         _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "largest rotation in degrees, shift in fractions of the side, change of scale; no mirroring"),
         _row("  threads: 2", "CPU threads; the result depends on their number"),
         _row("  device: cpu", "or cuda"),
+        *([_row(f"  reference: {c.reference}", _REFERENCES[c.reference])] if c.weights else []),
         "prune:",
         *(f"  {line}" for line in c.prune),
         "quantize:",
         _row("  qat: when_needed", "fine-tune with simulated INT8 only if calibration costs more than max_drop; or always, never"),
         _row("  max_drop: 0.01", f"of validation {c.metric}"),
         _row(f"  epochs: {c.qat_epochs}", "length of that fine-tuning"),
-        _row(f"  lr: {c.lr / 10:g}", "its highest learning rate"),
+        _row(f"  lr: {c.qat_lr:g}", "its highest learning rate"),
         *(f"# {note}".rstrip() for note in c.notes),
     ]
     return "\n".join(lines) + "\n"
@@ -99,6 +114,16 @@ def prune_lines(recovery: int) -> list[str]:
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
         _row(f"recover: {{epochs: {recovery}}}", "training after the cut; the pruned network trains faster than the dense one, and a longer training helps"),
+        _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
+    ]
+
+
+def fine_tuning_lines() -> list[str]:
+    """Return the section `prune` that `init` chooses for weights that are compared with themselves."""
+    return [
+        _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the fine-tuning whether the widths are stable; at 25 % pruning begins anyway"),
+        _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
+        _row("distill: {teacher: trained}", "the pruned network imitates the given one, besides the labels"),
         _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
     ]
 

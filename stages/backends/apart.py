@@ -18,7 +18,7 @@ BUILD_SECONDS, RUN_SECONDS = 600.0, 300.0
 """Time limits in seconds: for a build, and for loading an engine and running a few images."""
 
 
-def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+def build_engine(graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
     """Build an engine by the target's backend, as its `build` does, and return what the runtime made of the graph.
 
     Raises:
@@ -50,8 +50,7 @@ def run_engine(engine: EngineFile, batches: Sequence[np.ndarray]) -> list[np.nda
 
 def _build_engine(graph: str, engine: str, target: str, image_shape: list[int]) -> dict[str, int]:
     wanted = Target.model_validate_json(target)
-    channels, height, width = image_shape
-    return backend_of(wanted).build(Path(graph), Path(engine), wanted, (channels, height, width))
+    return backend_of(wanted).build(Path(graph), Path(engine), wanted, tuple(image_shape))
 
 
 def _run_engine(engine: str, inputs: str, outputs: str) -> None:

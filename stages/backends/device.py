@@ -123,7 +123,7 @@ class Device(Protocol):
         """
         ...
 
-    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, int, int]) -> Built:
+    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         """Build an engine from an ONNX file, and write it into a folder.
 
         Args:

@@ -54,7 +54,7 @@ class Engine(Artifact):
     precision: Precision
     dialect: Dialect
     info: DeviceInfo
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     parameters: int
     macs: int
     coverage: dict[str, int]

@@ -27,7 +27,7 @@ class LocalDevice:
         """See `Device`."""
         return check_target(target)
 
-    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, int, int]) -> Built:
+    def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         """See `Device`."""
         file = backend_of(target).engine_file
         coverage = build_engine(graph, folder / file, target, image_shape)

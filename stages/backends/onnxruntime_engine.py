@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
         return weight_bits_on(info)
 
-    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
         """Optimise the graph and save it; return how many convolutions run as INT8 and as float kernels, and which others are INT8."""
         options = engine_options(target.threads)
         portable, for_this_cpu = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, ort.GraphOptimizationLevel.ORT_ENABLE_ALL

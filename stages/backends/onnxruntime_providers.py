@@ -101,7 +101,7 @@ class ProviderBackend:
         """Return 8 on a GPU; on a CPU 8, or 7 where the CPU is unknown or its 8-bit products saturate."""
         return weight_bits_on(info) if info.driver is None else 8
 
-    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
         """Let the provider compile the graph once, and take the graph as the engine; return how many nodes it took, in how many parts.
 
         Raises:

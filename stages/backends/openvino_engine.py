@@ -68,7 +68,7 @@ class OpenVinoBackend:
         """Return 8, or 7 where the CPU is unknown or its 8-bit products saturate (x86 without VNNI or AMX)."""
         return weight_bits_on(info)
 
-    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
         """Compile the graph for the target's batch and save it; return how many convolutions run as INT8 and as float kernels.
 
         Raises:

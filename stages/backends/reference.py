@@ -45,7 +45,7 @@ def runtime_here() -> str:
     return f"{ort.__version__}, {read_cpu()[0]}"
 
 
-def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
+def require_runs(graph: Path, image_shape: tuple[int, ...]) -> None:
     """Run an ONNX file once on a black image.
 
     Raises:
@@ -57,7 +57,7 @@ def require_runs(graph: Path, image_shape: tuple[int, int, int]) -> None:
         raise BuildError(f"ONNX Runtime cannot run {graph.name}: {error}") from error
 
 
-def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, int, int]) -> float:
+def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, ...]) -> float:
     """Open an untrained network's ONNX file in a separate process, and compare its outputs with torch's, which lie beside it.
 
     Returns:
@@ -73,9 +73,8 @@ def try_graph(graph: Path, precision: Precision, image_shape: tuple[int, int, in
 def _try_graph(graph: str, precision: Precision, image_shape: list[int]) -> float:
     """Run the images together, and the first alone."""
     file = Path(graph)
-    channels, height, width = image_shape
     expected = load_outputs(file.parent)
-    images = probe_images((channels, height, width), len(expected))
+    images = probe_images(tuple(image_shape), len(expected))
     try:
         run = open_graph(file)
         found = np.concatenate([run(images), run(images[:1])])

@@ -63,7 +63,7 @@ class Backend(Protocol):
         """Return the width of weights whose products do not saturate on the device: 8 or 7."""
         ...
 
-    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
         """Build `engine` from an ONNX file, and return counts such as INT8 and float convolutions."""
         ...
 

@@ -38,7 +38,7 @@ class Request:
     graph: str
     engine: str
     input: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     batch: int
     capability: str | None
     timing_cache: str | None = None

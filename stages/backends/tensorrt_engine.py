@@ -98,7 +98,7 @@ class TensorRTBackend:
         """Return 8: products of 8-bit numbers accumulate in 32 bits on every GPU."""
         return 8
 
-    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
         """Build the engine in a process of its own; return counts of layers in the network as the library parsed it.
 
         Raises:

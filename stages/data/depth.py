@@ -46,15 +46,6 @@ class Depth(NamedTuple):
     sentences: tuple[str, ...]
 
 
-def kind_of(image: Image.Image) -> str:
-    """Return the kind of an opened image of more than 8 bits, or an empty text for one of 8; no pixel is read."""
-    if image.mode.startswith("F"):
-        return "fractions"
-    if image.mode.startswith("I"):
-        return "grey"
-    return "colour" if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in getattr(image, "tile", ())) else ""
-
-
 def values_of(image: Image.Image, kind: str, file: Path) -> Values:
     """Return the smallest and the largest value of an image.
 
@@ -95,12 +86,6 @@ def find_depth(found: Iterable[Values], white: float | None = None) -> Depth:
         name = "grey images of more than 8 bits" if kind == "grey" else "images of fractions"
         sentences.append(f"{len(those)} {name}: {stated:g} is white ({origin})")
     return Depth(whites, tuple(sentences))
-
-
-def to_bytes(image: Image.Image, white: float) -> Image.Image:
-    """Return a deep grey image with 8 bits: 0 stays black, `white` becomes 255."""
-    pixels = np.asarray(image).astype(np.float64)
-    return Image.fromarray((pixels * 255 / white).clip(0, 255).astype(np.uint8))
 
 
 def _white_of(kind: str, high: Values) -> float | None:

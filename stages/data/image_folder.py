@@ -4,28 +4,19 @@ root/cat/1.jpg          split by the recipe
 root/train/cat/1.jpg    split as it is; a part that is missing is taken from `train` by the recipe's share
 """
 
-import struct
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.data.depth import Depth, Values, find_depth, kind_of, to_bytes, values_of
-from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
+from bonsai.stages.data.files import SHOWN, SUFFIXES, look_at_files
+from bonsai.stages.data.how import make_preprocess, require_image_channels
+from bonsai.stages.data.packed_paths import PackedPaths
+from bonsai.stages.data.registry import PARTS, TRAIN, LoadedSamples
 from bonsai.stages.training.progress import say
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-PARTS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""Errors that Pillow raises for files that are not images, or are broken."""
-SHOWN = 5
 
 
 class ImageFile(NamedTuple):
@@ -54,94 +45,48 @@ class Folder(NamedTuple):
         return {name: found[label] for label, name in enumerate(self.classes)}
 
 
-def load_image_folder(*, root: str, size: int = 64, channels: int = 3, white: float | None = None) -> LoadedImages:
-    """Load ``root/<class>/**/<image>``, or ``root/{train,val,test}/<class>/**/<image>``, resized to `size` pixels a side.
+def load_image_folder(
+    *,
+    root: str,
+    size: int | Sequence[int] = 64,
+    channels: int = 3,
+    white: float | None = None,
+    resize: str | None = None,
+    crop: float | None = None,
+    interpolation: str | None = None,
+    scale: float | Sequence[float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadedSamples:
+    """Find ``root/<class>/**/<image>``, or ``root/{train,val,test}/<class>/**/<image>``; every image gets one size.
 
-    Images are turned as their EXIF tag says, transparent pixels become white, images of more than 8 bits are scaled to 8 (`stages/data/depth.py`);
-    of an animation the first frame counts. Names that begin with a dot are passed over.
+    Images are turned as their EXIF tag says, transparent pixels become white, images of more than 8 bits are scaled to 8 (`stages/data/depth.py`) unless
+    `scale` keeps them; of an animation the first frame counts. Names that begin with a dot are passed over.
 
     Args:
         root: The folder.
-        size: Side of the square images in pixels; the aspect ratio is not kept.
-        channels: 3 for colour, 1 for grey.
+        size: Side of square images in pixels, or [height, width].
+        channels: 3 for colour, 1 for grey, 4 for colour with alpha.
         white: Value that stands for white in images of more than 8 bits; found from the largest one otherwise.
+        resize: As in `Preprocess`, like all that follows.
+        crop: Share of the side that the centre crop keeps.
+        interpolation: Of the resizing.
+        scale: Value of white, or [black, white]; 65535 keeps images of 16 bits.
+        mean: For each channel.
+        std: For each channel.
 
     Raises:
-        ConfigError: The folder does not exist, holds fewer than two classes, a class without images, files that cannot be read, or values of
-            which it cannot be told what stands for white.
+        ConfigError: The folder does not exist, holds fewer than two classes, or a class without images; or it cannot be told what stands for white.
     """
-    if size < 1 or channels not in (1, 3):
-        problem, given = "data.options: no such images", f"size {size}, channels {channels}"
-        raise ConfigError(describe(problem, given=given, allowed="a size of at least 1, channels 1 or 3", fix="change data.options"))
-    if white is not None and not 0 < white < float("inf"):
-        raise ConfigError(describe("data.options.white: no such value", given=white, allowed="a number above 0", fix="change data.options"))
+    require_image_channels(channels)
+    preprocess = make_preprocess(size, channels, resize=resize, crop=crop, interpolation=interpolation, scale=scale, mean=mean, std=std)
     folder = scan_folder(root)
     say(f"reading {len(folder.images)} images of {len(folder.classes)} classes" + (f"; {passed_over(folder)}" if folder.others else ""))
-    pixels = np.empty((len(folder.images), size, size, channels), np.uint8)
-    broken: list[str] = []
-    deep = read_values(folder.images, broken)
-    depth = find_depth(deep, white) if not broken else Depth({}, ())
-    for sentence in depth.sentences:
-        say(sentence)
-    for place, image in enumerate(folder.images):
-        try:
-            pixels[place] = read_pixels(image.path, size, channels, depth)
-        except UNREADABLE as error:
-            broken.append(f"{image.path} ({error})")
-    require_readable(list(dict.fromkeys(broken)), len(folder.images))
-    labels = torch.tensor([image.label for image in folder.images])
-    parts = None if folder.images[0].part is None else torch.tensor([image.part for image in folder.images])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return LoadedImages(images, labels, folder.classes, "of the user's own images: not stated", parts)
-
-
-def read_values(images: Sequence[ImageFile], broken: list[str]) -> list[Values]:
-    """Return what the pixels of the images of more than 8 bits hold.
-
-    Args:
-        images: All images.
-        broken: Receives the path, and the reason, of each deep image that cannot be read.
-    """
-    found = []
-    for image in images:
-        try:
-            with quietly_opened(image.path) as opened:
-                kind = kind_of(opened)
-                if kind:
-                    found.append(values_of(opened, kind, image.path))
-        except UNREADABLE as error:
-            broken.append(f"{image.path} ({error})")
-    return found
-
-
-@contextmanager
-def quietly_opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image, however large: a large photograph is no attack, for the folder is the user's own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(file) as opened:
-            yield opened
-
-
-def require_readable(broken: Sequence[str], opened: int) -> None:
-    """Check that every image could be opened.
-
-    Args:
-        broken: Paths of those that could not, each with its reason.
-        opened: Number of files that were tried.
-
-    Raises:
-        ConfigError: Some could not; the first `SHOWN` are named.
-    """
-    if broken:
-        raise ConfigError(
-            describe(
-                f"{len(broken)} of {opened} files cannot be read as an image",
-                given="\n           ".join([*broken[:SHOWN], *([f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else [])]),
-                allowed="whole files, readable by you: " + ", ".join(SUFFIXES),
-                fix="mend or remove the files",
-            )
-        )
+    paths = PackedPaths.of(image.path.relative_to(root).as_posix() for image in folder.images)
+    labels = np.array([image.label for image in folder.images])
+    files = look_at_files(Path(root), paths, preprocess, labels, white)
+    parts = None if folder.images[0].part is None else np.array([image.part for image in folder.images])
+    return LoadedSamples(files, labels, folder.classes, "of the user's own images: not stated", files.preprocess, parts)
 
 
 def scan_folder(root: str | Path) -> Folder:
@@ -171,32 +116,6 @@ def scan_folder(root: str | Path) -> Folder:
 def passed_over(folder: Folder) -> str:
     """Return which files are no images, in a few words."""
     return f"{len(folder.others)} files that are no images are passed over, such as {folder.others[0].name}"
-
-
-def read_pixels(file: Path, size: int, channels: int, depth: Depth | None = None) -> np.ndarray:
-    """Return an image as (size, size, channels) uint8.
-
-    Args:
-        file: The image.
-        size: Side in pixels.
-        channels: 3 or 1.
-        depth: Which values stand for white in its folder; None looks at this image alone.
-
-    Raises:
-        ConfigError: Which value stands for white cannot be told.
-        One of `UNREADABLE`: The file is no image, or a broken one.
-    """
-    with quietly_opened(file) as opened:
-        kind = kind_of(opened)
-        image = ImageOps.exif_transpose(opened)
-        if kind and depth is None:
-            depth = find_depth([values_of(opened, kind, file)])
-        if kind and depth is not None and kind in depth.white:
-            image = to_bytes(image, depth.white[kind])
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(size, size, channels)
 
 
 def _scan(folder: Path) -> Folder:

@@ -53,7 +53,7 @@ class PackagedEngine(Record):
     runtime: Runtime
     precision: Precision
     dialect: Dialect
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     coverage: dict[str, int]
     run_here: bool
 

@@ -65,7 +65,7 @@ def read_release(folder: Path) -> Release:
     return Release(name=manifest.name, folder=folder.resolve(), manifest=manifest, seal=sha256_file(folder / SUMS), absence=absence)
 
 
-def require_comparable(release: Release, *, task: str, classes: tuple[str, ...], image_shape: tuple[int, int, int], test_digest: str) -> None:
+def require_comparable(release: Release, *, task: str, classes: tuple[str, ...], image_shape: tuple[int, ...], test_digest: str) -> None:
     """Check that a release and a new engine can be compared image by image, before anything is trained.
 
     Args:

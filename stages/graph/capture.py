@@ -10,7 +10,7 @@ from bonsai.stages.graph.rebuilding import Rebuilding
 from bonsai.stages.networks.calling import evaluating
 
 
-def capture(network: nn.Module, image_shape: tuple[int, int, int], whole: Collection[nn.Module] = (), idle: Collection[nn.Module] = ()) -> fx.GraphModule:
+def capture(network: nn.Module, image_shape: tuple[int, ...], whole: Collection[nn.Module] = (), idle: Collection[nn.Module] = ()) -> fx.GraphModule:
     """Return the graph of a network for any number of images.
 
     Args:

@@ -43,7 +43,7 @@ class Written(NamedTuple):
 
 def write_graph(
     network: nn.Module,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     file: Path,
     *,
     opset: int,
@@ -100,7 +100,7 @@ class HalfNetwork(nn.Module):
         return found.float()
 
 
-def export_onnx(network: nn.Module, image_shape: tuple[int, int, int], file: Path, opset: int, outputs: Sequence[str] = OUTPUTS) -> None:
+def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, opset: int, outputs: Sequence[str] = OUTPUTS) -> None:
     """Export in evaluation mode with the dynamo exporter, for any number of images.
 
     Args:

@@ -25,7 +25,7 @@ class OnnxGraph(Artifact):
     dialect: Dialect
     float_type: FloatType
     opset: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     audit: dict[str, int]
     not_simplified: str = ""
     parity: dict[str, float]

@@ -22,7 +22,7 @@ LOOSE: dict[Precision, float] = {"fp16": 0.3, "int8": 1.0}
 was measured at 0.06 in FP16 and 0.5 in INT8. Outputs that have nothing to do with each other differ by 1.1."""
 
 
-def probe_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
+def probe_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
     """Return images that differ in brightness, contrast, coarse and fine structure, always the same: (count, c, h, w) float32.
 
     Noise alone would do badly: a network that averages over an image gives nearly the same outputs for any noise.
@@ -30,17 +30,18 @@ def probe_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
     return np.stack([_probe_image(image_shape, number) for number in range(count)])
 
 
-def noise_images(image_shape: tuple[int, int, int], count: int) -> np.ndarray:
+def noise_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
     """Return the images that engines are timed with: noise, always the same, (count, c, h, w) float32."""
     return np.random.default_rng(0).standard_normal((count, *image_shape)).astype(np.float32)
 
 
-def _probe_image(image_shape: tuple[int, int, int], number: int) -> np.ndarray:
+def _probe_image(image_shape: tuple[int, ...], number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
-    channels, height, width = image_shape
-    coarse = rng.standard_normal((channels, 4, 4))
-    blocks = coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
-    image: np.ndarray = rng.normal(0, 0.5, (channels, 1, 1)) + rng.uniform(0.3, 1.2) * (blocks + 0.5 * rng.standard_normal(image_shape))
+    channels, *sides = image_shape
+    blocks = rng.standard_normal((channels, *(4 for _ in sides)))
+    for axis, side in enumerate(sides, 1):
+        blocks = blocks.take(np.arange(side) * 4 // side, axis)
+    image: np.ndarray = rng.normal(0, 0.5, (channels, *(1 for _ in sides))) + rng.uniform(0.3, 1.2) * (blocks + 0.5 * rng.standard_normal(image_shape))
     return image.astype(np.float32)
 
 

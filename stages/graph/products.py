@@ -34,7 +34,7 @@ class Product:
     macs: int
 
 
-def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, int, int]) -> dict[fx.Node, list[Product]]:
+def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, ...]) -> dict[fx.Node, list[Product]]:
     """Run a traced network once and return, by node, the products that it computes, in order.
 
     Args:

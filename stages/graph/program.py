@@ -14,7 +14,7 @@ from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 
 
-def export_program(network: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """Export a network by running its Python; then, where that fails, by reading its bytecode, which alone keeps `len(images)` open.
 
     Args:

@@ -100,7 +100,7 @@ def draws_of(network: nn.Module, images: torch.Tensor) -> tuple[str, ...]:
     return tuple(dict.fromkeys(draws.found))
 
 
-def require_repeatable(network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+def require_repeatable(network: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Refuse a network that draws random numbers in evaluation: what is exported or quantised of it would draw them too.
 
     Args:
@@ -142,7 +142,7 @@ def _differs(network: nn.Module, images: torch.Tensor) -> bool:
     return not torch.allclose(first, second, rtol=0, atol=SAME * float(first.abs().max()), equal_nan=True)
 
 
-def _remains(network: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+def _remains(network: nn.Module, image_shape: tuple[int, ...]) -> bool:
     """Whether the result of a random operator reaches the output of the exported network."""
     try:
         program = export_program(network, image_shape)

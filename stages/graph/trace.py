@@ -20,7 +20,7 @@ from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import evaluating
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 TRAINING = "training"
 """Key of the operations that a graph loses in training."""
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, nn.MultiheadAttention, nn.RNNBase)

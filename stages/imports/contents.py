@@ -1,17 +1,44 @@
 """One digest of files and folders. Contents and the paths within a folder count; times and the place of a folder do not."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.hashing import sha256_of
+from bonsai.stages.training.progress import report
 
 SETTLED_SECONDS = 2.0
 """A file that changed more recently than this (seconds) is read again, because the clock of a file system is too coarse to separate two changes."""
+THREADS = 8
+"""Files that are hashed at a time: hashing leaves the interpreter to other threads, and a disk serves several at once."""
+AT_A_TIME = 1000
+"""Files that wait for a thread."""
+SECONDS = 5.0
+"""Time between two lines of progress."""
+WORTH_KEEPING = 64_000_000
+"""Bytes that take so long to hash that their hashes are written down."""
+Facts = tuple[str, int, int, int, int]
+"""Path, inode, size, and both times of a file."""
+
+_hashed: dict[Facts, str] = {}
+
+
+@dataclass
+class _Kept:
+    """Where hashes are written down, and how many bytes were hashed since."""
+
+    file: Path | None = None
+    new_bytes: int = 0
+
+
+_kept = _Kept()
 
 
 def walk(folder: Path, *, hidden: bool = True, _above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -61,7 +88,28 @@ def digest_of(files: Mapping[str, Path], key: str) -> str:
     Raises:
         ConfigError: One cannot be read.
     """
-    return hashlib.sha256(repr([(name, _read(file, key)) for name, file in sorted(files.items())]).encode()).hexdigest()
+    ordered = sorted(files.items())
+    found, shown = list[tuple[str, str]](), time.monotonic()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(ordered), AT_A_TIME):
+            part = ordered[start : start + AT_A_TIME]
+            found += zip((name for name, _ in part), pool.map(lambda item: _read(item[1], key), part), strict=True)
+            if time.monotonic() - shown > SECONDS:
+                shown = time.monotonic()
+                report(f"hashing {key}", done=len(found), total=len(ordered), unit="file")
+    _keep()
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def keep_hashes(file: Path) -> None:
+    """Remember the hashes of files that do not change in a file, from now on: the next process reads none of them again.
+
+    Args:
+        file: Read now, if it is there; written whenever `WORTH_KEEPING` bytes have been hashed since.
+    """
+    _kept.file = file
+    with suppress(OSError, ValueError, TypeError):  # an aid: where it is gone or damaged, files are hashed again
+        _hashed.update({(path, *facts): digest for path, facts, digest in json.loads(file.read_text(encoding="utf-8"))})
 
 
 def listed_few(names: Iterable[object], shown: int = 5) -> str:
@@ -76,19 +124,28 @@ def shown_path(file: Path) -> str:
 
 
 def _read(file: Path, key: str) -> str:
-    """Return a file's sha256; one that has not been touched since is read once in a process."""
+    """Return a file's sha256; one that has not been touched since is not read again."""
     try:
         facts = file.stat()
         if time.time() - facts.st_ctime < SETTLED_SECONDS:
             return _sha256(file)
-        return _sha256_of(str(file.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        known = (str(file.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if known not in _hashed:
+            _hashed[known] = _sha256(file)
+            _kept.new_bytes += facts.st_size
+        return _hashed[known]
     except OSError as error:
         raise _unreadable(key, file, error) from error
 
 
-@cache
-def _sha256_of(file: str, *_facts: int) -> str:
-    return _sha256(Path(file))
+def _keep() -> None:
+    if _kept.file is None or _kept.new_bytes < WORTH_KEEPING or not _kept.file.parent.is_dir():
+        return
+    part = _kept.file.with_name(f"{_kept.file.name}.{os.getpid()}")
+    with suppress(OSError):
+        part.write_text(json.dumps([[path, facts, digest] for (path, *facts), digest in list(_hashed.items())]), encoding="utf-8")
+        os.replace(part, _kept.file)
+        _kept.new_bytes = 0
 
 
 def _sha256(file: Path) -> str:

@@ -16,7 +16,8 @@ from bonsai.stages.imports.contents import digest_of, files_at
 
 FOLDERS = "BONSAI_FILE_FOLDERS"
 """Environment variable that tells this process and its children in which folder declared files of a content lie."""
-Option = int | float | str | bool
+Scalar = int | float | str | bool
+Option = Scalar | tuple[Scalar, ...]
 
 
 def find_files(files: Sequence[str], folder: Path, key: str) -> dict[str, Path]:
@@ -59,6 +60,12 @@ def announce(content: str, folder: Path) -> None:
     """Let `in_place` and `folder_of` know, here and in child processes, where declared files of this content lie."""
     if content:
         os.environ[FOLDERS] = json.dumps({**_announced(), content: str(folder.resolve())})
+
+
+def place_of(content: str) -> Path | None:
+    """Return the announced place of a content; None where none was announced."""
+    place = _announced().get(content)
+    return None if place is None else Path(place)
 
 
 def folder_of(files: Sequence[str], content: str, key: str) -> Path:

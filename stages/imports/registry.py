@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -64,8 +64,14 @@ def make_importable(folder: Path, *names: str) -> None:
             )
 
 
-def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
+def resolve(name: str, table: Mapping[str, str], what: str, *, also: Sequence[str] = ()) -> Any:
     """Return the attribute that a table name, or an import string itself, stands for.
+
+    Args:
+        name: A name of the table, or an import string.
+        table: Import strings by name.
+        what: What is named, for messages.
+        also: Other forms of names that are allowed, for messages.
 
     Raises:
         ConfigError: The name is not in the table, or the import string leads nowhere or may not be followed.
@@ -78,7 +84,7 @@ def resolve(name: str, table: Mapping[str, str], what: str) -> Any:
             describe(
                 f"no {what} of this name{suggestion(name, table)}",
                 given=name,
-                allowed=[*table, "package.module:attribute"],
+                allowed=[*table, *also, "package.module:attribute"],
                 fix=f"use one of these names; `bonsai list {what}s` shows them",
             )
         )

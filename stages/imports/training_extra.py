@@ -2,7 +2,7 @@
 
 from bonsai.profiles.errors import ConfigError, describe
 
-MODULES = frozenset({"torch", "torchvision", "torch_pruning", "prefect", "fastapi", "httpx", "onnxscript", "onnxsim", "sklearn", "matplotlib", "PIL"})
+MODULES = frozenset({"torch", "torchvision", "torch_pruning", "prefect", "fastapi", "httpx", "onnxscript", "onnxsim", "sklearn", "matplotlib", "PIL", "timm"})
 """What the extra's packages are imported as."""
 INSTALL = "pip install 'bonsai-compress[train]'"
 

@@ -46,7 +46,7 @@ def time_afresh(
     engine: EngineFile,
     reference: EngineFile | None,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     timing: TimingConfig,
     percentile: int,
     relative: bool,

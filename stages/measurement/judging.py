@@ -1,7 +1,7 @@
 """Judges raw outputs and raw times that a device returned. All of it is pure: nothing here asks a device, or reads a file."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Accuracy, Part
 from bonsai.stages.measurement.samples import summarise
 from bonsai.stages.tasks.task import Statistics, Task, join, samples_of
+
+
+class Targets(Protocol):
+    """Targets of the images, in their order: an array, or what makes them when they are asked for."""
+
+    def __getitem__(self, numbers: slice, /) -> np.ndarray:
+        """Return the targets of some images, (n, ...)."""
+        ...
 
 
 class Judged(NamedTuple):
@@ -25,7 +33,7 @@ class Judged(NamedTuple):
     latencies: dict[str, Latency]
 
 
-def judge(task: Task, targets: np.ndarray, outputs: Mapping[str, Iterable[np.ndarray]], timing: Timing | None, *, clock: str, reference: str) -> Judged:
+def judge(task: Task, targets: Targets, outputs: Mapping[str, Iterable[np.ndarray]], timing: Timing | None, *, clock: str, reference: str) -> Judged:
     """Judge engines by their outputs and their times.
 
     Args:
@@ -40,7 +48,7 @@ def judge(task: Task, targets: np.ndarray, outputs: Mapping[str, Iterable[np.nda
     return Judged(statistics, latencies_of(timing, clock, reference) if timing is not None else {})
 
 
-def observe(outputs: Iterable[np.ndarray], targets: np.ndarray, task: Task) -> Statistics:
+def observe(outputs: Iterable[np.ndarray], targets: Targets, task: Task) -> Statistics:
     """Return the task's statistics of each image, given the outputs of one image after another."""
     return join([task.per_sample(found, targets[place : place + 1]) for place, found in enumerate(outputs)])
 

@@ -1,6 +1,5 @@
 """Runs an engine on all images of a part of the data, and stores the results in a file."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,11 +35,6 @@ def run_for_accuracy(engine: Engine, target: Target, batches: Iterable[np.ndarra
     return map(open_graph(engine.folder / MODEL), batches)
 
 
-def one_by_one(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Return images (n, c, h, w) as n batches of one, because in a larger batch an image's outputs may be rounded differently."""
-    return (images[place : place + 1] for place in range(len(images)))
-
-
 def measured_by(engine: Engine) -> str:
     """Return the name of the program that `run_for_accuracy` runs."""
     return "engine" if engine.runnable else "onnxruntime on the same ONNX file"
@@ -68,11 +62,3 @@ def read_results(file: Path, task: Task) -> Results:
     except ValueError as error:
         given = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in found.items()) or "nothing"
         raise VerificationError(describe(f"{file.name}: no results of a test", given=given, allowed=error, fix=fix)) from error
-
-
-def digest_of(images: np.ndarray, targets: np.ndarray) -> str:
-    """Return the sha256 that tells one part of the data, as the network sees it and in its order, from another; packages keep it, so it stays."""
-    digest = hashlib.sha256(repr((images.shape, f"torch.{images.dtype}")).encode())
-    for array in (images, targets):
-        digest.update(array.tobytes())
-    return digest.hexdigest()

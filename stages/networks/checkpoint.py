@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.quantization.records import Quantization
@@ -29,13 +30,43 @@ class History(FigureRecord):
     validation: float
 
 
+class Start(Record):
+    """How a network came to its weights before any training.
+
+    Attributes:
+        given: Whether they were given; otherwise they are random.
+        entry: Entry of the file that they were taken from; empty where the file has nothing else.
+        prefix: What their names had in front.
+        fresh: Layers with random weights, because the given ones are for another number of outputs.
+        metrics: Of given weights: ``validation_<metric>``.
+    """
+
+    given: bool = False
+    entry: str = ""
+    prefix: str = ""
+    fresh: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+
+    @property
+    def sentence(self) -> str:
+        """What was taken, for people."""
+        if not self.given:
+            return "random weights"
+        taken = [f"entry {self.entry!r}" if self.entry else "", f"names without {self.prefix!r}" if self.prefix else ""]
+        how = ", ".join(filter(None, taken))
+        fresh = f"; random in {', '.join(self.fresh)}, where the given ones have another number of outputs" if self.fresh else ""
+        found = "".join(f"; {name.replace('_', ' ')} {value:.4f}" for name, value in self.metrics.items())
+        return f"given weights{f' ({how})' if how else ''}{fresh}{found}"
+
+
 class Checkpoint(Artifact):
     """A network in training: architecture and edits as JSON, weights as safetensors.
 
-    Files: ``weights.safetensors``; on a trunk ``scores.safetensors`` (one vector per criterion and group), where the training averages its
+    Files: ``weights.safetensors``; on a trunk that is trained ``scores.safetensors`` (one vector per criterion and group), where the training averages its
     weights ``average.safetensors``, and beside it an artifact `Moments`; after a cut ``training.safetensors`` (moments, average, loss scale).
 
     Attributes:
+        start: Set before any training (stage `initialise`): how the weights came about.
         edits: Changes to the network that `model` names, in order; empty for a dense network.
         kept: Channels kept by group, as people are shown them; empty for a dense network.
         quantization: Set where there are `quantizers`: how they came about.
@@ -44,7 +75,8 @@ class Checkpoint(Artifact):
 
     model: ModelConfig
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
+    start: Start | None = None
     edits: tuple[Edit, ...] = ()
     kept: dict[str, tuple[int, ...]] = {}
     quantization: Quantization | None = None
@@ -54,6 +86,8 @@ class Checkpoint(Artifact):
 
     def reached(self) -> str:
         """Return how far the training has come and what the validation split says of it, in a few words."""
+        if self.start is not None:
+            return self.start.sentence
         if not self.history:
             return f"step {self.step}"
         last = self.history[-1]

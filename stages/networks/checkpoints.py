@@ -31,7 +31,7 @@ WEIGHTS, TRAINING, AVERAGE = "weights.safetensors", "training.safetensors", "ave
 SCORES, STATISTICS, PENALTY = "scores.safetensors", "statistics.safetensors", "penalty.safetensors"
 
 
-def build(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, edits: Sequence[Edit] = ()) -> nn.Module:
+def build(model: ModelConfig, image_shape: tuple[int, ...], num_classes: int, edits: Sequence[Edit] = ()) -> nn.Module:
     """Build a network with its initial weights, edited, in channels-last layout."""
     network = build_network(model, image_shape, num_classes)
     for edit in edits:
@@ -71,13 +71,15 @@ def weights_of(quantised: Quantised) -> str:
 
 
 def load_training(checkpoint: Checkpoint, config: TrainConfig) -> TrainState:
-    """Return the training as the checkpoint left it.
+    """Return the training as the checkpoint left it; one that has not begun has no moments yet.
 
     Raises:
         MomentsGone: The checkpoint is a segment of the trunk whose moments are not there any more.
     """
     network = _rebuild(checkpoint)
     load_weights(network, load_file(checkpoint.folder / WEIGHTS))
+    if checkpoint.start is not None:
+        return TrainState(network, config)
     if (checkpoint.folder / TRAINING).exists():
         return TrainState(network, config, load_tensors(checkpoint, TRAINING))
     return TrainState(network, config, load_moments(checkpoint, TRAINING) | load_tensors(checkpoint, AVERAGE))

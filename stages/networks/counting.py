@@ -17,7 +17,7 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if id(p) not in scales)
 
 
-def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def count_macs(network: nn.Module, image_shape: tuple[int, ...]) -> int:
     """Return the multiply-accumulates of one image (c, h, w): of convolutions and matrix products, whatever module or function computes them."""
     with evaluating(network), torch.no_grad(), products_in_sight(network), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *image_shape))

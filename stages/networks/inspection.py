@@ -84,16 +84,17 @@ def require_plain_state(network: nn.Module) -> None:
         )
 
 
-def random_images(number: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) around 0."""
+def random_images(number: int, image_shape: tuple[int, ...]) -> torch.Tensor:
+    """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) or (n, c, t) around 0."""
     generator = torch.Generator().manual_seed(0)
-    channels, height, width = image_shape
-    coarse = torch.randn(number, channels, min(4, height), min(4, width), generator=generator)
-    pattern = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    channels, *sides = image_shape
+    coarse = torch.randn(number, channels, *(min(4, side) for side in sides), generator=generator)
+    pattern = functional.interpolate(coarse, size=sides, mode="bilinear" if len(sides) == 2 else "linear", align_corners=False)
     contrast = torch.linspace(0.2, 1, number)[torch.randperm(number, generator=generator)]
     brightness = torch.linspace(-0.7, 0.7, number)[torch.randperm(number, generator=generator)]
-    fine = torch.randn(number, channels, height, width, generator=generator)
-    return (0.6 * pattern + 0.4 * fine) * contrast.reshape(-1, 1, 1, 1) + brightness.reshape(-1, 1, 1, 1)
+    fine = torch.randn(number, *image_shape, generator=generator)
+    each = (-1, *(1 for _ in image_shape))
+    return (0.6 * pattern + 0.4 * fine) * contrast.reshape(each) + brightness.reshape(each)
 
 
 def _stored(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,5 +1,9 @@
 """Networks by name, and how one is built from its config."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
 import torch
 from torch import nn
 
@@ -10,7 +14,8 @@ from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
-from bonsai.stages.networks.factories import FACTORIES
+from bonsai.stages.networks.factories import FACTORIES, LIBRARIES, of_library
+from bonsai.stages.networks.libraries import module_of
 from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.tasks.task import DataSpec, Learning
 
@@ -19,7 +24,7 @@ COMPILED = "_orig_mod"
 """Attribute by which torch.compile's wrapper is recognised; importing its class takes seconds."""
 
 
-def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, *, seed: int | None = None) -> nn.Module:
+def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes: int, *, seed: int | None = None) -> nn.Module:
     """Build the dense network with the initial weights of its seed.
 
     Args:
@@ -35,7 +40,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
     options = in_place(config.options, config.files, config.content, FILES)
     watched = warning_of_undeclared(config.name, FILES, places_of(config.files, config.content, FILES))
     with seeded(config.seed if seed is None else seed), watched:
-        factory = resolve(config.name, FACTORIES, "model")
+        factory = _factory_of(config.name)
         with user_code(
             f"model.options do not fit model {config.name!r}",
             given=given,
@@ -59,6 +64,18 @@ def build_network(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
             )
         )
     return network
+
+
+def _factory_of(name: str) -> Callable[..., Any]:
+    """Return what builds a network of a name.
+
+    Raises:
+        ConfigError: There is no such network.
+    """
+    found = of_library(name)
+    if found is None or name in FACTORIES:
+        return cast(Callable[..., Any], resolve(name, FACTORIES, "model", also=[f"{library}/NAME" for library in LIBRARIES]))
+    return partial(module_of(found.library).make, found.model)
 
 
 @torch.no_grad()

@@ -97,7 +97,7 @@ class Pruner:
         self,
         network: nn.Module,
         optimizer: Optimizer,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         *,
         chooser: Chooser | None = None,
         criterion: Criterion = "bn_gradient",

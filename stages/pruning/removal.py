@@ -39,7 +39,7 @@ class Removal:
         returned: Channels that were masked and came back.
     """
 
-    def __init__(self, state: TrainState, image_shape: tuple[int, int, int], criterion: Criterion, schedule: ScheduleConfig, window: int) -> None:
+    def __init__(self, state: TrainState, image_shape: tuple[int, ...], criterion: Criterion, schedule: ScheduleConfig, window: int) -> None:
         averages = (state.average,) if state.average else ()
         self.state, self.returned = state, 0
         self.pruner = Pruner(state.network, state.optimizer, image_shape, criterion=criterion, averages=averages, window=window)

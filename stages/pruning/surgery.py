@@ -35,7 +35,7 @@ MOST_POSITIONS = 1_000_000
 UNDECIDED = "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
 
 
-def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Group, ...]:
+def find_groups(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[Group, ...]:
     """Return the groups of channels that may be removed; those that make up the outputs are left out.
 
     Args:
@@ -46,7 +46,7 @@ def find_groups(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[
         return _search(network, image_shape)[0]
 
 
-def _search(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[Group, ...], dict[str, str]]:
+def _search(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[tuple[Group, ...], dict[str, str]]:
     """Return the groups, and by the names of layers why their channels make up none."""
     graph = _dependency_graph(network, image_shape)
     names = {module: name for name, module in network.named_modules()}
@@ -139,7 +139,7 @@ def _bounded(reached: list[tp.Dependency]) -> Iterator[None]:
         LibraryGroup.add_dep, LibraryGroup.has_pruning_op = add, has
 
 
-def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> KeepChannels:
+def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, ...]) -> KeepChannels:
     """Remove from `network`, in place, every channel that `kept` does not name, and return what was done.
 
     Torch-Pruning cuts a copy that shows which positions of every tensor are left; the network is then cut by that edit, as one that is loaded
@@ -168,7 +168,7 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: 
     return edit
 
 
-def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_shape: tuple[int, int, int]) -> KeepChannels:
+def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_shape: tuple[int, ...]) -> KeepChannels:
     graph = _dependency_graph(network, image_shape)
     numbered = Numbered(network)
     for name, channels in kept.items():
@@ -189,7 +189,7 @@ def _remove(network: nn.Module, by_name: Mapping[str, Group], kept: Kept, image_
     return edit
 
 
-def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, int, int]) -> float:
+def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], kept: Kept, image_shape: tuple[int, ...]) -> float:
     """Return how far removing channels differs from zeroing them, relative to how much outputs vary between images.
 
     Raises:
@@ -201,7 +201,7 @@ def check_cut(dense: nn.Module, pruned: nn.Module, groups: tuple[Group, ...], ke
     return require_equal(expected, outputs(pruned, images))
 
 
-def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> dict[str, str]:
+def refused_groups(network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, ...]) -> dict[str, str]:
     """Return the groups and layers that cannot be cut safely, each with the reason. Every group is cut in a trial.
 
     Behind a channel shuffle or in a grouped convolution, Torch-Pruning silently cuts the wrong channels; other reshapes make it
@@ -240,7 +240,7 @@ class _Trial:
         ConfigError: The outputs hardly depend on the image, whatever the weights.
     """
 
-    def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, ...]) -> None:
         self._groups, self._image_shape = groups, image_shape
         self._images = random_images(TRIAL_IMAGES, image_shape)
         self._dense = copy_network(network)
@@ -310,7 +310,7 @@ def _layer(network: nn.Module, name: str) -> Layer:
     return layer
 
 
-def _dependency_graph(network: nn.Module, image_shape: tuple[int, int, int]) -> tp.DependencyGraph:
+def _dependency_graph(network: nn.Module, image_shape: tuple[int, ...]) -> tp.DependencyGraph:
     """Trace the network's couplings; Torch-Pruning does not see frozen parameters, so none is frozen meanwhile.
 
     Raises:

@@ -19,7 +19,7 @@ from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import calls_of, keep_in_float
 
 
-def insert_quantizers(network: nn.Module, image_shape: tuple[int, int, int], state: Quantizers) -> fx.GraphModule:
+def insert_quantizers(network: nn.Module, image_shape: tuple[int, ...], state: Quantizers) -> fx.GraphModule:
     """Return the network with its layers replaced by quantised ones and a quantiser on every tensor between them.
 
     Args:

@@ -58,13 +58,13 @@ class FloatConvolutions(NamedTuple):
     most: int
 
 
-def quantizable(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+def quantizable(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Return the names of the layers of a float network that are quantised where nothing is kept in float, in the order of execution."""
     traced = trace(network, image_shape)
     return tuple(dict.fromkeys(name_of(node) for node in traced.graph.nodes if takes_layer(traced, node)))
 
 
-def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Return the names of what a recipe leaves in float, in the order of execution: of what would be quantised otherwise.
 
     Args:
@@ -126,7 +126,7 @@ def _is_cheap(network: fx.GraphModule, node: fx.Node) -> bool:
     return what == "batch_norm" and isinstance(module_of(network, sources[0]), nn.Conv2d | nn.ConvTranspose2d)
 
 
-def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_shape: tuple[int, int, int]) -> FloatConvolutions:
+def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_shape: tuple[int, ...]) -> FloatConvolutions:
     """Return how many convolutions of a quantised network are in float on purpose, call by call.
 
     Args:

@@ -51,7 +51,7 @@ class Mixer:
         self,
         twin: nn.Module,
         quantised: fx.GraphModule,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         quantizers: Quantizers,
         batches: Sequence[torch.Tensor],
     ) -> None:

@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 """Largest difference of two outputs, relative to how much they vary between images."""
 
 
-def prove_quantizable(network: nn.Module, image_shape: tuple[int, int, int], keep_float: Iterable[str], dialects: Iterable[Dialect]) -> tuple[str, ...]:
+def prove_quantizable(network: nn.Module, image_shape: tuple[int, ...], keep_float: Iterable[str], dialects: Iterable[Dialect]) -> tuple[str, ...]:
     """Put quantisers that pass their values on into a network, and compare it with the float one in evaluation.
 
     Two random states are compared, for batches of one and three images.
@@ -82,7 +82,7 @@ def require_same(network: nn.Module, quantised: fx.GraphModule, images: torch.Te
 
 
 @torch.no_grad()
-def vary(network: nn.Module, image_shape: tuple[int, int, int], seed: int) -> None:
+def vary(network: nn.Module, image_shape: tuple[int, ...], seed: int) -> None:
     """Give a network a random state in place: other weights, and statistics of BatchNorm as images leave them, varied by channel."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -16,6 +16,7 @@ from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.texts import listed_names, markdown
+from bonsai.stages.training.config import TrainConfig, describe_augmentation
 
 
 def write_model_card(
@@ -62,7 +63,7 @@ Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}{_changes(decisions)}
 
 {sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
@@ -70,7 +71,7 @@ of every group, the networks that were timed to fit the budget, the precisions t
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
 
 ## Licences
-{licence_notes(dataset, final.model, engine.runtime)}
+{licence_notes(dataset, final.model, engine.runtime, json.loads(decisions.recipe).get("model", {}).get("weights"))}
 """
 
 
@@ -85,6 +86,13 @@ def _trunk(decisions: Decisions) -> str:
     trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
     given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
     return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
+
+
+def _changes(decisions: Decisions) -> str:
+    """Return a sentence on how training images were changed at random; empty if they were not."""
+    training = TrainConfig.model_validate({key: value for key, value in json.loads(decisions.recipe).get("training", {}).items() if key == "augment"})
+    changes = describe_augmentation(training.augment)
+    return f" Training images were changed at random: {markdown(changes)}." if changes else ""
 
 
 def describe_quantisation(final: Checkpoint, metric: Metric) -> str:

@@ -17,12 +17,12 @@ from bonsai.stages.selection.flows import Flow, passed_on, size_of
 from bonsai.stages.selection.operator_records import Operator, Unseen
 
 
-def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[Operator, ...]:
+def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, ...]) -> tuple[Operator, ...]:
     """Return the operators of a dense network, in order of execution."""
     return read_operators(network, groups, image_shape)[0]
 
 
-def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, int, int]) -> tuple[tuple[Operator, ...], tuple[Unseen, ...]]:
+def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, ...]) -> tuple[tuple[Operator, ...], tuple[Unseen, ...]]:
     """Return the operators of a dense network, in order of execution, and its matrix products that are no such operator.
 
     Operators that do not depend on the image are left out, because an export computes them once.
@@ -36,7 +36,7 @@ def read_operators(network: nn.Module, groups: Iterable[Group], image_shape: tup
 class _Reader:
     """Reads a traced network node by node, and follows the channels of its tensors."""
 
-    def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, ...]) -> None:
         with evaluating(network), torch.no_grad():
             self.traced = trace(network, image_shape)
         self.operators: list[Operator] = []

@@ -5,13 +5,13 @@ from pathlib import Path
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.measurement.judging import accuracy_of, observe
 from bonsai.stages.measurement.measurements import Measurement, Row
-from bonsai.stages.measurement.results import RESULTS, Results, digest_of, measured_by, one_by_one, run_for_accuracy, save_results
+from bonsai.stages.measurement.results import RESULTS, Results, measured_by, run_for_accuracy, save_results
 from bonsai.stages.measurement.verdicts import ACCURACY_GATES, Shown, accuracy_gates, doubt_about
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.training.batches import load_split
 
 
 @stage(version=1, figures=Measurement.figures)
@@ -36,12 +36,12 @@ def assess(
         with_reference: As for `measure`: an untrained dense network does not see the test images.
     """
     task = task_named(dataset.task)
-    images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
+    part = Part(dataset, "test")
     seen_by = {"dense": dense, "shipped": engine} if with_reference else {"shipped": engine}
-    seen = {name: observe(run_for_accuracy(one, profile.target, one_by_one(images)), targets, task) for name, one in seen_by.items()}
+    seen = {name: observe(run_for_accuracy(one, profile.target, part.one_by_one()), part.targets, task) for name, one in seen_by.items()}
     results = Results(seen.get("dense"), seen["shipped"])
     save_results(out_dir / RESULTS, results, task)
-    doubt = "" if results.dense is None else doubt_about(task, task.reduce(results.dense), targets, "test")
+    doubt = "" if results.dense is None else doubt_about(task, task.reduce(results.dense), part.some_targets(), "test")
     judged = accuracy_gates(Shown.on_test(task, results.dense, results.shipped, doubt), profile.gates)
     latency, *others = (gate for gate in measurement.gates if gate.name not in ACCURACY_GATES)
 
@@ -59,6 +59,6 @@ def assess(
             "rows": tuple(on_test(row) for row in measurement.rows),
             "gates": (latency, *judged, *others),
             "warnings": (doubt,) if doubt else (),
-            "test_digest": digest_of(images, targets),
+            "test_digest": part.digest,
         }
     )

@@ -28,7 +28,7 @@ def benchmark(
     candidates: tuple[Engine, ...],
     reference: Engine,
     target: Target,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     timing: TimingConfig,
     percentile: int,
     repeat: int,

@@ -7,17 +7,17 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.measurement.fresh_timing import time_afresh
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.judging import accuracy_of, observe
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
-from bonsai.stages.measurement.results import RESULTS, one_by_one, read_results
+from bonsai.stages.measurement.results import RESULTS, read_results
 from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.training.batches import load_split
 
 
 def figures_of(found: Challenge) -> str:
@@ -41,10 +41,10 @@ def challenge(
         release: The earlier package, which `require_comparable` let pass.
     """
     task = task_named(dataset.task)
-    images, targets = (tensor.numpy() for tensor in load_split(dataset, "test"))
+    part = Part(dataset, "test")
     seen, by = release.stored_results(measurement.test_digest, task), "as its package tells"
     if seen is None:
-        seen, by = observe(device_of(release.engine.target).run(release.engine, one_by_one(images)), targets, task), "run here"
+        seen, by = observe(device_of(release.engine.target).run(release.engine, part.one_by_one()), part.targets, task), "run here"
     drop = task.interval(seen, read_results(measurement.folder / RESULTS, task).shipped)
     not_timed = _why_not_timed(engine, profile, release)
     fresh = None if not_timed else _time(engine, profile, timing, release, out_dir)

@@ -57,7 +57,7 @@ def figures_of(table: TableArtifact) -> str:
 def characterize(
     out_dir: Path,
     model: ModelConfig,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     target: Target,
     info: DeviceInfo,
@@ -126,7 +126,7 @@ def characterize(
 
 
 @lru_cache(maxsize=1)
-def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
+def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
     """Return the dense network and its operators; kept, since a target has a table per precision."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
     return network, list_operators(network, find_groups(network, image_shape), image_shape)

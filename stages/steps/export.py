@@ -7,6 +7,7 @@ from torch import fx, nn
 
 from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.graph.exporting import set_metadata, write_graph
 from bonsai.stages.graph.names import MODEL
@@ -19,7 +20,6 @@ from bonsai.stages.quantization.export_form import count_quantised, to_export_fo
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
-from bonsai.stages.training.batches import load_split
 
 
 def figures_of(graph: OnnxGraph) -> str:
@@ -31,7 +31,7 @@ def figures_of(graph: OnnxGraph) -> str:
 def export(
     out_dir: Path, checkpoint: Checkpoint, dataset: Dataset, config: ExportConfig, dialect: Dialect, float_type: FloatType, batch: int | None
 ) -> OnnxGraph:
-    """Export, simplify, audit, and compare with torch on the validation images.
+    """Export, simplify, audit, and compare with torch on the validation images, or on as many as fit into memory.
 
     Args:
         out_dir: Receives ``model.onnx``.
@@ -65,8 +65,7 @@ def export(
         quantised=quantised,
         outputs=[output.name for output in task.outputs(DataSpec(checkpoint.image_shape, checkpoint.num_classes))],
     )
-    images, _ = load_split(dataset, "validation")
-    parity = compare(network, open_graph(out_dir / MODEL), images, task)
+    parity = compare(network, open_graph(out_dir / MODEL), Part(dataset, "validation").some(), task)
     require_parity(parity, config)
     set_metadata(
         out_dir / MODEL,

@@ -44,7 +44,7 @@ def figures_of(graph: OnnxGraph) -> str:
 def export_untrained(
     out_dir: Path,
     model: ModelConfig,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     plan: WidthPlan,
     dialect: Dialect,
@@ -99,7 +99,7 @@ def export_untrained(
 
 
 @lru_cache(maxsize=1)
-def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
+def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
     """Return the dense network, its groups and its operators; kept, since a target's many candidates are all cut from one network."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
     groups = find_groups(network, image_shape)
@@ -109,7 +109,7 @@ def _dense(identity: str, model: str, image_shape: tuple[int, int, int], num_cla
 def _export(
     file: Path,
     model: ModelConfig,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     groups: tuple[Group, ...],
     plan: WidthPlan,

@@ -15,11 +15,12 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.graph.probes import noise_images
 from bonsai.stages.measurement.judging import accuracy_of, judge, observe
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
-from bonsai.stages.measurement.results import measured_by, one_by_one, run_for_accuracy
+from bonsai.stages.measurement.results import measured_by, run_for_accuracy
 from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, save_samples
 from bonsai.stages.measurement.verdicts import choose_engine
 from bonsai.stages.networks.calling import outputs_of
@@ -31,7 +32,6 @@ from bonsai.stages.store.store import stage
 from bonsai.stages.store.tensor_files import in_rows, written_plainly
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import Statistics, Task
-from bonsai.stages.training.batches import load_split
 
 DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"
@@ -67,19 +67,20 @@ def measure(
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
-    images, targets = (tensor.numpy() for tensor in load_split(dataset, "validation"))
+    part = Part(dataset, "validation")
+    images = part.first(profile.target.batch)
     clock = gating_clock(profile.target, profile.budget.percentile)
     timed = _time(engines, images, profile, timing, clock, out_dir) if estimates is None else None
     compared = {name: engine for name, engine in engines.items() if with_reference or name != DENSE}
-    outputs = {name: run_for_accuracy(engine, profile.target, one_by_one(images)) for name, engine in compared.items()}
-    seen, latencies = judge(task, targets, outputs, timed, clock=clock, reference=DENSE)
+    outputs = {name: run_for_accuracy(engine, profile.target, part.one_by_one()) for name, engine in compared.items()}
+    seen, latencies = judge(task, part.targets, outputs, timed, clock=clock, reference=DENSE)
     if estimates is not None:
         latencies = dict(zip(engines, estimates, strict=True))
     rows = {name: _row(name, engine, seen.get(name), task, latencies[name]) for name, engine in engines.items()}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
-        runs = {how: observe(_run(network, one_by_one(images)), targets, task) for how, network in networks.items()}
+        runs = {how: observe(_run(network, part.one_by_one()), part.targets, task) for how, network in networks.items()}
         simulated = [_simulated_row(how, quantised, engines["int8"], found, task) for how, found in runs.items()]
         assert quantised.quantizers is not None
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)

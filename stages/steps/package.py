@@ -8,6 +8,7 @@ from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
@@ -27,7 +28,6 @@ from bonsai.stages.store.manifest import tool_versions
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
-from bonsai.stages.training.batches import load_split
 
 
 def figures_of(made: Package) -> str:
@@ -72,7 +72,7 @@ def package(
         (folder / file).write_bytes((engine.folder / file).read_bytes())
     task = task_named(dataset.task)
     (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
-    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), partial(run_for_accuracy, engine, profile.target), task, output.name)
+    write_golden(folder, Part(dataset, "test").first(GOLDEN_IMAGES), partial(run_for_accuracy, engine, profile.target), task, output.name)
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)

@@ -1,27 +1,22 @@
-"""Stage `prepare`: load the images and split them once and for all."""
+"""Stage `prepare`: load a dataset and split it once and for all."""
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import save_file
 
-from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.data.checking import check_loaded
-from bonsai.stages.data.config import FILES, DataConfig
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.data.preprocess import Preprocess
-from bonsai.stages.data.registry import LOADERS, TEST, TRAIN, VALIDATION, LoadedImages, root_of
-from bonsai.stages.imports.declared import in_place, places_of
-from bonsai.stages.imports.reading import warning_of_undeclared
-from bonsai.stages.imports.registry import resolve
-from bonsai.stages.imports.user_code import user_code
+from bonsai.stages.data.loading import load_data, watching
+from bonsai.stages.data.origin import Origin
+from bonsai.stages.data.source import part_file
+from bonsai.stages.data.splitting import split_samples
+from bonsai.stages.data.storing import Index, hold
+from bonsai.stages.data.targets import check_targets, strata
 from bonsai.stages.store.store import stage
 from bonsai.stages.store.tensor_files import written_plainly
 from bonsai.stages.tasks.registry import DEFAULT
-
-TOO_SMALL = "the dataset is too small for a stratified split"
-MORE = "add images to the smallest classes or remove these classes, or change data.validation and data.test"
+from bonsai.stages.tasks.task import DataSpec
 
 
 def figures_of(dataset: Dataset) -> str:
@@ -31,93 +26,34 @@ def figures_of(dataset: Dataset) -> str:
 
 @stage(version=3, tools=("numpy", "scikit-learn", "pillow", "torch"), figures=figures_of)
 def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT) -> Dataset:
-    """Write the stratified train, validation and test split of a dataset.
+    """Write the train, validation and test split of a dataset: its samples, or where they are found if they are too large to keep.
 
     Args:
         out_dir: Receives one file per part.
-        data: Which images.
+        data: Which samples.
         content: Digest of the files they come from (`source_digest`), so that changed files are another input.
-        task: Name of the task that the labels are for.
+        task: Name of the task that the targets are for.
 
     Raises:
-        ConfigError: The dataset or one of its options does not exist, or a class is too small to split.
+        ConfigError: The dataset or one of its options does not exist, a sample cannot be read, the targets are none of the task, or a class is
+            too small to split.
     """
-    loaded = load_images(data)
-    parts = split_images(loaded.labels, loaded.parts, loaded.classes, data)
-    for name, indices in parts.items():
-        tensors = {"images": loaded.images[indices].contiguous(), "labels": loaded.labels[indices].contiguous()}
-        with written_plainly(out_dir / f"{name}.safetensors"):
-            save_file(tensors, out_dir / f"{name}.safetensors")
-    channels, height, width = loaded.images.shape[1:]
-    return Dataset(
-        folder=out_dir,
-        name=data.name,
-        preprocess=Preprocess.of((channels, height, width)),
-        classes=loaded.classes,
-        sizes={name: len(indices) for name, indices in parts.items()},
-        licence=loaded.licence,
-        task=task,
-    )
-
-
-def load_images(data: DataConfig) -> LoadedImages:
-    """Call the dataset's loader with the recipe's options, and check what it returns.
-
-    Raises:
-        ConfigError: The loader cannot be called, raises something, or returns what no classifier can be trained on.
-    """
-    root, options = root_of(data), in_place(data.options, data.files, data.content, FILES)
-    with warning_of_undeclared(data.name, FILES, [*places_of(data.files, data.content, FILES), *([root] if root else [])]):
-        loader = resolve(data.name, LOADERS, "dataset")
-        with user_code(
-            f"data.options do not fit dataset {data.name!r}",
-            given=f"data.options {data.options}",
-            allowed="a loader that takes what data.options names",
-            fix="see `bonsai list datasets`; or mend the line named above, if the loader is yours",
-            passing=(OSError,) if data.name in LOADERS else (),
-        ):
-            return check_loaded(loader(**options), data.name)
-
-
-def split_images(labels: torch.Tensor, parts: torch.Tensor | None, classes: tuple[str, ...], data: DataConfig) -> dict[str, torch.Tensor]:
-    """Return the indices of each part, sorted; what a dataset that comes split lacks is drawn from its training images.
-
-    Args:
-        labels: (n,) int64.
-        parts: The same as in `LoadedImages`.
-        classes: Names, for messages.
-        data: Shares and seed.
-
-    Raises:
-        ConfigError: A class has no image in a part that is drawn.
-    """
-    whole = np.full(len(labels), TRAIN) if parts is None else parts.numpy().copy()
-    for part, share in ((TEST, data.test), (VALIDATION, data.validation / (1 - data.test) if parts is None else data.validation)):
-        if not (whole == part).any():
-            whole[_draw(np.flatnonzero(whole == TRAIN), labels.numpy(), share, data, classes)] = part
-    found = {name: np.flatnonzero(whole == part) for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
-    if parts is None or len(np.unique(parts.numpy())) < len(found):
-        _require_every_class(found, labels.numpy(), classes)
-    return {name: torch.from_numpy(indices) for name, indices in found.items()}
-
-
-def _draw(indices: np.ndarray, labels: np.ndarray, share: float, data: DataConfig, classes: tuple[str, ...]) -> np.ndarray:
-    """Draw a stratified share of images."""
-    from sklearn.model_selection import train_test_split  # here: its import costs a second, and what is prepared already needs none of it
-
+    with watching(data):
+        held = hold(load_data(data))
+    facts = held.loaded if isinstance(held, Index) else held
+    spec = DataSpec(facts.preprocess.image_shape, len(facts.classes), facts.preprocess)
     try:
-        _, drawn = train_test_split(indices, test_size=share, stratify=labels[indices], random_state=data.seed)
-    except ValueError as error:
-        counts = np.bincount(labels[indices], minlength=len(classes))
-        smallest = ", ".join(f"{classes[label]} {counts[label]}" for label in counts.argsort(kind="stable")[:5])
-        given = f"{len(indices)} images to draw from, the smallest classes: {smallest} ({error})"
-        raise ConfigError(describe(TOO_SMALL, given=given, allowed="several images of every class in every part", fix=MORE)) from error
-    return np.asarray(drawn)
-
-
-def _require_every_class(parts: dict[str, np.ndarray], labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    counts = np.bincount(labels, minlength=len(classes))
-    lacking = {classes[label]: name for name, indices in parts.items() for label in np.flatnonzero(np.bincount(labels[indices], minlength=len(classes)) == 0)}
-    if lacking:
-        shown = ", ".join(f"{name} ({counts[classes.index(name)]} images, none for {part})" for name, part in list(lacking.items())[:5])
-        raise ConfigError(describe(TOO_SMALL, given=shown, allowed="at least one image of every class in every part", fix=MORE))
+        targets = check_targets(held.targets, spec, facts.classes)
+    except ConfigError as error:
+        raise ConfigError(f"dataset {data.name!r}: {error}") from error
+    parts = split_samples(strata(targets), facts.parts, len(held), facts.classes, data)
+    for name, numbers in parts.items():
+        with written_plainly(part_file(out_dir, name)):
+            save_file(held.tensors(numbers, targets), part_file(out_dir, name))
+    sizes = {name: len(numbers) for name, numbers in parts.items()}
+    dataset = Dataset(folder=out_dir, name=data.name, preprocess=facts.preprocess, classes=facts.classes, sizes=sizes, licence=facts.licence, task=task)
+    if not isinstance(held, Index):
+        return dataset
+    origin = Origin.of(data, content)
+    contents = {name: held.digest(numbers, targets, origin.model_dump_json()) for name, numbers in parts.items()}
+    return dataset.model_copy(update={"stored": "index", "origin": origin, "contents": contents})

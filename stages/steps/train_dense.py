@@ -12,7 +12,6 @@ from bonsai.stages.networks.checkpoints import (
     PENALTY,
     STATISTICS,
     WEIGHTS,
-    build,
     load_moments,
     load_tensors,
     load_training,
@@ -38,15 +37,14 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=8, tools=("torch", "torchvision", "torch-pruning"), figures=Checkpoint.reached)
+@stage(version=9, tools=("torch", "torchvision", "torch-pruning"), figures=Checkpoint.reached)
 def train_dense(
     out_dir: Path,
     dataset: Dataset,
-    model: ModelConfig,
     training: TrainConfig,
     regulariser: RegulariserConfig,
     regularised: tuple[str, ...],
-    previous: Checkpoint | None,
+    previous: Checkpoint,
     stop: int,
 ) -> Checkpoint:
     """Train the dense network up to optimizer step `stop` and score its channels by every criterion.
@@ -56,33 +54,31 @@ def train_dense(
     Args:
         out_dir: Receives weights and scores, and the optimizer's moments as an artifact of their own.
         dataset: Data to train on.
-        model: The network.
         training: The learning-rate cycle.
         regulariser: Penalty that pulls whole channels towards zero.
         regularised: Names of the groups that it pulls.
-        previous: The segment before, or None for the first.
+        previous: The segment before, or the network before any training.
         stop: Step of the cycle at which this segment ends.
 
     Raises:
         MomentsGone: The moments of the segment before were freed.
     """
-    segment = _train(out_dir, dataset, model, training, regulariser, regularised, previous, stop)
+    segment = _train(out_dir, dataset, training, regulariser, regularised, previous, stop)
     save_segment(out_dir, segment.state)
     segment.save_moments(out_dir / MOMENTS)
     save_scores(out_dir, weight_scores(segment.state.network.cpu(), segment.pruner.groups) | segment.pruner.statistics.scores())
-    return Checkpoint(folder=out_dir, model=model, image_shape=dataset.image_shape, num_classes=len(dataset.classes), step=stop, history=segment.history)
+    return previous.successor(out_dir, start=None, step=stop, history=segment.history)
 
 
-@stage(version=2, beside="of")
+@stage(version=3, beside="of")
 def moments(
     out_dir: Path,
     of: Checkpoint,
     dataset: Dataset,
-    model: ModelConfig,
     training: TrainConfig,
     regulariser: RegulariserConfig,
     regularised: tuple[str, ...],
-    previous: Checkpoint | None,
+    previous: Checkpoint,
     stop: int,
 ) -> Moments:
     """Train a segment of the trunk again for its moments alone, which were freed or are damaged.
@@ -91,14 +87,13 @@ def moments(
         out_dir: Receives the moments.
         of: The segment.
         dataset: As for `train_dense`, like all that follows.
-        model: The network.
         training: The learning-rate cycle.
         regulariser: Penalty that pulls whole channels towards zero.
         regularised: Names of the groups that it pulls.
-        previous: The segment before, with its moments, or None for the first.
+        previous: The segment before, with its moments, or the network before any training.
         stop: Step at which the segment ends.
     """
-    segment = _train(out_dir, dataset, model, training, regulariser, regularised, previous, stop)
+    segment = _train(out_dir, dataset, training, regulariser, regularised, previous, stop)
     segment.save_moments(out_dir)
     weights, kept = segment.state.network.cpu().state_dict(), load_tensors(of, WEIGHTS)
     if any(not torch.equal(value, kept[name]) for name, value in weights.items()):
@@ -130,33 +125,30 @@ class _Segment(NamedTuple):
 def _train(
     out_dir: Path,
     dataset: Dataset,
-    model: ModelConfig,
     training: TrainConfig,
     regulariser: RegulariserConfig,
     regularised: tuple[str, ...],
-    previous: Checkpoint | None,
+    previous: Checkpoint,
     stop: int,
 ) -> _Segment:
-    shape, classes = dataset.image_shape, len(dataset.classes)
-    phase = Phase("trunk", dataset, training, out_dir / RESUME)
+    phase, model, shape = Phase("trunk", dataset, training, out_dir / RESUME), previous.model, previous.image_shape
     with reproducible(training):
-        state = load_training(previous, training) if previous else TrainState(build(model, shape, classes), training)
-        groups = _dense_groups(model.identity(), model.model_dump_json(), shape, classes)
+        state = load_training(previous, training)
+        groups = _dense_groups(model.identity(), model.model_dump_json(), shape, previous.num_classes)
         pruner = Pruner(state.network, state.optimizer, shape, groups=groups, window=training.score_window)
         penalty = make_regulariser(regulariser, state.network, tuple(g for g in groups if g.name in regularised))
-        if previous:
+        if previous.start is None:
             pruner.restore(load_moments(previous, STATISTICS))
-        if previous and penalty:
-            penalty.restore(load_moments(previous, PENALTY))
-        start = previous.step if previous else 0
+            if penalty:
+                penalty.restore(load_moments(previous, PENALTY))
         if stop == 0:  # before any training there are no gradients to see in passing
             plain = learning_of(dataset.task, training.model_copy(update={"label_smoothing": 0.0}))  # what shows the channels is not smoothed
             pruner.statistics.observe_untrained(phase.batches, plain, batches_seen=training.score_window)
-        history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=pruner, penalty=penalty)
+        history = phase.train(state, previous.history, start=previous.step, stop=stop, observer=pruner, penalty=penalty)
     return _Segment(state, pruner, penalty, history)
 
 
 @lru_cache(maxsize=1)
-def _dense_groups(identity: str, model: str, image_shape: tuple[int, int, int], num_classes: int) -> tuple[Group, ...]:
+def _dense_groups(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[Group, ...]:
     """Return the dense network's groups; kept, since every segment of a trunk trains the same network."""
     return find_groups(build_network(ModelConfig.model_validate_json(model), image_shape, num_classes), image_shape)

@@ -49,6 +49,8 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
 WORK = ".work"
 DAMAGED = ".damaged"
+HASHES = ".hashes.json"
+"""File with the hashes of files outside the store (`stages/imports/contents.py`)."""
 """Folder for damaged artifacts. They stay there for inspection until `bonsai gc` frees them."""
 IN_USE = "in-use"
 """Lock: shared by every run that uses the store, held exclusively by `bonsai gc --delete`."""

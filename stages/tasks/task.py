@@ -33,7 +33,7 @@ class DataSpec(NamedTuple):
         preprocess: How images become inputs; None if the samples are inputs already, or if only shapes are needed.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     preprocess: Preprocess | None = None
 

@@ -1,14 +1,17 @@
 """How a network is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema, field_validator
 
 from bonsai.profiles.located_yaml import Record
 
+Transform = Annotated[str | dict[str, dict[str, Any]], WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
+"""A transform by name, or ``{name: arguments}``."""
+
 
 class AugmentConfig(Record):
-    """Random geometry of the training images; all zero means none.
+    """Random geometry of the training images; all zero means none. Or a list of torchvision's `transforms.v2` and presets: [data.md](data.md#augmentation).
 
     Attributes:
         rotate: Largest rotation in degrees.
@@ -19,6 +22,19 @@ class AugmentConfig(Record):
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+def named(one: Transform) -> dict[str, dict[str, Any]]:
+    """Return a transform as ``{name: arguments}``."""
+    return {one: {}} if isinstance(one, str) else one
+
+
+def describe_augmentation(config: AugmentConfig | tuple[Transform, ...]) -> str:
+    """Return what is done to training images at random, in a few words; an empty text for nothing."""
+    if isinstance(config, AugmentConfig):
+        return ", ".join(f"{key} {value:g}" for key, value in config.model_dump().items() if value)
+    every = [item for one in config for item in named(one).items()]
+    return ", ".join(name + (f" ({', '.join(f'{key} {value}' for key, value in arguments.items())})" if arguments else "") for name, arguments in every)
 
 
 class TrainConfig(Record):
@@ -36,14 +52,17 @@ class TrainConfig(Record):
         label_smoothing: Share of the target, 0-1, that is spread over all classes.
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
+        augment: Random changes of the training images: this record; or a list of names of torchvision's `transforms.v2`, each alone or with its arguments,
+            and of presets (`light`, `imagenet`, `randaugment`, `mixup`, `cutmix`), such as ``[RandomHorizontalFlip, {RandomAffine: {degrees: 10}}, mixup]``.
+        balance: ``none``: an epoch shows every training image once. ``sampling``: images are drawn at random, of every class as often as of any other.
         seed: Seed of data order and augmentation.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
         device: Device of the training: ``cpu`` or ``cuda``. On ``cuda``, FP32 convolutions use TF32, torch's default.
-        workers: Number of processes that load and augment images ahead. The result is the same with any number. null: none on a CPU, whose
-            cores train, and up to four beside a GPU.
+        workers: Number of processes that load and augment images ahead. The result is the same with any number. null: up to four; none where the images lie
+            in memory and a CPU trains, whose cores they would take.
         reference: Network that accuracy is compared with. ``trained``: the unpruned network, trained to the end of the cycle. ``given``: the unpruned
-            network with the weights that its factory loads from a file of `model.files`; the training starts there too. ``none``: no network, so the
+            network as `model.weights` gives it, where the training starts too. ``none``: no network, so the
             profile needs ``gates.max_drop: null``. With ``given`` and ``none`` the trunk ends when the last target branches off. The dense network is
             timed in any case.
     """
@@ -59,13 +78,19 @@ class TrainConfig(Record):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig | tuple[Transform, ...] = AugmentConfig()
+    balance: Literal["none", "sampling"] = "none"
     seed: int = 0
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"
     workers: Annotated[int, Field(ge=0)] | None = None
     reference: Literal["trained", "given", "none"] = "trained"
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _one_preset_is_a_list(cls, augment: object) -> object:
+        return (augment,) if isinstance(augment, str) else augment
 
     def identity(self) -> str:
         """Return what a training stage's result depends on: neither on the workers nor on what accuracy is compared with later."""

@@ -1,21 +1,40 @@
 """A network's metric, and the statistics that its BatchNorms evaluate with."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import nn
 
+from bonsai.stages.data.feeding import Batch
+from bonsai.stages.data.part import Part
 from bonsai.stages.networks.calling import evaluating, outputs_of, training
 from bonsai.stages.tasks.task import Task, join
 from bonsai.stages.training.batches import Batches
 
+SIZES = {"cpu": 64, "cuda": 1024}
+"""Samples in a batch, by the kind of device: small batches stay in a CPU's cache."""
+
+
+def evaluate(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, task: Task) -> float:
+    """Return the task's metric on inputs and targets in memory, which lie where the network does."""
+    size = SIZES[images.device.type]
+    return _metric_of(network, ((images[i : i + size], targets[i : i + size]) for i in range(0, len(images), size)), task)
+
+
+def evaluate_part(network: nn.Module, part: Part, task: Task) -> float:
+    """Return the task's metric on a part of a dataset, whose device is the network's.
+
+    Raises:
+        ConfigError: A sample cannot be made, or the network does not run.
+    """
+    return _metric_of(network, part.batches(SIZES[part.device]), task)
+
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, task: Task) -> float:
-    """Return the task's metric; small batches stay in a CPU's cache."""
-    size = 64 if images.device.type == "cpu" else 1024
+def _metric_of(network: nn.Module, batches: Iterable[Batch], task: Task) -> float:
     with evaluating(network):
-        parts = [task.per_sample(to_arrays(outputs_of(network, images[i : i + size])), to_arrays(targets[i : i + size])) for i in range(0, len(images), size)]
-    return task.reduce(join(parts))
+        return task.reduce(join([task.per_sample(to_arrays(outputs_of(network, inputs)), to_arrays(targets)) for inputs, targets in batches]))
 
 
 def to_arrays(tensor: torch.Tensor) -> np.ndarray:

@@ -7,14 +7,15 @@ from typing import Literal
 from torch import nn
 
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.data.source import PreparedImages
+from bonsai.stages.data.part import Part
+from bonsai.stages.data.source import open_part
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.tasks.registry import learning_of, task_named
-from bonsai.stages.training.batches import Batches, load_split
+from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher
-from bonsai.stages.training.evaluation import evaluate
+from bonsai.stages.training.evaluation import evaluate_part
 from bonsai.stages.training.loop import Observer, Penalty, train_steps
 from bonsai.stages.training.progress import report
 from bonsai.stages.training.rates import Rate, learning_rate
@@ -34,9 +35,9 @@ class Phase:
     """
 
     def __init__(self, name: Literal["trunk", "branch", "qat"], dataset: Dataset, config: TrainConfig, resume: Path) -> None:
-        self.batches = Batches(PreparedImages(dataset, "train"), config)
+        self.batches = Batches(open_part(dataset, "train"), config)
         self._name = name
-        self._validation = tuple(tensor.to(config.device) for tensor in load_split(dataset, "validation"))
+        self._validation = Part(dataset, "validation", config.device)
         self.task, self.learning = task_named(dataset.task), learning_of(dataset.task, config)
         self._config = config
         self._resume = resume
@@ -47,8 +48,7 @@ class Phase:
 
     def validate(self, network: nn.Module) -> float:
         """Return the task's metric on the validation split."""
-        images, targets = self._validation
-        return evaluate(network, images, targets, self.task)
+        return evaluate_part(network, self._validation, self.task)
 
     def train(
         self,

@@ -13,6 +13,7 @@ from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
 from bonsai.stages.steps.train_dense import train_dense
@@ -35,8 +36,9 @@ def cuda(gpu_required: bool) -> None:
 
 def compressed(store: Store, model: ModelConfig, digits: Dataset, config: TrainConfig, regulariser: str = "none") -> tuple[Checkpoint, Checkpoint]:
     penalty = {"name": regulariser, **({"growth": 1e-4, "every": 2} if regulariser == "growing" else {})}
-    common = {"dataset": digits, "model": model, "training": config, "regulariser": RegulariserConfig.model_validate(penalty)}
-    dense = store.run(train_dense, **common, regularised=GROUPS if regulariser != "none" else (), previous=None, stop=13)
+    common = {"dataset": digits, "training": config, "regulariser": RegulariserConfig.model_validate(penalty)}
+    initial = store.run(initialise, dataset=digits, model=model, weights=None)
+    dense = store.run(train_dense, **common, regularised=GROUPS if regulariser != "none" else (), previous=initial, stop=13)
     cut = store.run(
         prune,
         dense=dense,
@@ -72,7 +74,9 @@ def test_a_run_on_the_gpu_is_repeated_bit_by_bit(tmp_path: Path, small_model: Mo
 
 
 def test_gpu_and_cpu_train_alike(tmp_path: Path, small_model: ModelConfig, digits: Dataset) -> None:
-    common = {"dataset": digits, "model": small_model, "regulariser": RegulariserConfig(), "regularised": (), "previous": None, "stop": 4}
-    found = [Store(tmp_path / d).run(train_dense, **common, training=CONFIG.model_copy(update={"device": d})) for d in ("cpu", "cuda")]
+    store = Store(tmp_path)
+    initial = store.run(initialise, dataset=digits, model=small_model, weights=None)
+    common = {"dataset": digits, "regulariser": RegulariserConfig(), "regularised": (), "previous": initial, "stop": 4}
+    found = [store.run(train_dense, **common, training=CONFIG.model_copy(update={"device": d})) for d in ("cpu", "cuda")]
     cpu, gpu = (load_network(checkpoint).state_dict() for checkpoint in found)
     assert all(torch.allclose(value.float(), gpu[name].float(), rtol=0.05, atol=0.02) for name, value in cpu.items())

@@ -16,6 +16,7 @@ from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.subnetwork import Ranking
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
@@ -36,7 +37,7 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranking, tuple[Grou
     dataset = store.run(prepare, data=recipe.data, content=source_digest(recipe.data))
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes))
     target = prepare_target(recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), network, store.run)
-    segment, found = None, {criterion: list[Scores]() for criterion in CRITERIA}
+    segment, found = store.run(initialise, dataset=dataset, model=recipe.model, weights=None), {criterion: list[Scores]() for criterion in CRITERIA}
     for stop in segment_stops(recipe, dataset.sizes["train"])[0]:
         segment = store.run(train_dense, **trunk_inputs(recipe, dataset, network.groups), previous=segment, stop=stop)
         for criterion, seen in found.items():

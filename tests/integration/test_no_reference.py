@@ -1,14 +1,13 @@
 """Runs whose recipes train no dense reference: none at all, then the same one with it, then one whose weights are given."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from bonsai import compress, load_network
+from bonsai.profiles.errors import ConfigError
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.manifest import MANIFEST
 
@@ -63,35 +62,33 @@ def test_a_later_run_with_a_reference_goes_on_from_the_trunk_and_trains_no_branc
     assert compared.engine_sha256 == package.engine_sha256
 
 
-FACTORY = """
-from safetensors.torch import load_file
-
-from bonsai.stages.networks.cifar_resnet import resnet8
-
-
-def network(in_channels, num_classes, start):
-    built = resnet8(in_channels=in_channels, num_classes=num_classes, width=32)
-    built.load_state_dict(load_file(start))
-    return built
-"""
-
-
 def test_weights_that_are_given_are_the_reference_and_the_start(package: Package, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     latest = max((root / "train_dense").iterdir(), key=lambda folder: json.loads((folder / MANIFEST).read_text())["record"]["step"])
-    given = {name: value.contiguous().clone() for name, value in load_network(latest).state_dict().items()}
-    save_file(given, tmp_path / "start.safetensors")
-    (tmp_path / "given_net.py").write_text(FACTORY)
-    model = "model: {name: given_net:network, options: {start: start.safetensors}, files: [start.safetensors]}"
-    recipe = re.sub("^model:.*$", model, Path(TINY).read_text(), flags=re.MULTILINE)
-    (tmp_path / "tiny.yaml").write_text(recipe)
-    (compared,) = compress("tiny.yaml", WIDE, {**QUICK, "training.reference": "given", "profile.gates.max_drop": 1}, store=tmp_path / "store")
-    steps = {folder: json.loads((folder / MANIFEST).read_text())["record"]["step"] for folder in (tmp_path / "store" / "train_dense").iterdir()}
-    untouched = next(folder for folder, step in steps.items() if step == 0)
+    given = load_network(latest).state_dict()
+    torch.save({"epoch": 2, "state_dict": given}, tmp_path / "start.pth")
+    settings = {**QUICK, "training.reference": "given", "profile.gates.max_drop": 1, "model.weights": "start.pth", "prune.distill": {}}
+    (compared,) = compress(TINY, WIDE, settings, store=tmp_path / "store")
+    (untouched,) = (tmp_path / "store" / "initialise").iterdir()
     assert all(torch.equal(value, given[name]) for name, value in load_network(untouched).state_dict().items())
     dense = compared.rows[0]
     assert (dense.label, dense.judged.part) == ("dense fp32", "test")
     assert [gate.name for gate in compared.gates] == ["latency", "accuracy drop"]
+    steps = [json.loads((folder / MANIFEST).read_text())["record"]["step"] for folder in (tmp_path / "store" / "train_dense").iterdir()]
     branch = json.loads((tmp_path / "store" / made(tmp_path / "store", "prune").pop() / MANIFEST).read_text())
-    assert max(steps.values()) == branch["record"]["step"]
+    assert max(steps) == branch["record"]["step"]
     assert "is the network with the given weights" in (tmp_path / "store" / "packages" / compared.name / "MODEL_CARD.md").read_text()
+
+
+def test_a_recipe_starts_with_the_network_that_another_one_trained(package: Package, root: Path) -> None:
+    before = made(root, "initialise")
+    settings = {**QUICK, "name": "later", "training.reference": "given", "profile.gates.max_drop": 1, "model.weights": "recipe:tiny"}
+    compress(TINY, WIDE, settings, store=root)
+    (initial,) = made(root, "initialise") - before
+    taken = json.loads((root / initial / MANIFEST).read_text())["inputs"]["weights"]["artifact"]
+    step = {address: json.loads((root / address / MANIFEST).read_text())["record"]["step"] for address in made(root, "train_dense")}
+    expected = load_network(root / taken).state_dict()
+    assert step[taken] == max(step.values())
+    assert all(torch.equal(value, expected[name]) for name, value in load_network(root / initial).state_dict().items())
+    with pytest.raises(ConfigError, match="no recipe of this name was run with this store"):
+        compress(TINY, WIDE, {**settings, "model.weights": "recipe:tinny"}, store=root)

@@ -21,7 +21,7 @@ def test_an_operator_that_onnx_lacks_is_told_before_training(tmp_path: Path) -> 
         compress(TINY, WIDE, {"model.name": "unexportable:Median", **SMALL}, store=tmp_path)
     assert "ONNX has no operator for aten.median (hard_networks.py, line" in str(raised.value)
     assert raised.value.exit_code == 4
-    assert sorted(folder.name for folder in tmp_path.iterdir() if not folder.name.startswith(".")) == ["packages", "prepare"]
+    assert sorted(folder.name for folder in tmp_path.iterdir() if not folder.name.startswith(".")) == ["initialise", "packages", "prepare"]
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed: pip install 'bonsai-compress[rtx]'")

@@ -18,6 +18,7 @@ from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
@@ -41,7 +42,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def trained(shared: Store, digits: Dataset) -> Checkpoint:
     stop = TRAINING.epochs * (digits.sizes["train"] // TRAINING.batch_size)
     model = ModelConfig(name="resnet8", options={"width": 8})
-    return shared.run(train_dense, dataset=digits, model=model, training=TRAINING, regulariser=RegulariserConfig(), regularised=(), previous=None, stop=stop)
+    initial = shared.run(initialise, dataset=digits, model=model, weights=None)
+    return shared.run(train_dense, dataset=digits, training=TRAINING, regulariser=RegulariserConfig(), regularised=(), previous=initial, stop=stop)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fuzzing_texts import PIECES, damaged_texts, damaged_values
+from taken_data import taken
 from torch import nn
 
 from bonsai.pipeline.cli.lineage_tree import draw, read_family
@@ -18,7 +19,6 @@ from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.registry import LoadedImages
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.delivery.sums import SUMS, write_sums
@@ -167,8 +167,8 @@ def odd_datasets(count: int, seed: int) -> Iterator[LoadedImages]:
 
 def check_datasets(count: int, seed: int) -> None:
     for loaded in odd_datasets(count, seed):
-        if survives(lambda loaded=loaded: check_loaded(loaded, "mine")):
-            found = check_loaded(loaded, "mine")
+        if survives(lambda loaded=loaded: taken(loaded, "mine")):
+            found = taken(loaded, "mine")
             assert found.images.dtype == torch.uint8
             assert found.labels.dtype == torch.int64
             assert len(found.images) == len(found.labels)

@@ -12,6 +12,9 @@ def init(
     data: DataOption,
     place: Annotated[Path, typer.Argument(help="Folder, or recipe file to write.", metavar="[DIR|FILE]")] = Path("my-recipe.yaml"),
     model: Annotated[str | None, typer.Option("--model", help="package.module:function, or a name of `bonsai list models`.", metavar="NAME")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Trained weights to fine-tune: .safetensors, .pth or .pt.", metavar="FILE|pretrained")
+    ] = None,
     size: SizeOption = None,
     profile: ParentOption = "local-cpu",
     force: ForceOption = False,
@@ -20,10 +23,12 @@ def init(
 
     Beside the recipe a target is written, and without --model a small network to start from: my_model.py, which is never replaced.
     Images, network and what can be pruned in it are checked first.
+    With --weights the recipe is a short fine-tuning of a network that is trained already, which is also what its accuracy is compared with.
 
     Example: bonsai init --data images --model my_model:build
+             bonsai init --data images --model my_model:build --weights best.pth --size 64
     """
     from bonsai.pipeline.starting.scaffold import Ask, scaffold
     from bonsai.pipeline.tables import show_written
 
-    show_written(scaffold(Ask(place, data, model, size, profile, force)))
+    show_written(scaffold(Ask(place, data, model, size, profile, force, weights)))

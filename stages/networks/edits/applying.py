@@ -7,7 +7,7 @@ from bonsai.stages.networks.edits.records import Edit, KeepChannels
 from bonsai.stages.quantization.insert import insert_quantizers
 
 
-def apply(network: nn.Module, edit: Edit, image_shape: tuple[int, int, int]) -> nn.Module:
+def apply(network: nn.Module, edit: Edit, image_shape: tuple[int, ...]) -> nn.Module:
     """Return the edited network. The given one is changed in place, or shares its modules with the result.
 
     Args:

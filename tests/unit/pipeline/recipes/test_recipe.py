@@ -94,5 +94,5 @@ def test_imitating_a_reference_that_is_not_trained_is_refused() -> None:
 
 
 def test_weights_that_nobody_gives_are_no_reference() -> None:
-    with pytest.raises(ConfigError, match=r"training\.reference `given` needs weights: name their file in model\.files, and let the model's factory load it"):
+    with pytest.raises(ConfigError, match=r"training\.reference `given` is the network with the weights of model\.weights, which is null: name a file there"):
         load_recipe("resnet-edge", {"training.reference": "given"})

@@ -16,6 +16,7 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import has_moments, load_network, load_training, moments_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.config import RegulariserConfig
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.store.garbage import DAY, free
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.store.store import Store, load_artifact
@@ -26,16 +27,21 @@ CONFIG = TrainConfig(epochs=1, batch_size=64, lr=0.05, warmup_epochs=0.5, thread
 
 
 @pytest.fixture
-def inputs(digits: Dataset, small_model: ModelConfig) -> dict[str, Any]:
-    return {"dataset": digits, "model": small_model, "training": CONFIG, "regulariser": RegulariserConfig(), "regularised": ()}
+def initial(digits: Dataset, small_model: ModelConfig, store: Store) -> Checkpoint:
+    return store.run(initialise, dataset=digits, model=small_model, weights=None)
 
 
 @pytest.fixture
-def trunk(store: Store, inputs: dict[str, Any]) -> list[Checkpoint]:
-    segments: list[Checkpoint] = []
+def inputs(digits: Dataset) -> dict[str, Any]:
+    return {"dataset": digits, "training": CONFIG, "regulariser": RegulariserConfig(), "regularised": ()}
+
+
+@pytest.fixture
+def trunk(store: Store, initial: Checkpoint, inputs: dict[str, Any]) -> list[Checkpoint]:
+    segments = [initial]
     for stop in STOPS:
-        segments.append(grow_segment(inputs, segments[-1] if segments else None, stop, store.run))
-    return segments
+        segments.append(grow_segment(inputs, segments[-1], stop, store.run))
+    return segments[1:]
 
 
 def content(segments: list[Checkpoint]) -> dict[str, bytes]:
@@ -60,7 +66,7 @@ def test_gc_frees_moments_that_are_old_and_keeps_their_segments_for_the_package(
     (package / MANIFEST).write_text(f'{{"name": "one--cpu", "lineage": [{lineage}]}}')
     freed = free(store.root, keep_days=7)
     assert sorted(item.path for item in freed.waste) == sorted(f"moments/{segment.key}" for segment in trunk)
-    assert freed.kept == len(trunk)
+    assert freed.kept == len(trunk) + 1  # and the network before any training
     assert [load_artifact(Checkpoint, segment.folder) for segment in trunk] == trunk
     load_network(trunk[0])
 
@@ -101,10 +107,10 @@ def test_damaged_moments_are_set_aside_and_trained_again(trunk: list[Checkpoint]
     assert [folder.name for folder in (store.root / ".damaged").iterdir()] == [f"moments-{trunk[2].key}"]
 
 
-def test_nothing_is_trained_again_while_every_segment_is_there(trunk: list[Checkpoint], store: Store, inputs: dict[str, Any]) -> None:
+def test_nothing_is_trained_again_while_every_segment_is_there(trunk: list[Checkpoint], initial: Checkpoint, store: Store, inputs: dict[str, Any]) -> None:
     shutil.rmtree(store.root / "moments")
-    again: list[Checkpoint] = []
+    again = [initial]
     for stop in STOPS:
-        again.append(grow_segment(inputs, again[-1] if again else None, stop, store.run))
-    assert again == trunk
+        again.append(grow_segment(inputs, again[-1], stop, store.run))
+    assert again[1:] == trunk
     assert not Path(store.root / "moments").exists()

@@ -21,7 +21,9 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.imports.registry import CODE_PATH
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.tasks.intervals import least_provable_drop
+from bonsai.stages.training.config import DistillConfig
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +276,11 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset
 
 @pytest.mark.parametrize(("top1", "told"), [(0.6, 1), (0.65, 0)])
 def test_a_network_that_learnt_next_to_nothing_is_told(top1: float, told: int, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bonsai.pipeline.run.cautions.load_split", lambda _dataset, _part: (None, torch.tensor([0, 0, 1, 1])))
+    class FourSamples:
+        def some_targets(self) -> np.ndarray:
+            return np.array([0, 0, 1, 1])
+
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.Part", lambda _dataset, _part: FourSamples())
     lines: list[str] = []
     monkeypatch.setattr("bonsai.pipeline.run.cautions.say", lines.append)
     last = History(step=1, epoch=1, phase="trunk", loss=1, validation_top1=top1)
@@ -291,3 +297,60 @@ def test_init_says_what_is_white_in_images_of_more_than_8_bits(tmp_path: Path, m
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
     written = scaffold(Ask(tmp_path, tmp_path / "images"))
     assert "80 grey images of more than 8 bits: 4095 is white (the largest value is 4000; data.options.white states another)" in written.lines
+
+
+def save_weights(file: Path, model: str, classes: int = 2, channels: int = 3) -> Path:
+    sys.path.append(str(Path.cwd()))
+    torch.save({"state_dict": build_network(ModelConfig(name=model, seed=3), (channels, 40, 40), classes).state_dict()}, file)
+    return file
+
+
+def test_trained_weights_make_a_short_fine_tuning(images: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    file = save_weights(tmp_path / "best.pth", model)
+    anew = load_recipe(str(scaffold(Ask(tmp_path / "anew.yaml", images, model, 40)).files[0]))
+    (tmp_path / "project").mkdir()
+    written = scaffold(Ask(tmp_path / "project" / "tuned.yaml", images, model, 40, weights=str(file.relative_to(tmp_path))))
+    tuned = load_recipe(str(written.files[0]))
+    assert "weights: '../best.pth'" in written.files[0].read_text()
+    assert Path(str(tuned.model.weights)).resolve() == file
+    assert (tuned.training.reference, tuned.prune.distill) == ("given", DistillConfig(teacher="trained"))
+    assert tuned.prune.recover.epochs is None
+    assert tuned.training.epochs <= anew.training.epochs / 2
+    assert tuned.training.lr == pytest.approx(anew.training.lr / 5, rel=0.05)
+    assert tuned.quantize.lr == anew.quantize.lr
+
+
+def test_weights_for_other_classes_train_a_reference_first(images: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    written = scaffold(Ask(tmp_path / "tuned.yaml", images, model, 40, weights=str(save_weights(tmp_path / "best.pth", model, classes=9))))
+    recipe = load_recipe(str(written.files[0]))
+    assert recipe.training.reference == "trained"
+    assert "the weights are for other classes than these 2: head begins with random ones" in text(written)
+
+
+def test_weights_say_how_many_channels_images_have(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    grey = make_images(tmp_path / "grey", "L", 40)
+    written = scaffold(Ask(tmp_path / "tuned.yaml", grey, model, 40, weights=str(save_weights(tmp_path / "best.pth", model))))
+    assert load_recipe(str(written.files[0])).data.options["channels"] == 3
+
+
+def test_weights_need_a_network_and_a_size(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--weights: the network that they are of is not named\n  given:   best\.pth"):
+        scaffold(Ask(tmp_path / "tuned.yaml", images, weights="best.pth"))
+    model = write_model(tmp_path)
+    file = str(save_weights(tmp_path / "best.pth", model))
+    with pytest.raises(ConfigError, match=r"(?s)--weights: nothing tells the size of the images.*--size N"):
+        scaffold(Ask(tmp_path / "tuned.yaml", images, model, weights=file))
+    for image in images.rglob("*.png"):
+        Image.new("RGB", (24, 24)).save(image)
+    assert load_recipe(str(scaffold(Ask(tmp_path / "tuned.yaml", images, model, weights=file)).files[0])).data.options["size"] == 24
+
+
+def test_weights_of_another_network_leave_nothing_behind(images: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "best.pth")
+    with pytest.raises(ConfigError, match=r"model\.weights: the weights are not of this network"):
+        scaffold(Ask(tmp_path / "new" / "tuned.yaml", images, model, 40, weights=str(tmp_path / "best.pth")))
+    assert not (tmp_path / "new").exists()

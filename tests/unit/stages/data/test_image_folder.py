@@ -8,7 +8,8 @@ from PIL import Image
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.data.image_folder import load_image_folder, read_pixels, scan_folder
+from bonsai.stages.data.image_folder import load_image_folder, scan_folder
+from bonsai.stages.data.storing import Pixels, hold
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store
 
@@ -21,42 +22,17 @@ def put(file: Path, image: Image.Image | None = None, **how: object) -> Path:
     return file
 
 
+def pixels(root: Path, **options: object) -> np.ndarray:
+    held = hold(load_image_folder(root=str(root), **options))  # type: ignore[arg-type]
+    assert isinstance(held, Pixels)
+    return held.images.numpy()
+
+
 def classes(root: Path, *names: str, count: int = 10) -> Path:
     for name in names:
         for number in range(count):
             put(root / name / f"{number}.png")
     return root
-
-
-def pixel(file: Path, channels: int = 3) -> list[int]:
-    return [int(value) for value in read_pixels(file, 4, channels)[1, 1]]
-
-
-def test_transparent_pixels_become_white(tmp_path: Path) -> None:
-    assert pixel(put(tmp_path / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)))) == [255, 255, 255]
-    palette = Image.new("P", (8, 8), 3)
-    palette.putpalette([0, 0, 0] * 256)
-    assert pixel(put(tmp_path / "b.png", palette, transparency=3)) == [255, 255, 255]
-
-
-def test_palettes_and_grey_become_colour(tmp_path: Path) -> None:
-    assert pixel(put(tmp_path / "a.gif", Image.new("RGB", (8, 8), RED).quantize(4))) == [255, 0, 0]
-    assert pixel(put(tmp_path / "b.png", Image.new("L", (8, 8), 100))) == [100, 100, 100]
-
-
-def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
-    deep = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
-    assert pixel(put(tmp_path / "a.png", deep), channels=1) == [127]
-
-
-def test_an_image_is_turned_as_its_exif_tag_says(tmp_path: Path) -> None:
-    image = Image.new("L", (8, 8), 0)
-    image.paste(255, (0, 0, 8, 4))  # the upper half is white
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white is on the right
-    pixels = read_pixels(put(tmp_path / "a.png", image, exif=exif), 8, 1)[:, :, 0]
-    assert pixels[:, 5:].min() == 255
-    assert pixels[:, :3].max() == 0
 
 
 def test_nested_folders_and_any_case_of_the_suffix_count_but_no_hidden_files(tmp_path: Path) -> None:
@@ -77,7 +53,7 @@ def test_every_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "dog" / "text.png").write_bytes(b"no image")
     with pytest.raises(ConfigError, match=r"(?s)2 of 6 files cannot be read as an image.*half\.jpg.*text\.png"):
-        load_image_folder(root=str(tmp_path), size=8)
+        pixels(tmp_path, size=8)
 
 
 def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
@@ -131,10 +107,10 @@ def test_where_the_folder_lies_is_no_part_of_the_input(tmp_path: Path) -> None:
     assert here.identity() != DataConfig(name="image_folder", options={"root": str(tmp_path / "gone")}).identity()
 
 
-def deep(root: Path, pixels: np.ndarray, *names: str, count: int = 2) -> Path:
+def deep(root: Path, values: np.ndarray, *names: str, count: int = 2) -> Path:
     for name in names:
         for number in range(count):
-            put(root / name / f"{number}.tiff", Image.fromarray(pixels))
+            put(root / name / f"{number}.tiff", Image.fromarray(values))
     return root
 
 
@@ -146,27 +122,26 @@ def ramp(most: float, kind: type) -> np.ndarray:
     ("most", "kind", "white"), [(1023, np.uint16, 1023), (4000, np.uint16, 4095), (65535, np.uint16, 65535), (70000, np.int32, 2**24 - 1), (1, np.float32, 1)]
 )
 def test_images_of_more_than_8_bits_keep_their_shades(most: float, kind: type, white: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    loaded = load_image_folder(root=str(deep(tmp_path, ramp(most, kind), "cat", "dog")), size=16, channels=1)
-    assert int(loaded.images.min()) == 0
-    assert int(loaded.images.max()) == int(255 * most / white)
-    assert len(loaded.images.unique()) >= 250 * most / white
+    found = pixels(deep(tmp_path, ramp(most, kind), "cat", "dog"), size=16, channels=1)
+    assert found.min() == 0
+    assert found.max() == int(255 * most / white)
+    assert len(np.unique(found)) >= 250 * most / white
     assert f"{white:g} is white" in caplog.text
 
 
 def test_a_dark_image_stays_dark_beside_a_bright_one(tmp_path: Path) -> None:
     deep(tmp_path, ramp(500, np.uint16), "dark")
     deep(tmp_path, ramp(4095, np.uint16), "light")
-    loaded = load_image_folder(root=str(tmp_path), size=16, channels=1)
-    assert [int(image.max()) for image in loaded.images] == [31, 31, 255, 255]
+    assert pixels(tmp_path, size=16, channels=1).max((1, 2, 3)).tolist() == [31, 31, 255, 255]
 
 
 def test_the_recipe_can_state_what_is_white(tmp_path: Path) -> None:
     root = deep(tmp_path, ramp(255, np.float32), "cat", "dog")
-    assert int(load_image_folder(root=str(root), size=16, channels=1, white=510).images.max()) == 127
+    assert pixels(root, size=16, channels=1, white=510).max() == 127
 
 
 @pytest.mark.parametrize(
-    ("pixels", "told"),
+    ("values", "told"),
     [
         (ramp(255, np.float32), r"images of fractions: which value stands for white cannot be told\n  given:   0 in .* to 255 in"),
         (ramp(1, np.float32) - 0.5, "which value stands for white cannot be told"),
@@ -175,9 +150,9 @@ def test_the_recipe_can_state_what_is_white(tmp_path: Path) -> None:
     ],
     ids=["floats to 255", "negative floats", "NaN", "negative integers"],
 )
-def test_images_of_which_white_cannot_be_told_are_refused(pixels: np.ndarray, told: str, tmp_path: Path) -> None:
+def test_images_of_which_white_cannot_be_told_are_refused(values: np.ndarray, told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
-        load_image_folder(root=str(deep(tmp_path, pixels, "cat", "dog")), size=16, channels=1)
+        pixels(deep(tmp_path, values, "cat", "dog"), size=16, channels=1)
 
 
 def test_values_above_the_stated_white_are_refused(tmp_path: Path) -> None:

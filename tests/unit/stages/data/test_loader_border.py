@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from taken_data import taken
 from torch.utils.data import DataLoader, TensorDataset
 from walking import TINY
 
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.data.checking import check_batch, check_loaded, check_sample
 from bonsai.stages.data.registry import LoadedImages
 
 N, CLASSES, LICENCE = 40, ("cat", "dog"), "own"
@@ -36,7 +36,7 @@ def with_value(value: float) -> torch.Tensor:
 REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "nothing": (lambda: None, "its loader returns something else", "LoadedImages"),
     "DataLoader": (lambda: DataLoader(TensorDataset(IMAGES, LABELS)), "its loader returns something else", "torch.cat of its batches"),
-    "Dataset": (lambda: TensorDataset(IMAGES, LABELS), "its loader returns something else", "stack its samples"),
+    "Dataset": (lambda: TensorDataset(IMAGES, LABELS), "the datasets do not say which classes there are", "LoadedDatasets(datasets, classes, licence)"),
     "bare tuple": (lambda: (IMAGES, LABELS, CLASSES, LICENCE), "its loader returns something else", "name its parts"),
     "DataLoader for images": (lambda: loaded(DataLoader(TensorDataset(IMAGES, LABELS))), "images are no torch tensor", "torch.cat of its batches"),
     "numpy images": (lambda: loaded(IMAGES.numpy()), "images are no torch tensor", "torch.from_numpy"),
@@ -44,7 +44,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "numpy labels": (lambda: loaded(labels=LABELS.numpy()), "labels are no torch tensor", "torch.as_tensor(labels).long()"),
     "int32 labels": (lambda: loaded(labels=LABELS.int()), "labels are another kind of number", "labels.long()"),
     "truth values for labels": (lambda: loaded(labels=LABELS.bool()), "labels are another kind of number", "labels.long()"),
-    "float targets": (lambda: loaded(labels=LABELS / 3), "labels are no whole numbers", "regression"),
+    "float targets": (lambda: loaded(labels=LABELS / 3), "labels are no whole numbers", "another task"),
     "masks": (lambda: loaded(labels=torch.zeros(N, 8, 8).long()), "labels are masks", "segmentation"),
     "one-hot labels": (lambda: loaded(labels=torch.eye(2)[LABELS].long()), "several labels for each image", "labels.argmax(1)"),
     "labels from 1": (lambda: loaded(labels=LABELS + 1), "labels name classes that are not there", "count from 1: subtract 1"),
@@ -70,8 +70,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "sparse images": (lambda: loaded(FLOATS.to_sparse()), "images are no plain tensor", "to_dense"),
     "images on another device": (lambda: loaded(IMAGES.to("meta")), "images are no plain tensor", "images.cpu()"),
     "numbers for classes": (lambda: loaded(classes=(0, 1)), "a class name is no text", "str(name)"),
-    "one class": (lambda: loaded(labels=LABELS * 0, classes=("cat",)), "no names of at least two classes", "every class once"),
-    "a text for classes": (lambda: loaded(classes="catdog"), "no names of at least two classes", "every class once"),
+    "one class": (lambda: loaded(labels=LABELS * 0, classes=("cat",)), "there are fewer than two classes", "every class once"),
+    "a text for classes": (lambda: loaded(classes="catdog"), "classes are no names", "every class once"),
     "a class twice": (lambda: loaded(classes=("cat", "cat")), "two classes have one name", "rename or merge"),
     "empty class name": (lambda: loaded(classes=("cat", " ")), "a class name is empty", "1 to 1000"),
     "half a character": (lambda: loaded(classes=("cat", "\udcff")), "no Unicode", "UTF-8"),
@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
 def test_what_no_classifier_can_learn_from_is_refused_with_what_to_change(case: str) -> None:
     make, problem, fix = REFUSED[case]
     with pytest.raises(ConfigError, match=re.escape(problem)) as error:
-        check_loaded(make(), "mine:load")
+        taken(make(), "mine:load")
     assert str(error.value).startswith("dataset 'mine:load': ")
     assert fix in str(error.value).partition("do:  ")[2]
     assert len(str(error.value)) < 1_500
@@ -94,7 +94,7 @@ def test_what_no_classifier_can_learn_from_is_refused_with_what_to_change(case: 
 
 def test_nan_is_told_with_the_number_of_its_image() -> None:
     with pytest.raises(ConfigError, match="given:   image 7\n"):
-        check_loaded(loaded(with_value(float("nan")), value_range=(0, 1)), "mine")
+        taken(loaded(with_value(float("nan")), value_range=(0, 1)), "mine")
 
 
 @pytest.mark.parametrize(
@@ -111,30 +111,15 @@ def test_nan_is_told_with_the_number_of_its_image() -> None:
     ids=["uint8", "floats", "halves", "centred", "uint16", "int64", "with a gradient"],
 )
 def test_images_are_scaled_by_their_stated_range(images: torch.Tensor, value_range: tuple[float, float] | None) -> None:
-    found = check_loaded(loaded(images, value_range=value_range), "mine")
+    found = taken(loaded(images, value_range=value_range), "mine")
     assert found.images.dtype == torch.uint8
     assert torch.equal(found.images, IMAGES)
     assert found.value_range is None
 
 
-def test_a_sample_and_a_batch_are_checked_alike() -> None:
-    assert torch.equal(check_sample(FLOATS[3], 1, CLASSES, value_range=(0, 1), place="sample 3"), IMAGES[3])
-    assert torch.equal(check_batch(IMAGES, LABELS, CLASSES, place="batch"), IMAGES)
-    for image, label, problem in (
-        (IMAGES, 1, "no image"),
-        (IMAGES[0], 2, "a label names no class"),
-        (IMAGES[0], 1.0, "no label"),
-        (IMAGES[0], True, "no label"),
-    ):
-        with pytest.raises(ConfigError, match=f"sample 3: {problem}"):
-            check_sample(image, label, CLASSES, place="sample 3")
-    with pytest.raises(ConfigError, match="sample 3: images are no uint8"):
-        check_sample(FLOATS[0], 1, CLASSES, place="sample 3")
-
-
 def test_class_names_may_be_any_text() -> None:
     names = ("line\nbreak, comma", "<b>\u202e" + np.str_("x"))
-    assert check_loaded(loaded(classes=list(names)), "mine").classes == names
+    assert taken(loaded(classes=list(names)), "mine").classes == names
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(0)", "import sys; sys.exit()", "return None", "raise StopIteration", "open('/no/such/file')"])

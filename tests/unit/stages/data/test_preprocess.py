@@ -47,3 +47,23 @@ def test_one_number_for_each_channel_is_required(wrong: dict[str, object]) -> No
 
 def test_it_is_told_in_words_channel_by_channel() -> None:
     assert IMAGENET.sentence == "pixels / 255, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)"
+
+
+def test_the_digest_of_a_dataset_is_what_it_was_where_preprocessing_says_nothing_new(tmp_path: Path) -> None:
+    plain = Dataset(folder=tmp_path, name="photos", preprocess=IMAGENET, classes=("a", "b"), sizes={}, licence="")
+    assert plain.model_dump()["preprocess"] == {"channels": 3, "size": (4, 6), "mean": IMAGENET.mean, "std": IMAGENET.std}
+    cropped = plain.model_copy(update={"preprocess": IMAGENET.model_copy(update={"crop": 0.875})})
+    assert cropped.model_dump()["preprocess"]["crop"] == 0.875
+    assert Dataset.model_validate({**cropped.model_dump(), "folder": tmp_path}) == cropped
+
+
+def test_resize_crop_interpolation_and_scale_are_told_in_words() -> None:
+    how = Preprocess.model_validate({**IMAGENET.model_dump(), "resize": "crop", "crop": 0.875, "interpolation": "bicubic", "scale": 65535})
+    told = "resized to cover the size, the centre kept; the centre crop keeps 0.875 of the side; bicubic interpolation; pixels / 65535, minus"
+    assert how.sentence.startswith(told)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": (1, 1)}, {"scale": 0}, {"crop": 1.5}, {"resize": "squash"}, {"size": (1, 2, 3)}], ids=str)
+def test_an_impossible_preprocessing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocess.model_validate({**IMAGENET.model_dump(), **wrong})

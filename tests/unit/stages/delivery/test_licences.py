@@ -28,6 +28,11 @@ def test_weights_of_the_users_own_code_are_not_called_trained_from_scratch() -> 
     assert "proprietary" in notes
 
 
+def test_given_weights_are_not_called_trained_from_scratch() -> None:
+    notes = licence_notes(DATASET, ModelConfig(name="resnet20"), "onnxruntime", "best.pth")
+    assert "- Weights: trained on these data from given weights (best.pth): under which licence those are, Bonsai cannot know" in notes.splitlines()
+
+
 def test_bonsais_licence_is_that_of_the_distribution() -> None:
     assert tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())["project"]["license"] == BONSAI
 

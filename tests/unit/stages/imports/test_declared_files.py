@@ -13,11 +13,11 @@ from hard_networks import Plain
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.loading import load_data
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.imports.declared import FOLDERS
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.steps.prepare import load_images
 from bonsai.stages.store.artifact import fingerprint
 
 SHAPE = (3, 12, 12)
@@ -192,9 +192,9 @@ def test_a_loaders_own_file_is_warned_of_and_the_root_is_not(tmp_path: Path, mon
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.bin").write_bytes(b"a")
     options = {"table": "labels.txt", "root": "images"}
-    load_images(DataConfig(name="stranger_loader:load", options=options, files=("labels.txt",)))
+    load_data(DataConfig(name="stranger_loader:load", options=options, files=("labels.txt",)))
     assert warnings_of(caplog) == []
-    load_images(DataConfig(name="stranger_loader:load", options=options))
+    load_data(DataConfig(name="stranger_loader:load", options=options))
     (warning,) = warnings_of(caplog)
     assert "stranger_loader:load reads labels.txt, not declared under data.files" in warning
 
@@ -235,7 +235,7 @@ def test_a_file_that_is_not_there_is_told_with_the_folder_it_was_looked_for_in(t
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stranger_reader.py").write_text(LOADER)
     with pytest.raises(ConfigError, match=rf"'labels.txt', looked for in {tmp_path}/elsewhere \(stranger_reader.py, line 8\)"):
-        load_images(DataConfig(name="stranger_reader:load", options={"table": "labels.txt"}))
+        load_data(DataConfig(name="stranger_reader:load", options={"table": "labels.txt"}))
 
 
 def test_images_that_change_places_are_another_input_and_a_touch_is_not(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from bonsai.stages.pruning.indicator import Indicator
 from bonsai.stages.pruning.policy import FinetuneConfig, PolicyConfig
 from bonsai.stages.pruning.pruner import Plan, Pruner
 from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
@@ -249,11 +250,10 @@ def test_a_loop_and_a_recipe_with_the_same_seeds_fire_at_the_same_check_and_end_
     batches, learning, store = Batches(PreparedImages(digits, "train"), training), ClassificationLearning(training), Store(tmp_path / "store")
     chooser = make_chooser(build(small_model, digits.image_shape, 10), digits.image_shape, CONFIG)
 
-    segment, indicator = None, Indicator(CONFIG.policy, CONFIG.epi, CONFIG.criterion)
+    segment = store.run(initialise, dataset=digits, model=small_model, weights=None)
+    indicator = Indicator(CONFIG.policy, CONFIG.epi, CONFIG.criterion)
     for check in (2, FIRES):
-        segment = store.run(
-            train_dense, dataset=digits, model=small_model, training=training, regulariser=RegulariserConfig(), regularised=(), previous=segment, stop=check
-        )
+        segment = store.run(train_dense, dataset=digits, training=training, regulariser=RegulariserConfig(), regularised=(), previous=segment, stop=check)
         indicator = indicator.after(chooser.keep(load_scores(segment, CONFIG.criterion)), check / batches.per_epoch)
     cut = store.run(
         prune,

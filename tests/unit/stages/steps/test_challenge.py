@@ -15,12 +15,13 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import digest_of
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.release import Release, read_release, require_comparable
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Accuracy, Against, Measurement
-from bonsai.stages.measurement.results import RESULTS, Results, digest_of, save_results
+from bonsai.stages.measurement.results import RESULTS, Results, save_results
 from bonsai.stages.steps.challenge import challenge, judge_against
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split

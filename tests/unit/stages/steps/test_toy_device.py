@@ -25,7 +25,7 @@ from bonsai.stages.graph.names import INPUT, MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.graph.probes import probe_images, save_outputs
 from bonsai.stages.measurement.judging import observe
-from bonsai.stages.measurement.results import one_by_one, run_for_accuracy
+from bonsai.stages.measurement.results import run_for_accuracy
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.steps.benchmark import benchmark
 from bonsai.stages.steps.characterize import characterize
@@ -106,7 +106,7 @@ def test_an_engine_is_what_the_device_built_and_its_outputs_are_judged_here(devi
     assert (engine.file, engine.info.device) == (ENGINE, "a toy")
     images = probe_images(SHAPE, 8)
     answers = expected(NARROW, images).argmax(axis=1)
-    outputs = list(run_for_accuracy(engine, TARGET, one_by_one(images)))
+    outputs = list(run_for_accuracy(engine, TARGET, (image[None] for image in images)))
     assert np.allclose(np.concatenate(outputs), expected(NARROW, images), atol=1e-4)
     assert CLASSIFICATION.reduce(observe(outputs, answers, CLASSIFICATION)) == 1
     assert device.told == ["build model.onnx", "run fast"]

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.tasks.task import DataSpec
@@ -92,6 +93,42 @@ def test_a_source_smaller_than_a_batch_is_one_batch() -> None:
     batches = Batches(Stripes(), TrainConfig(batch_size=64))
     assert batches.per_epoch == 1
     assert sorted(batches.batch(7)[1].tolist()) == [index / 2 for index in range(40)]
+
+
+class Uneven(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """90 samples of class 0, 8 of class 1, 2 of class 2."""
+
+    spec = DataSpec((1, 4, 4), 3)
+    targets = torch.tensor([0] * 90 + [1] * 8 + [2] * 2)
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((1, 4, 4), float(index)), int(self.targets[index])
+
+
+def test_balanced_sampling_shows_every_class_as_often_as_any_other() -> None:
+    batches = Batches(Uneven(), TrainConfig(batch_size=50, balance="sampling"))
+    assert batches.per_epoch == 2
+    drawn = torch.cat([batches.batch(step)[1] for step in range(40)])
+    shares = torch.bincount(drawn, minlength=3) / len(drawn)
+    assert float((shares - 1 / 3).abs().max()) < 0.03
+    again = Batches(Uneven(), TrainConfig(batch_size=50, balance="sampling", workers=2))
+    assert equal(again.batch(7), batches.batch(7))
+    assert not equal(again.batch(8), batches.batch(6))
+
+
+def test_samples_without_classes_cannot_be_balanced() -> None:
+    with pytest.raises(ConfigError, match=r"training\.balance: there are no classes to balance"):
+        Batches(Stripes(), TrainConfig(balance="sampling"))
+
+
+def test_mixed_batches_are_a_function_of_the_step_too() -> None:
+    config = TrainConfig.model_validate({"batch_size": 10, "augment": ["mixup", "cutmix"]})
+    one, other = Batches(Uneven(), config), Batches(Uneven(), config.model_copy(update={"workers": 2}))
+    assert all(equal(one.batch(step), other.batch(step)) for step in (3, 4, 5))
+    assert one.batch(3)[1].shape == (10, 3)
 
 
 def test_the_number_of_workers_is_no_part_of_what_is_trained() -> None:

@@ -11,6 +11,7 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.config import RegulariserConfig
+from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import TrainConfig
@@ -82,7 +83,8 @@ def test_a_training_that_goes_on_tracks_new_steps_alone_and_a_finished_one_nothi
 ) -> None:
     training = TrainConfig(epochs=2, batch_size=256, warmup_epochs=0)
     epoch = digits.sizes["train"] // 256
-    inputs = {"dataset": digits, "model": small_model, "training": training, "regulariser": RegulariserConfig(), "regularised": (), "previous": None}
+    initial = store.run(initialise, dataset=digits, model=small_model, weights=None)
+    inputs = {"dataset": digits, "training": training, "regulariser": RegulariserConfig(), "regularised": (), "previous": initial}
     spec = f"{__name__}:open_list"
     monkeypatch.setattr(ListTracker, "killed_after", 2 * epoch)
     with pytest.raises(KeyboardInterrupt), tracking(spec, "run"):

@@ -1,0 +1,39 @@
+"""Images prepared as a library's own weights want them, as far as the recipe does not say how."""
+
+import inspect
+
+from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.registry import LOADERS
+from bonsai.stages.imports.registry import resolve
+from bonsai.stages.networks.config import RECIPE
+from bonsai.stages.networks.libraries import preprocess_of
+from bonsai.stages.training.progress import say
+
+TAKEN_OVER = ("mean", "std", "resize", "crop", "interpolation")
+"""Options of a loader that the library's preprocessing fills in."""
+
+
+def data_of(recipe: Recipe) -> DataConfig:
+    """Return which images a run prepares, and how.
+
+    Where the network is of timm or torchvision, and starts with weights of a file or of its library, the library's preprocessing is taken over:
+    normalisation, crop and interpolation. What the recipe says comes first; the size is the recipe's. A network out of the store was trained on images as
+    Bonsai prepares them.
+
+    Raises:
+        ConfigError: The library has no such network.
+    """
+    model, data = recipe.model, recipe.data
+    if model.weights is None or model.weights.startswith(RECIPE) or data.name not in LOADERS:
+        return data
+    known = preprocess_of(model)
+    if known is None or data.options.get("channels", known.channels) != known.channels:
+        return data
+    takes = inspect.signature(resolve(data.name, LOADERS, "dataset")).parameters
+    filled = {key: getattr(known, key) for key in TAKEN_OVER if key in takes and key not in data.options}
+    if not filled:
+        return data
+    shown = ", ".join(f"{key} {value}" for key, value in filled.items())
+    say(f"images as the weights of {model.name} want them: {shown}; data.options may say otherwise")
+    return data.model_copy(update={"options": {**filled, **data.options}})

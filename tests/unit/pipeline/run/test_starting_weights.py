@@ -1,0 +1,95 @@
+"""The weights that a run starts with, before anything is trained."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.starting_weights import check_start, weights_of
+from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_training
+from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.registry import build_network
+from bonsai.stages.steps.initialise import initialise
+from bonsai.stages.store.store import Store
+from bonsai.stages.training.config import TrainConfig
+
+
+def saved(folder: Path, classes: int = 10, name: str = "best.pth") -> Path:
+    torch.save(build_network(ModelConfig(name="resnet8", options={"width": 16}, seed=5), (1, 16, 16), classes).state_dict(), folder / name)
+    return folder / name
+
+
+def recipe_of(model: ModelConfig, reference: str = "trained") -> Recipe:
+    recipe = load_recipe("resnet-edge")
+    return recipe.model_copy(update={"model": model, "training": recipe.training.model_copy(update={"reference": reference})})
+
+
+def started(model: ModelConfig, digits: Dataset, store: Store) -> Checkpoint:
+    return store.run(initialise, dataset=digits, model=model, weights=weights_of(model, store.root))
+
+
+def test_random_weights_are_those_of_the_networks_seed(digits: Dataset, small_model: ModelConfig, store: Store) -> None:
+    initial = started(small_model, digits, store)
+    built = build_network(small_model, digits.image_shape, 10).state_dict()
+    assert all(torch.equal(value, built[name]) for name, value in load_network(initial).state_dict().items())
+    assert initial.reached() == "random weights"
+    assert load_training(initial, TrainConfig(ema=0.9, threads=1)).average is not None
+
+
+def test_a_files_weights_are_taken_wherever_it_lies(digits: Dataset, small_model: ModelConfig, store: Store, tmp_path: Path) -> None:
+    file = saved(tmp_path)
+    initial = started(small_model.model_copy(update={"weights": str(file)}), digits, store)
+    expected = torch.load(file, weights_only=True)
+    assert all(torch.equal(value, expected[name]) for name, value in load_network(initial).state_dict().items())
+    assert initial.start is not None
+    assert initial.start.metrics.keys() == {"validation_top1"}
+    assert initial.model == small_model
+    (tmp_path / "elsewhere").mkdir()
+    moved = file.rename(tmp_path / "elsewhere" / "moved.pth")
+    assert started(small_model.model_copy(update={"weights": str(moved)}), digits, store) == initial
+
+
+def test_what_was_taken_is_said_and_chance_is_warned_of(
+    digits: Dataset, small_model: ModelConfig, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"state_dict": {f"module.{name}": value for name, value in torch.load(saved(tmp_path), weights_only=True).items()}}, tmp_path / "all.pth")
+    model = small_model.model_copy(update={"weights": str(tmp_path / "all.pth")})
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        check_start(started(model, digits, store), digits, recipe_of(model, "given"))
+    first, second = caplog.messages
+    assert f"{tmp_path / 'all.pth'}: given weights (entry 'state_dict', names without 'module.'); validation top1 0." in first
+    assert second.startswith("warning: the dense network's validation top-1 is ")
+    assert second.endswith("before any training: were the weights trained with another normalisation, or on other classes?")
+
+
+def test_a_new_head_is_told_and_is_no_reference(
+    digits: Dataset, small_model: ModelConfig, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_model.model_copy(update={"weights": str(saved(tmp_path, classes=3))})
+    initial = started(model, digits, store)
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        check_start(initial, digits, recipe_of(model))
+    assert "given weights; random in fc, where the given ones have another number of outputs" in caplog.text
+    assert "warning" not in caplog.text
+    with pytest.raises(ConfigError, match=r"training\.reference `given` needs weights for every layer"):
+        check_start(initial, digits, recipe_of(model, "given"))
+
+
+def test_a_recipe_that_was_not_run_has_no_network(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"no recipe of this name was run with this store\n  given:   recipe:base, store .*\n  allowed: nothing"):
+        weights_of(ModelConfig(name="resnet8", weights="recipe:base"), store.root)
+
+
+def test_the_path_of_weights_starts_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    text = "name: mine\ndescription: d\nmodel: {name: resnet8, weights: best.pth}\ndata: {name: digits}\n"
+    (tmp_path / "project" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("project/mine.yaml").model.weights == "project/best.pth"
+    assert load_recipe("project/mine.yaml", {"model.weights": "other.pth"}).model.weights == "other.pth"
+    assert load_recipe("project/mine.yaml", {"model.weights": "recipe:base.pth"}).model.weights == "recipe:base.pth"
