@@ -62,7 +62,7 @@ Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}{_recovery(decisions, metric)}
 
 {sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
@@ -85,6 +85,11 @@ def _trunk(decisions: Decisions) -> str:
     trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
     given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
     return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
+
+
+def _recovery(decisions: Decisions, metric: Metric) -> str:
+    """Return what a recovery of a length of its own took; empty if its length was fixed."""
+    return "" if decisions.recovery is None else f" {decisions.recovery.sentence(metric)}"
 
 
 def describe_quantisation(final: Checkpoint, metric: Metric) -> str:
