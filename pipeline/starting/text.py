@@ -94,7 +94,7 @@ def prune_lines() -> list[str]:
     return [
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
-        _row("recover: {epochs: auto}", "training after the cut: as much work as fine-tuning a trained network takes, more while it misses max_drop and gains"),
+        _row("recover: {epochs: auto}", "training after the cut: so long as pruning after training costs, longer while validation misses max_drop and gains"),
         _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
     ]
 

@@ -72,10 +72,10 @@ class Rounds:
         elif epochs >= self._length.most:
             self.ended = "most"
         else:
-            more = min(self._length.round, self._length.most - epochs)
-            self.stop += more * self._per_epoch
+            longer = min(epochs + self._length.round, self._length.most)
+            self.stop = self._start + longer * self._per_epoch
             figures = f"validation {self._metric.label} {self._metric.written(self._metric.merit(reached[self.kept]))}"
-            say(f"recovery: {figures} after {epochs} epochs, the gates ask for {self._metric.written(self._goal)}: {more} more epochs")
+            say(f"recovery: {figures} after {epochs} epochs, the gates ask for {self._metric.written(self._goal)}: it goes on to {longer}")
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that `restore` needs."""
