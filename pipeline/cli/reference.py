@@ -113,6 +113,8 @@ def _type(value: Schema, path: str) -> str:
         return f"[`{path}`](#{path.replace('.', '')})"
     if "anyOf" in value:
         return " or ".join(_type(part, path) for part in value["anyOf"])
+    if "const" in value:
+        return f"`{value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     if value["type"] == "array":

@@ -93,7 +93,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("killed_in", [3, 4], ids=["in the second round", "in the third"])
 def test_a_recovery_that_was_killed_ends_bit_equal(killed_in: int, small_model: ModelConfig, digits: Dataset, tmp_path: Path) -> None:
-    config = TrainConfig(epochs=2, batch_size=128, lr=0.1, warmup_epochs=0, augment=AugmentConfig(rotate=10))
+    config = TrainConfig(epochs=2, batch_size=128, lr=0.1, warmup_epochs=0, threads=1, augment=AugmentConfig(rotate=10))
     length = Length(least=2, most=4, share=0.4, before=0.0)
 
     def run(folder: Path, kill: int | None) -> tuple[dict[str, torch.Tensor], Rounds, tuple[History, ...]]:
