@@ -149,7 +149,7 @@ def run(data: str, network: str, seed: int, way: str, folder: Path) -> Outcome:
         cost=bench.epoch(step) + cost_of(cut) * epochs,
         dense=CLASSIFICATION.reduce(before),
         test=CLASSIFICATION.reduce(after),
-        drop=(drop.value, drop.low, drop.high),
+        drop=(drop.found, drop.low, drop.high),
         max_drop=gates.max_drop,
         ended=found.recovery.ended if found.recovery else "",
     )

@@ -37,7 +37,7 @@ def compare(
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress for several targets or in several variants, and compare them.
+    """Compress for several targets or variants, and compare them.
 
     One that fails leaves the others alone; the results stand side by side in a table and a report. Several values in --set, with commas between
     them, make a variant each; of two such keys every combination.
