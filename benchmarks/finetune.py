@@ -199,7 +199,7 @@ class Bench:
             if tuple(widths.values()) in seen or target.latency(widths) > target.limit_ms * 1.1:
                 continue
             seen.add(tuple(widths.values()))
-            if target.time_untrained(widths) <= target.limit_ms:
+            if target.time_untrained(widths).ms <= target.limit_ms:
                 return network, widths
         raise SystemExit(f"no network within {budget:g} of the latency")
 
@@ -215,7 +215,7 @@ class Bench:
 
     def _row(self, way: str, network: nn.Module, widths: Widths, budget: float, share: float | None, seconds: float) -> Row:
         target = self.target(budget)
-        latency = target.time_untrained(widths) / target.dense_ms
+        latency = target.time_untrained(widths).ms / target.dense_ms
         return Row(seed=self.seed, way=way, budget=budget, share=share, latency=latency, top1=self.top1(network), seconds=seconds)
 
     def top1(self, network: nn.Module) -> float:

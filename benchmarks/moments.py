@@ -10,7 +10,7 @@ Every way but `epi short` sees as many training images as the last two: a cycle 
 
 | way | the network is pruned |
 |---|---|
-| epi | where EPI fires, by the criterion of the recipe: the default |
+| epi | where EPI fires, by the criterion of the recipe: the default moment |
 | epi short | the same, and the branch ends with the cycle |
 | epi magnitude_l2 | where EPI fires by magnitudes |
 | initialisation | before any training, by the criterion of the recipe |

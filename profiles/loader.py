@@ -25,14 +25,14 @@ def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) 
 
     Args:
         name_or_path: A name of `list_profiles()` or a path that ends in ``.yaml`` or ``.yml``.
-        overrides: Dotted keys laid over the file, such as ``{"budget.latency": 0.3}``.
+        overrides: Values by dotted key, such as ``{"budget.latency": 0.3}``. A mapping replaces the file's, and its parents'.
 
     Raises:
         ConfigError: The profile does not exist, or is not valid.
     """
     source = _with_parents(find_yaml(name_or_path, "profile", SHIPPED), seen=())
     if overrides:
-        source = source.merged(_with_new_names(from_overrides(overrides, "--set profile.")))
+        source = source.changed(_with_new_names(from_overrides(overrides, "--set profile.")))
     return validate(HardwareProfile, source)
 
 

@@ -86,9 +86,23 @@ class LocatedMapping:
         return LocatedMapping(_rename(self.data, path, name), origins, self.name)
 
     def merged(self, other: "LocatedMapping") -> "LocatedMapping":
-        """Return this source with the values of `other` laid over it, key by key."""
-        parents = {path[:depth]: place for path, place in other.origins.items() for depth in range(1, len(path))}
-        return LocatedMapping(_merge(self.data, other.data), {**parents, **self.origins, **other.origins}, self.name)
+        """Return this source with the values of `other`, a file, laid over it: mappings of both are joined key by key."""
+        return _joined(self, other, _merge(self.data, other.data))
+
+    def changed(self, overrides: "LocatedMapping") -> "LocatedMapping":
+        """Return this source with what `from_overrides` read: each dotted key gets its value as it is, so that a mapping replaces the one here."""
+        data, replaced = self.data, overrides.origins
+        for path in replaced:
+            data = _put(data, path, overrides.value(path))
+        kept = {path: place for path, place in self.origins.items() if not any(path[:depth] in replaced for depth in range(1, len(path)))}
+        return _joined(LocatedMapping(self.data, kept, self.name), overrides, data)
+
+    def value(self, path: KeyPath) -> Any:
+        """Return the value at the path of a key that is here."""
+        value: Any = self.data
+        for key in path:
+            value = value[key]
+        return value
 
 
 def read_yaml(file: Path) -> LocatedMapping:
@@ -126,22 +140,30 @@ def from_overrides(overrides: Mapping[str, Any], name: str = "--set ") -> Locate
     """Turn dotted keys (``{"prune.floor": "0.2"}``) into a source; text values are read as YAML.
 
     Raises:
-        ConfigError: Two overrides contradict each other, such as `a=1` and `a.b=2`.
+        ConfigError: Two overrides contradict each other, such as `a={}` and `a.b=2`.
     """
     data: dict[str, Any] = {}
     origins: dict[KeyPath, str] = {}
-    for dotted, value in overrides.items():
+    for dotted, value in sorted(overrides.items(), key=lambda item: item[0].count(".")):
         *parents, leaf = path = tuple(dotted.split("."))
         if len(path) > MAX_DEPTH:
             problem = f"{name}{shorten(dotted)}: nested too deeply"
             raise ConfigError(describe(problem, given=f"{len(path)} levels", allowed=f"at most {MAX_DEPTH} levels", fix="see the shipped files"))
+        within = next((path[:depth] for depth in range(1, len(path)) if path[:depth] in origins), None)
+        if within is not None:
+            whole = ".".join(within)
+            given = f"{name}{whole} sets all of it, {name}{dotted} an entry"
+            raise ConfigError(
+                describe(
+                    f"{name}{dotted}: contradicts another override",
+                    given=given,
+                    allowed="a mapping as a whole, or its entries by dotted keys",
+                    fix=f"drop one of them, or write {'.'.join(path[len(within) :])} into {whole}={{...}}",
+                )
+            )
         table = data
         for parent in parents:
             table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
-        if leaf in table:
-            raise ConfigError(describe(f"{name}{dotted}: contradicts another override", given=dotted, allowed="each key once", fix="drop one of them"))
         place = f"{name}{dotted}"
         table[leaf] = read_bounded(value, place, with_lines=False)[0] if isinstance(value, str) else value
         origins[path] = place
@@ -192,6 +214,20 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both_tables else value
     return merged
+
+
+def _joined(base: LocatedMapping, over: LocatedMapping, data: dict[str, Any]) -> LocatedMapping:
+    """Return `data`, made of two sources, of which `over` counts where both set a key."""
+    parents = {path[:depth]: place for path, place in over.origins.items() for depth in range(1, len(path))}
+    return LocatedMapping(data, {**parents, **base.origins, **over.origins}, base.name)
+
+
+def _put(data: Any, path: KeyPath, value: Any) -> Any:
+    """Return `data` with another value at a path; what stands in the way of it and is no mapping gives way."""
+    if not path:
+        return value
+    here = data if isinstance(data, dict) else {}
+    return {**here, path[0]: _put(here.get(path[0]), path[1:], value)}
 
 
 def _fault(record: type[BaseModel], source: LocatedMapping, detail: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ def reference_page() -> str:
         "",
         "The same as JSON schemas, for editors: `bonsai schema recipe`, `bonsai schema profile`. On the command line a key is set by its path:",
         "`--set prune.epi.window=3`, `--set profile.budget.latency=0.3`. An unknown key is an error that names the nearest one.",
+        "A mapping given whole replaces the file's: `--set model.options={}` leaves no option. A dotted key",
+        "changes one entry. A profile's file adds to its parent (`extends`) key by key.",
         "",
         f"A file has at most {MAX_BYTES // 1024} KiB, {MAX_NODES:,} keys and values (what an alias stands for counts each time)",
         f"and {MAX_DEPTH} levels. Values are texts, finite numbers of at most 64 bits, `true`, `false` and `null`. Dates, octal",
@@ -111,6 +113,8 @@ def _type(value: Schema, path: str) -> str:
         return f"[`{path}`](#{path.replace('.', '')})"
     if "anyOf" in value:
         return " or ".join(_type(part, path) for part in value["anyOf"])
+    if "const" in value:
+        return f"`{value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     if value["type"] == "array":

@@ -1,19 +1,23 @@
-"""One recipe on several targets: one trunk, a branch per profile, and a profile that fails is an outcome beside the others.
+"""One recipe on several targets or in several variants: what they share is made once, and one that fails is an outcome beside the others.
 
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
+comparison = compare("resnet-edge", ["local-cpu"], {"prune.criterion": ["taylor", "magnitude_l2"]})
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bonsai.pipeline.compare.comparison import Comparison, cost_of, outcome_of, to_csv
+from bonsai.pipeline.compare.comparison import Comparison, Outcome, cost_of, outcome_of, to_csv
+from bonsai.pipeline.compare.sweep import variants_of
+from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.conduct import Growth, require_gates
 from bonsai.pipeline.run.flow import deliver
-from bonsai.pipeline.run.loading import DEFAULT_STORE, load
+from bonsai.pipeline.run.loading import DEFAULT_STORE
 from bonsai.pipeline.run.publish import replace_folder
 from bonsai.pipeline.run.side_by_side import ChildProcesses, branches_at_once, grow_side_by_side
 from bonsai.profiles.errors import BonsaiError
+from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.reporting.writing import write_reports
@@ -41,17 +45,19 @@ def compare(
     tracker: str | None = None,
     allow_undecided: bool = False,
 ) -> Comparison:
-    """Compress a recipe's network for several targets, and set the results side by side.
+    """Compress a recipe's network for several targets, or in several variants, and set the results side by side.
 
     If one profile fails (its device is not here, its budget cannot be met, its engine cannot be built), the error is logged at once and becomes the
-    outcome of that profile; the others continue. If all profiles fail before training, nothing is trained.
+    outcome of that profile; the others continue. If all profiles fail before training, nothing is trained. If what all profiles of a variant share
+    fails, such as its training, that is the outcome of each of them, and the other variants continue.
 
     Files: ``<store>/comparisons/<recipe>/`` with ``comparison.json``, ``comparison.csv``, ``report.html`` and ``report.md``, replaced as a whole.
 
     Args:
         recipe: Name of a shipped recipe, or path of a recipe file.
         profiles: Names or paths.
-        overrides: As for `compress`.
+        overrides: As for `compress`; of several values for a key (`pipeline/compare/sweep.py`) each makes a variant, with a package per profile. Variants
+            run one after another, and are all loaded before the first.
         store: Folder of the artifacts.
         out: Folder of the packages; ``<store>/packages`` if None.
         step: Runs one stage; by default a plain call, or a call in a child process where branches grow side by side.
@@ -61,21 +67,34 @@ def compare(
         allow_undecided: Whether a profile's gate may be undecided.
 
     Raises:
-        BonsaiError: An error that concerns all profiles: in the recipe, the data, the training of the trunk, or an invalid profile file.
+        BonsaiError: An error that concerns all profiles: in the recipe, the data, the training of the trunk, or an invalid profile file. Of several
+            variants only an error in loading one is raised.
     """
-    loaded, targets = load(recipe, profiles, overrides)
-    own = step is None and branch_runner is None
-    count = (at_once or branches_at_once(loaded.training, len(targets))) if own else 1
-    with ChildProcesses(Store(store)) as children:
-        run = step or (children.run if count > 1 else Store(store).run)
-        kept = KeepGoing(run, branch_runner or (lambda branches: grow_side_by_side(branches, count, children.stop)))
-        grown = deliver(loaded, targets, kept.shared_step, kept, store=store, out=out, tracker=tracker)
-    finished = {name: package for name, package in grown.items() if isinstance(package, Package)}
-    comparison = Comparison(
-        recipe=loaded.name,
-        outcomes=tuple(outcome_of(target, grown[target.name], out or store / "packages", allow_undecided=allow_undecided) for target in targets),
-        cost=cost_of({name: kept.used_by(name) for name in finished}),
-    )
+    variants = variants_of(overrides or {})
+    loaded = [variant.load(recipe, profiles) for variant in variants]
+    outcomes, used = list[Outcome](), dict[str, list[Artifact]]()
+
+    def grow(loaded: Recipe, targets: Sequence[HardwareProfile]) -> dict[str, Package | BonsaiError]:
+        own = step is None and branch_runner is None
+        count = (at_once or branches_at_once(loaded.training, len(targets))) if own else 1
+        with ChildProcesses(Store(store)) as children:
+            run = step or (children.run if count > 1 else Store(store).run)
+            kept = KeepGoing(run, branch_runner or (lambda branches: grow_side_by_side(branches, count, children.stop)))
+            grown = deliver(loaded, targets, kept.shared_step, kept, store=store, out=out, tracker=tracker)
+        used.update({name: kept.used_by(name) for name, package in grown.items() if isinstance(package, Package)})
+        return grown
+
+    for variant, (of_variant, targets) in zip(variants, loaded, strict=True):
+        try:
+            grown = grow(of_variant, targets)
+        except BonsaiError as error:
+            if len(variants) == 1:
+                raise
+            say(f"{variant.name}: FAILED (code {error.exit_code}), the other variants go on: {error}")
+            grown = {target.name: error for target in targets}
+        folder = out or store / "packages"
+        outcomes += [outcome_of(target, grown[target.name], folder, variant.settings, allow_undecided=allow_undecided) for target in targets]
+    comparison = Comparison(recipe=loaded[0][0].name, outcomes=tuple(outcomes), cost=cost_of(used))
     save(comparison, store)
     return comparison
 
@@ -138,11 +157,10 @@ def save(comparison: Comparison, store: Path) -> None:
         (fresh / RECORD).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (fresh / TABLE).write_text(to_csv(comparison.outcomes), encoding="utf-8")
         failures = {outcome.profile: outcome.error for outcome in comparison.outcomes if outcome.error}
-        title = f"{comparison.recipe} on {len(comparison.outcomes)} profiles"
         write_reports(
             fresh,
             [read_intact(Path(outcome.folder)) for outcome in comparison.outcomes if outcome.package],
-            title=title,
+            title=comparison.title,
             failures=failures,
             note=comparison.cost.sentence,
         )

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.located_yaml import Record
@@ -42,6 +43,8 @@ class Outcome(Record):
     """Result for one profile: a package, or an error.
 
     Attributes:
+        profile: Its name, and that of the variant behind it.
+        settings: The keys that variants differ in, and what they are here.
         device: Device in the profile.
         exit_code: 0, 3 where a gate is missed or undecided, or the error's.
         error: The message; empty where there is a package.
@@ -54,6 +57,7 @@ class Outcome(Record):
     """
 
     profile: str
+    settings: dict[str, Any] = {}
     device: str = ""
     runtime: str = ""
     exit_code: int
@@ -126,10 +130,10 @@ class Cost(Record):
 
 
 class Comparison(Record):
-    """One recipe on several targets.
+    """One recipe on several targets, or in several variants.
 
     Attributes:
-        outcomes: Results by profile, in the order given.
+        outcomes: Results by variant, and by profile in the order given.
     """
 
     recipe: str
@@ -137,21 +141,30 @@ class Comparison(Record):
     cost: Cost
 
     @property
+    def title(self) -> str:
+        """The recipe, and how many outcomes there are."""
+        varied = any(outcome.settings for outcome in self.outcomes)
+        return f"{self.recipe} in {len(self.outcomes)} variants" if varied else f"{self.recipe} on {len(self.outcomes)} profiles"
+
+    @property
     def exit_code(self) -> int:
         """That of the first error; else 3 where a gate is missed or undecided, else 0."""
         return next((o.exit_code for o in self.outcomes if o.error), max((o.exit_code for o in self.outcomes), default=0))
 
 
-def outcome_of(profile: HardwareProfile, result: Package | BonsaiError, packages: Path, *, allow_undecided: bool = False) -> Outcome:
+def outcome_of(
+    profile: HardwareProfile, result: Package | BonsaiError, packages: Path, settings: Mapping[str, Any] = {}, *, allow_undecided: bool = False
+) -> Outcome:
     """Return what became of a profile.
 
     Args:
         profile: Which one.
         result: Its package, or its error.
         packages: Folder of the packages.
+        settings: What the variant is, if there are several.
         allow_undecided: Whether an undecided gate is no failure.
     """
-    about = {"profile": profile.name, "device": profile.target.device.name, "runtime": profile.target.runtime}
+    about = {"profile": profile.name, "settings": dict(settings), "device": profile.target.device.name, "runtime": profile.target.runtime}
     if isinstance(result, BonsaiError):
         return Outcome(**about, exit_code=result.exit_code, error=str(result))
     return Outcome(
@@ -212,9 +225,10 @@ def show_cells(outcome: Outcome) -> list[str]:
 
 
 def to_csv(outcomes: Sequence[Outcome]) -> str:
-    """Return the outcomes as CSV, a line per profile; a cell is empty where nothing is known."""
+    """Return the outcomes as CSV, a line per profile; a cell is empty where nothing is known. The keys that variants differ in are the last columns."""
     text = io.StringIO()
-    table = csv.DictWriter(text, columns_of(metric_of(outcomes)), lineterminator="\n")
+    keys = dict.fromkeys(key for outcome in outcomes for key in outcome.settings)
+    table = csv.DictWriter(text, (*columns_of(metric_of(outcomes)), *keys), lineterminator="\n")
     table.writeheader()
     table.writerows(_line(outcome) for outcome in outcomes)
     return text.getvalue()
@@ -222,6 +236,7 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
 
 def _line(outcome: Outcome) -> dict[str, object]:
     about = {"profile": outcome.profile, "exit_code": outcome.exit_code, "error": outcome.error, "device": outcome.device, "runtime": outcome.runtime}
+    about |= outcome.settings
     row = outcome.shipped
     if row is None or row.latency is None:
         return about

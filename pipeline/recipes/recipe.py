@@ -95,7 +95,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
         name_or_path: A name of `list_recipes()` or a path that ends in ``.yaml``. Relative paths in the file, of a profile, of `model.weights`, of
             `data.options.root` and of `files`, start from its folder; those of `overrides` from the working directory, except for `files`, which start
             from the recipe's folder wherever they are given. A shipped recipe's folder is the working directory.
-        overrides: Dotted keys laid over the file, such as ``{"quantize.epochs": 2}``.
+        overrides: Values by dotted key, such as ``{"quantize.epochs": 2}``. A mapping replaces the file's: ``{"model.options": {}}`` leaves no option.
 
     Raises:
         ConfigError: The recipe does not exist, or is not valid, or names code that may not be imported here (`stages/imports/import_policy.py`).
@@ -103,7 +103,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     file = find_yaml(name_or_path, "recipe", SHIPPED)
     written = read_yaml(file)
     over = from_overrides(overrides or {})
-    source = with_paths_from(file.parent, written).merged(over)
+    source = with_paths_from(file.parent, written).changed(over)
     _refuse_content(source)
     recipe = validate(Recipe, source)
     for key, name in (("model", recipe.model.name), ("data", recipe.data.name)):

@@ -18,6 +18,7 @@ from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurem
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
@@ -154,6 +155,7 @@ def pack(
         forecast=kept.target.forecast(kept.widths),
         dense_history=dense_curve(dense, kept.final),
         dense_ms=kept.target.forecast_dense(),
+        recovery=kept.pruned.recovery,
     )
     return step(
         package,
@@ -185,7 +187,7 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
     cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
-    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune}
+    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune, **_goal(recipe, target, dense)}
     pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
     quantised = None
     if target.profile.target.precision == "int8":
@@ -211,6 +213,13 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         **about_reference(dense),
     )
     return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+
+
+def _goal(recipe: Recipe, target: ReadyTarget, dense: Checkpoint | None) -> dict[str, Goal | Checkpoint | None]:
+    """Return what a recovery of a length of its own is judged by; nothing if its length is fixed, since it is not judged then."""
+    gates = target.profile.gates
+    own = recipe.prune.recover.epochs == "auto"
+    return {"goal": Goal(max_drop=gates.max_drop, min_metric=gates.min_metric), "dense": dense} if own else {}
 
 
 def about_reference(dense: Checkpoint | None) -> dict[str, bool]:

@@ -61,7 +61,7 @@ def compress(
         recipe: What to compress and how. A file lies on the machine that runs.
         profile: The target, or several that share one training; the recipe's own if null. A file lies on the machine that runs.
         budget: Latency that the engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
-        overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
+        overrides: Values by dotted key of the recipe, or with `profile.` in front of every profile: {"quantize.epochs": 2}. A mapping replaces the file's.
         layout: Lay each package out too, for Triton or for a minimal build of ONNX Runtime, in a folder of this name beside the packages.
 
     Returns:
@@ -93,13 +93,14 @@ def compare(
     budget: BudgetChoice = None,
     overrides: Overrides = {},  # noqa: B006  # as above
 ) -> dict[str, object] | State[dict[str, object]]:
-    """Compress a recipe's network for several targets that share one training, and set the results side by side.
+    """Compress a recipe's network for several targets that share one training, or in several variants, and set the results side by side.
 
     Args:
         recipe: What to compress and how. A file lies on the machine that runs.
         profiles: The targets. A file lies on the machine that runs.
         budget: Latency that each engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
-        overrides: Dotted keys laid over the recipe, or with `profile.` in front over every profile: {"quantize.epochs": 2}.
+        overrides: Values by dotted key of the recipe, or with `profile.` in front of every profile: {"quantize.epochs": 2}. A mapping replaces the file's.
+            Several values make a variant each: {"prune.criterion": ["taylor", "magnitude_l2"]}.
 
     Returns:
         The comparison. A Failed state where a profile failed, misses a gate or leaves one undecided, or an error of Bonsai ends the run.

@@ -139,7 +139,7 @@ def show_comparison(comparison: Comparison, folder: Path) -> None:
         f"## {outcome.profile}: gate {gate.name} {gate.verdict}\n\n{markdown(gate.sentence)}" for outcome in comparison.outcomes for gate in outcome.unmet
     ]
     wrong += [f"## {outcome.profile}: warning\n\n{markdown(text)}" for outcome in comparison.outcomes for text in outcome.warnings]
-    text = "\n\n".join([f"# {name} on {len(table)} profiles", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
+    text = "\n\n".join([f"# {comparison.title}", comparison.cost.sentence, *wrong, f"## Where it lies\n\n    {folder}", ""])
     try:
         create_table_artifact(table, key=f"{key}-compared", description=f"{name}, a line per profile")
         create_markdown_artifact(text, key=f"{key}-comparison", description=f"{name}: what sharing saved, and what went wrong")

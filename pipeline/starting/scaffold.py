@@ -53,10 +53,8 @@ MACS_PER_SECOND = 20e9
 """Speed of two server cores when training a small network. It is a constant, not measured, so that the same images always give the same recipe."""
 PASS_MACS = 3
 """Cost of a forward and backward pass, divided by that of a forward pass."""
-PASSES = 2.0
-"""Total training in dense cycles: the trunk, and two branches of 1.5 cycles each, whose networks need a third of the work."""
-RECOVERY = 1.5
-"""Length of the branch after its cut, in cycles: as many training images as train-prune-finetune sees (`benchmarks/moments.py`)."""
+PASSES = 2.2
+"""Total training in dense cycles: the trunk, and a branch whose cut and recovery cost what a cycle and its fine-tuning would."""
 BUDGET = 0.4
 """Fraction of the dense network's latency asked of this machine's CPU: a start that most convolutional networks reach."""
 ALIKE = 0.05
@@ -174,7 +172,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             warmup_epochs=WARMUP if trained else max(1.0, round(epochs / 20, 1)),
             qat_epochs=max(2, epochs // 10),
             qat_lr=round(rate, 3) / 10,
-            prune=changes.prune or (fine_tuning_lines() if trained and not anew else prune_lines(ceil(RECOVERY * epochs))),
+            prune=changes.prune or (fine_tuning_lines() if trained and not anew else prune_lines()),
             weights=ask.weights if ask.weights in (None, PRETRAINED) else _from(folder, Path(ask.weights)),
             reference="trained" if anew else "given",
             notes=changes.notes,
@@ -200,9 +198,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     if anew:
         lines.append(f"the weights are for other classes than these {len(found.classes)}: {', '.join(anew)} begins with random ones")
     passes = 1.0 if trained and not anew else PASSES
-    lines.append(
-        f"{epochs} epochs of {steps} steps: about {max(1, ceil(passes * epochs * steps * seconds / 60))} min of training on two cores (a rough estimate)"
-    )
+    minutes = max(1, ceil(passes * epochs * steps * seconds / 60))
+    more = "; up to twice that where the first branch misses the budget or the gates"
+    lines.append(f"{epochs} epochs of {steps} steps: about {minutes} min of training on two cores (a rough estimate{more})")
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
     return Written((file, device_file, *([code] if fresh else [])), tuple(lines))

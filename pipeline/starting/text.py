@@ -104,16 +104,12 @@ def _row(text: str, comment: str) -> str:
     return f"{text:{COLUMN}}  # {comment}"
 
 
-def prune_lines(recovery: int) -> list[str]:
-    """Return the section `prune` that `init` chooses.
-
-    Args:
-        recovery: Epochs after the cut.
-    """
+def prune_lines() -> list[str]:
+    """Return the section `prune` that `init` chooses."""
     return [
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
-        _row(f"recover: {{epochs: {recovery}}}", "training after the cut; the pruned network trains faster than the dense one, and a longer training helps"),
+        _row("recover: {epochs: auto}", "training after the cut: so long as pruning after training costs, longer while validation misses max_drop and gains"),
         _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
     ]
 

@@ -6,6 +6,7 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.pruning.recovery import Recovery
 from bonsai.stages.selection.latency import Forecast
 from bonsai.stages.selection.loop import Fit, Round
 from bonsai.stages.tasks.naming import FigureRecord
@@ -67,6 +68,7 @@ class Decisions(Record):
         forecast: Latency that the table predicts for every operator, dense and cut.
         dense_history: The learning curve of the trunk, whose end is the dense reference; if there is none, or it was given, up to where the branch left.
         dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.
+        recovery: What the training after the last cut took, where its length was its own.
     """
 
     recipe_name: str
@@ -83,3 +85,4 @@ class Decisions(Record):
     forecast: Forecast
     dense_history: tuple[History, ...]
     dense_ms: dict[Precision, float]
+    recovery: Recovery | None = None

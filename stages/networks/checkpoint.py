@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
+from bonsai.stages.pruning.recovery import Recovery
 from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.tasks.naming import FigureRecord
@@ -71,6 +72,7 @@ class Checkpoint(Artifact):
         kept: Channels kept by group, as people are shown them; empty for a dense network.
         quantization: Set where there are `quantizers`: how they came about.
         step: Optimizer steps done in the learning-rate cycle.
+        recovery: What the training after the last cut took, where its length was its own.
     """
 
     model: ModelConfig
@@ -81,6 +83,7 @@ class Checkpoint(Artifact):
     kept: dict[str, tuple[int, ...]] = {}
     quantization: Quantization | None = None
     step: int = 0
+    recovery: Recovery | None = None
     history: tuple[History, ...] = ()
     metrics: dict[str, float] = {}
 

@@ -28,10 +28,23 @@ class RecoverConfig(Record):
 
     Attributes:
         epochs: Length; what is left of the learning-rate cycle is stretched to it. Null leaves the cycle as it is, so that the branch ends where the
-            dense network does. A pruned step costs less than a dense one, so a branch can afford a longer way.
+            dense network does. ``auto``: as long as costs what training, pruning and half a cycle of fine-tuning would, in multiply-accumulates, since a
+            pruned step costs less than a dense one; and longer, by a quarter of that at a time, while the validation figure misses the gates and gains.
+        most: Only for ``auto``: the largest length in epochs. Null: twice the least length.
     """
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    most: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RecoverConfig":
+        if self.most is not None and self.epochs != "auto":
+            raise ValueError("`most` belongs to `epochs: auto`: any other length is fixed")
+        return self
+
+    def identity(self) -> str:
+        """Return what tells lengths apart; a key that is left out is not named, so that artifacts of earlier versions keep their keys."""
+        return self.model_dump_json(exclude={"most"} if self.most is None else None)
 
 
 class PolicyConfig(Record):

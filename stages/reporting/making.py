@@ -81,7 +81,7 @@ def learning_part(evidence: Evidence, slug: str) -> Part:
     drawing = draw_learning(decisions.trigger, curve, decisions.cuts, metric)
     return Part(
         title=title,
-        texts=(text,),
+        texts=(text, *([decisions.recovery.sentence(metric)] if decisions.recovery is not None else [])),
         figures=(Figure(title=title, svg=inline(drawing, f"{slug}-learning", f"Validation {metric.label} by epoch", _describe_curve(curve, metric))),),
         tables=(
             Table(

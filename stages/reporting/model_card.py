@@ -63,7 +63,8 @@ Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}{_changes(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
+{_recovery(decisions, metric)}{_changes(decisions)}
 
 {sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
@@ -93,6 +94,11 @@ def _changes(decisions: Decisions) -> str:
     training = TrainConfig.model_validate({key: value for key, value in json.loads(decisions.recipe).get("training", {}).items() if key == "augment"})
     changes = describe_augmentation(training.augment)
     return f" Training images were changed at random: {markdown(changes)}." if changes else ""
+
+
+def _recovery(decisions: Decisions, metric: Metric) -> str:
+    """Return what a recovery of a length of its own took; empty if its length was fixed."""
+    return "" if decisions.recovery is None else f" {decisions.recovery.sentence(metric)}"
 
 
 def describe_quantisation(final: Checkpoint, metric: Metric) -> str:

@@ -1,16 +1,20 @@
-"""Stage `recover`: train a pruned network to the end of the learning-rate cycle."""
+"""Stage `recover`: train a pruned network to the end of the learning-rate cycle, or as long as it needs."""
 
 from pathlib import Path
 
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
-from bonsai.stages.networks.checkpoints import WEIGHTS, load_network, load_training, save_tensors
+from bonsai.stages.networks.checkpoints import WEIGHTS, build, load_network, load_training, save_tensors
+from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
+from bonsai.stages.pruning.recovery import FINETUNE, Goal, Length, Recovery, length_of
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.training.config import DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.phase import Phase
-from bonsai.stages.training.rates import Rate, half_cosine, learning_rate
+from bonsai.stages.training.progress import say
+from bonsai.stages.training.rates import Rate, half_cosine, stretched_rate
+from bonsai.stages.training.rounds import Rounds
 from bonsai.stages.training.state import reproducible
 
 
@@ -24,6 +28,8 @@ def recover(
     finetune: FinetuneConfig | None,
     distill: DistillConfig | None,
     teacher: Checkpoint | None,
+    goal: Goal | None = None,
+    dense: Checkpoint | None = None,
 ) -> Checkpoint:
     """Go on with the training that the last cut interrupted.
 
@@ -36,22 +42,59 @@ def recover(
         finetune: Training after a cut at the cycle's end; None where the cycle goes on.
         distill: How the teacher is imitated.
         teacher: The trunk's dense network; None trains on the labels alone.
+        goal: What the gates ask for; given where the length is `auto`.
+        dense: The reference that the goal compares with; None without one, or where the length is fixed.
     """
     phase = Phase("branch", dataset, training, out_dir / RESUME)
-    stop, rate = branch_end(pruned.step, phase.batches.per_epoch, training, length, finetune)
+    per_epoch, metric = phase.batches.per_epoch, phase.task.metric
     with reproducible(training):
         state = load_training(pruned, training)
         imitated = Teacher(load_network(teacher).to(training.device), distill) if teacher and distill else None
-        history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=imitated)
-    save_tensors(out_dir / WEIGHTS, state.deployed.state_dict())
-    return pruned.successor(out_dir, step=stop, history=history)
+        if goal is None:
+            stop, rate = branch_end(pruned.step, per_epoch, training, length, finetune)
+            history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=imitated)
+            save_tensors(out_dir / WEIGHTS, state.deployed.state_dict())
+            return pruned.successor(out_dir, step=stop, history=history)
+        reference = phase.validate(load_network(dense).to(training.device)) if dense is not None else None
+        asked, own = goal.figure(metric, reference), length_of(training.epochs, pruned.step / per_epoch, cost_of(pruned), length.most)
+        rounds = Rounds(pruned.step, per_epoch, training, own, metric, asked)
+        history = phase.train(state, pruned.history, start=pruned.step, stop=rounds.stop, rate=rounds.rate, teacher=imitated, rounds=rounds)
+    save_tensors(out_dir / WEIGHTS, rounds.weights)
+    history = tuple(line for line in history if line.step <= rounds.kept)
+    recovery = summarise(rounds, own, asked, history[-1].validation, training.epochs, pruned.step, per_epoch)
+    say(recovery.sentence(metric))
+    return pruned.successor(out_dir, step=rounds.kept, history=history, recovery=recovery)
 
 
 def branch_end(step: int, per_epoch: int, training: TrainConfig, length: RecoverConfig, finetune: FinetuneConfig | None) -> tuple[int, Rate]:
-    """Return the step at which a branch whose last cut was at `step` ends, and its learning rate by step."""
+    """Return the step at which a branch of a fixed length whose last cut was at `step` ends, and its learning rate by step."""
     if finetune is not None:
         steps = finetune.epochs * per_epoch
         return step + steps, lambda at: half_cosine(finetune.lr, at - step, steps)
-    left = training.epochs * per_epoch - step
-    steps = length.epochs * per_epoch if length.epochs else left
-    return step + steps, lambda at: learning_rate(step + (at - step) * left / steps, training, per_epoch)
+    assert length.epochs != "auto"
+    steps = length.epochs * per_epoch if length.epochs else training.epochs * per_epoch - step
+    return step + steps, lambda at: stretched_rate(at, step, steps, training, per_epoch)
+
+
+def cost_of(pruned: Checkpoint) -> float:
+    """Return the multiply-accumulates of a pruned network over those of the dense one."""
+    networks = (build(pruned.model, pruned.image_shape, pruned.num_classes, edits) for edits in (pruned.edits, ()))
+    own, dense = (count_macs(network, pruned.image_shape) for network in networks)
+    return own / dense
+
+
+def summarise(rounds: Rounds, length: Length, goal: float | None, reached: float, cycle: int, start: int, per_epoch: int) -> Recovery:
+    """Return what a recovery took."""
+    assert rounds.ended is not None
+    epochs, kept = ((step - start) // per_epoch for step in (rounds.stop, rounds.kept))
+    return Recovery(
+        epochs=epochs,
+        kept=kept,
+        least=length.least,
+        most=length.most,
+        cost=length.cost(epochs),
+        plain_cost=cycle * (1 + FINETUNE * length.share),
+        goal=goal,
+        reached=reached,
+        ended=rounds.ended,
+    )

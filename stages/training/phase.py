@@ -20,6 +20,7 @@ from bonsai.stages.training.loop import Observer, Penalty, train_steps
 from bonsai.stages.training.progress import report
 from bonsai.stages.training.rates import Rate, learning_rate
 from bonsai.stages.training.resume import load_progress, save_progress
+from bonsai.stages.training.rounds import Rounds
 from bonsai.stages.training.state import TrainState
 from bonsai.stages.training.tracking import track
 
@@ -62,6 +63,7 @@ class Phase:
         observer: Observer | None = None,
         penalty: Penalty | None = None,
         teacher: Teacher | None = None,
+        rounds: Rounds | None = None,
     ) -> tuple[History, ...]:
         """Train in place, from where a killed run stopped, and return the learning curve continued.
 
@@ -75,10 +77,11 @@ class Phase:
             observer: Sees the gradients of every step; what it has gathered survives a kill too.
             penalty: A regulariser; its state survives a kill too.
             teacher: Imitated beside the targets.
+            rounds: Decides at `stop` whether the training goes on; what it has decided survives a kill too.
         """
         per_epoch = self.batches.per_epoch
-        whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (start, stop)  # the trunk's segments are parts of one cycle
-        carried = {name: item for name, item in (("observer", observer), ("penalty", penalty)) if item}
+        begun = start
+        carried = {name: item for name, item in (("observer", observer), ("penalty", penalty), ("rounds", rounds)) if item}
         if progress := load_progress(self._resume):
             parts, facts = progress
             start, history = facts["step"], tuple(History.model_validate(line) for line in facts["history"])
@@ -86,8 +89,10 @@ class Phase:
             state.restore(parts.get("training", {}))
             for name, item in carried.items():
                 item.restore(parts.get(name, {}))
+            stop = rounds.stop if rounds else stop
         offset = 0 if self._name == "trunk" else stop % per_epoch  # a branch's epochs end with it, wherever it began
         while start < stop:
+            whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (begun, stop)  # the trunk's segments are parts of one cycle
             end = min(((start - offset) // per_epoch + 1) * per_epoch + offset, stop)
             if before_epoch:
                 before_epoch(start)
@@ -111,6 +116,9 @@ class Phase:
                 history = (*history, History(step=end, epoch=end / per_epoch, phase=self._name, loss=loss, metric=metric, validation=reached))
             track({f"{self._name}/{what}": value for what, value in figures.items() if what != "epoch"}, end)
             report(f"{self._name:6}", done=end, total=whole[1], first=whole[0], unit="step", **figures)
+            if rounds and end == stop:
+                rounds.look(state.deployed, history)
+                stop = rounds.stop
             if end < stop:
                 parts = {"weights": state.network.state_dict(), "training": state.tensors(), **{name: item.state() for name, item in carried.items()}}
                 save_progress(self._resume, parts, {"step": end, "history": [line.model_dump() for line in history]})

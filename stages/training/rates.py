@@ -16,6 +16,12 @@ def learning_rate(step: float, config: TrainConfig, per_epoch: int) -> float:
     return half_cosine(config.lr, step - warmup, max(total - warmup, 1))
 
 
+def stretched_rate(step: int, start: int, steps: int, config: TrainConfig, per_epoch: int) -> float:
+    """Return the learning rate of a step where what is left of the cycle at `start` is stretched or shrunk to so many steps."""
+    left = config.epochs * per_epoch - start
+    return learning_rate(start + (step - start) * left / steps, config, per_epoch)
+
+
 def half_cosine(highest: float, step: float, steps: float) -> float:
     """Return the learning rate at `step` of a fall from `highest` to zero over `steps`."""
     return highest * 0.5 * (1 + math.cos(math.pi * step / steps))

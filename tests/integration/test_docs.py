@@ -105,9 +105,17 @@ def check_data(block: Block, folder: Path) -> None:
     elif {"model", "data"} <= set(data):
         load_recipe(str(file))
     elif set(data) <= set(Recipe.model_fields):
-        load_recipe("resnet-edge", data)
+        load_recipe("resnet-edge", entries(data))
     elif set(data) <= set(HardwareProfile.model_fields):
-        load_profile("local-cpu", data)
+        load_profile("local-cpu", entries(data))
+
+
+def entries(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part of a file sets, by dotted key: the rest of its sections stays as it is."""
+    sections = {key: value for key, value in data.items() if isinstance(value, dict)}
+    return {f"{key}.{name}": value for key, section in sections.items() for name, value in section.items()} | {
+        key: value for key, value in data.items() if key not in sections
+    }
 
 
 @pytest.fixture(scope="module")

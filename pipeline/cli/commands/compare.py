@@ -37,21 +37,24 @@ def compare(
     ci_dir: CiDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compress for several targets, and compare them.
+    """Compress for several targets or variants, and compare them.
 
-    One profile that fails leaves the others alone; the results stand side by side in a table and a report.
+    One that fails leaves the others alone; the results stand side by side in a table and a report. Several values in --set, with commas between
+    them, make a variant each; of two such keys every combination.
 
     Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
+             bonsai compare resnet-edge --set prune.criterion=taylor,magnitude_l2,bn_gradient
     """
     from bonsai.pipeline.cli.ci import ci_job
     from bonsai.pipeline.cli.progress_lines import show_progress
-    from bonsai.pipeline.run.loading import load
+    from bonsai.pipeline.compare.sweep import variants_of
     from bonsai.pipeline.tables import show_comparison
 
     show_progress(plain=ci)
     with resumable(), ci_job(ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
         overrides = read_settings(settings)
-        load(recipe, profile or [], overrides)
+        for variant in variants_of(overrides):
+            variant.load(recipe, profile or [])
         from bonsai.pipeline.compare.comparing import compare as run_comparison  # from here on torch is needed: a mistake was told before
         from bonsai.pipeline.compare.comparing import comparison_folder, require_all
 

@@ -43,6 +43,18 @@ def test_overrides_reach_the_profile() -> None:
     assert load_profile("local-cpu", {"budget.latency": "0.3"}).budget.latency == 0.3
 
 
+def test_a_section_given_whole_replaces_the_files_and_its_parents_but_a_childs_file_adds(tmp_path: Path) -> None:
+    (tmp_path / "parent.yaml").write_text("extends: local-cpu\nname: parent\nbudget: {latency: null, latency_ms: 2}\ngates: {max_size_mb: 3, max_drop: 0.1}\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent.yaml\nname: child\ngates: {max_drop: 0.05}\n")
+    plain = load_profile(str(child))
+    assert (plain.gates.max_drop, plain.gates.max_size_mb, plain.budget.latency_ms) == (0.05, 3, 2)
+    changed = load_profile(str(child), {"budget": "{latency: 0.3}", "gates": "{max_accuracy_drop: 0.2}"})
+    assert (changed.budget.latency, changed.budget.latency_ms) == (0.3, None)
+    assert (changed.gates.max_drop, changed.gates.max_size_mb) == (0.2, None)
+    assert load_profile(str(child), {"gates.max_drop": "0.2"}).gates.max_size_mb == 3
+
+
 @pytest.mark.parametrize("parents", ["max_drop", "max_accuracy_drop"])
 @pytest.mark.parametrize("childs", ["max_drop", "max_accuracy_drop"])
 @pytest.mark.parametrize("given", ["max_drop", "max_accuracy_drop"])

@@ -50,12 +50,12 @@ def test_validate_lists_a_missing_key(tmp_path: Path) -> None:
 
 
 def test_overrides_are_read_as_yaml_and_laid_over_the_file(tmp_path: Path) -> None:
-    merged = read_yaml(write(tmp_path, "name: a\ninner: {size: 2}\n")).merged(from_overrides({"inner.size": "7"}))
+    merged = read_yaml(write(tmp_path, "name: a\ninner: {size: 2}\n")).changed(from_overrides({"inner.size": "7"}))
     assert validate(Outer, merged) == Outer(name="a", inner=Inner(size=7))
 
 
 def test_an_unknown_override_names_the_option_that_set_it(tmp_path: Path) -> None:
-    merged = read_yaml(write(tmp_path, "name: a\n")).merged(from_overrides({"inner.latency": "0.4"}))
+    merged = read_yaml(write(tmp_path, "name: a\n")).changed(from_overrides({"inner.latency": "0.4"}))
     with pytest.raises(ConfigError, match=r"--set inner\.latency: unknown key 'inner\.latency'"):
         validate(Outer, merged)
 
@@ -73,6 +73,51 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_first_key_names_the_option_that_set_it(tmp_path: Path) -> None:
-    merged = read_yaml(write(tmp_path, "name: a\n")).merged(from_overrides({"iner.size": "4"}))
+    merged = read_yaml(write(tmp_path, "name: a\n")).changed(from_overrides({"iner.size": "4"}))
     with pytest.raises(ConfigError, match=r"--set iner\.size: unknown key 'iner' \(did you mean 'inner'\?\)"):
         validate(Outer, merged)
+
+
+class Whole(Record):
+    name: str = "a"
+    inner: Inner = Inner()
+    options: dict[str, object] = {}
+    maybe: Inner | None = None
+
+
+FILE = "inner: {size: 2}\noptions: {width: 8, deep: {a: 1, b: 2}}\nmaybe: {size: 3}\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"options": "{}"}, {"options": {}}),
+        ({"options": {}}, {"options": {}}),
+        ({"options": "{width: 4}"}, {"options": {"width": 4}}),
+        ({"options.width": "4"}, {"options": {"width": 4, "deep": {"a": 1, "b": 2}}}),
+        ({"options.deep": "{a: 5}"}, {"options": {"width": 8, "deep": {"a": 5}}}),
+        ({"options.deep.a": "5", "options.new": "x"}, {"options": {"width": 8, "deep": {"a": 5, "b": 2}, "new": "x"}}),
+        ({"inner": "{}"}, {"inner": Inner(size=1)}),
+        ({"inner.size": "7"}, {"inner": Inner(size=7)}),
+        ({"maybe": "null"}, {"maybe": None}),
+        ({"maybe": "{}"}, {"maybe": Inner(size=1)}),
+    ],
+)
+def test_a_mapping_given_whole_replaces_and_a_dotted_key_changes_one_entry(overrides: dict[str, object], expected: dict[str, object], tmp_path: Path) -> None:
+    source = read_yaml(write(tmp_path, FILE))
+    before = {"inner": Inner(size=2), "options": {"width": 8, "deep": {"a": 1, "b": 2}}, "maybe": Inner(size=3)}
+    assert validate(Whole, source.changed(from_overrides(overrides))) == Whole(**{**before, **expected})
+    assert validate(Whole, source) == Whole(**before)
+
+
+def test_a_fault_in_a_mapping_that_replaces_names_the_option(tmp_path: Path) -> None:
+    source = read_yaml(write(tmp_path, FILE)).changed(from_overrides({"inner": "{size: many}"}))
+    with pytest.raises(ConfigError, match=r"--set inner: 'inner\.size' is not usable"):
+        validate(Whole, source)
+
+
+@pytest.mark.parametrize("order", [("options", "options.deep.a"), ("options.deep.a", "options")])
+def test_a_mapping_and_an_entry_of_it_contradict_each_other_in_any_order(order: tuple[str, str]) -> None:
+    values = {"options": "{}", "options.deep.a": "1"}
+    with pytest.raises(ConfigError, match=r"(?s)--set options\.deep\.a: contradicts.*drop one of them, or write deep\.a into options=\{\.\.\.\}"):
+        from_overrides({key: values[key] for key in order})

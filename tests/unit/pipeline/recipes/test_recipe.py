@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from bonsai.pipeline.recipes.recipe import list_recipes, load_recipe
@@ -7,6 +9,8 @@ from bonsai.profiles.loader import load_profile
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.epi import EpiConfig
+from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.store.artifact import fingerprint
 
 
@@ -26,6 +30,21 @@ def test_every_model_of_the_table_can_be_imported(name: str) -> None:
 def test_an_import_string_stands_for_a_model_of_ones_own() -> None:
     recipe = load_recipe("resnet-edge", {"model.name": "bonsai.stages.networks.cifar_resnet:resnet8", "model.options": "{width: 16}"})
     assert sum(p.numel() for p in build_network(recipe.model, (1, 32, 32), 10).parameters()) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "expected"),
+    [
+        ({"model.options": "{}"}, "model", {"name": "resnet20", "options": {}}),
+        ({"data.options": {"size": 16}}, "data", {"options": {"size": 16}, "test": 0.2}),
+        ({"prune.epi": "{tau: 0.9}"}, "prune", {"epi": EpiConfig(tau=0.9), "criterion": "snip"}),
+        ({"prune.epi.tau": "0.9"}, "prune", {"epi": EpiConfig(tau=0.9, every=0.015, window=5), "criterion": "snip"}),
+        ({"quantize": "{}"}, "quantize", dict(QuantizeConfig())),
+    ],
+)
+def test_a_mapping_given_whole_replaces_the_recipes(overrides: dict[str, Any], section: str, expected: dict[str, Any]) -> None:
+    found = dict(getattr(load_recipe("resnet-edge", overrides), section))
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", ["no.such.module:thing", "bonsai.stages.networks.cifar_resnet:resnet999"])
