@@ -106,6 +106,15 @@ def mean_interval(found: float, influence: np.ndarray, reach: float, samples: in
     return found, found - float(share) * reach, found + float(share) * reach
 
 
+def typical_loss(losses: np.ndarray) -> float:
+    """Return the `reach` of samples that may be lost entirely, if the lost ones are like those that were seen: the mean of their squares over their mean.
+
+    Args:
+        losses: (n,) how far the figure falls with the share of samples that are lost, if they are like this one; at least 0.
+    """
+    return float(np.square(losses).sum() / max(losses.sum(), 1e-12))
+
+
 def unseen_share(samples: int) -> float:
     """Return the largest share of samples, 0-1, that may differ where none of so many does: `mean_interval` without variance."""
     quantile = float(stdtrit(max(samples - 1, 1), PROBABILITY)) ** 2

@@ -8,11 +8,14 @@ from bonsai.stages.networks.calling import evaluating, outputs_of, training
 from bonsai.stages.tasks.task import Task, join
 from bonsai.stages.training.batches import Batches
 
+LARGE = 2**17
+"""Numbers of an image of which a GPU runs few at a time."""
+
 
 @torch.no_grad()
 def evaluate(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, task: Task) -> float:
-    """Return the task's metric; small batches stay in a CPU's cache."""
-    size = 64 if images.device.type == "cpu" else 1024
+    """Return the task's metric; small batches stay in a CPU's cache, and those of large images in a GPU's memory."""
+    size = 64 if images.device.type == "cpu" or images[0].numel() > LARGE else 1024
     with evaluating(network):
         parts = [task.per_sample(to_arrays(outputs_of(network, images[i : i + size])), to_arrays(targets[i : i + size])) for i in range(0, len(images), size)]
     return task.reduce(join(parts))

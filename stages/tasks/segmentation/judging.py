@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.intervals import mean_interval, samples_for, unseen_share
+from bonsai.stages.tasks.intervals import mean_interval, samples_for, typical_loss, unseen_share
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.pictures import beside, grey_or_colour, painted
 from bonsai.stages.tasks.results_table import Picture, ResultsTable, percent
@@ -150,7 +150,7 @@ def _influence(statistics: Statistics) -> np.ndarray:
 
 
 def _weight(statistics: Statistics) -> float:
-    """Return by how much mIoU falls with the share of images that are lost entirely, for the image that holds most; at least 1."""
+    """Return by how much mIoU falls with the share of images that are lost entirely."""
     present = statistics[UNION].sum(0) > 0
     held = statistics[INTERSECTION][:, present] / statistics[UNION][:, present].mean(0)
-    return max(float(held.mean(1).max()), 1.0)
+    return typical_loss(held.mean(1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
-from torchmetrics.functional.classification import multiclass_jaccard_index, multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision, multiclass_jaccard_index, multilabel_average_precision
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
@@ -51,7 +51,7 @@ def test_map_of_edge_cases_is_that_of_torchmetrics() -> None:
         (-np.arange(8, dtype=np.float32)[:, None], np.eye(8, 1, dtype=np.float32)),  # one has it, and is ranked first
         (np.arange(8, dtype=np.float32)[:, None], np.eye(8, 1, dtype=np.float32)),  # and last
     ):
-        expected = multilabel_average_precision(torch.from_numpy(found).sigmoid(), torch.from_numpy(labelled).long(), 1, average="none")
+        expected = binary_average_precision(torch.from_numpy(found[:, 0]).sigmoid(), torch.from_numpy(labelled[:, 0]).long())
         assert average_precision(found[:, 0], labelled[:, 0])[0] == pytest.approx(float(expected), abs=1e-6)
 
 

@@ -90,7 +90,7 @@ def test_a_lower_figure_is_the_better_one_for_gates_and_doubts() -> None:
     assert (drop.unit, drop.verdict) == ("RMSE (upper end of the 95 % interval)", "missed")
     assert drop.found > 0.2
     assert (own.unit, own.verdict) == ("RMSE (upper end of the 95 % interval)", "missed")
-    assert own.found >= 0.7
+    assert own.found == pytest.approx(0.7)
     assert [gate.verdict for gate in accuracy_gates(shown, Gates(max_drop=0.8, min_metric=0.8))] == ["met", "met"]
     targets = np.array([[-1.0], [1.0]])
     assert doubt_about(REGRESSION, 0.7, targets, "test") == ""
