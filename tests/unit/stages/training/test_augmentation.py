@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bonsai.stages.training.augmentation import make_augmentation, seeded
+from bonsai.stages.training.augmentation import make_augmentation, move_both, seeded
 from bonsai.stages.training.config import AugmentConfig
 
 
@@ -37,6 +37,24 @@ def test_a_zoom_goes_both_ways() -> None:
     image[:, 8:24, 8:24] = 255
     areas = [float(changed(image, seed, zoom=0.25).float().mean()) / 255 for seed in range(20)]
     assert min(areas) < 0.25 * 0.75 < 0.25 * 1.3 < max(areas)
+
+
+@pytest.mark.parametrize("config", [{"rotate": 20.0}, {"shift": 0.2}, {"zoom": 0.3}], ids=str)
+def test_a_mask_moves_with_its_image_and_what_comes_in_does_not_count(config: dict[str, float]) -> None:
+    augmentation = make_augmentation(AugmentConfig.model_validate(config))
+    assert augmentation is not None
+    mask = torch.zeros((24, 24), dtype=torch.uint8)
+    mask[6:16, 4:12] = 1
+    for seed in range(5):
+        with seeded(seed):
+            image, moved = move_both(augmentation, 50 + 200 * mask[None], mask)
+        assert (type(image), type(moved), moved.shape, moved.dtype) == (torch.Tensor, torch.Tensor, mask.shape, torch.uint8)
+        assert set(moved.unique().tolist()) <= {0, 1, 255}
+        inside = moved != 255
+        assert ((image[0] > 150) == (moved == 1))[inside].float().mean() > 0.95
+        assert (image[0][~inside] < 150).all()
+        with seeded(seed):
+            assert torch.equal(augmentation(50 + 200 * mask[None]), image)  # the same change as without a mask
 
 
 def test_random_numbers_of_others_go_on_as_if_none_had_been_drawn() -> None:
