@@ -24,6 +24,7 @@ from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.delivery.sums import SUMS, write_sums
 from bonsai.stages.reporting.writing import write_reports
 from bonsai.stages.store.manifest import MANIFEST
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 40, 1_000
@@ -167,8 +168,8 @@ def odd_datasets(count: int, seed: int) -> Iterator[LoadedImages]:
 
 def check_datasets(count: int, seed: int) -> None:
     for loaded in odd_datasets(count, seed):
-        if survives(lambda loaded=loaded: check_loaded(loaded, "mine")):
-            found = check_loaded(loaded, "mine")
+        if survives(lambda loaded=loaded: check_loaded(loaded, "mine", CLASSIFICATION)):
+            found = check_loaded(loaded, "mine", CLASSIFICATION)
             assert found.images.dtype == torch.uint8
             assert found.labels.dtype == torch.int64
             assert len(found.images) == len(found.labels)

@@ -16,6 +16,8 @@ from walking import TINY
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.checking import check_batch, check_loaded, check_sample
 from bonsai.stages.data.registry import LoadedImages
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.tasks.registry import task_named
 
 N, CLASSES, LICENCE = 40, ("cat", "dog"), "own"
 IMAGES = torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -71,7 +73,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "images on another device": (lambda: loaded(IMAGES.to("meta")), "images are no plain tensor", "images.cpu()"),
     "numbers for classes": (lambda: loaded(classes=(0, 1)), "a class name is no text", "str(name)"),
     "one class": (lambda: loaded(labels=LABELS * 0, classes=("cat",)), "no names of at least two classes", "every class once"),
-    "a text for classes": (lambda: loaded(classes="catdog"), "no names of at least two classes", "every class once"),
+    "a text for classes": (lambda: loaded(classes="catdog"), "classes are no names", "in their order"),
     "a class twice": (lambda: loaded(classes=("cat", "cat")), "two classes have one name", "rename or merge"),
     "empty class name": (lambda: loaded(classes=("cat", " ")), "a class name is empty", "1 to 1000"),
     "half a character": (lambda: loaded(classes=("cat", "\udcff")), "no Unicode", "UTF-8"),
@@ -86,7 +88,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
 def test_what_no_classifier_can_learn_from_is_refused_with_what_to_change(case: str) -> None:
     make, problem, fix = REFUSED[case]
     with pytest.raises(ConfigError, match=re.escape(problem)) as error:
-        check_loaded(make(), "mine:load")
+        check_loaded(make(), "mine:load", CLASSIFICATION)
     assert str(error.value).startswith("dataset 'mine:load': ")
     assert fix in str(error.value).partition("do:  ")[2]
     assert len(str(error.value)) < 1_500
@@ -94,7 +96,7 @@ def test_what_no_classifier_can_learn_from_is_refused_with_what_to_change(case: 
 
 def test_nan_is_told_with_the_number_of_its_image() -> None:
     with pytest.raises(ConfigError, match="given:   image 7\n"):
-        check_loaded(loaded(with_value(float("nan")), value_range=(0, 1)), "mine")
+        check_loaded(loaded(with_value(float("nan")), value_range=(0, 1)), "mine", CLASSIFICATION)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_nan_is_told_with_the_number_of_its_image() -> None:
     ids=["uint8", "floats", "halves", "centred", "uint16", "int64", "with a gradient"],
 )
 def test_images_are_scaled_by_their_stated_range(images: torch.Tensor, value_range: tuple[float, float] | None) -> None:
-    found = check_loaded(loaded(images, value_range=value_range), "mine")
+    found = check_loaded(loaded(images, value_range=value_range), "mine", CLASSIFICATION)
     assert found.images.dtype == torch.uint8
     assert torch.equal(found.images, IMAGES)
     assert found.value_range is None
@@ -119,7 +121,9 @@ def test_images_are_scaled_by_their_stated_range(images: torch.Tensor, value_ran
 
 def test_a_sample_and_a_batch_are_checked_alike() -> None:
     assert torch.equal(check_sample(FLOATS[3], 1, CLASSES, value_range=(0, 1), place="sample 3"), IMAGES[3])
-    assert torch.equal(check_batch(IMAGES, LABELS, CLASSES, place="batch"), IMAGES)
+    images, targets = check_batch(IMAGES, LABELS, CLASSES, CLASSIFICATION, place="batch")
+    assert torch.equal(images, IMAGES)
+    assert torch.equal(targets, LABELS)
     for image, label, problem in (
         (IMAGES, 1, "no image"),
         (IMAGES[0], 2, "a label names no class"),
@@ -132,9 +136,25 @@ def test_a_sample_and_a_batch_are_checked_alike() -> None:
         check_sample(FLOATS[0], 1, CLASSES, place="sample 3")
 
 
+TARGETS = {
+    "multi_label": (torch.eye(2)[LABELS], torch.float32),
+    "regression": (torch.rand(N, 2).to(torch.bfloat16), torch.float32),
+    "segmentation": (torch.zeros(N, 8, 8).long(), torch.uint8),
+}
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_targets_of_other_tasks_are_taken_in_the_tasks_type(task: str) -> None:
+    targets, dtype = TARGETS[task]
+    found = check_loaded(loaded(labels=targets), "mine", task_named(task))
+    assert (found.labels.dtype, found.labels.shape) == (dtype, targets.shape)
+    with pytest.raises(ConfigError, match="dataset 'mine': targets are"):
+        check_loaded(loaded(labels=LABELS), "mine", task_named(task))
+
+
 def test_class_names_may_be_any_text() -> None:
     names = ("line\nbreak, comma", "<b>\u202e" + np.str_("x"))
-    assert check_loaded(loaded(classes=list(names)), "mine").classes == names
+    assert check_loaded(loaded(classes=list(names)), "mine", CLASSIFICATION).classes == names
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(0)", "import sys; sys.exit()", "return None", "raise StopIteration", "open('/no/such/file')"])
