@@ -65,7 +65,7 @@ class Recipe(Record):
     @model_validator(mode="after")
     def _checks_fit(self) -> "Recipe":
         training = self.training
-        require_loss(self.task, training.loss)
+        require_loss(self.task, training)
         if training.balance == "weights" and training.loss.weights:
             raise ValueError("training.balance `weights` computes training.loss.weights from the training part: write one of both")
         if (self.prune.policy.epoch or 0) > training.epochs:

@@ -87,4 +87,4 @@ def weights_of(config: LossConfig, number: int, like: torch.Tensor) -> torch.Ten
     if len(config.weights) != number:
         problem, fix = "training.loss.weights do not fit the classes", "write one number for each class, in their order, or leave them out"
         raise ConfigError(describe(problem, given=f"{len(config.weights)} weights", allowed=f"{number} weights", fix=fix))
-    return torch.tensor(config.weights, dtype=like.dtype, device=like.device)
+    return torch.tensor(config.weights, device=like.device)

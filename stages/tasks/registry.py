@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from bonsai.profiles.errors import ConfigError, describe, suggestion
 from bonsai.stages.imports.registry import resolve
-from bonsai.stages.tasks.loss_config import FORMS, LossConfig
+from bonsai.stages.tasks.loss_config import FORMS
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.task import Learning, Task
 
@@ -55,11 +55,13 @@ def learning_of(name: str, config: "TrainConfig") -> Learning:
     return learning
 
 
-def require_loss(task: str, loss: LossConfig) -> None:
+def require_loss(task: str, training: "TrainConfig") -> None:
     """Refuse options of a loss that a task of the table does not have.
 
     Raises:
         ValueError: It has not.
     """
     if task in FORMS:
-        loss.form_for(task)
+        training.loss.form_for(task)
+    if task == "regression" and training.label_smoothing:
+        raise ValueError("training.label_smoothing is for classes and labels, and a regression has neither: remove it")

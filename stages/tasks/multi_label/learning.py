@@ -29,8 +29,7 @@ class MultiLabelLearning:
         """Return w * T^2 * KL between both answers of each label, the mean of the labels."""
         temperature = how.temperature
         wanted = (teacher / temperature).sigmoid()
-        least = functional.binary_cross_entropy(wanted, wanted)  # what is left where the student gives the teacher's outputs
-        found = functional.binary_cross_entropy_with_logits(student / temperature, wanted)
+        least, found = (functional.binary_cross_entropy_with_logits(logits / temperature, wanted) for logits in (teacher, student))
         return how.weight * temperature**2 * (found - least)
 
     def noise(self, found: torch.Tensor, expected: torch.Tensor) -> float:

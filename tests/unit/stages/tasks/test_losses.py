@@ -133,4 +133,9 @@ def test_probabilities_are_refused(task: str) -> None:
 @pytest.mark.parametrize(("task", "loss"), [("classification", {"form": "huber"}), ("regression", {"form": "focal"}), ("multi_label", {"dice": 0.5})])
 def test_options_that_a_task_does_not_have_are_refused(task: str, loss: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"training\.loss"):
-        require_loss(task, LossConfig.model_validate(loss))
+        require_loss(task, TrainConfig(loss=LossConfig.model_validate(loss)))
+
+
+def test_a_regression_has_no_labels_to_smooth() -> None:
+    with pytest.raises(ValueError, match=r"training\.label_smoothing is for classes and labels"):
+        require_loss("regression", TrainConfig(label_smoothing=0.1))
