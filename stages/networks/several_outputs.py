@@ -15,6 +15,8 @@ from torch import nn
 
 from bonsai.profiles.errors import ConfigError, describe
 
+SELECTS = "_selects_outputs"
+"""Attribute of the class of a network that returns only some of its outputs."""
 _auxiliary: ContextVar[list[torch.Tensor] | None] = ContextVar("auxiliary", default=None)
 _as_they_are: ContextVar[bool] = ContextVar("as_they_are", default=False)
 
@@ -36,9 +38,14 @@ def select_outputs(network: nn.Module, names: Sequence[str]) -> nn.Module:
         found = own(self, *args, **kwargs)
         return found if _as_they_are.get() else _selected(found, names)
 
-    body = {"forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    body = {SELECTS: True, "forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     network.__class__ = type(kind.__name__, (kind,), body)
     return network
+
+
+def selects_outputs(network: nn.Module) -> bool:
+    """Whether a network is one of `select_outputs`, and may compute what it does not return."""
+    return SELECTS in vars(type(network))
 
 
 @contextmanager

@@ -27,7 +27,9 @@ QUICK = {
     "training.lr": 0.005,
     "timing": {"runs": 200, "block": 25, "warmup_runs": 20, "warmup_seconds": 0.0, "fitting": 4, "tries": 1, "verdict": {"most": 3}},
     "prune.rounds": 1,
-    "quantize.epochs": 1,
+    "quantize.epochs": 2,
+    "prune.margin": 0.1,
+    "prune.tolerance": 0.3,
     "profile.budget.latency": 0.9,
     "profile.gates": {"max_drop": 1},
 }
@@ -73,7 +75,7 @@ PROBLEMS = {
     ),
     "segmentation": Problem(
         {
-            "model": {"name": "task_problems:UNet", "options": {"width": 16}, "outputs": ["out"]},
+            "model": {"name": "task_problems:UNet", "options": {"width": 32}, "outputs": ["out"]},
             "data.name": "task_problems:load_masks",
             "training.loss": {"dice": 0.5, "auxiliary": 0.4},
             "training.augment": {"shift": 0.1},
@@ -138,7 +140,7 @@ def test_the_engine_gives_its_golden_outputs(package: Package, root: Path, name:
 
 def test_a_second_run_is_compared_with_the_package(package: Package, root: Path, name: str) -> None:
     folder, problem = root / "packages" / package.name, PROBLEMS[name]
-    settings = {**QUICK, "task": name, **problem.settings, "quantize.epochs": 2}
+    settings = {**QUICK, "task": name, **problem.settings, "quantize.epochs": 3}
     (second,) = compress(str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml"), settings, store=root, out=root / "second", against=[folder])
     assert second.against is not None
     assert np.isfinite(second.against.drop).all()

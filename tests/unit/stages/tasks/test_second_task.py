@@ -85,13 +85,13 @@ def test_engines_are_judged_and_their_results_kept(dataset: Dataset, tmp_path: P
 
 
 def test_a_lower_figure_is_the_better_one_for_gates_and_doubts() -> None:
-    shown = Shown.on_test(REGRESSION, errors(0.5, -0.5), errors(0.7, -0.7), "")
+    shown = Shown.on_test(REGRESSION, errors(*[0.5, -0.5] * 50), errors(*[0.7, -0.7] * 50), "")
     drop, own = accuracy_gates(shown, Gates(max_drop=0.1, min_metric=0.6))
     assert (drop.unit, drop.verdict) == ("RMSE (upper end of the 95 % interval)", "missed")
     assert drop.found > 0.2
     assert (own.unit, own.verdict) == ("RMSE (upper end of the 95 % interval)", "missed")
-    assert own.found == pytest.approx(0.7)
-    assert [gate.verdict for gate in accuracy_gates(shown, Gates(max_drop=0.8, min_metric=0.8))] == ["met", "met"]
+    assert own.found == pytest.approx(0.7, abs=0.01)
+    assert [gate.verdict for gate in accuracy_gates(shown, Gates(max_drop=0.3, min_metric=0.8))] == ["met", "met"]
     targets = np.array([[-1.0], [1.0]])
     assert doubt_about(REGRESSION, 0.7, targets, "test") == ""
     assert doubt_about(REGRESSION, 0.8, targets, "test").startswith("the dense network's test RMSE is 0.8, and always naming the mean gives 1")
