@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 PROBLEMS = {
     "multi_label": Problem(
-        {"model": {"name": "task_problems:Trunk"}, "data.name": "task_problems:load_tags", "training.loss": {"form": "focal"}, "training.balance": "weights"},
+        {"model": {"name": "task_problems:Trunk", "options": {"width": 96}}, "data.name": "task_problems:load_tags", "training.loss": {"form": "focal"}, "training.balance": "weights"},
         "map",
         0.75,
         ("logits", (3,)),
@@ -63,7 +63,7 @@ PROBLEMS = {
     ),
     "regression": Problem(
         {
-            "model": {"name": "task_problems:Trunk", "options": {"whole": True}},
+            "model": {"name": "task_problems:Trunk", "options": {"width": 96, "whole": True}},
             "data.name": "task_problems:load_places",
             "training.loss": {"form": "huber", "delta": 0.5},
             "prune.distill": {"weight": 0.5},
@@ -109,7 +109,7 @@ def test_the_engine_has_learnt_the_task_and_meets_its_gates(package: Package, na
     problem, shipped = PROBLEMS[name], next(row for row in package.rows if row.shipped)
     assert package.metric.name == problem.metric
     assert package.metric.merit(shipped.judged.value) > package.metric.merit(problem.better)
-    assert shipped.judged.low < shipped.judged.value < shipped.judged.high
+    assert shipped.judged.low < shipped.judged.value <= shipped.judged.high
     drop = next(gate for gate in package.gates if gate.name == "accuracy drop")
     assert drop.found > 0
 
