@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
+from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.own_preprocessing import data_of
@@ -32,6 +32,7 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.imports.contents import keep_hashes
+from bonsai.stages.imports.registry import code_digest
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import HASHES, Step, Store, require_writable_folder
@@ -175,10 +176,11 @@ def grow(
     """
     if not profiles:
         return {}
-    dataset = step(prepare, data=data_of(recipe), content=source_digest(recipe.data), task=recipe.task)
+    dataset = step(prepare, data=data_of(recipe), content=source_digest(recipe.data), task=recipe.task, task_code=code_digest(recipe.task))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
+    require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     initial = step(initialise, dataset=dataset, model=recipe.model, weights=weights)

@@ -1,4 +1,4 @@
-"""Checks what a loader returns, once: types, shapes, kinds of numbers, ranges, names. The task checks the targets (`targets.py`)."""
+"""Checks what a loader returns, once: types, shapes, kinds of numbers, ranges, names. The task checks the targets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,7 @@ def check_loaded(loaded: object, name: str) -> LoadedImages | LoadedSamples:
     images = _as_bytes(_plain(loaded.images), loaded.value_range, place)
     _check_parts(loaded.parts, len(images), place)
     parts = None if loaded.parts is None else _plain(loaded.parts)
-    return LoadedImages(images, _plain(loaded.labels), classes, loaded.licence, parts)
+    return LoadedImages(images, _whole(loaded.labels), classes, loaded.licence, parts)
 
 
 def _with_own_classes(datasets: Any, place: str) -> LoadedDatasets:
@@ -78,13 +78,15 @@ def _check_shape(images: object, place: str) -> None:
 
 def _check_targets(targets: object, num_images: int, place: str) -> None:
     if not isinstance(targets, torch.Tensor):
-        raise _refusal(place, "labels are no torch tensor", _kind(targets), LABELS, "convert them: torch.as_tensor(labels).long()")
+        raise _refusal(
+            place, "labels are no torch tensor", _kind(targets), LABELS, "convert them: torch.as_tensor(labels); classes: torch.as_tensor(labels).long()"
+        )
     if targets.layout != torch.strided or targets.is_quantized or targets.is_complex() or targets.device.type != "cpu":
         given = f"{_kind(targets)}, {targets.layout} on {targets.device}"
         raise _refusal(place, "labels are no plain tensor", given, f"{LABELS}, dense, in main memory", "convert them: labels.to_dense(), labels.cpu()")
     if targets.ndim < 1 or len(targets) != num_images:
         given = f"{num_images} images, labels {_kind(targets)}"
-        raise _refusal(place, "there are not as many labels as images", given, LABELS, "return one label for each image, in the same order")
+        raise _refusal(place, "there are not as many labels as images", given, LABELS, "return the targets of each image, in the same order")
 
 
 def _as_bytes(images: torch.Tensor, value_range: ValueRange | None, place: str) -> torch.Tensor:
@@ -143,7 +145,7 @@ def _range(value_range: object, place: str) -> tuple[float, float]:
 def _checked_classes(classes: object, place: str) -> tuple[str, ...]:
     allowed = "a tuple of different texts"
     if not isinstance(classes, tuple | list) or not classes:
-        fix = "name every class once, in the order of the labels"
+        fix = "name every class, label or figure once, in their order"
         raise _refusal(place, "classes are no names", shorten(repr(classes)), allowed, fix)
     for name in classes:
         if not isinstance(name, str):
@@ -172,6 +174,11 @@ def _check_parts(parts: object, num_images: int, place: str) -> None:
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its gradient, and without what a subclass adds."""
     return tensor.detach().as_subclass(torch.Tensor)
+
+
+def _whole(targets: torch.Tensor) -> torch.Tensor:
+    """Return targets as a tensor that NumPy can take, which has no bfloat16."""
+    return _plain(targets).float() if targets.dtype == torch.bfloat16 else _plain(targets)
 
 
 def _kind(value: Any) -> str:

@@ -11,7 +11,7 @@ from bonsai.stages.tasks.registry import DEFAULT
 from bonsai.stages.tasks.task import DataSpec
 
 Stored = Literal["pixels", "index"]
-LATER = ("stored", "origin", "contents")
+LATER = ("task_code", "stored", "origin", "contents")
 """Attributes that a record does not show where they have their defaults: the digest of a dataset from before they were there stays."""
 
 
@@ -27,7 +27,8 @@ class Dataset(Artifact):
 
     Attributes:
         preprocess: How the samples become the network's input. The exported network takes the same input.
-        task: The task that the labels are for; it has the loss and the metric.
+        task: The task that the targets are for; it has the loss and the metric.
+        task_code: Digest of a task of the user's own; empty for one of Bonsai's.
         stored: Whether the samples lie here, or are made anew from their files whenever they are needed.
         origin: What they are made from; None for ``pixels``.
         contents: Digest of the contents of each part, of an ``index``.
@@ -39,6 +40,7 @@ class Dataset(Artifact):
     sizes: dict[str, int]
     licence: str
     task: str = DEFAULT
+    task_code: str = ""
     stored: Stored = "pixels"
     origin: Origin | None = None
     contents: dict[str, str] = {}

@@ -14,6 +14,8 @@ from bonsai.stages.tasks.task import Task
 
 BATCH = 64
 """Number of images that are run at a time."""
+MOST_NUMBERS = 2**26
+"""Largest number of outputs that are held: of large masks fewer images are compared."""
 
 
 @torch.no_grad()
@@ -31,6 +33,8 @@ def compare(network: nn.Module, run: Callable[[np.ndarray], np.ndarray], images:
         ``spread``, their standard deviation.
     """
     network.eval()
+    each = outputs_of(network, images[:1]).numel()
+    images = images[: max(MOST_NUMBERS // each, BATCH)]
     parts = [images[first : first + BATCH].contiguous() for first in range(0, len(images), BATCH)]
     expected = np.concatenate([outputs_of(network, part).numpy() for part in parts])
     found = task.difference(np.concatenate([run(part.numpy()) for part in parts]), expected)

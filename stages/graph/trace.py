@@ -19,6 +19,7 @@ from bonsai.stages.graph.values import annotate
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import evaluating
+from bonsai.stages.networks.several_outputs import selects_outputs
 
 Shape = tuple[int, ...]
 TRAINING = "training"
@@ -135,6 +136,10 @@ def _by_fx(network: nn.Module, images: torch.Tensor, whole: Collection[nn.Module
     try:
         with evaluating(network):
             traced = trace_symbolically(network, whole)
+            if selects_outputs(network):
+                traced.graph.eliminate_dead_code()
+                traced.recompile()
+                traced.delete_all_unused_submodules()  # of auxiliary outputs, whose statistics would stand still in training
             annotate(traced, images[:2])
         restore_modules(traced, network, _in_training(network, whole))
         followed = follows(traced, network, images, training=False)

@@ -41,6 +41,8 @@ class ModelConfig(Record):
     Attributes:
         name: A name of `bonsai list models`; ``timm/NAME`` or ``torchvision/NAME``; or ``package.module:factory``.
         options: Passed to the factory beside `in_channels` and `num_classes`.
+        outputs: Which of several outputs the task uses, in its order: keys of a dict that forward() returns, or places in a tuple, counted from 0. Empty
+            for a network that returns one tensor.
         seed: Seed of the initial weights.
         weights: Weights that the network starts with. A file (``.safetensors``, ``.pth``, ``.pt``), from the recipe's folder; ``pretrained``: those of timm
             or torchvision, which are fetched; ``recipe:NAME``: those of the dense network that a recipe of this name trained in the same store; null: random
@@ -51,6 +53,7 @@ class ModelConfig(Record):
 
     name: Annotated[str, Field(max_length=200)]
     options: dict[str, Option] = {}
+    outputs: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     weights: Annotated[str, Field(max_length=1000)] | None = None
     files: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from bonsai.profiles.errors import ConfigError, describe, suggestion
 from bonsai.stages.data.feeding import Batch
 from bonsai.stages.data.pixels import IGNORED, array_type
 from bonsai.stages.imports.user_code import say_what
+from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import AugmentConfig, Transform, named
 
@@ -31,7 +32,6 @@ MIXING = ("MixUp", "CutMix")
 """Transforms of whole batches. Of several, one is drawn for each batch."""
 MIXED_TASKS = ("classification", "multi_label")
 """Tasks whose loss takes targets between two classes."""
-MASKED_TASK = "segmentation"
 NESTED = "transforms"
 """Argument of `RandomApply`, `RandomChoice` and `RandomOrder`: a list like the whole."""
 OTHER_WORK = {
@@ -51,14 +51,15 @@ class Augmentation:
         changes: Transforms of a sample, in their order.
         mixers: Transforms of a batch.
         num_classes: Number of outputs.
+        masks: Whether targets are masks (h, w), which move with their images.
     """
 
-    def __init__(self, changes: Sequence[SampleChange], mixers: Sequence[SampleChange], num_classes: int) -> None:
-        self._changes, self.mixers, self._num_classes = changes, mixers, num_classes
+    def __init__(self, changes: Sequence[SampleChange], mixers: Sequence[SampleChange], num_classes: int, *, masks: bool) -> None:
+        self._changes, self.mixers, self._num_classes, self._masks = changes, mixers, num_classes, masks
 
     def of_sample(self, image: torch.Tensor, target: Any) -> tuple[torch.Tensor, Any]:
-        """Return an image, (c, h, w), and its target, changed; a target moves if it is a mask (h, w)."""
-        if not isinstance(target, torch.Tensor) or target.ndim < 2:
+        """Return an image, (c, h, w), and its target, changed; a mask (h, w) moves with its image."""
+        if not self._masks:
             for change in self._changes:
                 image = change(image)
             return image, target
@@ -107,7 +108,7 @@ def make_augmentation(config: AugmentConfig | tuple[Transform, ...], spec: DataS
     mixers: list[SampleChange] = []
     for one in asked:
         (mixers if next(iter(named(one))) in MIXING else changes).append(_make(one, spec))
-    made = Augmentation(changes, mixers, spec.num_classes)
+    made = Augmentation(changes, mixers, spec.num_classes, masks=masks)
     _try(made, spec, asked, masks=masks)
     return made
 
@@ -118,7 +119,7 @@ def require_augmentation(config: AugmentConfig | tuple[Transform, ...], spec: Da
     Raises:
         ConfigError: As for `make_augmentation`; or batches cannot be mixed, since the task has other targets.
     """
-    made = make_augmentation(config, spec, masks=task == MASKED_TASK)
+    made = make_augmentation(config, spec, masks=task_named(task).moves_with_image)
     if made is not None and made.mixers and task not in MIXED_TASKS:
         fix = "leave mixup and cutmix out"
         raise _refusal("batches of this task cannot be mixed", task, f"mixup and cutmix for {' and '.join(MIXED_TASKS)}", fix)

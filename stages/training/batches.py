@@ -17,7 +17,9 @@ from bonsai.stages.data.feeding import Batch, feed, num_workers
 from bonsai.stages.data.inputs import to_inputs
 from bonsai.stages.data.part import Part
 from bonsai.stages.data.source import Source, open_part, samples_at
-from bonsai.stages.data.targets import strata
+from bonsai.stages.tasks.classification.judging import CLASSIFICATION
+from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import Task
 from bonsai.stages.training.augmentation import Augmentation, make_augmentation, require_augmentation, seeded
 from bonsai.stages.training.config import AugmentConfig, TrainConfig
 
@@ -34,15 +36,16 @@ class Steps:
     Args:
         source: The source of the samples.
         config: Batch size, seed, augmentation and balance.
+        task: Says which targets are masks, and of which class a sample is.
 
     Raises:
         ConfigError: The samples cannot be changed, or their classes cannot be balanced, as the config asks.
     """
 
-    def __init__(self, source: Source, config: TrainConfig) -> None:
-        self._source, self._config, self._augmentation = source, config, augmentation_of(source, config)
+    def __init__(self, source: Source, config: TrainConfig, task: Task = CLASSIFICATION) -> None:
+        self._source, self._config, self._augmentation = source, config, augmentation_of(source, config, task)
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
-        self._chances = class_chances(source) if config.balance == "sampling" else None
+        self._chances = class_chances(source, task) if config.balance == "sampling" else None
         self.per_epoch = max(len(source) // config.batch_size, 1)
 
     def __getitem__(self, step: int) -> Batch:
@@ -75,12 +78,12 @@ def require_batches(dataset: Dataset, config: TrainConfig) -> None:
         ConfigError: The training images cannot be changed, or their classes cannot be balanced, in this way.
     """
     if config.balance == "sampling":
-        class_chances(open_part(dataset, "train"))
+        class_chances(open_part(dataset, "train"), task_named(dataset.task))
     if isinstance(config.augment, tuple) or len(dataset.image_shape) != 3:
         require_augmentation(config.augment, dataset.spec, dataset.task)
 
 
-def augmentation_of(source: Source, config: TrainConfig) -> Augmentation | None:
+def augmentation_of(source: Source, config: TrainConfig, task: Task) -> Augmentation | None:
     """Return what changes the samples of a source at random; None where nothing is asked for.
 
     Raises:
@@ -88,19 +91,18 @@ def augmentation_of(source: Source, config: TrainConfig) -> Augmentation | None:
     """
     if config.augment in (AugmentConfig(), ()):
         return None
-    target = source[0][1]
-    return make_augmentation(config.augment, source.spec, masks=isinstance(target, torch.Tensor) and target.ndim > 1)
+    return make_augmentation(config.augment, source.spec, masks=task.moves_with_image)
 
 
-def class_chances(source: Source) -> torch.Tensor:
+def class_chances(source: Source, task: Task) -> torch.Tensor:
     """Return how probable each sample is, (n,) float64, where every class is as probable as any other.
 
     Raises:
         ConfigError: The samples have no classes to balance.
     """
     targets = getattr(source, "targets", None)
-    labels = None if targets is None else strata(np.asarray(targets))
-    if labels is None or labels.ndim != 1:
+    labels = None if targets is None else task.strata(np.asarray(targets))
+    if labels is None or labels.max() >= source.spec.num_classes:  # labels beyond them only stratify a split
         allowed = "sampling for samples of one class each, else none"
         raise ConfigError(describe("training.balance: there are no classes to balance", given="sampling", allowed=allowed, fix="set it to none"))
     counts = np.bincount(labels)
@@ -113,10 +115,11 @@ class Batches:
     Args:
         source: Where the samples come from.
         config: Batch size, seed, augmentation, device, and how many processes load.
+        moves_targets: Whether targets are masks, which move with their images.
     """
 
-    def __init__(self, source: Source, config: TrainConfig) -> None:
-        self._steps, self._spec, self._device = Steps(source, config), source.spec, config.device
+    def __init__(self, source: Source, config: TrainConfig, task: Task = CLASSIFICATION) -> None:
+        self._steps, self._spec, self._device = Steps(source, config, task), source.spec, config.device
         self._workers = num_workers(config.workers, config.device, decodes=getattr(source, "decodes", False))
         self._coming: Iterator[Batch] = iter(())
         self._next = -1

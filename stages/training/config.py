@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator
 
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.tasks.loss_config import LossConfig
 
 Transform = Annotated[str | dict[str, dict[str, Any]], WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
 """A transform by name, or ``{name: arguments}``."""
@@ -49,12 +50,14 @@ class TrainConfig(Record):
         momentum: SGD's momentum, or AdamW's first beta.
         beta2: AdamW's second beta.
         weight_decay: Weight decay of weights; biases and BatchNorm have none.
-        label_smoothing: Share of the target, 0-1, that is spread over all classes.
+        loss: Form and options of the loss; docs/tasks.md has a table.
+        label_smoothing: Share of the target, 0-1, that is spread over all classes; a regression has none.
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
         augment: Random changes of the training images: this record; or a list of names of torchvision's `transforms.v2`, each alone or with its arguments,
             and of presets (`light`, `imagenet`, `randaugment`, `mixup`, `cutmix`), such as ``[RandomHorizontalFlip, {RandomAffine: {degrees: 10}}, mixup]``.
         balance: ``none``: an epoch shows every training image once. ``sampling``: images are drawn at random, of every class as often as of any other.
+            ``weights``: rare classes, labels or figures count more in the loss, by their number in the training part, which so sets `loss.weights`.
         seed: Seed of data order and augmentation.
         score_window: Batches that the gradient criteria are averaged over, the newest counting 1 / score_window.
         threads: CPU threads of the training; part of the result, since sums are rounded in another order.
@@ -75,11 +78,12 @@ class TrainConfig(Record):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    loss: LossConfig = LossConfig()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig | tuple[Transform, ...] = AugmentConfig()
-    balance: Literal["none", "sampling"] = "none"
+    balance: Literal["none", "weights", "sampling"] = "none"
     seed: int = 0
     score_window: Annotated[int, Field(ge=1)] = 40
     threads: Annotated[int, Field(ge=1)] = 2

@@ -1,6 +1,7 @@
 """A network's metric, and the statistics that its BatchNorms evaluate with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from bonsai.stages.networks.calling import evaluating, outputs_of, training
 from bonsai.stages.tasks.task import Task, join
 from bonsai.stages.training.batches import Batches
 
-SIZES = {"cpu": 64, "cuda": 1024}
-"""Samples in a batch, by the kind of device: small batches stay in a CPU's cache."""
+FEW, MANY = 64, 1024
+"""Samples in a batch. Few stay in a CPU's cache, and those of large images in a GPU's memory."""
+LARGE = 2**17
+"""Numbers of an image of which a GPU runs few at a time."""
 
 
 def evaluate(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, task: Task) -> float:
     """Return the task's metric on inputs and targets in memory, which lie where the network does."""
-    size = SIZES[images.device.type]
+    size = _batch_size(images.shape[1:], images.device.type)
     return _metric_of(network, ((images[i : i + size], targets[i : i + size]) for i in range(0, len(images), size)), task)
 
 
@@ -28,7 +31,11 @@ def evaluate_part(network: nn.Module, part: Part, task: Task) -> float:
     Raises:
         ConfigError: A sample cannot be made, or the network does not run.
     """
-    return _metric_of(network, part.batches(SIZES[part.device]), task)
+    return _metric_of(network, part.batches(_batch_size(part.source.spec.image_shape, part.device)), task)
+
+
+def _batch_size(shape: Sequence[int], device: str) -> int:
+    return FEW if device == "cpu" or prod(shape) > LARGE else MANY
 
 
 @torch.no_grad()

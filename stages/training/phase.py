@@ -8,10 +8,10 @@ from torch import nn
 
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import Part
-from bonsai.stages.data.source import open_part
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.tasks.registry import learning_of, task_named
+from bonsai.stages.training.balancing import balanced
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher
@@ -33,19 +33,24 @@ class Phase:
         dataset: Source of the training and validation images.
         config: The cycle; data order depends on its seed and the step alone.
         resume: Folder for the phase's own checkpoints, one after every epoch but the last.
+
+    Attributes:
+        config: The cycle, with the weights of the loss that the training part asks for.
     """
 
     def __init__(self, name: Literal["trunk", "branch", "qat"], dataset: Dataset, config: TrainConfig, resume: Path) -> None:
-        self.batches = Batches(open_part(dataset, "train"), config)
+        training = Part(dataset, "train")
+        self.task = task_named(dataset.task)
+        self.config = balanced(config, self.task, training, len(dataset.classes))
+        self.batches = Batches(training.source, config, self.task)
+        self.learning = learning_of(dataset.task, self.config)
         self._name = name
         self._validation = Part(dataset, "validation", config.device)
-        self.task, self.learning = task_named(dataset.task), learning_of(dataset.task, config)
-        self._config = config
         self._resume = resume
 
     def rate(self, step: int) -> float:
         """Return the cycle's learning rate at a step."""
-        return learning_rate(step, self._config, self.batches.per_epoch)
+        return learning_rate(step, self.config, self.batches.per_epoch)
 
     def validate(self, network: nn.Module) -> float:
         """Return the task's metric on the validation split."""
@@ -92,7 +97,7 @@ class Phase:
             stop = rounds.stop if rounds else stop
         offset = 0 if self._name == "trunk" else stop % per_epoch  # a branch's epochs end with it, wherever it began
         while start < stop:
-            whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (begun, stop)  # the trunk's segments are parts of one cycle
+            whole = (0, self.config.epochs * per_epoch) if self._name == "trunk" else (begun, stop)  # the trunk's segments are parts of one cycle
             end = min(((start - offset) // per_epoch + 1) * per_epoch + offset, stop)
             if before_epoch:
                 before_epoch(start)

@@ -67,8 +67,8 @@ def test_an_older_name_of_a_gate_still_works_over_either(parents: str, childs: s
 
 
 def test_a_fault_under_an_older_name_is_told_at_its_line(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("extends: local-cpu\nname: mine\ngates:\n  max_accuracy_drop: 2\n")
-    with pytest.raises(ConfigError, match=r"mine\.yaml:4: 'gates.max_drop' is not usable\n +given: +2"):
+    (tmp_path / "mine.yaml").write_text("extends: local-cpu\nname: mine\ngates:\n  max_accuracy_drop: -2\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:4: 'gates.max_drop' is not usable\n +given: +-2"):
         load_profile(str(tmp_path / "mine.yaml"))
     (tmp_path / "mine.yaml").write_text("extends: local-cpu\nname: mine\ngates: {max_accuracy_drop: 0.1, max_drop: 0.2}\n")
     with pytest.raises(ConfigError, match=r"'gates\.max_accuracy_drop' is the older name of 'gates\.max_drop', and both are set"):

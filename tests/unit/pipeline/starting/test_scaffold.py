@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
+from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.starting.foreign import read_pruning_config
 from bonsai.pipeline.starting.scaffold import ALIKE, LEAST_DROP, Ask, Written, choose_drop, scaffold
 from bonsai.pipeline.starting.text import MODEL
@@ -272,6 +272,14 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset
         "warning: local-cpu: 188 test images cannot prove an accuracy drop below 0.020; the gate is 0: no number is enough",
         "warning: local-cpu: 188 test images cannot prove a top-1 above 0.980; the gate is 0.99",
     ]
+
+
+def test_a_limit_in_per_cent_is_refused_where_the_metric_is_a_ratio(digits: Dataset) -> None:
+    profile = load_profile("local-cpu", {"gates.max_drop": 2})
+    with pytest.raises(ConfigError, match=r"a limit on top-1 is above 1") as error:
+        require_gates(digits, [profile])
+    assert "gates.max_drop 2" in str(error.value)
+    require_gates(digits.model_copy(update={"task": "regression"}), [profile])
 
 
 @pytest.mark.parametrize(("top1", "told"), [(0.6, 1), (0.65, 0)])

@@ -16,6 +16,7 @@ from walking import TINY
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.registry import LoadedImages
+from bonsai.stages.tasks.registry import task_named
 
 N, CLASSES, LICENCE = 40, ("cat", "dog"), "own"
 IMAGES = torch.randint(0, 256, (N, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -44,7 +45,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "numpy labels": (lambda: loaded(labels=LABELS.numpy()), "labels are no torch tensor", "torch.as_tensor(labels).long()"),
     "int32 labels": (lambda: loaded(labels=LABELS.int()), "labels are another kind of number", "labels.long()"),
     "truth values for labels": (lambda: loaded(labels=LABELS.bool()), "labels are another kind of number", "labels.long()"),
-    "float targets": (lambda: loaded(labels=LABELS / 3), "labels are no whole numbers", "another task"),
+    "float targets": (lambda: loaded(labels=LABELS / 3), "labels are no whole numbers", "task: regression"),
     "masks": (lambda: loaded(labels=torch.zeros(N, 8, 8).long()), "labels are masks", "segmentation"),
     "one-hot labels": (lambda: loaded(labels=torch.eye(2)[LABELS].long()), "several labels for each image", "labels.argmax(1)"),
     "labels from 1": (lambda: loaded(labels=LABELS + 1), "labels name classes that are not there", "count from 1: subtract 1"),
@@ -70,8 +71,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "sparse images": (lambda: loaded(FLOATS.to_sparse()), "images are no plain tensor", "to_dense"),
     "images on another device": (lambda: loaded(IMAGES.to("meta")), "images are no plain tensor", "images.cpu()"),
     "numbers for classes": (lambda: loaded(classes=(0, 1)), "a class name is no text", "str(name)"),
-    "one class": (lambda: loaded(labels=LABELS * 0, classes=("cat",)), "there are fewer than two classes", "every class once"),
-    "a text for classes": (lambda: loaded(classes="catdog"), "classes are no names", "every class once"),
+    "one class": (lambda: loaded(labels=LABELS * 0, classes=("cat",)), "no names of at least two classes", "every class once"),
+    "a text for classes": (lambda: loaded(classes="catdog"), "classes are no names", "in their order"),
     "a class twice": (lambda: loaded(classes=("cat", "cat")), "two classes have one name", "rename or merge"),
     "empty class name": (lambda: loaded(classes=("cat", " ")), "a class name is empty", "1 to 1000"),
     "half a character": (lambda: loaded(classes=("cat", "\udcff")), "no Unicode", "UTF-8"),
@@ -115,6 +116,22 @@ def test_images_are_scaled_by_their_stated_range(images: torch.Tensor, value_ran
     assert found.images.dtype == torch.uint8
     assert torch.equal(found.images, IMAGES)
     assert found.value_range is None
+
+
+TARGETS = {
+    "multi_label": (torch.eye(2)[LABELS], torch.float32),
+    "regression": (torch.rand(N, 2).to(torch.bfloat16), torch.float32),
+    "segmentation": (torch.zeros(N, 8, 8).long(), torch.uint8),
+}
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_targets_of_other_tasks_are_taken_in_the_tasks_type(task: str) -> None:
+    targets, dtype = TARGETS[task]
+    found = taken(loaded(labels=targets), "mine", task_named(task))
+    assert (found.labels.dtype, found.labels.shape) == (dtype, targets.shape)
+    with pytest.raises(ConfigError, match="dataset 'mine': targets are"):
+        taken(loaded(labels=LABELS), "mine", task_named(task))
 
 
 def test_class_names_may_be_any_text() -> None:

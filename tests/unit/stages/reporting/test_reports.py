@@ -2,13 +2,17 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 from tiny_report import a_manifest
 
 from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.reporting.content import Table
 from bonsai.stages.reporting.writing import write_reports
+from bonsai.stages.tasks.results_table import ResultsTable
+from bonsai.stages.tasks.segmentation.judging import SEGMENTATION
 
 
 class Page(HTMLParser):
@@ -54,6 +58,33 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     packages = (a_manifest(), a_manifest("rtx-4090", shipped_ms=0.75, estimated=True), a_manifest("t4", shipped_ms=1.5, estimated=True))
     return written(tmp_path_factory.mktemp("several"), *packages, failures={"jetson": "the budget is too small\n  do:      raise it"})
+
+
+def test_results_by_class_and_pictures_are_shown_and_safe(tmp_path: Path) -> None:
+    table = ResultsTable(caption="IoU by <class>", headers=("class", "IoU"), rows=(("<b>sky", "90.0 %"), ("sea", "-")))
+    pictures = SEGMENTATION.pictures(np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 2, 8, 8), np.float32), np.ones((2, 8, 8), np.uint8))
+    package = a_manifest().model_copy(update={"tables": (table,), "pictures": pictures})
+    html, markdown = written(tmp_path, PackageManifest.model_validate_json(package.model_dump_json()))
+    assert "Results in detail" in html
+    assert "&lt;b&gt;sky" in html
+    assert "<b>sky" not in html
+    assert html.count('href="data:image/png;base64,') == 2
+    assert "90.0 %" in markdown
+    ids = Page(html).ids
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tables": [{"caption": "a", "headers": ["a", "b"], "rows": [["c"]]}]},
+        {"pictures": [{"title": "a", "png": '"/><script>', "width": 1, "height": 1}]},
+        {"pictures": [{"title": "a", "png": "AAAA", "width": 0, "height": 1}]},
+    ],
+)
+def test_a_table_or_picture_that_no_run_wrote_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PackageManifest.model_validate({**a_manifest().model_dump(), **wrong})
 
 
 def test_a_report_of_one_package_tells_the_verdict_first_and_every_part(one: tuple[str, str]) -> None:

@@ -49,6 +49,26 @@ def test_a_zoom_goes_both_ways() -> None:
     assert min(areas) < 0.25 * 0.75 < 0.25 * 1.3 < max(areas)
 
 
+@pytest.mark.parametrize("config", [{"rotate": 20.0}, {"shift": 0.2}, {"zoom": 0.3}], ids=str)
+def test_a_mask_moves_as_its_image_would_without_it(config: dict[str, float]) -> None:
+    spec, asked = spec_of(1, 24, 24), AugmentConfig.model_validate(config)
+    alone, both = make_augmentation(asked, spec), make_augmentation(asked, spec, masks=True)
+    assert alone is not None
+    assert both is not None
+    mask = torch.zeros((24, 24), dtype=torch.uint8)
+    mask[6:16, 4:12] = 1
+    for seed in range(5):
+        with seeded(seed):
+            image, moved = both.of_sample(50 + 200 * mask[None], mask)
+        assert (type(image), type(moved), moved.shape, moved.dtype) == (torch.Tensor, torch.Tensor, mask.shape, torch.uint8)
+        assert set(moved.unique().tolist()) <= {0, 1, 255}
+        inside = moved != 255
+        assert ((image[0] > 150) == (moved == 1))[inside].float().mean() > 0.95
+        assert (image[0][~inside] < 150).all()
+        with seeded(seed):
+            assert torch.equal(alone.of_sample(50 + 200 * mask[None], 0)[0], image)
+
+
 def test_random_numbers_of_others_go_on_as_if_none_had_been_drawn() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)

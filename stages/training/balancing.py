@@ -1,0 +1,19 @@
+"""Weights of the loss with which rare classes count more."""
+
+from bonsai.stages.data.part import Part
+from bonsai.stages.tasks.task import Task
+from bonsai.stages.training.config import TrainConfig
+
+
+def balanced(config: TrainConfig, task: Task, part: Part, num_classes: int) -> TrainConfig:
+    """Return a training with the weights that `training.balance` asks for.
+
+    Args:
+        config: The training.
+        task: Computes the weights.
+        part: The training part; of a large one of masks, some are counted.
+        num_classes: Number of classes, labels or figures.
+    """
+    if config.balance != "weights":
+        return config
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"weights": task.class_weights(part.some_targets(), num_classes)})})
