@@ -17,7 +17,7 @@ from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
 from bonsai.pipeline.cli.commands.names import list_names, schema
-from bonsai.pipeline.cli.commands.packages import lay_out, sign, verify
+from bonsai.pipeline.cli.commands.packages import lay_out, predict, sign, verify
 from bonsai.pipeline.cli.commands.report import report
 from bonsai.pipeline.cli.commands.run import run
 from bonsai.pipeline.cli.commands.serve import serve
@@ -101,6 +101,7 @@ add(init, START)
 add(run, START)
 add(compare, START)
 add(verify, RESULTS)
+add(predict, RESULTS)
 add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)

@@ -9,15 +9,18 @@ from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import compatibility_of
+from bonsai.stages.delivery.config import PackageConfig
 from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
 from bonsai.stages.measurement.results import RESULTS, run_for_accuracy
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.packed import write_network
 from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
 from bonsai.stages.reporting.plots import draw_training, learning_curve
 from bonsai.stages.reporting.writing import write_reports
@@ -35,7 +38,7 @@ def figures_of(made: Package) -> str:
     return made.name
 
 
-@stage(version=11, figures=figures_of)
+@stage(version=12, figures=figures_of)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -47,6 +50,7 @@ def package(
     profile: HardwareProfile,
     decisions: Decisions,
     lineage: Lineage,
+    config: PackageConfig,
 ) -> Package:
     """Write the package.
 
@@ -61,6 +65,7 @@ def package(
         profile: The profile that the engine was made for.
         decisions: Decisions that led to the engine, for the report.
         lineage: All artifacts that the package was made from.
+        config: What it holds besides the engine.
     """
     measurement = with_fresh(measurement, timing, profile) if timing else measurement
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
@@ -79,6 +84,9 @@ def package(
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
     card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
     (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / PREDICT).write_text(predict_text(), encoding="utf-8")
+    if config.network:
+        write_network(folder, final)
     manifest = PackageManifest(
         name=name,
         engine=PackagedEngine(

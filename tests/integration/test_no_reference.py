@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bonsai import compress, load_network
+from bonsai import compress, load
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.manifest import MANIFEST
 
@@ -79,7 +79,7 @@ def network(in_channels, num_classes, start):
 def test_weights_that_are_given_are_the_reference_and_the_start(package: Package, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     latest = max((root / "train_dense").iterdir(), key=lambda folder: json.loads((folder / MANIFEST).read_text())["record"]["step"])
-    given = {name: value.contiguous().clone() for name, value in load_network(latest).state_dict().items()}
+    given = {name: value.contiguous().clone() for name, value in load(latest).state_dict().items()}
     save_file(given, tmp_path / "start.safetensors")
     (tmp_path / "given_net.py").write_text(FACTORY)
     model = "model: {name: given_net:network, options: {start: start.safetensors}, files: [start.safetensors]}"
@@ -88,7 +88,7 @@ def test_weights_that_are_given_are_the_reference_and_the_start(package: Package
     (compared,) = compress("tiny.yaml", WIDE, {**QUICK, "training.reference": "given", "profile.gates.max_drop": 1}, store=tmp_path / "store")
     steps = {folder: json.loads((folder / MANIFEST).read_text())["record"]["step"] for folder in (tmp_path / "store" / "train_dense").iterdir()}
     untouched = next(folder for folder, step in steps.items() if step == 0)
-    assert all(torch.equal(value, given[name]) for name, value in load_network(untouched).state_dict().items())
+    assert all(torch.equal(value, given[name]) for name, value in load(untouched).state_dict().items())
     dense = compared.rows[0]
     assert (dense.label, dense.judged.part) == ("dense fp32", "test")
     assert [gate.name for gate in compared.gates] == ["latency", "accuracy drop"]

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tiny_package import reseal
 
-from bonsai import compress, load_network
+from bonsai import compress, load
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.delivery.contents import REPORTS, read_intact
 from bonsai.stages.delivery.package_record import Package
@@ -147,17 +147,17 @@ def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(
 def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Package, ...], root: Path) -> None:
     lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
     folder = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("prune/"))
-    network = load_network(folder)
+    network = load(folder)
     assert type(network).__name__ == "CifarResNet"
     assert sum(parameter.numel() for parameter in network.parameters()) < 0.9 * packages[0].rows[0].parameters
-    code = f"import torch; from bonsai import load_network; print(load_network({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
+    code = f"import torch; from bonsai import load; print(load({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(fresh.stdout) == network(torch.ones(2, 1, 16, 16)).tolist()
 
 
-def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint in this folder"):
-        load_network(root)
+def test_a_folder_without_a_network_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match="no network in this folder"):
+        load(root)
 
 
 @pytest.mark.long
@@ -216,7 +216,7 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
     assert "with the regulariser growing" in card
     assert "In float by the recipe: conv1." in card
     assert next(gate.found for gate in package.gates if gate.name == "float convolutions") == 1
-    averaged, raw = (load_network(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
+    averaged, raw = (load(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
     assert not np.array_equal(averaged.conv1.weight.detach().numpy(), raw["conv1.weight"])
 
 
