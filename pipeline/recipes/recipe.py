@@ -20,7 +20,7 @@ from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.quantization.config import QuantizeConfig
-from bonsai.stages.tasks.registry import DEFAULT, TASKS
+from bonsai.stages.tasks.registry import DEFAULT, TASKS, require_loss
 from bonsai.stages.training.config import TrainConfig
 
 SHIPPED = Path(__file__).parent
@@ -33,7 +33,8 @@ class Recipe(Record):
         name: Lower-case letters, digits, dots and hyphens; the first half of a package's name.
         description: One line for `bonsai list recipes` and the model card.
         profile: Default target: the name of a shipped profile, or the path of a file.
-        task: The task, which decides the loss and the metric.
+        task: The task, which decides the loss and the metric: classification, multi_label, regression or segmentation; or ``package.module:Task``, a task
+            of your own. docs/tasks.md describes each.
         model: The network.
         data: The images.
         training: How the network is trained.
@@ -47,7 +48,7 @@ class Recipe(Record):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     description: str
     profile: str = "local-cpu"
-    task: Annotated[str, Field(json_schema_extra={"enum": sorted(TASKS)})] = DEFAULT
+    task: Annotated[str, Field(max_length=200)] = DEFAULT
     model: ModelConfig
     data: DataConfig
     training: TrainConfig = TrainConfig()
@@ -60,13 +61,16 @@ class Recipe(Record):
     @field_validator("task")
     @classmethod
     def _is_known(cls, task: str) -> str:
-        if task not in TASKS:
-            raise ValueError(f"there is no task {task!r}; there is {', '.join(TASKS)}")
+        if task not in TASKS and ":" not in task:
+            raise ValueError(f"there is no task {task!r}; there is {', '.join(TASKS)}, and package.module:Task")
         return task
 
     @model_validator(mode="after")
     def _checks_fit(self) -> "Recipe":
         training = self.training
+        require_loss(self.task, training.loss)
+        if training.balance == "weights" and training.loss.weights:
+            raise ValueError("training.balance `weights` computes training.loss.weights from the training part: write one of both")
         if (self.prune.policy.epoch or 0) > training.epochs:
             raise ValueError(f"prune.policy.epoch is beyond training.epochs ({training.epochs}): choose an earlier one, or the policy `trained`")
         if training.reference == "given" and not self.model.files:
@@ -113,8 +117,9 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
         place = (written if _said(over, key, "name") is None else over).origin((key, "name"))
         require_import(name, place=place, in_file=_said(written, key, "name"))
     home = Path.cwd() if file.parent == SHIPPED else file.parent
+    require_import(recipe.task, place=(written if "task" not in over.data else over).origin(("task",)), in_file=written.data.get("task"))
     for folder in dict.fromkeys((home, Path.cwd())):
-        make_importable(folder, recipe.model.name, recipe.data.name)
+        make_importable(folder, recipe.model.name, recipe.data.name, recipe.task)
     return _with_contents(recipe, home)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.measurement.verdicts import doubt_about
@@ -11,6 +12,21 @@ from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.evaluation import evaluate
 from bonsai.stages.training.progress import say
+
+
+def require_gates(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
+    """Check limits on a metric that is a ratio 0-1.
+
+    Raises:
+        ConfigError: A limit is above 1, as one in per cent would be.
+    """
+    metric = task_named(dataset.task).metric
+    for profile in profiles:
+        limits = {"gates.max_drop": profile.gates.max_drop, "gates.min_metric": profile.gates.min_metric, "release.max_drop": profile.release.max_drop}
+        above = [f"{name} {limit:g}" for name, limit in limits.items() if limit is not None and limit > 1]
+        if metric.unit == "%" and above:
+            problem = f"profile {profile.name}: a limit on {metric.label} is above 1"
+            raise ConfigError(describe(problem, given=", ".join(above), allowed="a ratio 0-1, such as 0.02 for two points", fix="divide per cent by 100"))
 
 
 def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:

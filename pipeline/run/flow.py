@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.cautions import warn_of_chance, warn_of_few
+from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
@@ -29,6 +29,7 @@ from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.imports.registry import code_digest
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Step, Store, require_writable_folder
 from bonsai.stages.training.tracking import VARIABLE, scope, track, tracking
@@ -161,9 +162,10 @@ def grow(
     """
     if not profiles:
         return {}
-    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data), task=recipe.task)
+    dataset = step(prepare, data=recipe.data, content=source_digest(recipe.data), task=recipe.task, task_code=code_digest(recipe.task))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     require_releases(releases.values(), dataset)
+    require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}

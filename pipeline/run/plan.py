@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.cautions import warn_of_few
+from bonsai.pipeline.run.cautions import require_gates, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing
 from bonsai.pipeline.run.flow import grow
 from bonsai.pipeline.run.preflight import what_is_tried
@@ -21,6 +21,7 @@ from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.imports.registry import code_digest
 from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prepare import prepare
@@ -98,9 +99,10 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
 
 
 def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
-    inputs = {"data": recipe.data, "content": source_digest(recipe.data), "task": recipe.task}
+    inputs = {"data": recipe.data, "content": source_digest(recipe.data), "task": recipe.task, "task_code": code_digest(recipe.task)}
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
     require_releases(releases.values(), dataset)
+    require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
     targets = []

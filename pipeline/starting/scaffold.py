@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -235,9 +236,9 @@ def _look_at(found: Folder) -> tuple[int, int, tuple[str, ...]]:
     return max((side for side in SIDES if side <= middle), default=SIDES[0]), 1 if grey else 3, find_depth(deep).sentences
 
 
-def _labels(found: Folder) -> tuple[torch.Tensor, torch.Tensor | None]:
-    labels = torch.tensor([image.label for image in found.images])
-    return labels, None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
+def _labels(found: Folder) -> tuple[np.ndarray, int, torch.Tensor | None]:
+    labels = np.array([image.label for image in found.images])
+    return labels, len(labels), None if found.images[0].part is None else torch.tensor([image.part for image in found.images])
 
 
 def _epochs(steps: int, seconds: float) -> int:

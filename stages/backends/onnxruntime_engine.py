@@ -13,7 +13,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.onnxruntime_profile import SessionProfile
-from bonsai.stages.backends.running import Run, in_batches
+from bonsai.stages.backends.running import Run, in_batches, joined
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
@@ -129,7 +129,7 @@ def runner(session: ort.InferenceSession) -> Run:
     """Return what runs a session on any number of images."""
 
     def run(images: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {INPUT: images})[0])
+        return joined([np.asarray(output) for output in session.run(None, {INPUT: images})])
 
     batch = session.get_inputs()[0].shape[0]
     return in_batches(run, batch) if isinstance(batch, int) else run

@@ -20,7 +20,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.kernel_profile import Kernel
-from bonsai.stages.backends.running import Run
+from bonsai.stages.backends.running import Run, joined
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
@@ -190,7 +190,7 @@ def _runner(compiled: Any) -> Run:
     def run_part(part: np.ndarray) -> np.ndarray:
         pixels[: len(part)] = part
         request.infer()
-        return np.array(request.get_output_tensor().data[: len(part)])
+        return joined([np.array(request.get_output_tensor(place).data[: len(part)]) for place in range(len(compiled.outputs))])
 
     def run(images: np.ndarray) -> np.ndarray:
         parts = [run_part(images[first : first + len(pixels)]) for first in range(0, len(images), len(pixels))]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bonsai.profiles.errors import describe
+from bonsai.stages.backends.running import joined
 from bonsai.stages.backends.tensorrt_build import DYNAMIC, message_logger
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
@@ -45,7 +46,7 @@ class PlanRunner:
             self._context = _create_context(trt, self._engine)
         self._require(self._context is not None)
         tensors = [str(self._engine.get_tensor_name(place)) for place in range(self._engine.num_io_tensors)]
-        self._output = next(name for name in tensors if name != INPUT)
+        self._outputs = [name for name in tensors if name != INPUT]
         self.dynamic = self._engine.get_tensor_shape(INPUT)[0] == DYNAMIC
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -85,15 +86,16 @@ class PlanRunner:
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             pixels = torch.empty(images.shape, device=self._device)
             self._require(self._context.set_input_shape(INPUT, tuple(pixels.shape)))
-            outputs = torch.empty(tuple(self._context.get_tensor_shape(self._output)), device=self._device)
+            outputs = {name: torch.empty(tuple(self._context.get_tensor_shape(name)), device=self._device) for name in self._outputs}
             self._context.set_tensor_address(INPUT, pixels.data_ptr())
-            self._context.set_tensor_address(self._output, outputs.data_ptr())
+            for name, output in outputs.items():
+                self._context.set_tensor_address(name, output.data_ptr())
             mark()
             pixels.copy_(torch.from_numpy(np.ascontiguousarray(images)))
             mark()
             self._require(self._context.execute_async_v3(self._stream.cuda_stream))
             mark()
-            found = outputs.cpu().numpy()  # waits for the stream
+            found = joined([output.cpu().numpy() for output in outputs.values()])  # waits for the stream
             mark()
             return found
 

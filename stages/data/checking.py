@@ -1,10 +1,9 @@
-"""Checks what a loader returns, once: types, shapes, kinds of numbers, ranges, labels, names.
+"""Checks what a loader returns, once: types, shapes, kinds of numbers, ranges, targets, names.
 
-`check_batch` looks at images with their labels, `check_sample` at one of them; both return the images as uint8. `check_loaded` adds what holds
-for a whole dataset.
+`check_batch` looks at images with their targets, `check_sample` at one of them; both return the images as uint8. `check_loaded` adds what holds
+for a whole dataset. The task says which targets it has.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,39 +11,42 @@ import torch
 
 from bonsai.profiles.errors import ConfigError, describe, shorten
 from bonsai.stages.data.registry import TEST, TRAIN, LoadedImages, ValueRange
+from bonsai.stages.tasks.registry import DEFAULT, task_named
+from bonsai.stages.tasks.task import DataSpec, Task
 
 SLICE = 512
 """Number of images that are checked and scaled at a time."""
 LONGEST_NAME = 1_000
 IMAGES = "(n, channels, height, width) as a torch tensor: uint8, or other numbers with LoadedImages(..., value_range=(black, white))"
-LABELS = "(n,) int64 as a torch tensor: one class for each image, counted from 0"
+LABELS = "a torch tensor with the targets of all images, the images first"
 RETURNED = "bonsai.stages.data.registry.LoadedImages(images, labels, classes, licence)"
 
 
-def check_loaded(loaded: object, name: str) -> LoadedImages:
-    """Return what a loader returned, its images as uint8.
+def check_loaded(loaded: object, name: str, task: Task) -> LoadedImages:
+    """Return what a loader returned, its images as uint8, and its targets in the task's type.
 
     Args:
         loaded: Whatever it returned.
         name: Name of the dataset, for messages.
+        task: The task that the targets are for.
 
     Raises:
-        ConfigError: It is nothing that a classifier can be trained on; the message says what to change.
+        ConfigError: It is nothing that the task can be trained on; the message says what to change.
     """
     place = f"dataset {name!r}"
     if not isinstance(loaded, LoadedImages):
         raise _refusal(place, "its loader returns something else", _kind(loaded), RETURNED, _way_from(loaded))
     classes = _checked_classes(loaded.classes, place)
-    images = check_batch(loaded.images, loaded.labels, classes, value_range=loaded.value_range, place=place)
+    images, targets = check_batch(loaded.images, loaded.labels, classes, task, value_range=loaded.value_range, place=place)
     if not isinstance(loaded.licence, str):
         raise _refusal(place, "the licence is no text", _kind(loaded.licence), "a text", "say what may be done with the images")
     _check_parts(loaded.parts, len(images), place)
     parts = None if loaded.parts is None else _plain(loaded.parts)
-    return LoadedImages(images, _plain(loaded.labels), classes, loaded.licence, parts)
+    return LoadedImages(images, targets, classes, loaded.licence, parts)
 
 
-def check_sample(image: object, label: object, classes: Sequence[str], *, value_range: ValueRange | None = None, place: str) -> torch.Tensor:
-    """Return one image as (channels, height, width) uint8.
+def check_sample(image: object, label: object, classes: tuple[str, ...], *, value_range: ValueRange | None = None, place: str) -> torch.Tensor:
+    """Return one image of a classification as (channels, height, width) uint8.
 
     Args:
         image: (channels, height, width).
@@ -62,26 +64,31 @@ def check_sample(image: object, label: object, classes: Sequence[str], *, value_
         raise _refusal(place, "no label", _kind(label), "a whole number, the image's class counted from 0", "return one class for each image")
     if not 0 <= label < len(classes):
         raise _refusal(place, "a label names no class", label, f"0 to {len(classes) - 1}", "count the classes from 0")
-    return check_batch(image[None], torch.tensor([label]), classes, value_range=value_range, place=place)[0]
+    images, _ = check_batch(image[None], torch.tensor([label]), classes, task_named(DEFAULT), value_range=value_range, place=place)
+    return images[0]
 
 
-def check_batch(images: object, labels: object, classes: Sequence[str], *, value_range: ValueRange | None = None, place: str) -> torch.Tensor:
-    """Return images as (n, channels, height, width) uint8.
+def check_batch(
+    images: object, targets: object, classes: tuple[str, ...], task: Task, *, value_range: ValueRange | None = None, place: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images as (n, channels, height, width) uint8, and their targets in the task's type.
 
     Args:
         images: (n, channels, height, width).
-        labels: (n,) int64, indices into `classes`.
-        classes: Names of all classes.
+        targets: (n, ...), as the task has them.
+        classes: Names of all classes, labels or figures.
+        task: The task that the targets are for.
         value_range: Values that stand for black and white; None for uint8.
         place: Name of the images in messages.
 
     Raises:
-        ConfigError: They are no images, or no labels; the message says what to change.
+        ConfigError: They are no images, or no targets; the message says what to change.
     """
     _check_shape(images, place)
     assert isinstance(images, torch.Tensor)
-    _check_labels(labels, len(images), classes, place)
-    return _as_bytes(_plain(images), value_range, place)
+    spec = DataSpec((images.shape[1], images.shape[2], images.shape[3]), len(classes))
+    checked = _check_targets(targets, len(images), classes, task, spec, place)
+    return _as_bytes(_plain(images), value_range, place), checked
 
 
 def _check_shape(images: object, place: str) -> None:
@@ -92,7 +99,7 @@ def _check_shape(images: object, place: str) -> None:
         given = f"{_kind(images)}, {images.layout} on {images.device}"
         raise _refusal(place, "images are no plain tensor", given, f"{IMAGES}, dense, in main memory", "convert them: images.to_dense(), images.cpu()")
     if len(shape) == 3:
-        fix = "images without colour need a channel: images[:, None]; a time series or a table is no image, and Bonsai compresses image classifiers"
+        fix = "images without colour need a channel: images[:, None]; a time series or a table is no image"
         raise _refusal(place, "images have no channels, or are none", _kind(images), IMAGES, fix)
     if len(shape) != 4 or 0 in shape:
         raise _refusal(place, "images have another shape", _kind(images), f"{IMAGES}; at least one of each", "return one tensor with all images")
@@ -100,33 +107,22 @@ def _check_shape(images: object, place: str) -> None:
         raise _refusal(place, "the channels stand last", _kind(images), IMAGES, "put them first: images.permute(0, 3, 1, 2)")
 
 
-def _check_labels(labels: object, num_images: int, classes: Sequence[str], place: str) -> None:
-    if not isinstance(labels, torch.Tensor):
-        raise _refusal(place, "labels are no torch tensor", _kind(labels), LABELS, "convert them: torch.as_tensor(labels).long()")
-    if labels.layout != torch.strided or labels.is_quantized or labels.device.type != "cpu":
-        given = f"{_kind(labels)}, {labels.layout} on {labels.device}"
+def _check_targets(targets: object, num_images: int, classes: tuple[str, ...], task: Task, spec: DataSpec, place: str) -> torch.Tensor:
+    if not isinstance(targets, torch.Tensor):
+        raise _refusal(
+            place, "labels are no torch tensor", _kind(targets), LABELS, "convert them: torch.as_tensor(labels); classes: torch.as_tensor(labels).long()"
+        )
+    if targets.layout != torch.strided or targets.is_quantized or targets.is_complex() or targets.device.type != "cpu":
+        given = f"{_kind(targets)}, {targets.layout} on {targets.device}"
         raise _refusal(place, "labels are no plain tensor", given, f"{LABELS}, dense, in main memory", "convert them: labels.to_dense(), labels.cpu()")
-    if labels.ndim >= 3:
-        fix = "masks need a segmentation network; Bonsai compresses classifiers, so return one class for each image"
-        raise _refusal(place, "labels are masks, or are none", _kind(labels), LABELS, fix)
-    if labels.ndim == 2:
-        fix = "one column: labels[:, 0]; one-hot rows: labels.argmax(1); several labels for one image are not supported"
-        raise _refusal(place, "there are several labels for each image", _kind(labels), LABELS, fix)
-    if labels.ndim != 1 or len(labels) != num_images:
-        given = f"{num_images} images, labels {_kind(labels)}"
-        raise _refusal(place, "there are not as many labels as images", given, LABELS, "return one label for each image, in the same order")
-    if labels.is_floating_point() or labels.is_complex():
-        fix = "targets of a regression are not supported; whole numbers: labels.long()"
-        raise _refusal(place, "labels are no whole numbers", _kind(labels), LABELS, fix)
-    if labels.dtype != torch.int64:
-        raise _refusal(place, "labels are another kind of number", _kind(labels), LABELS, "convert them: labels.long()")
-    low, high = int(labels.min()), int(labels.max())
-    if low >= 0 and high < len(classes):
-        return
-    from_one = low == 1 and high == len(classes)
-    fix = "the labels count from 1: subtract 1, labels - 1" if from_one else "count the classes from 0, and name every class in `classes`"
-    given = f"{low} to {high}, and {len(classes)} classes"
-    raise _refusal(place, "labels name classes that are not there", given, f"0 to {len(classes) - 1}", fix)
+    if not targets.ndim or len(targets) != num_images:
+        given = f"{num_images} images, labels {_kind(targets)}"
+        raise _refusal(place, "there are not as many labels as images", given, LABELS, "return the targets of each image, in the same order")
+    plain = _plain(targets)
+    try:
+        return torch.from_numpy(np.ascontiguousarray(task.check_targets((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy(), spec, classes)))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _as_bytes(images: torch.Tensor, value_range: ValueRange | None, place: str) -> torch.Tensor:
@@ -183,10 +179,10 @@ def _range(value_range: object, place: str) -> tuple[float, float]:
 
 
 def _checked_classes(classes: object, place: str) -> tuple[str, ...]:
-    allowed = "a tuple of at least two different texts"
-    if not isinstance(classes, tuple | list) or len(classes) < 2:
-        fix = "name every class once, in the order of the labels"
-        raise _refusal(place, "classes are no names of at least two classes", shorten(repr(classes)), allowed, fix)
+    allowed = "a tuple of different texts"
+    if not isinstance(classes, tuple | list) or not classes:
+        fix = "name every class, label or figure once, in their order"
+        raise _refusal(place, "classes are no names", shorten(repr(classes)), allowed, fix)
     for name in classes:
         if not isinstance(name, str):
             raise _refusal(place, "a class name is no text", f"{name!r}, {_kind(name)}", allowed, "convert the names: tuple(str(name) for name in classes)")

@@ -11,13 +11,14 @@ from bonsai.stages.tasks.task import DataSpec
 
 
 class Dataset(Artifact):
-    """Images and labels, split once and for all.
+    """Images and targets, split once and for all.
 
-    Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels` (n,) int64.
+    Files: ``{train,validation,test}.safetensors`` with `images` (n, c, h, w) uint8 and `labels`, the targets (n, ...) in the task's type.
 
     Attributes:
         preprocess: How the images become the network's input. The exported network takes the same input.
-        task: The task that the labels are for; it has the loss and the metric.
+        task: The task that the targets are for; it has the loss and the metric.
+        task_code: Digest of a task of the user's own; empty for one of Bonsai's.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Dataset(Artifact):
     sizes: dict[str, int]
     licence: str
     task: str = DEFAULT
+    task_code: str = ""
 
     @field_serializer("preprocess")
     def _without_defaults(self, preprocess: Preprocess) -> dict[str, Any]:

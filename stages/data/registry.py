@@ -28,8 +28,8 @@ class LoadedImages(NamedTuple):
 
     Attributes:
         images: (n, c, h, w) uint8; or other numbers, of which `value_range` says what they stand for.
-        labels: (n,) int64, indices into `classes`.
-        classes: Names, at least two; any text.
+        labels: The targets, (n, ...), as the task has them: for a classification (n,) int64, indices into `classes`.
+        classes: Names of the classes, labels or figures; any text.
         licence: Licence of the images.
         parts: (n,) TRAIN, VALIDATION or TEST, for a dataset that comes split; None leaves the split to the recipe, and where VALIDATION
             or TEST is missing, its share is taken from TRAIN.

@@ -23,7 +23,9 @@ from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.lineage import Ancestor
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.metric import Metric
-from bonsai.stages.tasks.registry import DEFAULT, TASKS, task_named
+from bonsai.stages.tasks.registry import DEFAULT, TASKS, packaged_task, task_named
+from bonsai.stages.tasks.results_table import Picture, ResultsTable
+from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.texts import one_line
 
 FOLDER = "package"
@@ -58,6 +60,20 @@ class PackagedEngine(Record):
     run_here: bool
 
 
+class PackagedOutput(Record):
+    """An output of the engine.
+
+    Attributes:
+        name: Its name in the ONNX file.
+        shape: Shape without the batch.
+        labelled: Whether it has one entry for each class, label or figure.
+    """
+
+    name: str
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+    labelled: bool = False
+
+
 class PackageManifest(Record):
     """``manifest.json`` of a package.
 
@@ -66,9 +82,12 @@ class PackageManifest(Record):
         files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
         device: The machine that built the engine.
         tools: Versions that it was built with.
+        outputs: What the engine gives, in its order; empty in packages of earlier versions, which have one output that their task names.
         preprocess: How images become the engine's input; None in packages of earlier versions: pixels / 127.5 - 1.
         metric: The metric of all accuracies.
         metrics: The result table.
+        tables: Results of the shipped engine by class, label or figure, on the test images.
+        pictures: A few test images with their results.
         warnings: Reasons why the verdict means little, one sentence each.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
         notes: Why this precision, and how the accuracy and the latency of the table were found.
@@ -90,10 +109,13 @@ class PackageManifest(Record):
     recipe: dict[str, Any]
     profile: HardwareProfile
     classes: tuple[str, ...]
+    outputs: tuple[PackagedOutput, ...] = ()
     preprocess: Preprocess | None = None
     decisions: dict[str, Any]
     metric: Metric = task_named(DEFAULT).metric
     metrics: tuple[Row, ...]
+    tables: tuple[ResultsTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...] = ()
     test_digest: str = ""
@@ -107,15 +129,29 @@ class PackageManifest(Record):
 
     @property
     def task(self) -> str:
-        """Name of the task.
+        """Name of the task: one of Bonsai's, or an import string of its maker's, which nobody may follow (`packaged_task`).
 
         Raises:
             VerificationError: The recipe names none that there is.
         """
         task = self.recipe.get("task", DEFAULT)
-        if task not in TASKS:
+        if task not in TASKS and not (isinstance(task, str) and ":" in task):
             raise VerificationError(describe(f"{MANIFEST}: its recipe has no task that is known here", given=shorten(str(task)), allowed=TASKS, fix=CHANGED))
         return str(task)
+
+    @property
+    def engine_outputs(self) -> tuple[PackagedOutput, ...]:
+        """The outputs of the engine, in its order.
+
+        Raises:
+            VerificationError: The manifest says nothing of them, and its task is none of Bonsai's.
+        """
+        if self.outputs:
+            return self.outputs
+        task = packaged_task(self.task)
+        if task is None:
+            raise VerificationError(describe(f"{MANIFEST}: it has no outputs", given=self.task, allowed="the engine's outputs", fix=CHANGED))
+        return tuple(PackagedOutput(**output._asdict()) for output in task.outputs(DataSpec(self.engine.image_shape, len(self.classes))))
 
     @model_validator(mode="after")
     def _one_runtime(self) -> "PackageManifest":

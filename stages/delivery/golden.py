@@ -29,8 +29,8 @@ GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
 """Origin of the golden outputs: the engine itself, or, if it cannot run, the graph that it was built from."""
 
 
-def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output: str) -> None:
-    """Run images one by one and keep them with their outputs.
+def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output: str) -> np.ndarray:
+    """Run images one by one, keep them with their outputs (n, ...) float32, and return these.
 
     They are run again, alone and all at once: an engine that draws random numbers, or computes on the whole batch, has no golden outputs.
 
@@ -39,7 +39,7 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
         images: (n, c, h, w) float32.
         run: The engine, or what stands for it.
         task: Says how far outputs are apart.
-        output: Name of the network's output.
+        output: Name of the network's output; of several, which are joined, all names.
 
     Raises:
         BuildError: The engine gives other outputs the second time, or in a batch.
@@ -51,6 +51,7 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
     _require_same(together, outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     with written_plainly(folder / GOLDEN):
         save_file({IMAGES: images, output: outputs}, folder / GOLDEN)
+    return outputs
 
 
 def _require_same(found: np.ndarray, expected: np.ndarray, task: Task, limit: float, when: str, fix: str) -> None:

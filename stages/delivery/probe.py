@@ -4,9 +4,12 @@ An engine is native code or drives native code: what it does to its process must
 engine's own backend is imported.
 """
 
+import base64
 import json
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.located_yaml import Record
@@ -29,13 +32,14 @@ class Request(Record):
 
 
 def main() -> None:
-    """Answer one request: ``outputs`` for the golden images, or why they cannot be had: ``refused``."""
+    """Answer one request: ``outputs`` for the golden images, float32 in base64, with their ``shape``; or why they cannot be had: ``refused``."""
     request = Request.model_validate_json(sys.stdin.read())
     images, _ = read_golden(request.package)
     answer: dict[str, object]
     try:
         run = backend_of(request.target).open_engine(request.package / request.engine, request.target)
-        answer = {"outputs": [run(image[None])[0].tolist() for image in images]}
+        outputs = np.concatenate([run(image[None]) for image in images]).astype(np.float32)
+        answer = {"shape": outputs.shape, "outputs": base64.b64encode(outputs.tobytes()).decode()}
     except BonsaiError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
+from bonsai.stages.delivery.contents import CARD, LABELS, PackagedOutput, PackageManifest, write_labels
 from bonsai.stages.delivery.predict.text import PREDICT
 from bonsai.stages.graph.names import INPUT
-from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.tasks.task import DataSpec, TensorSpec
 
 CONFIG, VERSION = "config.pbtxt", "1"
 
@@ -91,7 +89,7 @@ def model_config(manifest: PackageManifest) -> str:
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
         f"input [ {{ name: {_quoted(INPUT)} data_type: TYPE_FP32 dims: {list(manifest.engine.image_shape)} }} ]",
-        *(_output(tensor) for tensor in task_named(manifest.task).outputs(DataSpec(manifest.engine.image_shape, len(manifest.classes)))),
+        *(_output(tensor) for tensor in manifest.engine_outputs),
         f"instance_group [ {{ count: 1 kind: KIND_{target.device.kind.upper()} }} ]",
     ]
     if most > 1:
@@ -114,7 +112,7 @@ def _preparation(manifest: PackageManifest) -> list[str]:
     ]
 
 
-def _output(tensor: TensorSpec) -> str:
+def _output(tensor: PackagedOutput) -> str:
     labels = f" label_filename: {_quoted(LABELS)}" if tensor.labelled else ""
     return f"output [ {{ name: {_quoted(tensor.name)} data_type: TYPE_FP32 dims: {list(tensor.shape)}{labels} }} ]"
 

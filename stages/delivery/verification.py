@@ -1,6 +1,8 @@
 """Checks a package on the machine it is on: files, machine, runtime, and the engine against its golden results."""
 
+import base64
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from bonsai.stages.delivery.signing import require_signature
 from bonsai.stages.delivery.sums import CHANGED, SIGNATURE, SUMS
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
 from bonsai.stages.interpreter import run_module
-from bonsai.stages.tasks.registry import task_named
+from bonsai.stages.tasks.task import Difference
 
 PROBE = "bonsai.stages.delivery.probe"
 PROBE_SECONDS = 300.0
@@ -97,7 +99,7 @@ def _compare_golden(folder: Path, manifest: PackageManifest) -> tuple[int, float
     found = _run_probe(Request(package=folder.resolve(), engine=engine, target=manifest.profile.target))
     if found.shape != expected.shape:
         raise VerificationError(describe(f"{engine}: gives another shape of outputs", given=found.shape, allowed=expected.shape, fix=CHANGED))
-    largest = task_named(manifest.task).difference(found, expected).relative
+    largest = Difference.between(found, expected, agreement=math.nan).relative
     if not largest <= TOLERANCE:  # so that NaN is refused too
         raise VerificationError(
             describe(
@@ -138,7 +140,7 @@ def _run_probe(request: Request) -> np.ndarray:
         answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])  # a library may print before it
         if "refused" in answer:
             raise VerificationError(f"{request.engine}: does not load here: {answer['refused']}")
-        return np.asarray(answer["outputs"], dtype=np.float32)
+        return np.frombuffer(base64.b64decode(answer["outputs"]), dtype=np.float32).reshape(answer["shape"])
     except (IndexError, KeyError, TypeError, ValueError) as error:
         given = shorten(process.stdout[-SHORT:]) or "nothing"
         raise VerificationError(describe(f"{request.engine}: its process gave no outputs", given=given, allowed=allowed, fix=fix)) from error

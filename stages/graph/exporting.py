@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import math
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +23,13 @@ from bonsai.stages.graph.shielding import shield_float_layers
 from bonsai.stages.graph.simplifying import simplify
 from bonsai.stages.graph.untraceable import Untraceable
 from bonsai.stages.memory import blame_memory
+from bonsai.stages.tasks.task import TensorSpec
 from bonsai.stages.training.progress import say
 
-OUTPUTS = ("output",)
-"""Default names of the outputs."""
-HALVED = "halved."
-"""Prefix that `HalfNetwork` adds to parameter names. Files have the names without it."""
+OUTPUT = TensorSpec("output", ())
+"""Output of a network whose task is not known."""
+WRAPPERS = re.compile(r"^(halved\.|joining\.)+")
+"""Prefixes that `HalfNetwork` and `Separated` add to parameter names. Files have the names without them."""
 
 
 class Written(NamedTuple):
@@ -51,7 +54,7 @@ def write_graph(
     dialect: Dialect,
     float_type: FloatType,
     quantised: int = 0,
-    outputs: Sequence[str] = OUTPUTS,
+    outputs: Sequence[TensorSpec] = (OUTPUT,),
 ) -> Written:
     """Export, simplify and check a network.
 
@@ -64,13 +67,15 @@ def write_graph(
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and outputs stay FP32.
         quantised: How many layers of a quantised network are INT8, as the file must hold them.
-        outputs: Names of what the network returns.
+        outputs: What the network returns; of several it returns all, flattened and joined.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
     """
     raw = file.with_name("exported.onnx")
-    export_onnx(HalfNetwork(network) if float_type == "fp16" else network, image_shape, raw, opset, outputs)
+    whole = HalfNetwork(network) if float_type == "fp16" else network
+    names = [output.name for output in outputs]
+    export_onnx(Separated(whole, outputs) if len(outputs) > 1 else whole, image_shape, raw, opset, names)
     written = simplify_onnx(raw, file, batch)
     raw.unlink()
     if dialect == "float":
@@ -100,7 +105,26 @@ class HalfNetwork(nn.Module):
         return found.float()
 
 
-def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, opset: int, outputs: Sequence[str] = OUTPUTS) -> None:
+class Separated(nn.Module):
+    """A network that returns its outputs one by one.
+
+    Args:
+        network: Returns them flattened and joined, (n, total).
+        outputs: Their shapes.
+    """
+
+    def __init__(self, network: nn.Module, outputs: Sequence[TensorSpec]) -> None:
+        super().__init__()
+        self.joining = network
+        self._shapes = [tuple(output.shape) for output in outputs]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (n, c, h, w) to outputs (n, ...)."""
+        parts = self.joining(x).split([math.prod(shape) for shape in self._shapes], dim=1)
+        return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True))
+
+
+def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, opset: int, outputs: Sequence[str] = (OUTPUT.name,)) -> None:
     """Export in evaluation mode with the dynamo exporter, for any number of images.
 
     Args:
@@ -144,9 +168,9 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, op
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
-        node.input[:] = [name.removeprefix(HALVED) for name in node.input]
+        node.input[:] = [WRAPPERS.sub("", name) for name in node.input]
     for tensor in model.graph.initializer:
-        tensor.name = tensor.name.removeprefix(HALVED)
+        tensor.name = WRAPPERS.sub("", tensor.name)
     del model.metadata_props[:]
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
         del value.metadata_props[:]
@@ -197,7 +221,8 @@ def require_valid(file: Path) -> None:
 def fix_batch(model: onnx.ModelProto, batch: int) -> None:
     """Write a number of images in place of the dynamic batch of the input; shapes that follow from it are inferred anew."""
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
-    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[0].dim_value = batch
     del model.graph.value_info[:]
 
 

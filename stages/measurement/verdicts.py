@@ -154,7 +154,8 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
 def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
     """Return the gates on accuracy. The upper end of the drop's interval must meet its limit, and the worse end of the metric's interval its own.
 
-    If the dense network learnt next to nothing, the drop means nothing: its gate is undecided, unless `max_drop` is 1, which allows any drop.
+    If the dense network learnt next to nothing, the drop means nothing: its gate is undecided, unless `max_drop` is 1 and the metric a ratio, so that any
+    drop is allowed.
     """
     metric, gates = shown.metric, list[Gate]()
     if limits.max_drop is not None:
@@ -163,7 +164,8 @@ def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:
         verdict = verdict_of(most <= limits.max_drop)
         note = f"{drop:+.4f} {shown.where}"
         if shown.doubt:
-            verdict = "undecided" if verdict == "met" and limits.max_drop < 1 else verdict
+            any_drop = metric.unit == "%" and limits.max_drop >= 1
+            verdict = "undecided" if verdict == "met" and not any_drop else verdict
             note = f"{note}; {shown.doubt}"
         unit = f"{metric.label} (upper end of the 95 % interval)"
         gates.append(Gate(name=DROP, limit=limits.max_drop, found=most, unit=unit, verdict=verdict, note=note))

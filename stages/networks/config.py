@@ -19,6 +19,8 @@ class ModelConfig(Record):
     Attributes:
         name: A name of the table in `stages/networks/registry.py`, or ``package.module:factory``.
         options: Passed to the factory beside `in_channels` and `num_classes`.
+        outputs: Which of several outputs the task uses, in its order: keys of a dict that forward() returns, or places in a tuple, counted from 0. Empty
+            for a network that returns one tensor.
         seed: Seed of the initial weights.
         files: Inputs that your own factory reads: files, folders or patterns such as `weights/*.pth`, from the recipe's folder. Their contents are part of
             the input. An option that repeats an entry is passed as the path of that file.
@@ -26,6 +28,7 @@ class ModelConfig(Record):
 
     name: Annotated[str, Field(max_length=200)]
     options: dict[str, Option] = {}
+    outputs: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     files: tuple[str, ...] = ()
     content: SkipJsonSchema[str] = ""

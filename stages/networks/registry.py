@@ -12,6 +12,7 @@ from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
 from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.seeding import seeded
+from bonsai.stages.networks.several_outputs import named_outputs, select_outputs
 from bonsai.stages.tasks.task import DataSpec, Learning
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
@@ -58,7 +59,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes
                 f"model {config.name!r} is no network", given=type(network).__name__, allowed="a torch.nn.Module", fix="let the factory return the network"
             )
         )
-    return network
+    return select_outputs(network, config.outputs) if config.outputs else network
 
 
 @torch.no_grad()
@@ -70,6 +71,16 @@ def require_outputs(network: nn.Module, spec: DataSpec, learning: Learning) -> N
     """
     with evaluating(network):
         found = outputs_of(network, torch.zeros(2, *spec.image_shape))
+    named = named_outputs(found)
+    if named is not None:
+        raise ConfigError(
+            describe(
+                "the network gives several outputs, and nothing says which of them the task uses",
+                given=f"{type(found).__name__} of {', '.join(named)}",
+                allowed="a tensor, or several outputs of which model.outputs names some",
+                fix=f"set model.outputs, for example [{next(iter(named), 'out')}]",
+            )
+        )
     learning.require_outputs(found, spec, samples=2, mode="evaluation")
 
 

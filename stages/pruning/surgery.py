@@ -19,6 +19,7 @@ from bonsai.stages.networks.calling import computed_tensors, copy_network, evalu
 from bonsai.stages.networks.edits.channels import keep_channels
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.inspection import random_images
+from bonsai.stages.networks.several_outputs import outputs_as_they_are
 from bonsai.stages.pruning.groups import Group, Kept, Member
 from bonsai.stages.pruning.layers import Layer, num_outputs
 from bonsai.stages.pruning.positions import Numbered
@@ -318,7 +319,7 @@ def _dependency_graph(network: nn.Module, image_shape: tuple[int, ...]) -> tp.De
     """
     images = torch.zeros(2, *image_shape)
     try:
-        with evaluating(network), unfrozen(network), torch.enable_grad():  # it traces through autograd
+        with evaluating(network), unfrozen(network), outputs_as_they_are(), torch.enable_grad():  # it traces through autograd
             graph = tp.DependencyGraph().build_dependency(network, (images,), forward_fn=lambda traced, inputs: traced(inputs[0].clone()), verbose=False)
         if computed_tensors(network):  # what its forward has kept for later would not be copied
             outputs(network, images)

@@ -5,7 +5,7 @@ from bonsai.stages.reporting.content import Chapter, Fact, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
 from bonsai.stages.reporting.making import decided_by, fitting_part, learning_part, trigger_part, widths_part
 from bonsai.stages.reporting.provenance import provenance_part
-from bonsai.stages.reporting.results import coverage_part, operators_part, results_part
+from bonsai.stages.reporting.results import classes_part, coverage_part, operators_part, results_part
 
 
 def write_chapter(evidence: Evidence, slug: str) -> Chapter:
@@ -25,6 +25,7 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
         gates=_gates(evidence.manifest.gates),
         parts=(
             results_part(evidence, slug),
+            *classes_part(evidence, slug),
             widths_part(evidence, slug),
             trigger_part(evidence, slug),
             learning_part(evidence, slug),

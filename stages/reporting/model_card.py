@@ -14,8 +14,11 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.tasks.results_table import ResultsTable
 from bonsai.stages.texts import listed_names, markdown
+
+MOST_ROWS = 20
+"""Largest number of rows and columns of a table by class in the card."""
 
 
 def write_model_card(
@@ -29,6 +32,7 @@ def write_model_card(
     decisions: Decisions,
     compatibility: Compatibility,
     notes: tuple[str, str, str],
+    tables: tuple[ResultsTable, ...],
 ) -> str:
     """Return the model card: verdict, results, how to use the engine, how it was made, licences."""
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
@@ -39,8 +43,8 @@ def write_model_card(
     task = task_named(dataset.task)
     metric, header = task.metric, header_of(task.metric)
     rows = "\n".join(f"| {' | '.join(row_cells(row, metric))} |" for row in measurement.rows)
-    (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
-    sizes, how = ", ".join(map(str, output.shape)), describe_quantisation(final, metric)
+    outputs = ", ".join(f"`{output.name}`: float32 (batch, {', '.join(map(str, output.shape))})" for output in task.outputs(dataset.spec))
+    how = describe_quantisation(final, metric)
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
     return f"""# {name}
 
@@ -54,8 +58,8 @@ def write_model_card(
 
 {chr(10).join((*notes, *([challenge.against.sentence(metric)] if challenge else [])))}
 
-## Use
-Input `input`: float32 (batch, {shape.replace("x", ", ")}), {dataset.preprocess.sentence}. Output `{output.name}`: float32 (batch, {sizes}).
+{"".join(map(_by_class, tables))}## Use
+Input `input`: float32 (batch, {shape.replace("x", ", ")}), {dataset.preprocess.sentence}. Output {outputs}.
 Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
 `python predict.py FILE...` in this folder predicts images; it needs NumPy, Pillow and {compatibility.runtime}. `python predict.py --check FOLDER` computes the
@@ -74,6 +78,15 @@ of every group, the networks that were timed to fit the budget, the precisions t
 ## Licences
 {licence_notes(dataset, final.model, engine.runtime)}
 """
+
+
+def _by_class(table: ResultsTable) -> str:
+    """Return the results by class, label or figure; empty if there are many, which the report has."""
+    if max(len(table.rows), len(table.headers)) > MOST_ROWS:
+        return ""
+    lines = [table.headers, ("---",) * len(table.headers), *table.rows]
+    rows = "".join(f"| {' | '.join(map(markdown, line))} |\n" for line in lines)
+    return f"{markdown(table.caption)}, of the shipped engine on the test images:\n\n{rows}\n"
 
 
 def _warnings(measurement: Measurement) -> str:

@@ -1,6 +1,7 @@
 """The parts of the report with results: accuracy against latency, latency by operator, and INT8 coverage."""
 
 from collections.abc import Sequence
+from html import escape
 
 from bonsai.stages.measurement.measurements import Accuracy, KernelShare, Row
 from bonsai.stages.reporting.content import Figure, Part, Table
@@ -8,6 +9,7 @@ from bonsai.stages.reporting.evidence import Evidence, interval, percent, writte
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
 from bonsai.stages.reporting.svg import inline
 from bonsai.stages.selection.latency import OperatorForecast
+from bonsai.stages.tasks.results_table import Picture
 
 LISTED_OPERATORS = 24
 """Number of operators that get their own bar: the slowest ones of the dense network."""
@@ -62,6 +64,30 @@ def results_part(evidence: Evidence, slug: str) -> Part:
                 strong=tuple(place for place, row in enumerate(rows) if row.shipped),
             ),
         ),
+    )
+
+
+def classes_part(evidence: Evidence, slug: str) -> tuple[Part, ...]:
+    """Return the results by class, label or figure, and a few test images; nothing where the package has neither."""
+    tables, pictures = evidence.manifest.tables, evidence.manifest.pictures
+    if not tables and not pictures:
+        return ()
+    return (
+        Part(
+            title="Results in detail",
+            texts=("Of the shipped engine on the test images.",),
+            figures=tuple(Figure(title=one.title, svg=_embedded(one, f"{slug}-picture-{number}")) for number, one in enumerate(pictures, 1)),
+            tables=tuple(Table(caption=one.caption, headers=one.headers, rows=one.rows, folded=len(one.rows) > LISTED_OPERATORS) for one in tables),
+        ),
+    )
+
+
+def _embedded(picture: Picture, name: str) -> str:
+    """Return a picture as an element for the page."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {picture.width} {picture.height}" role="img" aria-labelledby="{name}-title">'
+        f'<title id="{name}-title">{escape(picture.title)}</title>'
+        f'<image width="{picture.width}" height="{picture.height}" style="image-rendering: pixelated" href="data:image/png;base64,{picture.png}"/></svg>'
     )
 
 

@@ -63,7 +63,7 @@ def export(
         dialect=dialect,
         float_type=float_type,
         quantised=quantised,
-        outputs=[output.name for output in task.outputs(DataSpec(checkpoint.image_shape, checkpoint.num_classes))],
+        outputs=task.outputs(DataSpec(checkpoint.image_shape, checkpoint.num_classes)),
     )
     images, _ = load_split(dataset, "validation")
     parity = compare(network, open_graph(out_dir / MODEL), images, task)

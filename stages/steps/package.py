@@ -10,14 +10,14 @@ from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.config import PackageConfig
-from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackageManifest, seal, with_sums
+from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackagedOutput, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
-from bonsai.stages.measurement.results import RESULTS, run_for_accuracy
+from bonsai.stages.measurement.results import RESULTS, read_results, run_for_accuracy
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.packed import write_network
@@ -29,7 +29,7 @@ from bonsai.stages.store.lineage import Lineage
 from bonsai.stages.store.manifest import tool_versions
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
-from bonsai.stages.tasks.task import DataSpec
+from bonsai.stages.tasks.task import JOINED, DataSpec
 from bonsai.stages.training.batches import load_split
 
 
@@ -76,13 +76,15 @@ def package(
     for file in {MODEL, engine.file}:
         (folder / file).write_bytes((engine.folder / file).read_bytes())
     task = task_named(dataset.task)
-    (output,) = task.outputs(DataSpec(final.image_shape, final.num_classes))
-    write_golden(folder, load_split(dataset, "test")[0][:GOLDEN_IMAGES].numpy(), partial(run_for_accuracy, engine, profile.target), task, output.name)
+    outputs = task.outputs(DataSpec(final.image_shape, final.num_classes))
+    images, targets = (tensor[:GOLDEN_IMAGES].numpy() for tensor in load_split(dataset, "test"))
+    seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), task, JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
-    card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes)
+    tables = task.tables(read_results(folder / RESULTS, task).shipped, dataset.classes)
+    card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes, tables)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / PREDICT).write_text(predict_text(), encoding="utf-8")
     if config.network:
@@ -106,10 +108,13 @@ def package(
         recipe=json.loads(decisions.recipe),
         profile=profile,
         classes=dataset.classes,
+        outputs=tuple(PackagedOutput(**output._asdict()) for output in outputs),
         preprocess=dataset.preprocess,
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metric=task.metric,
         metrics=measurement.rows,
+        tables=tables,
+        pictures=task.pictures(images, seen, targets),
         gates=gates,
         warnings=measurement.warnings,
         test_digest=measurement.test_digest,

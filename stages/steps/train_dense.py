@@ -150,7 +150,7 @@ def _train(
             penalty.restore(load_moments(previous, PENALTY))
         start = previous.step if previous else 0
         if stop == 0:  # before any training there are no gradients to see in passing
-            plain = learning_of(dataset.task, training.model_copy(update={"label_smoothing": 0.0}))  # what shows the channels is not smoothed
+            plain = learning_of(dataset.task, phase.config.model_copy(update={"label_smoothing": 0.0}))  # what shows the channels is not smoothed
             pruner.statistics.observe_untrained(phase.batches, plain, batches_seen=training.score_window)
         history = phase.train(state, previous.history if previous else (), start=start, stop=stop, observer=pruner, penalty=penalty)
     return _Segment(state, pruner, penalty, history)

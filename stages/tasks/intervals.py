@@ -1,9 +1,12 @@
-"""Intervals of shares of hits and of their differences, for tasks whose samples are right or wrong."""
+"""Intervals of shares of hits and of their differences, for tasks whose samples are right or wrong, and of means of other statistics."""
 
 import numpy as np
+from scipy.special import stdtrit
 
 Z = 1.959964
 """Quantile of the normal distribution for a two-sided 95 % interval."""
+PROBABILITY = 0.975
+"""Probability below that quantile."""
 HALVINGS = 60
 """Number of bisection steps for an end of an interval: more than a double has bits."""
 
@@ -72,3 +75,46 @@ def least_provable_drop(images: int, disagreement: float = 0.0) -> float:
 def images_to_prove(drop: float) -> int:
     """Return how many test images, all alike before and after, show that accuracy fell by no more than `drop`."""
     return max(int(np.ceil(Z**2 * (1 - drop) / drop)), 1)
+
+
+def mean_interval(found: float, influence: np.ndarray, reach: float, samples: int | None = None) -> tuple[float, float, float]:
+    """Return a figure that is a mean over samples, or nearly one, with both ends of its 95 % interval.
+
+    The upper end is the largest figure F that the samples do not refute. A share w of unseen samples, each `reach` above the mean, leads to F, where
+
+        F - found = w * reach,  n (w * reach)^2 = t^2 (1 - w) (s^2 + w * reach^2),
+
+    with s^2 the variance of the samples and t the quantile of Student's distribution. So the variance is that of the figure which is tested, as in
+    Wilson's and Tango's score intervals, and not that of the samples alone. If all samples are alike, s is 0, and w is t^2 / (n + t^2): the interval
+    has a width even if nothing differs. The lower end mirrors the upper one.
+
+    Args:
+        found: The figure.
+        influence: (n,) float64 with a mean of 0: how much the figure rises with the weight of each sample.
+        reach: How far one sample may lie from the mean; at least as far as the farthest of `influence` is taken.
+        samples: Number of new samples to make a forecast for; None for those that were seen.
+    """
+    seen = len(influence)
+    count = seen if samples is None else samples
+    variance = float(np.square(influence).sum()) / max(seen - 1, 1)
+    reach = max(reach, float(np.abs(influence).max()))
+    if not reach:
+        return found, found, found
+    quantile = float(stdtrit(max(seen - 1, 1), PROBABILITY)) ** 2
+    linear = quantile * (reach**2 - variance)
+    share = (linear + np.sqrt(linear**2 + 4 * (count + quantile) * quantile * reach**2 * variance)) / (2 * (count + quantile) * reach**2)
+    return found, found - float(share) * reach, found + float(share) * reach
+
+
+def unseen_share(samples: int) -> float:
+    """Return the largest share of samples, 0-1, that may differ where none of so many does: `mean_interval` without variance."""
+    quantile = float(stdtrit(max(samples - 1, 1), PROBABILITY)) ** 2
+    return quantile / (samples + quantile)
+
+
+def samples_for(share: float) -> int:
+    """Return the least number of samples whose `unseen_share` is at most `share`, a positive ratio."""
+    samples = max(int(Z**2 * (1 - share) / share), 2)
+    while unseen_share(samples) > share:
+        samples += 1
+    return samples

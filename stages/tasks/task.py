@@ -12,6 +12,7 @@ import numpy as np
 
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.tasks.metric import Metric
+from bonsai.stages.tasks.results_table import Picture, ResultsTable
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bonsai.stages.training.config import SoftTargets
 
 Arrays = np.ndarray
-"""Outputs of a network or targets, (n, ...), n samples. Only a task interprets them."""
+"""Outputs of a network or targets, (n, ...), n samples. Only a task interprets them. Several outputs are joined to (n, total): see `separate`."""
 Statistics = Mapping[str, np.ndarray]
 """Named arrays, (n, ...): what each sample contributes to the metric. The metric and its intervals are computed from these alone."""
 
@@ -76,7 +77,7 @@ class Difference(NamedTuple):
     """How far outputs are from the expected ones.
 
     Attributes:
-        agreement: Share of the samples, 0-1, on which both lead to the same prediction.
+        agreement: Share of the predictions, 0-1, that are the same; a sample may have several, such as one for each pixel.
         mean: Mean absolute difference.
         largest: Largest absolute difference.
         spread: Standard deviation of the expected outputs.
@@ -88,6 +89,13 @@ class Difference(NamedTuple):
     largest: float
     spread: float
     peak: float
+
+    @classmethod
+    def between(cls, found: Arrays, expected: Arrays, *, agreement: float) -> "Difference":
+        """Return the difference of outputs of one shape, with the task's own agreement of predictions; NaN where one of them is no number."""
+        with np.errstate(invalid="ignore", over="ignore"):  # it is the caller who refuses NaN
+            apart = np.abs(found - expected)
+            return cls(agreement, float(apart.mean()), float(apart.max()), float(expected.std()), float(np.abs(expected).max()))
 
     @property
     def relative(self) -> float:
@@ -120,8 +128,37 @@ class Task(Protocol):
         """Import string ``module:factory`` of the `Learning`; the factory takes a `TrainConfig`."""
         ...
 
+    @property
+    def moves_with_image(self) -> bool:
+        """Whether a target is drawn over its image (n, h, w), so that random geometry changes both alike."""
+        ...
+
     def outputs(self, spec: DataSpec) -> tuple[TensorSpec, ...]:
         """Return the outputs of the exported network."""
+        ...
+
+    def check_targets(self, targets: np.ndarray, spec: DataSpec, classes: tuple[str, ...]) -> np.ndarray:
+        """Return the targets of some samples, (n, ...), in the task's own type.
+
+        Args:
+            targets: As a loader gives them.
+            spec: Shape of the samples.
+            classes: Names of the classes, labels or figures.
+
+        Raises:
+            ConfigError: The task has no such targets; the message says which it has.
+        """
+        ...
+
+    def strata(self, targets: np.ndarray) -> np.ndarray | None:
+        """Return labels, (n,) int64, whose shares are the same in every part of a split; None for a plain random split.
+
+        They are the classes, all of which must have samples, or any other numbers from the number of classes on.
+        """
+        ...
+
+    def class_weights(self, targets: np.ndarray, num_classes: int) -> tuple[float, ...]:
+        """Return the `training.loss.weights` with which rare classes, labels or figures count more: `training.balance` ``weights``."""
         ...
 
     def per_sample(self, found: Arrays, targets: Arrays) -> Statistics:
@@ -154,6 +191,20 @@ class Task(Protocol):
 
     def samples_to_prove(self, drop: float) -> int | None:
         """Return how many samples prove that the metric fell by at most `drop` if no prediction changes; None if that depends on the data."""
+        ...
+
+    def tables(self, statistics: Statistics, classes: Sequence[str]) -> tuple[ResultsTable, ...]:
+        """Return the results by class, label or figure, for the report."""
+        ...
+
+    def pictures(self, images: np.ndarray, found: Arrays, targets: Arrays) -> tuple[Picture, ...]:
+        """Return pictures of a few results for the report; none where pictures show nothing.
+
+        Args:
+            images: (n, c, h, w) float32 inputs.
+            found: Outputs for them.
+            targets: Their targets.
+        """
         ...
 
     def to_tensors(self, dense: Statistics | None, shipped: Statistics) -> dict[str, np.ndarray]:
@@ -195,6 +246,18 @@ class Learning(Protocol):
     def example_targets(self, samples: int, spec: DataSpec) -> "torch.Tensor":
         """Return targets to try one training step with."""
         ...
+
+
+JOINED = "+"
+"""Stands between the names of outputs that are joined."""
+
+
+def separate(joined: Arrays, outputs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """Return outputs by name, (n, ...) each, from what an engine with several outputs gives: all of them flattened and joined, (n, total)."""
+    if len(outputs) == 1:
+        return {outputs[0].name: joined}
+    ends = np.cumsum([math.prod(output.shape) for output in outputs])
+    return {output.name: part.reshape(-1, *output.shape) for output, part in zip(outputs, np.split(joined, ends[:-1], axis=1), strict=True)}
 
 
 def join(parts: Sequence[Statistics]) -> Statistics:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.inputs import to_inputs
 from bonsai.stages.data.source import PreparedImages, Source, samples_at
-from bonsai.stages.training.augmentation import make_augmentation, seeded
+from bonsai.stages.training.augmentation import make_augmentation, move_both, move_image, seeded
 from bonsai.stages.training.config import TrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -23,7 +23,7 @@ MOST_WORKERS = 4
 
 
 def load_split(dataset: Dataset, split: str) -> Batch:
-    """Return (images, labels) of ``train``, ``validation`` or ``test``: (n, c, h, w) float32 as the network takes them, (n,) int64."""
+    """Return (images, targets) of ``train``, ``validation`` or ``test``: (n, c, h, w) float32 as the network takes them, (n, ...)."""
     part = PreparedImages(dataset, split)
     return to_inputs(part.images, part.spec), part.targets
 
@@ -34,10 +34,12 @@ class Steps(torch.utils.data.Dataset[Batch]):
     Args:
         source: The source of the samples.
         config: Batch size, seed and augmentation.
+        moves_targets: Whether targets are masks, which move with their images.
     """
 
-    def __init__(self, source: Source, config: TrainConfig) -> None:
+    def __init__(self, source: Source, config: TrainConfig, *, moves_targets: bool = False) -> None:
         self._source, self._config, self._augmentation = source, config, make_augmentation(config.augment)
+        self._moves_targets = moves_targets
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
         self.per_epoch = max(len(source) // config.batch_size, 1)
 
@@ -50,7 +52,8 @@ class Steps(torch.utils.data.Dataset[Batch]):
         samples = samples_at(self._source, chosen.tolist())
         if self._augmentation is not None:
             with seeded(_seed(self._config.seed, step, 1)):
-                samples = [(self._augmentation(image), target) for image, target in samples]
+                change = move_both if self._moves_targets else move_image
+                samples = [change(self._augmentation, image, target) for image, target in samples]
         images, targets = default_collate(samples)
         return images, targets
 
@@ -61,10 +64,11 @@ class Batches:
     Args:
         source: Where the samples come from.
         config: Batch size, seed, augmentation, device, and how many processes load.
+        moves_targets: Whether targets are masks, which move with their images.
     """
 
-    def __init__(self, source: Source, config: TrainConfig) -> None:
-        self._steps, self._spec, self._config = Steps(source, config), source.spec, config
+    def __init__(self, source: Source, config: TrainConfig, *, moves_targets: bool = False) -> None:
+        self._steps, self._spec, self._config = Steps(source, config, moves_targets=moves_targets), source.spec, config
         self._coming: Iterator[Batch] = iter(())
         self._next = -1
         self.per_epoch = self._steps.per_epoch

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.tasks.loss_config import LossConfig
 
 
 class AugmentConfig(Record):
@@ -33,7 +34,9 @@ class TrainConfig(Record):
         momentum: SGD's momentum, or AdamW's first beta.
         beta2: AdamW's second beta.
         weight_decay: Weight decay of weights; biases and BatchNorm have none.
-        label_smoothing: Share of the target, 0-1, that is spread over all classes.
+        loss: Form and options of the loss; docs/tasks.md has a table.
+        label_smoothing: Share of the target, 0-1, that is spread over all classes; a regression has none.
+        balance: ``weights`` lets rare classes, labels or figures count more in the loss, by their number in the training part, and so sets `loss.weights`.
         ema: Decay per step, 0-1, of a moving average of the weights, which is then what is evaluated and shipped; null for none.
         precision: ``fp32``, or ``bf16`` or ``fp16`` where torch's autocast holds that to be safe; ``fp16`` scales the loss.
         seed: Seed of data order and augmentation.
@@ -56,7 +59,9 @@ class TrainConfig(Record):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    loss: LossConfig = LossConfig()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    balance: Literal["none", "weights"] = "none"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()

@@ -10,6 +10,7 @@ import torch
 
 from bonsai.stages.errors import TrainingDiverged
 from bonsai.stages.networks.calling import outputs_of, running
+from bonsai.stages.networks.several_outputs import auxiliary_outputs
 from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.distillation import Teacher
@@ -95,8 +96,12 @@ def train_steps(
         for step in range(start, stop):
             images, targets = batches.batch(step)
             with state.mixed_precision():
-                found = outputs_of(network, images)
+                with auxiliary_outputs() if config.loss.auxiliary else nullcontext(()) as others:
+                    found = outputs_of(network, images)
                 loss = learning.loss(found, targets)
+                for other in others:
+                    if other.shape == found.shape:
+                        loss = loss + config.loss.auxiliary * learning.loss(other, targets)
                 if teacher:
                     loss = teacher.loss(images, found, loss, learning)
             with running():

@@ -11,6 +11,7 @@ from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.tasks.registry import learning_of, task_named
+from bonsai.stages.training.balancing import balanced
 from bonsai.stages.training.batches import Batches, load_split
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.distillation import Teacher
@@ -31,19 +32,24 @@ class Phase:
         dataset: Source of the training and validation images.
         config: The cycle; data order depends on its seed and the step alone.
         resume: Folder for the phase's own checkpoints, one after every epoch but the last.
+
+    Attributes:
+        config: The cycle, with the weights of the loss that the training part asks for.
     """
 
     def __init__(self, name: Literal["trunk", "branch", "qat"], dataset: Dataset, config: TrainConfig, resume: Path) -> None:
-        self.batches = Batches(PreparedImages(dataset, "train"), config)
+        images = PreparedImages(dataset, "train")
+        self.task = task_named(dataset.task)
+        self.config = balanced(config, self.task, images.targets.numpy(), len(dataset.classes))
+        self.batches = Batches(images, config, moves_targets=self.task.moves_with_image)
+        self.learning = learning_of(dataset.task, self.config)
         self._name = name
         self._validation = tuple(tensor.to(config.device) for tensor in load_split(dataset, "validation"))
-        self.task, self.learning = task_named(dataset.task), learning_of(dataset.task, config)
-        self._config = config
         self._resume = resume
 
     def rate(self, step: int) -> float:
         """Return the cycle's learning rate at a step."""
-        return learning_rate(step, self._config, self.batches.per_epoch)
+        return learning_rate(step, self.config, self.batches.per_epoch)
 
     def validate(self, network: nn.Module) -> float:
         """Return the task's metric on the validation split."""
@@ -77,7 +83,7 @@ class Phase:
             teacher: Imitated beside the targets.
         """
         per_epoch = self.batches.per_epoch
-        whole = (0, self._config.epochs * per_epoch) if self._name == "trunk" else (start, stop)  # the trunk's segments are parts of one cycle
+        whole = (0, self.config.epochs * per_epoch) if self._name == "trunk" else (start, stop)  # the trunk's segments are parts of one cycle
         carried = {name: item for name, item in (("observer", observer), ("penalty", penalty)) if item}
         if progress := load_progress(self._resume):
             parts, facts = progress

@@ -8,13 +8,13 @@ import ctypes
 import importlib
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""Runs an engine: inputs (n, ...) float32 to outputs (n, ...) float32."""
+"""Runs an engine: inputs (n, ...) float32 to outputs (n, ...) float32; several outputs are flattened and joined, (n, total)."""
 INPUT = "input"
 PROVIDERS = {"openvino": "OpenVINOExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """ONNX Runtime's name of each execution provider that a profile may name."""
@@ -107,7 +107,7 @@ def _session_options(runtime: Any, threads: int) -> Any:
 
 def _runner(session: Any) -> Run:
     def run(inputs: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {INPUT: inputs})[0])
+        return _joined(session.run(None, {INPUT: inputs}))
 
     batch = session.get_inputs()[0].shape[0]
     return _in_batches(run, batch) if isinstance(batch, int) else run
@@ -136,7 +136,7 @@ def _open_openvino(engine: bytes, target: Mapping[str, Any], needed: Mapping[str
     request = compiled.create_infer_request()
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        return np.array(next(iter(request.infer({INPUT: inputs}).values())))
+        return _joined([np.array(output) for output in request.infer({INPUT: inputs}).to_tuple()])
 
     return _in_batches(run, compiled.input(0).shape[0])
 
@@ -146,19 +146,20 @@ def _open_tensorrt(engine: bytes, target: Mapping[str, Any], needed: Mapping[str
     gpu = Gpu(needed)
     plan = _loaded(lambda: runtime.Runtime(runtime.Logger(runtime.Logger.ERROR)).deserialize_cuda_engine(engine), needed)
     context = _loaded(plan.create_execution_context, needed)
-    output = next(name for name in map(plan.get_tensor_name, range(plan.num_io_tensors)) if name != INPUT)
+    outputs = [name for name in map(plan.get_tensor_name, range(plan.num_io_tensors)) if name != INPUT]
 
     def run(inputs: np.ndarray) -> np.ndarray:
         context.set_input_shape(INPUT, inputs.shape)
-        found = np.empty(tuple(context.get_tensor_shape(output)), np.float32)
-        places = {INPUT: gpu.hold(INPUT, inputs.nbytes), output: gpu.hold(output, found.nbytes)}
+        found = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in outputs}
+        places = {name: gpu.hold(name, array.nbytes) for name, array in {INPUT: inputs, **found}.items()}
         for name, place in places.items():
             context.set_tensor_address(name, place)
         gpu.copy_in(places[INPUT], np.ascontiguousarray(inputs))
         if not context.execute_async_v3(0):
             raise _unusable("TensorRT does not run the engine", "no message", needed)
-        gpu.copy_out(found, places[output])
-        return found
+        for name, array in found.items():
+            gpu.copy_out(array, places[name])
+        return _joined(list(found.values()))
 
     is_open = plan.get_tensor_shape(INPUT)[0] == -1
     return run if is_open else _in_batches(run, target["batch"])
@@ -205,6 +206,11 @@ class Gpu:
         code = getattr(self._driver, function)(*arguments)
         if code:
             raise _unusable(f"CUDA's driver refuses {function}", f"error {code}", self._needed)
+
+
+def _joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the outputs of an engine, (n, ...) each, as one array: a single one as it is, several flattened and joined, (n, total)."""
+    return np.asarray(outputs[0]) if len(outputs) == 1 else np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
 
 
 def _in_batches(run: Run, batch: int) -> Run:

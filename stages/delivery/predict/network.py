@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +39,13 @@ class Network(NamedTuple):
         return self.read(self.run(inputs[None])[0])
 
     def read(self, output: np.ndarray) -> dict[str, Any]:
-        """Return the prediction that the output of one sample means; of a task of the user's own the output itself."""
-        return {"output": output.tolist()} if self.reading is None else self.reading.predict(output, self.manifest["classes"])
+        """Return the prediction that the output of one sample means; of a task of the user's own the outputs themselves, by name."""
+        if self.reading is not None:
+            return self.reading.predict(output, self.manifest["classes"])
+        outputs = self.manifest["outputs"]
+        ends = np.cumsum([math.prod(each["shape"]) for each in outputs])
+        parts = np.split(output.ravel(), ends[:-1])
+        return {each["name"]: part.reshape(each["shape"]).tolist() for each, part in zip(outputs, parts, strict=True)}
 
 
 def open_network(package: Path, *, portable: bool = False) -> Network:

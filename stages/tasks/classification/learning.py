@@ -1,9 +1,9 @@
 """How a classifier is trained: by cross-entropy, and beside a teacher's softened logits (Hinton, Vinyals, Dean, arXiv 1503.02531)."""
 
 import torch
-from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.tasks.losses import class_loss, soften
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import SoftTargets, TrainConfig
 
@@ -12,21 +12,20 @@ class ClassificationLearning:
     """Training of a classifier; outputs are logits (n, classes), targets (n,) int64.
 
     Args:
-        config: Says how far labels are smoothed.
+        config: Has the loss and says how far labels are smoothed.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self._smoothing = config.label_smoothing
+        self._config, self._smoothing = config.loss, config.label_smoothing
+        self._focal = config.loss.form_for("classification") == "focal"
 
     def loss(self, found: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy."""
-        return functional.cross_entropy(found, targets, label_smoothing=self._smoothing)
+        """Return the cross-entropy or the focal loss."""
+        return class_loss(found, targets, self._config, focal=self._focal, smoothing=self._smoothing)
 
     def imitate(self, student: torch.Tensor, teacher: torch.Tensor, how: SoftTargets) -> torch.Tensor:
         """Return w * T^2 * KL(teacher / T || student / T)."""
-        target = functional.log_softmax(teacher / how.temperature, 1)
-        soft = functional.kl_div(functional.log_softmax(student / how.temperature, 1), target, reduction="batchmean", log_target=True)
-        return how.weight * how.temperature**2 * soft
+        return how.weight * soften(student, teacher, how.temperature)
 
     def noise(self, found: torch.Tensor, expected: torch.Tensor) -> float:
         """Return the noise of logits less their mean for each sample, which no softmax sees.

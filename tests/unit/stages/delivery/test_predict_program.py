@@ -185,9 +185,10 @@ def test_a_runtime_that_is_not_there_is_named(package: Path, images: Path, capsy
 
 
 def test_a_task_of_the_user_s_own_is_printed_and_not_checked(package: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reseal(package, lambda facts: facts["recipe"].update(task="my_tasks:Ranking"))  # type: ignore[attr-defined]
+    outputs = [{"name": "best", "shape": [1, 1]}, {"name": "others", "shape": [2]}]
+    reseal(package, lambda facts: (facts["recipe"].update(task="my_tasks:Ranking"), facts.update(outputs=outputs)))  # type: ignore[attr-defined]
     (found,) = predicted(package, images / CLASSES[0] / "0.png")
-    assert len(found["output"]) == len(CLASSES)  # type: ignore[arg-type]
+    assert (np.shape(found["best"]), np.shape(found["others"])) == ((1, 1), (2,))
     assert "the package's task is the user's own" in refused(package, check=images, code=2, capsys=capsys)
 
 

@@ -1,0 +1,1 @@
+"""Several labels a sample, each there or not: a logit for each label."""

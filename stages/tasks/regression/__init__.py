@@ -1,0 +1,1 @@
+"""Numbers: one or several figures a sample, which the network gives as they are."""

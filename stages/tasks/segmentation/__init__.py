@@ -1,0 +1,1 @@
+"""A class for each pixel: the one with the highest of as many maps of logits."""
