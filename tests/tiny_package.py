@@ -20,6 +20,7 @@ from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
 from bonsai.stages.delivery.golden import write_golden
+from bonsai.stages.delivery.predict.network import TEST_SAMPLES
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.store.manifest import MANIFEST
@@ -61,6 +62,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
     (folder / CARD).write_text("# tiny\n")
     (folder / FIGURE).write_text("<svg/>\n")
     (folder / PREDICT).write_text(predict_text())
+    (folder / TEST_SAMPLES).write_text("")
     seal(
         folder,
         PackageManifest(
@@ -98,6 +100,7 @@ def reseal(folder: Path, edit: Edit | None = None) -> None:
 def make_older(folder: Path) -> None:
     """Turn a package into one of a version that knew no `predict.py`."""
     (folder / PREDICT).unlink()
+    (folder / TEST_SAMPLES).unlink()
     reseal(folder, lambda facts: facts.pop("preprocess"))
 
 

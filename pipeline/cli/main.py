@@ -45,7 +45,7 @@ class Screen(TyperGroup):
             command: Any = self.commands[name]
             panels[command.rich_help_panel].append(f"  {name:14}{command.get_short_help_str(limit=62)}")
         formatter.write("Usage: bonsai COMMAND ...    (bonsai COMMAND --help: its options, an example)\n")
-        formatter.write(f"{self.help}\n\n")
+        formatter.write(f"{self.help}\n")
         for panel, lines in panels.items():
             formatter.write("\n".join([panel, *lines, ""]))
         formatter.write(f"bonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")

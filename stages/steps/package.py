@@ -14,6 +14,7 @@ from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
@@ -77,7 +78,9 @@ def package(
         (folder / file).write_bytes((engine.folder / file).read_bytes())
     task = task_named(dataset.task)
     outputs = task.outputs(DataSpec(final.image_shape, final.num_classes))
-    images, targets = (tensor[:GOLDEN_IMAGES].numpy() for tensor in load_split(dataset, "test"))
+    test = load_split(dataset, "test")
+    (folder / TEST_SAMPLES).write_text("".join(f"{mark_of(image.numpy())}\n" for image in test[0]))
+    images, targets = (tensor[:GOLDEN_IMAGES].numpy() for tensor in test)
     seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), task, JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)

@@ -58,7 +58,7 @@ def test_a_package_predicts_and_is_checked_where_nothing_else_is_installed(pytho
     assert found["class"] in CLASSES
     portable = json.loads(said(python, tmp_path, package / "predict.py", file, "--json", "--portable").stdout)
     assert portable["probability"] == pytest.approx(found["probability"], abs=1e-5)
-    assert "on 3 samples, by engine" in said(python, tmp_path, package / "predict.py", "--check", "test").stdout
+    assert "on 3 of 3 samples, by engine" in said(python, tmp_path, package / "predict.py", "--check", "test").stdout
     assert "usage:" in said(python, tmp_path, package / "predict.py", code=2).stderr
     (package / "engine.onnx").write_bytes(b"another")
     assert "engine.onnx: the file was changed" in said(python, tmp_path, package / "predict.py", file, code=6).stderr

@@ -57,7 +57,7 @@ def predict(
     Does what the package's own predict.py does, which needs NumPy, Pillow and the runtime, but no Bonsai.
 
     Example: bonsai predict artifacts/packages/resnet-edge--local-cpu cat.jpg dog.jpg
-             bonsai predict artifacts/packages/resnet-edge--local-cpu --check test
+             bonsai predict artifacts/packages/resnet-edge--local-cpu --check images
     """
     from bonsai.profiles.errors import ConfigError, describe
     from bonsai.stages.delivery.contents import require_package

@@ -13,7 +13,7 @@ import numpy as np
 from bonsai.stages.delivery.predict.engines import Refused, Run, open_engine, open_portable, shown
 from bonsai.stages.tasks.predicting import READINGS, Reading
 
-SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
+SUMS, MANIFEST, TEST_SAMPLES = "SHA256SUMS", "manifest.json", "test_samples.txt"
 CHANGED = "copy the package again, or let `bonsai run` make it again"
 
 
@@ -26,6 +26,7 @@ class Network(NamedTuple):
         reading: How outputs are read; None for a task of the user's own.
         run: Runs the engine: inputs (n, channels, height, width) float32 to outputs (n, ...) float32.
         program: What runs the network, in the words of the manifest's table of results.
+        test_samples: Marks of the package's test samples, in their order (`mark_of`).
     """
 
     manifest: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Network(NamedTuple):
     reading: Reading | None
     run: Run
     program: str
+    test_samples: tuple[str, ...]
 
     def predict(self, inputs: np.ndarray) -> dict[str, Any]:
         """Return the prediction for the inputs of one sample, (channels, height, width) float32."""
@@ -67,7 +69,13 @@ def open_network(package: Path, *, portable: bool = False) -> Network:
     run = open_portable(content, manifest) if portable else open_engine(content, manifest)
     program = "onnxruntime on the same ONNX file" if portable else "engine"
     reading = READINGS.get(manifest["recipe"].get("task", "classification"))
-    return Network(manifest, SimpleNamespace(**manifest["preprocess"]), reading, run, program)
+    marks = tuple(_read_intact(package, TEST_SAMPLES, sums).decode().split())
+    return Network(manifest, SimpleNamespace(**manifest["preprocess"]), reading, run, program, marks)
+
+
+def mark_of(inputs: np.ndarray) -> str:
+    """Return what tells a sample from others, wherever its file lies: the first 64 bits of the sha256 of its inputs, (channels, ...) float32."""
+    return hashlib.sha256(inputs.tobytes()).hexdigest()[:16]
 
 
 def _read_sums(package: Path) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
     python predict.py cat.jpg dog.jpg           one line a file
     python predict.py images.csv --json         the files that a table names; one JSON object a line
-    python predict.py --check test              compute the package's figure again, on a folder with one sub-folder per class
+    python predict.py --check images            compute the package's figure again, on a folder with one sub-folder per class
     python predict.py --out masks a.jpg         write the masks that a segmentation predicts
 
 A file is an image, an array (.npy: one sample, or a batch of them, as training has them) or a table (.csv with a column `path`). Relative
 paths in a table start from its folder. Every file of the package is compared with SHA256SUMS before it is used.
+
+--check takes the package's test samples out of all that it is given, if all of them are there; else it takes everything.
 
 Exit codes: 0 ok; 2 a file or an option cannot be used; 5 the runtime is not installed, or the engine does not run here;
 6 a file of the package was changed, or --check found another figure for the package's own test samples; 130 Ctrl-C;
@@ -25,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from bonsai.stages.delivery.predict.engines import Refused, shown
-from bonsai.stages.delivery.predict.figure import accuracy_of, compute
+from bonsai.stages.delivery.predict.figure import accuracy_of, choose_test, compute
 from bonsai.stages.delivery.predict.network import Network, open_network
 from bonsai.stages.delivery.predict.samples import Columns, list_labelled, list_samples, read_inputs
 from bonsai.stages.tasks.predicting import LABEL, MASK, ReadMasks
@@ -121,15 +123,17 @@ def _write_mask(network: Network, output: np.ndarray, folder: Path, name: str) -
 
 def _check(network: Network, place: Path, as_json: bool) -> int:
     """Compute the figure on samples with targets, print it beside the package's, and return the exit code."""
-    found = compute(network, list_labelled(place, network.manifest["classes"], Columns.of(network.manifest)))
+    given = list_labelled(place, network.manifest["classes"], Columns.of(network.manifest))
+    chosen = choose_test(network, given)
+    found = compute(network, chosen)
     metric, said = network.manifest["metric"], accuracy_of(network.manifest)
     if as_json:
         facts = {metric["name"]: found.value, "samples": found.samples, "program": network.program}
         packaged = {"packaged": found.packaged, "packaged_samples": said["n"], "packaged_program": said["measured_by"]}
-        print(json.dumps({**facts, **packaged, "test_part": found.same, "equal": found.equal}))
+        print(json.dumps({**facts, "given": len(given), **packaged, "test_part": found.same, "equal": found.equal}))
     else:
-        these = "these are its samples, in its order" if found.same else "these are other samples, or in another order"
-        print(f"{metric['label']} {_written(found.value, metric)} on {found.samples} samples, by {network.program}")
+        these = "these are its test samples" if found.same else "these are not exactly its test samples"
+        print(f"{metric['label']} {_written(found.value, metric)} on {found.samples} of {len(given)} samples, by {network.program}")
         print(f"the package: {_written(found.packaged, metric)} on {said['n']} {said['part']} samples, by {said['measured_by']}")
         print(f"{these}; the figures are {'equal' if found.equal else 'different'}")
     return 6 if found.contradicts else 0

@@ -14,7 +14,7 @@ from bonsai.pipeline.cli.main import app
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.delivery.predict.figure import compute
-from bonsai.stages.delivery.predict.network import open_network
+from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of, open_network
 from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.predict.samples import Columns, list_labelled
 from bonsai.stages.measurement.results import digest_of
@@ -95,35 +95,38 @@ def test_the_package_s_own_program_needs_no_bonsai(package: Path, images: Path) 
     assert sorted(path.name for path in package.iterdir() if path.is_dir()) == []
 
 
-def claim(package: Path, figure: float, digest: str) -> None:
+def claim(package: Path, figure: float, inputs: np.ndarray, labels: np.ndarray) -> None:
     """Let a package say that it has this figure on these samples."""
 
     def edit(facts: dict[str, object]) -> None:
-        facts["test_digest"] = digest
+        facts["test_digest"] = digest_of(inputs, labels)
         facts["metrics"][-1]["accuracy"]["top1"] = figure  # type: ignore[index]
 
+    (package / TEST_SAMPLES).write_text("".join(f"{mark_of(each)}\n" for each in inputs))
     reseal(package, edit)
 
 
-def test_the_figure_of_a_folder_is_computed_again(package: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_package_s_test_samples_are_found_in_a_folder_and_their_figure_is_computed_again(
+    package: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     inputs, labels, right = [], [], []
-    for number, name in enumerate(CLASSES):
-        for file in sorted((images / name).iterdir()):
-            pixels = np.asarray(Image.open(file))[None]
-            inputs.append((pixels.astype(np.float32) / 255 - 0.5) / 0.5)
-            labels.append(number)
-            right.append(expected(package, pixels)[0] == name)
+    for name, place in ((CLASSES[2], 3), (CLASSES[0], 1), (CLASSES[1], 0), (CLASSES[0], 0)):
+        pixels = np.asarray(Image.open(images / name / f"{place}.png"))[None]
+        inputs.append((pixels.astype(np.float32) / 255 - 0.5) / 0.5)
+        labels.append(CLASSES.index(name))
+        right.append(expected(package, pixels)[0] == name)
     figure = float(np.mean(right))
-    claim(package, figure, digest_of(np.stack(inputs), np.array(labels)))
+    claim(package, figure, np.stack(inputs), np.array(labels))
     assert answer(package, Asked(check=images)) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"top-1 {figure:.2%} ({figure!r}) on 12 samples, by engine\n")
-    assert said.endswith("these are its samples, in its order; the figures are equal\n")
-    claim(package, figure + 0.01, digest_of(np.stack(inputs), np.array(labels)))
+    assert said.startswith(f"top-1 {figure:.2%} ({figure!r}) on 4 of 12 samples, by engine\n")
+    assert said.endswith("these are its test samples; the figures are equal\n")
+    claim(package, figure + 0.01, np.stack(inputs), np.array(labels))
     assert answer(package, Asked(check=images)) == 6
-    (images / CLASSES[0] / "0.png").unlink()
+    (images / CLASSES[2] / "3.png").unlink()
     assert answer(package, Asked(check=images, as_json=True)) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["test_part"] is False
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["samples"], found["given"], found["test_part"]) == (11, 11, False)
 
 
 def test_a_table_with_labels_is_checked_like_the_folder(package: Path, images: Path) -> None:
