@@ -14,6 +14,9 @@ from bonsai.stages.graph.untraceable import BATCH, Untraceable, explain
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 
+OF_THIS_PROCESS = ("stack_trace", "from_node", "nn_module_stack")
+"""What torch notes of a node that may have paths of source files, or addresses in memory."""
+
 
 def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """Export a network by running its Python; then, where that fails, by reading its bytecode, which alone keeps `len(images)` open.
@@ -55,7 +58,7 @@ def save_program(network: nn.Module, image_shape: tuple[int, ...], file: Path) -
     program.example_inputs = None
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)
+            node.meta = {key: value for key, value in node.meta.items() if key not in OF_THIS_PROCESS}
     try:
         with _quiet():
             torch.export.save(program, content)
