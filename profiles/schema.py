@@ -199,10 +199,10 @@ class Gates(Record):
 
     Attributes:
         max_drop: Largest allowed drop of the task's metric from the dense network to the engine: of accuracy, mAP and mIoU a ratio 0-1, of RMSE a rise in
-            the unit of the targets. The upper end of the paired 95 % interval on the test images must be no higher. For a classifier 189 images without any change prove 0.02, 381 prove 0.01. null: no limit, as
-            ``training.reference: none`` requires. Formerly `max_accuracy_drop`.
-        min_metric: Metric that the engine must have, whatever the dense network has: at least this ratio 0-1, of RMSE at most. The worse end of its 95 % interval
-            on the test images must be no worse.
+            the unit of the targets. The upper end of the paired 95 % interval on the test images must be no higher. For a classifier 189 images without
+            any change prove 0.02, 381 prove 0.01. null: no limit, as ``training.reference: none`` requires. Formerly `max_accuracy_drop`.
+        min_metric: Metric that the engine must have, whatever the dense network has: at least this ratio 0-1, of RMSE at most this error. The worse end of
+            its 95 % interval on the test images must be no worse.
         max_size_mb: Size of the engine file in megabytes (10^6 bytes).
     """
 

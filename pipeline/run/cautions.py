@@ -22,7 +22,7 @@ def require_gates(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None
     """
     metric = task_named(dataset.task).metric
     for profile in profiles:
-        limits = {"gates.max_drop": profile.gates.max_drop, "gates.min_metric": profile.gates.min_metric, "release.max_drop": profile.release.max_drop}
+        limits = {"gates.max_drop": profile.gates.max_drop, "gates.min_metric": profile.gates.min_metric, "against.max_drop": profile.against.max_drop}
         above = [f"{name} {limit:g}" for name, limit in limits.items() if limit is not None and limit > 1]
         if metric.unit == "%" and above:
             problem = f"profile {profile.name}: a limit on {metric.label} is above 1"

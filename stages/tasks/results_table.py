@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bonsai.profiles.located_yaml import Record
 
@@ -19,6 +19,12 @@ class ResultsTable(Record):
     caption: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "ResultsTable":
+        if any(len(row) != len(self.headers) for row in self.rows):
+            raise ValueError("every row of a table must have a cell for each header")
+        return self
 
 
 class Picture(Record):
