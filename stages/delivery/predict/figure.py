@@ -1,6 +1,5 @@
 """Computes a package's figure again, on samples with targets. It needs NumPy and Pillow alone."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ class Figure(NamedTuple):
         value: The task's metric on the samples.
         samples: Number of them.
         packaged: The package's value.
-        same: Whether the samples and their targets are the package's test part.
+        same: Whether they are the package's test samples.
         same_program: Whether the program that runs the network is the one that the package's figure was measured with.
     """
 
@@ -41,46 +40,31 @@ class Figure(NamedTuple):
         return self.same and self.same_program and not self.equal
 
 
-def choose_test(network: Network, samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Return the package's test samples in their order, if all of them are among the given ones; else the given ones.
+def compute(network: Network, given: Sequence[Sample]) -> Figure:
+    """Compute the package's metric on its test samples, if all of them are among the given ones; else on all given ones.
+
+    Samples run one by one: in a batch, outputs may be rounded differently.
 
     Raises:
-        Refused: A file cannot be read, or has several samples.
-    """
-    places: dict[str, list[Sample]] = {}
-    for sample in samples:
-        places.setdefault(mark_of(_inputs(network, sample)), []).append(sample)
-    chosen = [places[mark].pop(0) for mark in network.test_samples if places.get(mark)]
-    return chosen if chosen and len(chosen) == len(network.test_samples) else samples
-
-
-def compute(network: Network, samples: Sequence[Sample]) -> Figure:
-    """Compute the package's metric on samples with targets, one by one: in a batch, outputs may be rounded differently.
-
-    Raises:
-        Refused: A file cannot be read, or has several samples or no target.
+        Refused: The task has no figure here, or a file cannot be read, or has several samples or no target.
     """
     reading = network.reading
     if reading is None:
         task = network.manifest["recipe"].get("task")
         raise Refused(2, "--check: the package's task is the user's own", given=task, allowed=", ".join(READINGS), fix="compute its figure by its own code")
-    shape = (len(samples), network.preprocess.channels, *network.preprocess.size)
-    digest = hashlib.sha256(repr((shape, "torch.float32")).encode())  # as the manifest's `test_digest` is made: inputs, then targets
-    observed, targets = [], []
+    test = _find_test(network, reading, given)
+    samples = test or given
+    observed = []
     for sample in samples:
-        inputs = _inputs(network, sample)
-        targets.append(_target(network, reading, sample))
-        digest.update(inputs.tobytes())
-        observed.append(reading.observe(network.run(inputs[None])[0], targets[-1]))
+        inputs, target = _read(network, reading, sample)
+        observed.append(reading.observe(network.run(inputs[None])[0], target))
     try:
-        digest.update(np.stack(targets).tobytes())
         value = reading.figure(observed)
     except ValueError as error:
         raise Refused(2, "--check: these samples have no figure", given=f"{len(samples)} samples ({error})", allowed="samples", fix=CHECKED) from error
     said = accuracy_of(network.manifest)
     packaged = said[network.manifest["metric"]["name"]]
-    same = digest.hexdigest() == network.manifest["test_digest"]
-    return Figure(value, len(samples), packaged, same, said["measured_by"] == network.program)
+    return Figure(value, len(samples), packaged, same=bool(test), same_program=said["measured_by"] == network.program)
 
 
 def accuracy_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,19 +73,23 @@ def accuracy_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(accuracy)
 
 
-def _inputs(network: Network, sample: Sample) -> np.ndarray:
-    """Return what the network takes of a file with one sample."""
+def _find_test(network: Network, reading: Reading, given: Sequence[Sample]) -> list[Sample]:
+    """Return the package's test samples in their order; none if one of them is not there, or has another target."""
+    places: dict[str, list[Sample]] = {}
+    for sample in given:
+        places.setdefault(mark_of(*_read(network, reading, sample)), []).append(sample)
+    found = [places[mark].pop(0) for mark in network.test_samples if places.get(mark)]
+    return found if len(found) == len(network.test_samples) else []
+
+
+def _read(network: Network, reading: Reading, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the network takes of a file with one sample, and its target in the type that Bonsai stores."""
     found = read_inputs(sample.path, network.preprocess)
     if len(found) != 1:
         raise Refused(2, f"{shown(sample.path)}: several samples", given=len(found), allowed="one sample a file", fix=CHECKED)
-    return found[0]
-
-
-def _target(network: Network, reading: Reading, sample: Sample) -> np.ndarray:
-    """Return the target of a sample, in the type that Bonsai stores."""
     try:
         if reading.has_masks and MASK in sample.cells:
-            return read_mask(sample.cells[MASK], network.preprocess)
-        return reading.target(sample.cells, network.manifest["classes"])
+            return found[0], read_mask(sample.cells[MASK], network.preprocess)
+        return found[0], reading.target(sample.cells, network.manifest["classes"])
     except UNREADABLE as error:
         raise Refused(2, f"{shown(sample.path)}: no target", given=error, allowed="a target for each sample", fix=CHECKED) from error

@@ -73,9 +73,14 @@ def open_network(package: Path, *, portable: bool = False) -> Network:
     return Network(manifest, SimpleNamespace(**manifest["preprocess"]), reading, run, program, marks)
 
 
-def mark_of(inputs: np.ndarray) -> str:
-    """Return what tells a sample from others, wherever its file lies: the first 64 bits of the sha256 of its inputs, (channels, ...) float32."""
-    return hashlib.sha256(inputs.tobytes()).hexdigest()[:16]
+def mark_of(inputs: np.ndarray, target: np.ndarray) -> str:
+    """Return what tells a sample from others, wherever its file lies: the first 64 bits of the sha256 of its inputs and its target.
+
+    Args:
+        inputs: (channels, ...) float32, as the network takes them.
+        target: In the type that the task stores.
+    """
+    return hashlib.sha256(inputs.tobytes() + target.tobytes()).hexdigest()[:16]
 
 
 def _read_sums(package: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from bonsai.stages.delivery.predict.engines import Refused, shown
-from bonsai.stages.delivery.predict.figure import accuracy_of, choose_test, compute
+from bonsai.stages.delivery.predict.figure import accuracy_of, compute
 from bonsai.stages.delivery.predict.network import Network, open_network
 from bonsai.stages.delivery.predict.samples import Columns, list_labelled, list_samples, read_inputs
 from bonsai.stages.tasks.predicting import LABEL, MASK, ReadMasks
@@ -124,8 +124,7 @@ def _write_mask(network: Network, output: np.ndarray, folder: Path, name: str) -
 def _check(network: Network, place: Path, as_json: bool) -> int:
     """Compute the figure on samples with targets, print it beside the package's, and return the exit code."""
     given = list_labelled(place, network.manifest["classes"], Columns.of(network.manifest))
-    chosen = choose_test(network, given)
-    found = compute(network, chosen)
+    found = compute(network, given)
     metric, said = network.manifest["metric"], accuracy_of(network.manifest)
     if as_json:
         facts = {metric["name"]: found.value, "samples": found.samples, "program": network.program}

@@ -17,7 +17,6 @@ from bonsai.stages.delivery.predict.figure import compute
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of, open_network
 from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.predict.samples import Columns, list_labelled
-from bonsai.stages.measurement.results import digest_of
 
 WITHOUT_BONSAI = """
 import runpy, sys
@@ -97,13 +96,8 @@ def test_the_package_s_own_program_needs_no_bonsai(package: Path, images: Path) 
 
 def claim(package: Path, figure: float, inputs: np.ndarray, labels: np.ndarray) -> None:
     """Let a package say that it has this figure on these samples."""
-
-    def edit(facts: dict[str, object]) -> None:
-        facts["test_digest"] = digest_of(inputs, labels)
-        facts["metrics"][-1]["accuracy"]["top1"] = figure  # type: ignore[index]
-
-    (package / TEST_SAMPLES).write_text("".join(f"{mark_of(each)}\n" for each in inputs))
-    reseal(package, edit)
+    (package / TEST_SAMPLES).write_text("".join(f"{mark_of(*pair)}\n" for pair in zip(inputs, labels, strict=True)))
+    reseal(package, lambda facts: facts["metrics"][-1]["accuracy"].update(top1=figure))  # type: ignore[index]
 
 
 def test_the_package_s_test_samples_are_found_in_a_folder_and_their_figure_is_computed_again(
