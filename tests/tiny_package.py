@@ -16,9 +16,12 @@ from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.registry import backend_of, check_target
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
 from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
 from bonsai.stages.delivery.golden import write_golden
+from bonsai.stages.delivery.predict.network import TEST_SAMPLES
+from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
@@ -58,6 +61,8 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
     write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), CLASSIFICATION, OUTPUT)
     (folder / CARD).write_text("# tiny\n")
     (folder / FIGURE).write_text("<svg/>\n")
+    (folder / PREDICT).write_text(predict_text())
+    (folder / TEST_SAMPLES).write_text("")
     seal(
         folder,
         PackageManifest(
@@ -77,6 +82,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
             device=info,
             tools={},
             classes=CLASSES,
+            preprocess=Preprocess.of(SHAPE),
             **story(profile),
         ),
     )
@@ -89,6 +95,13 @@ def reseal(folder: Path, edit: Edit | None = None) -> None:
     if edit is not None:
         edit(facts)
     seal(folder, PackageManifest.model_validate({**facts, "files": {}}))
+
+
+def make_older(folder: Path) -> None:
+    """Turn a package into one of a version that knew no `predict.py`."""
+    (folder / PREDICT).unlink()
+    (folder / TEST_SAMPLES).unlink()
+    reseal(folder, lambda facts: facts.pop("preprocess"))
 
 
 def ask(facts: Any, profile: HardwareProfile) -> None:

@@ -17,7 +17,7 @@ from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
 from bonsai.pipeline.cli.commands.names import list_names, schema
-from bonsai.pipeline.cli.commands.packages import lay_out, sign, verify
+from bonsai.pipeline.cli.commands.packages import lay_out, predict, sign, verify
 from bonsai.pipeline.cli.commands.report import report
 from bonsai.pipeline.cli.commands.run import run
 from bonsai.pipeline.cli.commands.serve import serve
@@ -45,7 +45,7 @@ class Screen(TyperGroup):
             command: Any = self.commands[name]
             panels[command.rich_help_panel].append(f"  {name:14}{command.get_short_help_str(limit=62)}")
         formatter.write("Usage: bonsai COMMAND ...    (bonsai COMMAND --help: its options, an example)\n")
-        formatter.write(f"{self.help}\n\n")
+        formatter.write(f"{self.help}\n")
         for panel, lines in panels.items():
             formatter.write("\n".join([panel, *lines, ""]))
         formatter.write(f"bonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
@@ -101,6 +101,7 @@ add(init, START)
 add(run, START)
 add(compare, START)
 add(verify, RESULTS)
+add(predict, RESULTS)
 add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)

@@ -12,6 +12,7 @@ from bonsai.profiles.loader import find_yaml
 from bonsai.profiles.located_yaml import LocatedMapping, Record, from_overrides, read_yaml, validate
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.config import DataConfig
+from bonsai.stages.delivery.config import PackageConfig
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.imports.declared import announce, content_of
 from bonsai.stages.imports.import_policy import require_import
@@ -41,6 +42,7 @@ class Recipe(Record):
         quantize: How the network is quantised.
         export: Form of the ONNX file.
         timing: How long engines are timed.
+        package: What a package holds besides the engine.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -54,6 +56,7 @@ class Recipe(Record):
     quantize: QuantizeConfig = QuantizeConfig()
     export: ExportConfig = ExportConfig()
     timing: TimingConfig = TimingConfig()
+    package: PackageConfig = PackageConfig()
 
     @field_validator("task")
     @classmethod

@@ -168,6 +168,7 @@ def pack(
         profile=kept.target.profile,
         decisions=decisions,
         lineage=trace_lineage(assessed, *[artifact for artifact in (timing, challenged) if artifact is not None], *considered),
+        config=recipe.package,
     )
 
 

@@ -3,7 +3,7 @@
 from bonsai import compress
 packages = compress("resnet-edge", "local-cpu", {"quantize.epochs": 2})
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
-network = load_network("artifacts/recover/3f2a...")  # a plain nn.Module
+network = load("artifacts/packages/resnet-edge--local-cpu")  # a plain nn.Module
 """
 
 import importlib
@@ -15,10 +15,10 @@ from bonsai.stages.imports.training_extra import explain_missing
 if TYPE_CHECKING:
     from bonsai.pipeline.compare.comparing import compare
     from bonsai.pipeline.run.flow import compress
-    from bonsai.pipeline.run.load import load_network
+    from bonsai.pipeline.run.load import load
 
-__all__ = ["compare", "compress", "load_network"]
-HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pipeline.run.flow", "load_network": "bonsai.pipeline.run.load"}
+__all__ = ["compare", "compress", "load"]
+HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pipeline.run.flow", "load": "bonsai.pipeline.run.load"}
 
 
 def __getattr__(name: str) -> Any:

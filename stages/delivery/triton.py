@@ -1,4 +1,8 @@
-"""A package as a model of a Triton model repository: ``NAME/config.pbtxt``, ``NAME/labels.txt``, ``NAME/1/model.plan`` or ``model.onnx``."""
+"""A package as a model of a Triton model repository: ``NAME/config.pbtxt``, ``NAME/labels.txt``, ``NAME/1/model.plan`` or ``model.onnx``.
+
+The model takes inputs that are prepared already. The configuration says how, as a sentence and as the JSON of a `Preprocess`, and ``predict.py``
+beside it has the functions. A client prepares images with them; no Python runs in the server.
+"""
 
 import json
 import shutil
@@ -8,6 +12,7 @@ from typing import NamedTuple
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
 from bonsai.stages.delivery.contents import CARD, LABELS, PackagedOutput, PackageManifest, write_labels
+from bonsai.stages.delivery.predict.text import PREDICT
 from bonsai.stages.graph.names import INPUT
 
 CONFIG, VERSION = "config.pbtxt", "1"
@@ -66,7 +71,8 @@ def write_model(package: Path, manifest: PackageManifest, folder: Path) -> None:
     platform = PLATFORMS[manifest.engine.runtime]
     (folder / VERSION).mkdir()
     shutil.copyfile(package / (manifest.engine.file if platform.ships_engine else manifest.engine.graph), folder / VERSION / platform.model)
-    shutil.copyfile(package / CARD, folder / CARD)
+    for name in {CARD, PREDICT} & manifest.files.keys():  # packages of earlier versions have no program
+        shutil.copyfile(package / name, folder / name)
     write_labels(folder, manifest)
     (folder / CONFIG).write_text(model_config(manifest), encoding="utf-8")
 
@@ -78,6 +84,7 @@ def model_config(manifest: PackageManifest) -> str:
     portable = "ONNX Runtime on any CPU" if target.provider == "cpu" else f"ONNX Runtime with its execution provider {target.provider}"
     lines = [
         f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else portable}.",
+        *_preparation(manifest),
         f"name: {_quoted(manifest.name)}",
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
@@ -92,6 +99,17 @@ def model_config(manifest: PackageManifest) -> str:
     if not platform.ships_engine:
         lines.append(f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{needed.threads}" }} }}')
     return "\n".join(lines) + "\n"
+
+
+def _preparation(manifest: PackageManifest) -> list[str]:
+    """Return how a client prepares the input; nothing for a package of an earlier version, which does not say it."""
+    if manifest.preprocess is None:
+        return []
+    told = _quoted(manifest.preprocess.model_dump_json())
+    return [
+        f"# The client prepares the input: {manifest.preprocess.sentence}. `read_inputs` of {PREDICT} does it, given this JSON as a SimpleNamespace.",
+        f'parameters {{ key: "preprocess" value {{ string_value: {told} }} }}',
+    ]
 
 
 def _output(tensor: PackagedOutput) -> str:

@@ -18,6 +18,7 @@ from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
 from bonsai.stages.delivery.contents import PackageManifest, read_intact, require_package
 from bonsai.stages.delivery.golden import TOLERANCE, read_golden
+from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.delivery.probe import Request
 from bonsai.stages.delivery.signing import require_signature
 from bonsai.stages.delivery.sums import CHANGED, SIGNATURE, SUMS
@@ -51,6 +52,7 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
         origin = [f"not checked: {SIGNATURE}, which tells who made the package: give the maker's public key, --key FILE"]
     needed, here = manifest.compatibility, this_machine()
     checked = [*origin, f"files: {len(manifest.files) + 1} files have the sha256 of {SUMS} and of the manifest, and there is no other"]
+    checked += _told_of_program(folder, manifest)
     absence = find_absence(needed, here)
     if absence is not None:
         if require_run:
@@ -68,6 +70,16 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
         f"machine: has {needed.sentence}",
         f"engine: in a process of its own, {needed.runtime} {version} gives the golden outputs of {images} images"
         f" (largest difference {largest:.1e}, at most {TOLERANCE:.0%}; golden by {manifest.golden})",
+    ]
+
+
+def _told_of_program(folder: Path, manifest: PackageManifest) -> list[str]:
+    """Return whether the program of the package is this Bonsai's, in a sentence; none where a package of an earlier version has no program."""
+    if PREDICT not in manifest.files:
+        return []
+    is_own = (folder / PREDICT).read_text(encoding="utf-8", errors="replace") == predict_text()
+    return [
+        f"{PREDICT}: {'word for word what this Bonsai writes' if is_own else 'not what this Bonsai writes, but another version, or somebody else; not run'}"
     ]
 
 

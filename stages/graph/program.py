@@ -4,14 +4,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from io import BytesIO, StringIO
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from bonsai.stages.graph.untraceable import BATCH, Untraceable, explain
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
+
+OF_THIS_PROCESS = ("stack_trace", "from_node", "nn_module_stack")
+"""What torch notes of a node that may have paths of source files, or addresses in memory."""
 
 
 def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
@@ -35,6 +39,33 @@ def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.ex
             failed.append(error)
     reasons = [explain(error) for error in failed]
     raise Untraceable(reasons[1] if reasons[0].startswith(BATCH) else reasons[0]) from failed[0]
+
+
+def save_program(network: nn.Module, image_shape: tuple[int, ...], file: Path) -> None:
+    """Write a network, in the mode it is in, as a program of torch.export's, for any number of images.
+
+    The file has no example inputs and no places in source files: they would be of this machine, and differ from run to run.
+
+    Args:
+        network: Network, already in the mode to export.
+        image_shape: (channels, height, width).
+        file: The ``.pt2`` file to write.
+
+    Raises:
+        Untraceable: Its Python depends on values or on the number of images, or torch cannot write the program.
+    """
+    program, content = export_program(network, image_shape), BytesIO()
+    program.example_inputs = None
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            node.meta = {key: value for key, value in node.meta.items() if key not in OF_THIS_PROCESS}
+    try:
+        with _quiet():
+            torch.export.save(program, content)
+    except FAILURES as error:
+        blame_memory(error)
+        raise Untraceable(explain(error)) from error
+    file.write_bytes(content.getvalue())  # torch would tell of a full disk in words of its own
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from bonsai.profiles.errors import ConfigError, describe
 
-MODULES = frozenset({"torch", "torchvision", "torch_pruning", "prefect", "fastapi", "httpx", "onnxscript", "onnxsim", "sklearn", "matplotlib", "PIL", "timm"})
+MODULES = frozenset({"torch", "torchvision", "torch_pruning", "prefect", "fastapi", "httpx", "onnxscript", "onnxsim", "sklearn", "matplotlib", "timm"})
 """What the extra's packages are imported as."""
 INSTALL = "pip install 'bonsai-compress[train]'"
 
@@ -12,5 +12,5 @@ def explain_missing(error: ModuleNotFoundError) -> ConfigError | None:
     name = (error.name or "").partition(".")[0]
     if name not in MODULES:
         return None
-    allowed = "Bonsai with the extra `train`; without it: bonsai list, schema, show, verify, sign, report, layout and gc"
+    allowed = "Bonsai with the extra `train`; without it: bonsai list, schema, show, verify, predict, sign, report, layout and gc"
     return ConfigError(describe("this needs the extra `train`, which is not installed", given=f"no module {name}", allowed=allowed, fix=INSTALL))

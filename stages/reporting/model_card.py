@@ -63,6 +63,8 @@ def write_model_card(
 Input `input`: float32 (batch, {shape.replace("x", ", ")}), {dataset.preprocess.sentence}. Output {outputs}.
 Classes: {markdown(listed_names(dataset.classes))}.
 Engine `{engine.file}`, built with {engine.runtime} {engine.info.runtime_version} for {engine.info.device}, needs {compatibility.sentence}.
+`python predict.py FILE...` in this folder predicts images; it needs NumPy, Pillow and {compatibility.runtime}. `python predict.py --check FOLDER` computes the
+figure of the table again.
 `model.onnx` is portable; the engine was built from it{_simplification(engine)}. After every copy run `sha256sum --check SHA256SUMS`, and on the device
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 

@@ -8,17 +8,21 @@ from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.data.dataset import Dataset
-from bonsai.stages.data.part import Part
+from bonsai.stages.data.part import CHUNK, Part
 from bonsai.stages.delivery.compatibility import compatibility_of
+from bonsai.stages.delivery.config import PackageConfig
 from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackagedOutput, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of
+from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Challenge, FreshTiming, Measurement
 from bonsai.stages.measurement.results import RESULTS, read_results, run_for_accuracy
 from bonsai.stages.measurement.verdicts import with_fresh
 from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.packed import write_network
 from bonsai.stages.reporting.model_card import describe_quantisation, figure_notes, write_model_card
 from bonsai.stages.reporting.plots import draw_training, learning_curve
 from bonsai.stages.reporting.writing import write_reports
@@ -47,6 +51,7 @@ def package(
     profile: HardwareProfile,
     decisions: Decisions,
     lineage: Lineage,
+    config: PackageConfig,
 ) -> Package:
     """Write the package.
 
@@ -61,6 +66,7 @@ def package(
         profile: The profile that the engine was made for.
         decisions: Decisions that led to the engine, for the report.
         lineage: All artifacts that the package was made from.
+        config: What it holds besides the engine.
     """
     measurement = with_fresh(measurement, timing, profile) if timing else measurement
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
@@ -73,6 +79,8 @@ def package(
     task = task_named(dataset.task)
     outputs = task.outputs(DataSpec(final.image_shape, final.num_classes))
     part = Part(dataset, "test")
+    marks = (mark_of(*sample) for inputs, wanted in part.batches(CHUNK) for sample in zip(inputs.numpy(), wanted.numpy(), strict=True))
+    (folder / TEST_SAMPLES).write_text("".join(f"{mark}\n" for mark in marks))
     images, targets = part.first(GOLDEN_IMAGES), part.targets[:GOLDEN_IMAGES]
     seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), task, JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
@@ -82,6 +90,9 @@ def package(
     tables = task.tables(read_results(folder / RESULTS, task).shipped, dataset.classes)
     card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes, tables)
     (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / PREDICT).write_text(predict_text(), encoding="utf-8")
+    if config.network:
+        write_network(folder, final)
     manifest = PackageManifest(
         name=name,
         engine=PackagedEngine(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bonsai import compress, load_network
+from bonsai import compress, load
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.manifest import MANIFEST
@@ -65,12 +65,12 @@ def test_a_later_run_with_a_reference_goes_on_from_the_trunk_and_trains_no_branc
 def test_weights_that_are_given_are_the_reference_and_the_start(package: Package, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     latest = max((root / "train_dense").iterdir(), key=lambda folder: json.loads((folder / MANIFEST).read_text())["record"]["step"])
-    given = load_network(latest).state_dict()
+    given = load(latest).state_dict()
     torch.save({"epoch": 2, "state_dict": given}, tmp_path / "start.pth")
     settings = {**QUICK, "training.reference": "given", "profile.gates.max_drop": 1, "model.weights": "start.pth", "prune.distill": {}}
     (compared,) = compress(TINY, WIDE, settings, store=tmp_path / "store")
     (untouched,) = (tmp_path / "store" / "initialise").iterdir()
-    assert all(torch.equal(value, given[name]) for name, value in load_network(untouched).state_dict().items())
+    assert all(torch.equal(value, given[name]) for name, value in load(untouched).state_dict().items())
     dense = compared.rows[0]
     assert (dense.label, dense.judged.part) == ("dense fp32", "test")
     assert [gate.name for gate in compared.gates] == ["latency", "accuracy drop"]
@@ -87,8 +87,8 @@ def test_a_recipe_starts_with_the_network_that_another_one_trained(package: Pack
     (initial,) = made(root, "initialise") - before
     taken = json.loads((root / initial / MANIFEST).read_text())["inputs"]["weights"]["artifact"]
     step = {address: json.loads((root / address / MANIFEST).read_text())["record"]["step"] for address in made(root, "train_dense")}
-    expected = load_network(root / taken).state_dict()
+    expected = load(root / taken).state_dict()
     assert step[taken] == max(step.values())
-    assert all(torch.equal(value, expected[name]) for name, value in load_network(root / initial).state_dict().items())
+    assert all(torch.equal(value, expected[name]) for name, value in load(root / initial).state_dict().items())
     with pytest.raises(ConfigError, match="no recipe of this name was run with this store"):
         compress(TINY, WIDE, {**settings, "model.weights": "recipe:tinny"}, store=root)

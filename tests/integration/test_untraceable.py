@@ -8,7 +8,7 @@ import pytest
 import torch
 from untraceable import ComputedPadding
 
-from bonsai import compress, load_network
+from bonsai import compress, load
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.store.manifest import MANIFEST
 
@@ -51,7 +51,7 @@ def test_it_is_pruned_quantised_and_shipped_as_int8(package: Package, root: Path
 def test_its_checkpoints_are_rebuilt(package: Package, root: Path) -> None:
     manifest = json.loads((root / "packages" / "tiny--tiny-cpu" / MANIFEST).read_text())
     folders = {entry["artifact"].partition("/")[0]: root / entry["artifact"] for entry in reversed(manifest["lineage"])}
-    pruned, quantised = load_network(folders["recover"]), load_network(folders["quantize"])
+    pruned, quantised = load(folders["recover"]), load(folders["quantize"])
     assert isinstance(pruned.conv1, ComputedPadding)
     assert isinstance(quantised, torch.fx.GraphModule)
     assert quantised.conv1.conv.weight.shape == pruned.conv1.weight.shape == (16, 1, 3, 3)

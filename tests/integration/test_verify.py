@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_package import needs, reseal, write_graph
+from tiny_package import make_older, needs, reseal, write_graph
 
 from bonsai.stages.delivery import verification
 from bonsai.stages.delivery.sums import SUMS, write_sums
@@ -146,11 +146,23 @@ def test_an_engine_that_crashes_its_process_ends_with_code_6_and_the_signal(pack
 def test_a_whole_package_passes_and_says_what_was_checked(package: Path) -> None:
     done = verify(package, "--require-run")
     assert done.returncode == 0, done.stderr
-    files, machine, engine = done.stdout.splitlines()
-    assert files == "files: 6 files have the sha256 of SHA256SUMS and of the manifest, and there is no other"
+    files, program, machine, engine = done.stdout.splitlines()
+    assert program == "predict.py: word for word what this Bonsai writes"
+    assert files == "files: 8 files have the sha256 of SHA256SUMS and of the manifest, and there is no other"
     assert machine.startswith("machine: has onnxruntime ==")
     assert "in a process of its own, onnxruntime" in engine
     assert "gives the golden outputs of 3 images (largest difference 0.0e+00, at most 2%; golden by engine)" in engine
+
+
+def test_a_package_of_an_earlier_version_passes(package: Path) -> None:
+    make_older(package)
+    assert [line.partition(":")[0] for line in verify_package(package)] == ["files", "machine", "engine"]
+
+
+def test_another_program_is_told_and_not_run(package: Path) -> None:
+    (package / "predict.py").write_text("raise SystemExit('run')\n")
+    reseal(package)
+    assert verify_package(package)[1] == "predict.py: not what this Bonsai writes, but another version, or somebody else; not run"
 
 
 def test_sha256sum_accepts_a_package(package: Path) -> None:
@@ -171,7 +183,7 @@ def test_an_engine_of_an_absent_device_is_not_run_and_its_runtime_not_needed(pac
     reseal(package, lambda facts: facts.update(compatibility=needs(profile).model_dump()))
     done = verify(package, PATH="")  # so that nvidia-smi is not found where there is a GPU
     assert done.returncode == 0, done.stderr
-    _, built, unchecked = done.stdout.splitlines()
+    *_, built, unchecked = done.stdout.splitlines()
     assert built.startswith("built, not run: ")
     assert "is not in this machine" in built
     assert unchecked.startswith("not checked: that this machine has ")

@@ -11,13 +11,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tiny_package import reseal
 
-from bonsai import compress, load_network
+from bonsai import compress, load
 from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.digits import load_digits
 from bonsai.stages.delivery.contents import REPORTS, read_intact
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.reporting.writing import write_reports
@@ -80,8 +83,9 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
     manifest = manifest_of(root, "tiny--tiny-cpu")
-    written = {"MODEL_CARD.md", "training.svg", "report.html", "report.md"}
-    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "test_results.safetensors"} | written
+    written = {"MODEL_CARD.md", "training.svg", "report.html", "report.md", "predict.py", "test_samples.txt"}
+    network = {"network.pt2", "network.safetensors", "network.json"}
+    assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "test_results.safetensors"} | written | network
     needed = manifest["compatibility"]
     assert (needed["runtime"], needed["built_with"]) == ("onnxruntime", manifest["tools"]["onnxruntime"])
     assert (needed["system"], needed["isa"], needed["batch"]) == (platform.system(), manifest["device"]["isa"], [1, 1])
@@ -140,24 +144,49 @@ def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(
     assert (folder / "engine.plan").stat().st_size > 1e4
     assert "ESTIMATED" in (folder / "MODEL_CARD.md").read_text()
     monkeypatch.setenv("PATH", "")  # so that nvidia-smi is not found where there is another GPU
-    assert "built, not run: GeForce RTX 4090 is not in this machine" in verify_package(folder)[1]
+    assert "built, not run: GeForce RTX 4090 is not in this machine" in verify_package(folder)[2]
     assert "tensorrt-rtx ==1." in (folder / "MODEL_CARD.md").read_text()
 
 
 def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Package, ...], root: Path) -> None:
     lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
     folder = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("prune/"))
-    network = load_network(folder)
+    network = load(folder)
     assert type(network).__name__ == "CifarResNet"
     assert sum(parameter.numel() for parameter in network.parameters()) < 0.9 * packages[0].rows[0].parameters
-    code = f"import torch; from bonsai import load_network; print(load_network({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
+    code = f"import torch; from bonsai import load; print(load({str(folder)!r})(torch.ones(2, 1, 16, 16)).tolist())"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(fresh.stdout) == network(torch.ones(2, 1, 16, 16)).tolist()
 
 
-def test_a_folder_without_a_checkpoint_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint in this folder"):
-        load_network(root)
+def test_a_package_s_network_opens_in_plain_torch_and_in_its_class_to_the_bit(packages: tuple[Package, ...], root: Path) -> None:
+    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    checkpoint = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("quantize/"))
+    folder, images = root / "packages" / "tiny--tiny-cpu", torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16)
+    expected = load(checkpoint)(images).tolist()
+    assert load(folder)(images).tolist() == expected
+    code = "import sys, torch; network = torch.export.load(sys.argv[1]).module(); "
+    code += "print(network(torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16)).tolist())"
+    fresh = subprocess.run([sys.executable, "-c", code, str(folder / "network.pt2")], capture_output=True, text=True, check=True)
+    assert json.loads(fresh.stdout) == expected
+
+
+def test_the_figure_of_a_package_is_computed_again_from_image_files(
+    packages: tuple[Package, ...], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = load_digits(size=16)
+    for number, (pixels, label) in enumerate(zip(digits.images.numpy(), digits.labels.tolist(), strict=True)):
+        (tmp_path / digits.classes[label]).mkdir(exist_ok=True)
+        Image.fromarray(pixels[0]).save(tmp_path / digits.classes[label] / f"{number}.png")
+    assert answer(root / "packages" / "tiny--tiny-cpu", Asked(check=tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert f"({packages[0].rows[-1].judged.value!r}) on 450 of 1797 samples, by engine" in said
+    assert said.endswith("these are its test samples; the figures are equal\n")
+
+
+def test_a_folder_without_a_network_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match="no network in this folder"):
+        load(root)
 
 
 @pytest.mark.long
@@ -216,7 +245,7 @@ def test_everything_that_training_can_carry_goes_through_the_path(root: Path) ->
     assert "with the regulariser growing" in card
     assert "In float by the recipe: conv1." in card
     assert next(gate.found for gate in package.gates if gate.name == "float convolutions") == 1
-    averaged, raw = (load_network(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
+    averaged, raw = (load(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
     assert not np.array_equal(averaged.conv1.weight.detach().numpy(), raw["conv1.weight"])
 
 

@@ -1,11 +1,11 @@
-"""`bonsai verify`, `bonsai sign` and `bonsai layout`: what is done with finished packages."""
+"""`bonsai verify`, `bonsai predict`, `bonsai sign` and `bonsai layout`: what is done with finished packages."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bonsai.pipeline.cli.commands.options import AllowUndecidedOption, Layout, StoreOption
+from bonsai.pipeline.cli.commands.options import AllowUndecidedOption, JsonOption, Layout, StoreOption
 
 
 def verify(
@@ -40,6 +40,35 @@ def verify(
         typer.echo(line)
     if gate is not None and fails(gate, allow_undecided):
         raise GateMissed(gate.sentence)
+
+
+def predict(
+    package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Images, .npy arrays, or .csv tables of paths.", metavar="[FILE]...")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Compute the package's figure on a folder of classes, or on a table with targets.", metavar="FOLDER|CSV")
+    ] = None,
+    portable: Annotated[bool, typer.Option("--portable", help="Run model.onnx in ONNX Runtime on any CPU, instead of the engine.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the masks that a segmentation predicts there.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict images with a package, or check its figure.
+
+    Does what the package's own predict.py does, which needs NumPy, Pillow and the runtime, but no Bonsai.
+
+    Example: bonsai predict artifacts/packages/resnet-edge--local-cpu cat.jpg dog.jpg
+             bonsai predict artifacts/packages/resnet-edge--local-cpu --check images
+    """
+    from bonsai.profiles.errors import ConfigError, describe
+    from bonsai.stages.delivery.contents import require_package
+    from bonsai.stages.delivery.predict.program import Asked, answer
+
+    if bool(files) == bool(check):
+        raise ConfigError(describe("nothing to predict, or two things", given=files or "no file", allowed="files, or --check FOLDER", fix="give one of them"))
+    require_package(package)
+    code = answer(package, Asked(files or (), check, as_json, portable, out))
+    if code:
+        raise typer.Exit(code)
 
 
 def sign(

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from tiny_package import CLASSES, ask, needs, reseal
+from tiny_package import CLASSES, SHAPE, ask, make_older, needs, reseal
 from tritonclient.grpc import model_config_pb2 as triton
 
 from bonsai.pipeline.run.publish import lay_out
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.store.artifact import sha256_file
@@ -37,6 +38,7 @@ def test_an_onnxruntime_package_is_served_from_its_portable_graph(package: Path,
         "config.pbtxt",
         "labels.txt",
         "MODEL_CARD.md",
+        "predict.py",
         "1/model.onnx",
     }
     assert sha256_file(model / "1" / "model.onnx") == read_intact(package).files["model.onnx"]
@@ -47,6 +49,20 @@ def test_an_onnxruntime_package_is_served_from_its_portable_graph(package: Path,
     assert [(group.kind, group.count) for group in config.instance_group] == [(triton.ModelInstanceGroup.KIND_CPU, 1)]
     assert not config.HasField("dynamic_batching")
     assert config.parameters["intra_op_thread_count"].string_value == "1"
+
+
+def test_the_configuration_says_how_the_input_is_prepared(package: Path, tmp_path: Path) -> None:
+    model = lay_out("triton", package, tmp_path / "models")
+    assert Preprocess.model_validate_json(parsed(model).parameters["preprocess"].string_value) == Preprocess.of(SHAPE)
+    assert "# The client prepares the input: pixels / 255, minus 0.5, over 0.5. `read_inputs` of predict.py" in (model / "config.pbtxt").read_text()
+    assert (model / "predict.py").read_bytes() == (package / "predict.py").read_bytes()
+
+
+def test_a_package_of_an_earlier_version_is_laid_out_without_them(package: Path, tmp_path: Path) -> None:
+    make_older(package)
+    model = lay_out("triton", package, tmp_path / "models")
+    assert not (model / "predict.py").exists()
+    assert "preprocess" not in parsed(model).parameters
 
 
 def test_the_labels_are_the_classes_in_their_order(package: Path, tmp_path: Path) -> None:

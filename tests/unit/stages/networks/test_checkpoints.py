@@ -20,9 +20,9 @@ from bonsai.stages.store.store import Store, stage
 SHAPE = (1, 16, 16)
 FRESH = """
 import json, sys, torch
-from bonsai import load_network
+from bonsai import load
 images = torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16)
-print(json.dumps([load_network(folder)(images).tolist() for folder in sys.argv[1:]]))
+print(json.dumps([load(folder)(images).tolist() for folder in sys.argv[1:]]))
 assert "torch_pruning" not in sys.modules, "loading has imported Torch-Pruning"
 """
 
