@@ -15,7 +15,7 @@ def class_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig, 
 
     Args:
         logits: (rows, classes).
-        classes: (rows,) int64; rows of class `NO_CLASS` do not count.
+        classes: (rows,) int64; rows of class `NO_CLASS` do not count. Or (rows, classes), the share of each class, where batches are mixed.
         config: Weights and gamma.
         focal: Whether rows that are right already count less: (1 - p)^gamma of the cross-entropy, p the probability of the row's class.
         smoothing: Share of the target, 0-1, that is spread over all classes.
@@ -23,6 +23,10 @@ def class_loss(logits: torch.Tensor, classes: torch.Tensor, config: LossConfig, 
     weights = weights_of(config, logits.shape[1], logits)
     if not focal:
         return functional.cross_entropy(logits, classes, weight=weights, ignore_index=NO_CLASS, label_smoothing=smoothing)
+    if classes.ndim == 2:
+        target = classes * (1 - smoothing) + smoothing / logits.shape[1]
+        share = target if weights is None else target * weights
+        return -(share * (1 - logits.softmax(1)) ** config.gamma * logits.log_softmax(1)).sum() / share.sum().clamp(min=1e-12)
     counted = classes != NO_CLASS
     shown = classes.where(counted, 0)
     probability = logits.softmax(1).gather(1, shown[:, None])[:, 0]

@@ -139,3 +139,15 @@ def test_options_that_a_task_does_not_have_are_refused(task: str, loss: dict[str
 def test_a_regression_has_no_labels_to_smooth() -> None:
     with pytest.raises(ValueError, match=r"training\.label_smoothing is for classes and labels"):
         require_loss("regression", TrainConfig(label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("form", FORMS["classification"])
+@pytest.mark.parametrize("weights", [(), (1.0, 2.0, 4.0)], ids=["alike", "weighed"])
+def test_shares_of_two_classes_are_taken_where_batches_are_mixed(form: str, weights: tuple[float, ...]) -> None:
+    how, found, classes = learning("classification", form=form, weights=weights), outputs("classification"), torch.arange(6) % 3
+    one_hot = functional.one_hot(classes, 3).float()
+    if form == "focal" or not weights:
+        torch.testing.assert_close(how.loss(found, one_hot), how.loss(found, classes))
+    mixed = how.loss(found, 0.5 * one_hot + 0.5 * one_hot.roll(1, 1))
+    assert bool(mixed.isfinite())
+    assert float(mixed) > 0
