@@ -26,10 +26,10 @@ def is_outside(candidate: Sequence[np.ndarray], reference: Sequence[np.ndarray],
     Args:
         candidate: Runs of the candidate by turn, each (runs,) nanoseconds.
         reference: Runs of the reference in the same turns.
-        bounds: Least and largest ratio for which the exact figure matters.
+        bounds: Least and largest ratio for which the exact figure matters; no ratio is below 0.
     """
     ratios = np.log([np.median(runs) / np.median(others) for runs, others in zip(candidate, reference, strict=True)])
     batches = np.array([batch.mean() for batch in np.array_split(ratios, BATCHES)])
     margin = T_QUANTILE * batches.std(ddof=1) / math.sqrt(BATCHES)
     low, high = batches.mean() - margin, batches.mean() + margin
-    return bool(high < math.log(bounds[0]) or low > math.log(bounds[1]))
+    return bool((bounds[0] > 0 and high < math.log(bounds[0])) or low > math.log(bounds[1]))

@@ -57,6 +57,8 @@ def test_a_timing_ends_early_where_the_ratio_is_certain_to_lie_outside_its_bound
     ended = local.time(engines, IMAGES, protocol.model_copy(update={"bounds": (50.0, 60.0)}))
     assert ended.turns == LOOKS[0]
     assert {values.shape for values in ended.samples.values()} == {(2, LOOKS[0] * TIMING.block)}
+    assert all(0 < nanoseconds < 1e9 for values in ended.samples.values() for nanoseconds in values.ravel()), "both clocks are kept as they were"
+    assert local.time(engines, IMAGES, protocol.model_copy(update={"bounds": (0.0, 60.0)})).turns == 60
 
 
 def test_engines_can_be_timed_once(engine: EngineFile) -> None:

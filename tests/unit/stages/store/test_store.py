@@ -159,7 +159,7 @@ class Number(Artifact):
 def slow(out_dir: Path, config: Config) -> Number:
     with open(sys.argv[2], "a") as log:
         log.write(f"{config.value}\\n")
-    time.sleep(0.3)
+    time.sleep(float(sys.argv[4]))
     (out_dir / "number.txt").write_text(str(config.value))
     return Number(folder=out_dir, value=config.value)
 
@@ -175,11 +175,11 @@ with store.in_use():
     log = tmp_path / "log"
     orders = ["0123"] * 6 if mode == "same" else ["0123", "3210", "1032", "2301", "0312", "3021"]
 
-    def start(order: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", script, str(tmp_path / "store"), str(log), order]
+    def start(order: str, seconds: float = 0.3) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", script, str(tmp_path / "store"), str(log), order, str(seconds)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4])
 
-    killed = start("0123")
+    killed = start("0123", seconds=60)  # within its first stage, however late the kill comes
     while not log.exists():
         time.sleep(0.01)
     killed.kill()
