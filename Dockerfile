@@ -1,36 +1,25 @@
-# Two images. For training, the default:
-#   docker build --tag bonsai .                                                                  on a CPU
-#   docker build --build-arg EXTRA=tensorrt --build-arg TORCH=torch --tag bonsai:gpu .           on an NVIDIA GPU
-#   docker run --volume bonsai:/work bonsai run resnet-edge
-# For a device, without torch and Prefect: it reads packages, and builds, times and runs engines:
-#   docker build --target device --build-arg EXTRA=openvino --tag bonsai:device .
-#   docker run --volume $PWD/packages:/work:ro bonsai:device verify --require-run resnet-edge--local-cpu
-# The server of `bonsai serve` listens inside the container alone, unless its host is asked for, and then needs a secret:
-#   docker run --publish 4200:4200 --env PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD bonsai serve --host 0.0.0.0
+# Two images: `train` (the default) compresses networks; `device` reads packages, and builds, times and runs engines, without torch and Prefect.
+# docs/containers.md says how to build, run and reach them.
 FROM python:3.11.14-slim-bookworm AS base
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/opt/bonsai/constraints.txt \
+    PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1
 # Artifacts live in a volume, owned by whoever runs the container.
-RUN useradd --create-home bonsai && install --directory --owner=bonsai /work
+RUN useradd --create-home bonsai && install --directory --owner=bonsai --group=bonsai /work
 WORKDIR /opt/bonsai
-# The dependencies come before the sources, so that a change of the sources installs none of them again.
-COPY pyproject.toml ./
-RUN printf '%s\n' \
-  'import sys, tomllib' \
-  'project = tomllib.load(open("pyproject.toml", "rb"))["project"]' \
-  'extras = [extra for extra in ",".join(sys.argv[1:]).split(",") if extra]' \
-  'print(*project["dependencies"], *(name for extra in extras for name in project["optional-dependencies"][extra]), sep="\n")' > dependencies.py \
-  && python dependencies.py > plain.txt && pip install --requirement plain.txt
+# The dependencies come before the sources, so that a change of the sources installs none of them again: an empty package brings them.
+COPY pyproject.toml constraints.txt ./
+RUN mkdir --parents src/bonsai && touch README.md src/bonsai/__init__.py && pip install .
+
+FROM base AS wheel
+COPY . .
+RUN pip wheel --no-deps --wheel-dir /wheel .
 
 FROM base AS device
 # EXTRA: `openvino` is a second runtime for CPUs; `tensorrt` builds engines on the GPU of the machine.
 ARG EXTRA=
-RUN python dependencies.py "${EXTRA}" > all.txt && pip install --requirement all.txt
-COPY README.md ./
-COPY src src
-COPY profiles profiles
-COPY stages stages
-COPY pipeline pipeline
-RUN pip install --no-deps .
+RUN pip install ".${EXTRA:+[${EXTRA}]}"
+COPY --from=wheel /wheel /wheel
+RUN pip install --no-deps --force-reinstall /wheel/*.whl
 USER bonsai
 WORKDIR /work
 VOLUME /work
@@ -38,18 +27,15 @@ ENTRYPOINT ["bonsai"]
 CMD ["--help"]
 
 FROM base AS train
-# TORCH: the wheel to install first. The CPU build keeps several gigabytes of CUDA packages out.
-ARG TORCH="torch<2.14 --index-url https://download.pytorch.org/whl/cpu"
-RUN pip install ${TORCH}
+# TORCH_INDEX: where torch comes from. The CPU build keeps several gigabytes of CUDA packages out.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# What torch itself needs follows from the usual index.
+RUN pip install --no-deps --index-url "${TORCH_INDEX}" torch
 # EXTRA: `rtx` builds engines for RTX GPUs without a GPU; `openvino` is a second runtime for CPUs; `tensorrt` builds and runs on the GPU of the machine.
 ARG EXTRA=rtx,openvino
-RUN python dependencies.py train "${EXTRA}" > all.txt && pip install --requirement all.txt
-COPY README.md ./
-COPY src src
-COPY profiles profiles
-COPY stages stages
-COPY pipeline pipeline
-RUN pip install --no-deps .
+RUN pip install ".[train${EXTRA:+,${EXTRA}}]"
+COPY --from=wheel /wheel /wheel
+RUN pip install --no-deps --force-reinstall /wheel/*.whl
 USER bonsai
 WORKDIR /work
 VOLUME /work

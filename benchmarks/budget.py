@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network, prepare_target
@@ -36,7 +37,8 @@ BUDGETS = {
     ("resnet20, width 48, 16 pixels", "fp32"): (0.6, 0.4, 0.2),
     ("resnet20, width 48, 16 pixels", "int8"): (0.3, 0.25, 0.2),
 }
-CRITERION, PROCESSES = "magnitude_l2", 3
+CRITERION: Final = "magnitude_l2"
+PROCESSES = 3
 TIMING = {"timing.runs": 800, "timing.seconds": 2, "timing.tries": 2}
 
 
@@ -78,14 +80,14 @@ def main() -> None:
             }
         )
         print(f"{name:30} {precision} {budget:.2f}: fresh {fresh:.4f} of the budget", flush=True)
-    found = [float(str(row["fresh"])) for row in rows]
+    fractions = [float(str(row["fresh"])) for row in rows]
     summary = {
-        "pairs": len(found),
-        "above": sum(f > 1 for f in found),
-        "within_3_percent_below": sum(0.97 <= f <= 1 for f in found),
-        "mean": statistics.mean(found),
-        "lowest": min(found),
-        "highest": max(found),
+        "pairs": len(fractions),
+        "above": sum(f > 1 for f in fractions),
+        "within_3_percent_below": sum(0.97 <= f <= 1 for f in fractions),
+        "mean": statistics.mean(fractions),
+        "lowest": min(fractions),
+        "highest": max(fractions),
         "networks_timed": statistics.median(len(fit.rounds) for *_, fit in ended),
         "first_prediction_error": statistics.mean(abs(fit.rounds[0].measured_ms / fit.rounds[0].predicted_ms - 1) for *_, fit in ended),
         "last_prediction_error": statistics.mean(abs(fit.rounds[-1].measured_ms / fit.rounds[-1].predicted_ms - 1) for *_, fit in ended),

@@ -51,7 +51,7 @@ def main() -> None:
     ratios = [sorted(row[i] / row[0] for row in rounds[1:]) for i in range(1, len(states))]  # the first round warms up
     with tempfile.TemporaryDirectory() as folder:
         target = prepare_target(recipe, profile, inspect_network(recipe, shape, classes), Store(Path(folder)).run)
-        measured = [target.time_untrained(o.widths) / target.dense_ms for o in outcomes]
+        measured = [target.timer.time(o.widths).ms / target.dense_ms for o in outcomes]
     rows = [row(outcome, share, latency, recipe.training.epochs) for outcome, share, latency in zip(outcomes, ratios, measured, strict=True)]
     result = {"what": "seed 0 of the oracle; times over the dense network's", "rows": rows, **host_facts()}
     (RESULTS / "cost.json").write_text(json.dumps(result, indent=1) + "\n")

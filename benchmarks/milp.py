@@ -25,7 +25,10 @@ def solve_exactly(problem: Problem, *, seconds: float = 600) -> tuple[Choice | N
     pairs = list(terms.pairs.items())
     start = np.concatenate([[first[-1]], first[-1] + np.cumsum([table.size for _, table in pairs])]).astype(int)
     total = int(start[-1])
-    rows, columns, entries, right = [], [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    entries: list[float] = []
+    right: list[float] = []
     for group, size in enumerate(sizes):
         rows += [len(right)] * size
         columns += range(first[group], first[group] + size)

@@ -5,6 +5,7 @@ python benchmarks/oracle.py [--device cuda --workers 12]      # results/oracle.j
 
 import json
 from pathlib import Path
+from typing import Any
 
 from arena import RESULTS, Outcome, Setting, arena_recipe, by_setting, mean_interval, parse, run_all, write_summary
 
@@ -42,11 +43,11 @@ def moment(outcome: Outcome) -> str:
     return "epi" if s.epoch == "epi" else f"trained+{s.finetune}" if s.finetune else f"{s.epoch:g}"
 
 
-def summarise(outcomes: list[Outcome], cycle: int) -> dict[str, object]:
+def summarise(outcomes: list[Outcome], cycle: int) -> dict[str, Any]:
     """Return test top-1 in percent by criterion, budget and moment, and how EPI compares, with 95 % intervals over the seeds."""
     cells = by_setting(outcomes, lambda o: (o.setting.budget, o.setting.criterion, moment(o)))
     dense = [o.test_top1 * 100 for key, by_seed in cells.items() for o in by_seed.values() if key[0] == 1]
-    summary: dict[str, object] = {"dense_top1": mean_interval(dense)}
+    summary: dict[str, Any] = {"dense_top1": mean_interval(dense)}
     for budget in BUDGETS:
         for criterion in CRITERIA:
             here = {label: by_seed for (b, c, label), by_seed in cells.items() if (b, c) == (budget, criterion)}
@@ -71,7 +72,7 @@ def summarise(outcomes: list[Outcome], cycle: int) -> dict[str, object]:
     return summary
 
 
-def draw(outcomes: list[Outcome], summary: dict[str, object], file: Path) -> None:
+def draw(outcomes: list[Outcome], summary: dict[str, Any], file: Path) -> None:
     """Draw top-1 against the moment of pruning, with EPI's moment marked."""
     import matplotlib
 

@@ -102,7 +102,7 @@ class Bare:
                 images, labels = self.batches.batch(step)
                 loss = functional.cross_entropy(self.network(images), labels)
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 self.optimizer.step()
             evaluate(self.network, *self.validation, CLASSIFICATION)
 

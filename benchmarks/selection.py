@@ -35,6 +35,7 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.criteria import Criterion, Normalisation
 from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
@@ -107,7 +108,7 @@ class WeightTable(LatencyTable):
     def __init__(self) -> None:
         """Measure nothing."""
 
-    def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:  # type: ignore[override]
+    def lookup_ms(self, operator: OperatorClass, ci: Any, co: Any) -> Any:
         """Return the weights of an operator."""
         return operator.weights(ci, co) + 0 * ci * co
 
@@ -185,7 +186,9 @@ def train_one(seed: int, budget: float, method: str, folder: Path) -> tuple[Trun
         finetune=None,
         batchnorm_batches=18,
     )
-    return trunk, trunk.store.run(recover, pruned=cut, dataset=trunk.dataset, training=training, finetune=None, distill=None, teacher=None)
+    return trunk, trunk.store.run(
+        recover, pruned=cut, dataset=trunk.dataset, training=training, length=RecoverConfig(), finetune=None, distill=None, teacher=None
+    )
 
 
 def run_one(seed: int, budget: float, method: str, folder: Path) -> Result:
@@ -235,7 +238,7 @@ def main() -> None:
         known: dict[str, float] = {}
         for key, result in results.items():
             name = json.dumps(result.widths, sort_keys=True)
-            known[name] = known.get(name) or target.time_untrained(result.widths) / target.dense_ms
+            known[name] = known.get(name) or target.timer.time(result.widths).ms / target.dense_ms
             results[key] = result.model_copy(update={"measured": known[name]})
             write(list(results.values()))
     elif not options.summarise:
@@ -280,7 +283,7 @@ def summarise(results: list[Result]) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for budget in sorted({r.budget for r in results}):
         cells = {m: {r.seed: r for r in results if r.budget == budget and r.method == m} for m in BUDGETS[budget]}
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for method, by_seed in cells.items():
             if not by_seed:
                 continue

@@ -40,7 +40,7 @@ class Sensitivity:
         reestimate_batchnorm(network, self._batches, start=0, count=BATCHES)
         total = 0.0
         with torch.no_grad():
-            for images, labels in zip(self._images.split(256), self._labels.split(256), strict=True):
+            for images, labels in zip(torch.split(self._images, 256), torch.split(self._labels, 256), strict=True):
                 total += float(torch.nn.functional.cross_entropy(network(images), labels, reduction="sum"))
         return total / len(self._images)
 

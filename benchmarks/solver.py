@@ -58,7 +58,7 @@ def main() -> None:
         terms = latency.terms(widths)
         for budget in BUDGETS:
             found = [solve(latency, terms, widths, budget, seed, options.seconds) for seed in range(SEEDS)]
-            cells = {key: [row[key] for row in found if row[key] is not None] for key in found[0]}
+            cells = {key: [value for row in found if (value := row[key]) is not None] for key in found[0]}
             size = round(sum(np.log10(len(choices)) for choices in widths.values()), 1)
             rows.append({"network": name, "groups": len(widths), "networks_log10": size, "budget": budget, **cells})
             shown = "  ".join(f"{key} {statistics.mean(values):.4f}" for key, values in cells.items() if values)

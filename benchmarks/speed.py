@@ -23,10 +23,9 @@ from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.criteria import WeightCriterion
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.scores import weight_scores
-from bonsai.stages.selection.loop import fit_widths
-from bonsai.stages.selection.values import values_of
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 
@@ -39,6 +38,8 @@ NETWORKS = {
 PROFILES = {"onnxruntime": "local-cpu", "openvino": "local-cpu-openvino"}
 BATCHES = (1, 8)
 BUDGET = 0.5
+CRITERION: WeightCriterion = "magnitude_l2"
+"""Of the weights alone: nothing is trained here, so there are no gradients."""
 REFERENCE = ("onnxruntime", "dense", "fp32")
 ROUNDS = 5
 TIMING = TimingConfig(runs=400, seconds=4, block=10, warmup_runs=20, warmup_seconds=0.3)
@@ -65,9 +66,8 @@ def halved(model: ModelConfig, image_shape: tuple[int, int, int], num_classes: i
     recipe = recipe.model_copy(update={"model": model})
     network = inspect_network(recipe, image_shape, num_classes)
     target = prepare_target(recipe, profile, network, store.run)
-    scores = weight_scores(build_network(model, image_shape, num_classes), network.groups)[recipe.prune.criterion]
-    values = values_of(recipe.prune.value, {group: scores[group].tolist() for group in target.options}, target.options, network.operators)
-    return fit_widths(values, target.options, target.latency, target.limit_ms, recipe.prune, target.time_untrained).widths
+    scores = weight_scores(build_network(model, image_shape, num_classes), network.groups)[CRITERION]
+    return target.chooser.fit(scores, target.time_untrained, correction=target.timer.doubt).widths
 
 
 def compare(

@@ -241,7 +241,7 @@ def train_once(walk: Walk) -> None:
     network = walk.network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     loss = nn.functional.cross_entropy(network(walk.pixels(8, seed=1)), torch.arange(8) % CLASSES)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
     if not torch.isfinite(loss):
         raise Differs("the loss of the first step is not finite")
@@ -266,11 +266,11 @@ def quantise(walk: Walk) -> None:
 
 def export(walk: Walk, folder: Path) -> None:
     """Write the float file and the Q/DQ file, and run both with ONNX Runtime."""
-    forms: dict[Dialect, nn.Module] = {"float": walk.network.eval(), "ort": to_export_form(walk.quantised, "ort")}
-    for dialect, form in forms.items():
+    prepared = to_export_form(walk.quantised, "ort")
+    forms: dict[Dialect, tuple[nn.Module, int]] = {"float": (walk.network.eval(), 0), "ort": (prepared, count_quantised(prepared))}
+    for dialect, (form, quantised) in forms.items():
         (folder / dialect).mkdir()
         file = folder / dialect / MODEL
-        quantised = 0 if dialect == "float" else count_quantised(form)
         written = write_graph(form, walk.shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32", quantised=quantised)
         if written.not_simplified:
             walk.row["not_simplified"] = written.not_simplified

@@ -17,7 +17,7 @@ from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 IMAGES = Path(__file__).parent / "images"
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "bonsai", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "bonsai", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 STATES = {("dense", "fp32"): "dense FP32", ("pruned", "fp32"): "pruned FP32", ("dense", "int8"): "dense INT8", ("pruned", "int8"): "pruned INT8"}
 

@@ -23,7 +23,7 @@ TRIGGER = Trigger(
     policy="epi", check=4, epoch=2.0, stable=True, tau=0.944, epochs=(0.5, 1.0, 1.5, 2.0), curve=(None, 0.9, 0.95, 0.99), overlap=(None, 0.6, 0.7, 0.8)
 )
 PHASES = ("trunk", "trunk", "branch", "branch", "qat")
-HISTORY = tuple(History(step=i, epoch=i + 1, phase=phase, loss=1 / (i + 1), validation_top1=0.9 + i / 100) for i, phase in enumerate(PHASES))
+HISTORY = tuple(History(step=i, epoch=i + 1, phase=phase, loss=1 / (i + 1), metric="top1", validation=0.9 + i / 100) for i, phase in enumerate(PHASES))
 
 
 def story(profile: HardwareProfile, *, shipped_ms: float = 0.5, estimated: bool = False, undecided: bool = False) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def a_manifest(profile: str = "local-cpu", **told: Any) -> PackageManifest:
 def _row(network: str, precision: str, top1: float, ms: float, estimated: bool, *, shipped: bool = False) -> Row:
     measured = {"clock": "wall", "p50": ms, "p90": ms * 1.1, "p95": ms * 1.2, "p99": ms * 1.5, "mean": ms, "n": 1000, "cv": 0.01, "wall_p50": ms}
     latency = {"source": "estimated", "clock": "roofline", "p50": ms} if estimated else {"source": "measured", **measured}
-    accuracy = Accuracy(top1=top1, low=top1 - 0.02, high=top1 + 0.02, n=400, measured_by="engine")
+    accuracy = Accuracy(metric="top1", value=top1, low=top1 - 0.02, high=top1 + 0.02, n=400, measured_by="engine")
     facts = {"network": network, "precision": precision, "shipped": shipped, "size_bytes": int(ms * 1e6), "parameters": 1000, "macs": 2_000_000}
     return Row.model_validate({**facts, "accuracy": accuracy, "latency": Latency.model_validate(latency)})
 
@@ -123,7 +123,7 @@ def _decisions(shipped_ms: float, table_source: str) -> Decisions:
         criterion="magnitude_l2",
         fit=Fit(widths=KEPT, predicted_ms=0.48, aim_ms=0.5, gap=0.001, rounds=rounds),
         attempts=(Attempt(widths=KEPT, predicted_ms=0.48, engine_ms=shipped_ms, rounds=rounds),),
-        tried=(Tried(precision="int8", validation_top1=0.94, test_top1=0.94, latency=0.9, outcome="shipped"),),
+        tried=(Tried(precision="int8", metric="top1", validation=0.94, test=0.94, latency=0.9, outcome="shipped"),),
         dense_widths=DENSE,
         kept_widths=KEPT,
         table_source=table_source,

@@ -104,6 +104,7 @@ def settings(store: Path, port: int, environment: Mapping[str, str], host: str =
     }
     defaults = {
         "PREFECT_HOME": str(home(store)),
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home(store) / "ui"),  # Prefect's own choice is beside its code, where a user who is not root has no UI
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_CLIENT_MAX_RETRIES": "7",  # a run waits four minutes in all for a server that is away, before it gives up telling how it ended
         "PREFECT_LOGGING_EXTRA_LOGGERS": "bonsai",

@@ -61,7 +61,7 @@ def serve(store: Path, host: str = LOOPBACK) -> None:
         ensure_timing_limit()
         quieten()
         announce_lost(crash_lost_runs(store, new_server=server is not None))
-        runner = make_runner(deployments)
+        runner = make_runner(deployments, store)
         print(f"Ready. Start a run from another shell:  {start_command(port, host)}")
         if not is_loopback(host):
             print(f"Others reach it on {host}, port {port}, with the secret alone; it travels unencrypted: put TLS in front.", flush=True)
@@ -74,8 +74,8 @@ def serve(store: Path, host: str = LOOPBACK) -> None:
             print("The Prefect server is gone; the next `bonsai serve` marks the runs that were under way as Crashed.", flush=True)
 
 
-def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
-    """Return what runs the deployments, one run at a time; from here on the server knows them."""
+def make_runner(deployments: Sequence["RunnerDeployment"], store: Path) -> "Runner":
+    """Return what runs the deployments, one run at a time, for a store; from here on the server knows them."""
     from prefect.runner import Runner
 
     class Interruptible(Runner):
@@ -83,6 +83,7 @@ def make_runner(deployments: Sequence["RunnerDeployment"]) -> "Runner":
             interrupt(*args)  # Prefect's own exits inside asyncio, which ends in tracebacks
 
     runner = Interruptible(limit=1, pause_on_shutdown=False)
+    runner._tmp_dir = home(store) / "runner"  # Prefect's own choice, /tmp/runner_storage, belongs to the first user of a machine who serves: others fail
     for deployment in deployments:
         runner.add_deployment(deployment)
     return runner

@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.pruning.criteria import Criterion, Normalisation
+from bonsai.stages.pruning.criteria import Criterion, Normalisation, WeightCriterion
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.layers import Layer, by_output
 
@@ -70,9 +70,9 @@ def _positions(network: nn.Module, group: Group) -> list[tuple[nn.Module, list[i
 
 
 @torch.no_grad()
-def weight_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[str, Scores]:
+def weight_scores(network: nn.Module, groups: tuple[Group, ...]) -> dict[WeightCriterion, Scores]:
     """Return the scores of every criterion that needs the weights alone, by criterion and group."""
-    found: dict[str, Scores] = {name: {} for name in WEIGHT_CRITERIA}
+    found: dict[WeightCriterion, Scores] = {name: {} for name in WEIGHT_CRITERIA}
     for group in groups:
         weights = producing_weights(network, group)
         for name, score in WEIGHT_CRITERIA.items():
@@ -122,7 +122,7 @@ def _random(_: nn.Module, group: Group, __: torch.Tensor) -> torch.Tensor:
     return torch.rand(group.width, generator=torch.Generator().manual_seed(crc32(group.name.encode())))
 
 
-WEIGHT_CRITERIA: Mapping[str, Callable[[nn.Module, Group, torch.Tensor], torch.Tensor]] = {
+WEIGHT_CRITERIA: Mapping[WeightCriterion, Callable[[nn.Module, Group, torch.Tensor], torch.Tensor]] = {
     "magnitude_l1": lambda _network, _group, weights: weights.abs().sum(1),
     "magnitude_l2": lambda _network, _group, weights: weights.square().sum(1).sqrt(),
     "bn_scale": _bn_scale,

@@ -11,6 +11,7 @@ from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.groups import WidthPlan
+from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import recover
@@ -48,7 +49,8 @@ def compressed(store: Store, model: ModelConfig, digits: Dataset, config: TrainC
         finetune=None,
         batchnorm_batches=4,
     )
-    return cut, store.run(recover, pruned=cut, dataset=digits, training=config, finetune=None, distill=DistillConfig(), teacher=dense)
+    recovered = store.run(recover, pruned=cut, dataset=digits, training=config, length=RecoverConfig(), finetune=None, distill=DistillConfig(), teacher=dense)
+    return cut, recovered
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import ROOT, Served, free_port, serve_command, serving
+from served import ROOT, Served, free_port, serve_command, serving, wait_for
 
 pytestmark = pytest.mark.long  # a Prefect server
 
@@ -55,6 +55,16 @@ def test_a_run_of_a_client_with_the_secret_is_done_and_without_it_is_refused(gua
     stranger = Served(guarded.folder, environment, guarded.pid).prefect(*command)
     assert stranger.returncode == 1
     assert "401" in stranger.stdout + stranger.stderr
+
+
+def test_the_page_is_there_and_its_files_lie_in_the_store(guarded: Served) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(guarded.environment["PREFECT_API_URL"].removesuffix("/api") + "/v2/", timeout=10) as reply:
+        assert reply.read() == (guarded.store / ".prefect" / "ui" / "v2" / "index.html").read_bytes()
+
+
+def test_the_runners_folder_lies_in_the_store_since_another_user_may_own_the_one_in_tmp(guarded: Served) -> None:
+    wait_for((guarded.store / ".prefect" / "runner").is_dir, seconds=30)
 
 
 def test_serve_says_who_can_reach_it(guarded: Served) -> None:

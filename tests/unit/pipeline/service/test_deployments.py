@@ -90,9 +90,10 @@ def test_only_the_server_of_this_machine_is_addressed_and_pages_of_others_cannot
     assert served["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
-def test_settings_lie_in_the_store_unless_the_user_says_otherwise() -> None:
-    assert settings(Path("/store"), 4200, {})["PREFECT_HOME"] == "/store/.prefect"
-    assert settings(Path("/store"), 4200, {"PREFECT_HOME": "/elsewhere"})["PREFECT_HOME"] == "/elsewhere"
+@pytest.mark.parametrize(("name", "place"), [("PREFECT_HOME", "/store/.prefect"), ("PREFECT_SERVER_UI_STATIC_DIRECTORY", "/store/.prefect/ui")])
+def test_what_the_server_writes_lies_in_the_store_unless_the_user_says_otherwise(name: str, place: str) -> None:
+    assert settings(Path("/store"), 4200, {})[name] == place
+    assert settings(Path("/store"), 4200, {name: "/elsewhere"})[name] == "/elsewhere"
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine() -> None:
