@@ -55,7 +55,12 @@ class Problem(NamedTuple):
 
 PROBLEMS = {
     "multi_label": Problem(
-        {"model": {"name": "task_problems:Trunk", "options": {"width": 96}}, "data.name": "task_problems:load_tags", "training.loss": {"form": "focal"}, "training.balance": "weights"},
+        {
+            "model": {"name": "task_problems:Trunk", "options": {"width": 96}},
+            "data.name": "task_problems:load_tags",
+            "training.loss": {"form": "focal"},
+            "training.balance": "weights",
+        },
         "map",
         0.75,
         ("logits", (3,)),
