@@ -15,6 +15,7 @@ from bonsai.stages.measurement.measurements import Measurement, Row
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.reporting.model_card import figure_notes, write_model_card
+from bonsai.stages.tasks.results_table import ResultsTable
 
 NAMES = ("two\nlines", "a, b", "<img src=x onerror=alert(1)>", "\u202egnp.exe", "**strong** [x](http://x.example)", "](training.svg)")
 LICENCE = "<script>alert(1)</script> mine"
@@ -32,7 +33,8 @@ def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None
     final = Checkpoint(folder=Path(), model=ModelConfig(name="resnet8"), num_classes=len(NAMES), image_shape=(1, 8, 8), history=told.history)
     dataset = Dataset(folder=Path(), name="mine:load", preprocess=Preprocess.of((1, 8, 8)), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
     notes = figure_notes(measurement, engine, told.profile.target, None)
-    return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, notes)
+    tables = (ResultsTable(caption="Results by class", headers=("class", "images"), rows=tuple((name, "1") for name in NAMES)),)
+    return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, notes, tables)
 
 
 def test_a_card_has_no_markup_but_its_own() -> None:
