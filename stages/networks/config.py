@@ -88,7 +88,8 @@ class ModelConfig(Record):
         """
         content = self.content or content_of(self.files, Path.cwd(), FILES)
         options = without_places(self.options, self.files)
-        plain = self.model_copy(update={"options": options}).model_dump_json(exclude={"files", "content", "weights"})
+        left_out = {"files", "content", "weights", *([] if self.outputs else ["outputs"])}  # so that stores of before keep their keys
+        plain = self.model_copy(update={"options": options}).model_dump_json(exclude=left_out)
         return plain + code_digest(self.name) + _version_of_library(self.name) + content
 
 
