@@ -393,7 +393,7 @@ def test_a_package_is_laid_out_for_triton_after_a_run_or_later(packages: tuple[P
     later = bonsai("layout", "triton", str(root / "packages" / "tiny--tiny-cpu"), "--out", str(tmp_path / "models"))
     assert later.stdout.strip() == str(tmp_path / "models" / "tiny--tiny-cpu")
     for model in (root / "packages" / "triton" / "tiny--tiny-cpu", tmp_path / "models" / "tiny--tiny-cpu"):
-        assert sorted(file.name for file in model.rglob("*") if file.is_file()) == ["MODEL_CARD.md", "config.pbtxt", "labels.txt", "model.onnx"]
+        assert sorted(file.name for file in model.rglob("*") if file.is_file()) == ["MODEL_CARD.md", "config.pbtxt", "labels.txt", "model.onnx", "predict.py"]
         assert "dims: [1, 16, 16]" in (model / "config.pbtxt").read_text()
     refused = bonsai("run", TINY, "--profile", RTX, "--store", str(tmp_path / "none"), "--layout", "triton")
     assert refused.returncode == 2
