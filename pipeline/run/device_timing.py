@@ -175,8 +175,7 @@ class DeviceTimer:
             widths: Widths of the network.
             limit_ms: Largest milliseconds for which the exact figure matters: above it fewer runs do. None for all runs.
         """
-        bounds = None if limit_ms is None else (0.0, limit_ms / self.dense_ms)
-        found = self._benchmark([widths], timing=self._timing, repeat=0, bounds=bounds)
+        found = self._benchmark([widths], timing=self._timing, repeat=0, limit=None if limit_ms is None else limit_ms / self.dense_ms)
         return self._timed(found, found.candidates[0])
 
     def time_at_pace(self, widths: Widths, limit_ms: float) -> list[Timed]:
@@ -202,7 +201,7 @@ class DeviceTimer:
     def time_again(self, widths: Widths) -> Timed:
         """Time one network as one process of a verdict does, whatever is known of it."""
         self._repeats += 1
-        found = self._benchmark([widths], timing=self._timing.in_process(), repeat=self._repeats, bounds=None)
+        found = self._benchmark([widths], timing=self._timing.in_process(), repeat=self._repeats, limit=None)
         return self._timed(found, found.candidates[0])
 
     def doubt_of(self, timed: Sequence[Timed]) -> float:

@@ -48,15 +48,15 @@ class TimingProtocol(Record):
         timing: Runs, blocks, warm-up and repetitions.
         clock: Clock of the percentile, ``thread_cpu`` or ``wall``.
         percentile: If the error of this percentile is too large, the machine was not steady, and the engines are timed again.
-        bounds: Only for two engines: least and largest ratio of the second's median to the first's for which the exact figure matters. A device may
-            end the timing as soon as the ratio is certain to lie outside. None for all runs.
+        limit: Only for two engines: largest ratio of the second's median to the first's for which the exact figure matters. A device may end the timing as
+            soon as the ratio is certain to be above. None for all runs.
         once: Time them once. Otherwise they are timed again until the machine was steady.
     """
 
     timing: TimingConfig
     clock: str
     percentile: int
-    bounds: tuple[float, float] | None = None
+    limit: float | None = None
     once: bool = False
 
 

@@ -133,9 +133,9 @@ def _time(engines: Mapping[str, Run], images: np.ndarray, protocol: TimingProtoc
     if protocol.once:
         return Timing(time_interleaved(engines, images, protocol.timing), turns)
     early = None
-    if protocol.bounds is not None:
+    if protocol.limit is not None:
         reference, candidate = engines
-        early = EarlyEnd(protocol.bounds, protocol.clock, candidate=candidate, reference=reference)
+        early = EarlyEnd(protocol.limit, protocol.clock, candidate=candidate, reference=reference)
     samples = time_steadily(engines, images, protocol.timing, protocol.clock, protocol.percentile, early)
     return Timing(samples, early.turns if early is not None and early.turns else turns)
 

@@ -32,7 +32,7 @@ def benchmark(
     timing: TimingConfig,
     percentile: int,
     repeat: int,
-    bounds: tuple[float, float] | None = None,
+    limit: float | None = None,
 ) -> Benchmark:
     """Time candidates against a reference on the device; a single one over the turns in which the machine was calm, as the verdict is.
 
@@ -45,13 +45,13 @@ def benchmark(
         timing: The protocol.
         percentile: The budget's: it decides the clock, and is what the errors are of.
         repeat: Number of the repetition: another number times the same engines afresh.
-        bounds: Least and largest ratio of a single candidate to the reference for which the exact figure matters: the timing ends as soon as the
-            ratio is certain to lie outside. Only for medians; a tail needs all runs. None for all runs.
+        limit: Largest ratio of a single candidate to the reference for which the exact figure matters: the timing ends as soon as the ratio is certain
+            to be above. Only for medians; a tail needs all runs. None for all runs.
     """
     named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
     engines = {name: engine.for_target(target) for name, engine in named.items()}
     clock = gating_clock(target, percentile)
-    protocol = TimingProtocol(timing=timing, clock=clock, percentile=percentile, bounds=bounds if percentile == 50 else None)
+    protocol = TimingProtocol(timing=timing, clock=clock, percentile=percentile, limit=limit if percentile == 50 else None)
     whole, turns = device_of(target).time(engines, noise_images(image_shape, target.batch), protocol)
     save_samples(out_dir / SAMPLES, whole)
     samples = calm_part(whole, clock, turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
