@@ -37,20 +37,21 @@ class Scenario(NamedTuple):
 
 
 def regression(rng: np.random.Generator, n: int, noise: float, p: float) -> Pair:
-    """Return figures with errors of standard deviation 1, to which the second network adds noise, and lost ones of 3."""
+    """Return figures with errors of standard deviation 1, to which the second network adds noise, and lost ones of 2.5."""
     target = rng.normal(0, 3, (n, 1))
-    before = target + rng.normal(0, 1, (n, 1))
-    after = before + rng.normal(0, noise, (n, 1))
-    after = np.where(rng.random((n, 1)) < p, target + rng.normal(0, 2.5, (n, 1)), after)
-    return tuple({TARGET: target.astype(np.float32), ANSWER: found.astype(np.float32)} for found in (before, after))  # type: ignore[return-value]
+    return _regressed(rng, target, rng.normal(0, 1, (n, 1)), noise, p)
 
 
 def heavy_regression(rng: np.random.Generator, n: int, noise: float, p: float) -> Pair:
     """Return the same with errors of a double exponential distribution."""
     target = rng.normal(0, 3, (n, 1))
-    before = target + rng.laplace(0, 0.7, (n, 1))
-    after = before + rng.normal(0, noise, (n, 1))
-    after = np.where(rng.random((n, 1)) < p, target + rng.normal(0, 2.5, (n, 1)), after)
+    return _regressed(rng, target, rng.laplace(0, 0.7, (n, 1)), noise, p)
+
+
+def _regressed(rng: np.random.Generator, target: np.ndarray, errors: np.ndarray, noise: float, p: float) -> Pair:
+    before = target + errors
+    after = before + rng.normal(0, noise, target.shape)
+    after = np.where(rng.random(target.shape) < p, target + rng.normal(0, 2.5, target.shape), after)
     return tuple({TARGET: target.astype(np.float32), ANSWER: found.astype(np.float32)} for found in (before, after))  # type: ignore[return-value]
 
 

@@ -75,6 +75,12 @@ def soften(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> 
     return temperature**2 * functional.kl_div(functional.log_softmax(student / temperature, 1), target, reduction="batchmean", log_target=True)
 
 
+def centred_noise(found: torch.Tensor, expected: torch.Tensor, dim: int) -> float:
+    """Return the squared error of logits over the square of the expected ones, both less their mean along a dimension."""
+    centred, reference = (logits - logits.mean(dim, keepdim=True) for logits in (found, expected))
+    return float((centred - reference).square().mean() / reference.square().mean())
+
+
 def pixel_rows(maps: torch.Tensor) -> torch.Tensor:
     """Return maps (n, classes, h, w) as rows (n * h * w, classes), whose losses are deterministic on a GPU too."""
     return maps.movedim(1, -1).reshape(-1, maps.shape[1])

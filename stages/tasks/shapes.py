@@ -24,3 +24,14 @@ def require_shape(found: object, shape: tuple[int, ...], *, mode: str, what: str
     raise ConfigError(
         describe(f"the network does not give {what}", given=f"{shown} for {shape[0]} images, in {mode}", allowed=f"{shape} of floating point", fix=fix)
     )
+
+
+def probabilities(*, given: str, activation: str) -> ConfigError:
+    """Return the refusal of a network that gives probabilities.
+
+    Args:
+        given: How they were recognised.
+        activation: The function that made them.
+    """
+    allowed, fix = f"what {activation} is computed of: the loss does that itself", f"leave the {activation} out of forward()"
+    return ConfigError(describe("the network gives probabilities, not logits", given=given, allowed=allowed, fix=fix))

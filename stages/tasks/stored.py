@@ -15,7 +15,7 @@ Kinds = Mapping[str, tuple[str, int]]
 def pack(dense: Statistics | None, shipped: Statistics) -> dict[str, np.ndarray]:
     """Return the tensors of both engines, each as ``engine.statistic``."""
     both = {SHIPPED: shipped} if dense is None else {DENSE: dense, SHIPPED: shipped}
-    return {f"{engine}.{name}": np.ascontiguousarray(array) for engine, statistics in both.items() for name, array in statistics.items()}
+    return {f"{engine}.{name}": array for engine, statistics in both.items() for name, array in statistics.items()}
 
 
 def unpack(tensors: Mapping[str, np.ndarray], kinds: Kinds) -> tuple[Statistics | None, Statistics]:

@@ -3,7 +3,8 @@
 import torch
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.losses import class_loss, soften
+from bonsai.stages.tasks.losses import centred_noise, class_loss, soften
+from bonsai.stages.tasks.shapes import probabilities
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import SoftTargets, TrainConfig
 
@@ -32,8 +33,7 @@ class ClassificationLearning:
 
         It needs no labels and does not jump where a sample changes its class (its inverse is the measure of Pandey et al., arXiv 2302.05397).
         """
-        centred, reference = (logits - logits.mean(1, keepdim=True) for logits in (found, expected))
-        return float((centred - reference).square().mean() / reference.square().mean())
+        return centred_noise(found, expected, 1)
 
     def require_outputs(self, found: object, spec: DataSpec, *, samples: int, mode: str) -> None:
         """Check that a network gives logits.
@@ -53,14 +53,7 @@ class ClassificationLearning:
                 )
             )
         if mode == "evaluation" and classes > 1 and (found >= 0).all() and (found.float().sum(1) - 1).abs().max() < 1e-4:
-            raise ConfigError(
-                describe(
-                    "the network gives probabilities, not logits",
-                    given="outputs that are positive and have the sum 1, in evaluation",
-                    allowed="what softmax is computed of: the loss does that itself",
-                    fix="leave the softmax out of forward()",
-                )
-            )
+            raise probabilities(given="outputs that are positive and have the sum 1, in evaluation", activation="softmax")
 
     def example_targets(self, samples: int, spec: DataSpec) -> torch.Tensor:
         """Return one class after the other."""

@@ -3,9 +3,8 @@
 import torch
 from torch.nn import functional
 
-from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.losses import label_loss
-from bonsai.stages.tasks.shapes import require_shape
+from bonsai.stages.tasks.losses import centred_noise, label_loss
+from bonsai.stages.tasks.shapes import probabilities, require_shape
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import SoftTargets, TrainConfig
 
@@ -34,8 +33,7 @@ class MultiLabelLearning:
 
     def noise(self, found: torch.Tensor, expected: torch.Tensor) -> float:
         """Return the noise of logits less their mean for each label, which changes no ranking."""
-        centred, reference = (logits - logits.mean(0, keepdim=True) for logits in (found, expected))
-        return float((centred - reference).square().mean() / reference.square().mean())
+        return centred_noise(found, expected, 0)
 
     def require_outputs(self, found: object, spec: DataSpec, *, samples: int, mode: str) -> None:
         """Check that a network gives a logit for each label.
@@ -45,14 +43,7 @@ class MultiLabelLearning:
         """
         outputs = require_shape(found, (samples, spec.num_classes), mode=mode, what="a logit for each label", fix="let forward() return (images, labels)")
         if mode == "evaluation" and ((outputs >= 0) & (outputs <= 1)).all() and (outputs > 0).any():
-            raise ConfigError(
-                describe(
-                    "the network gives probabilities, not logits",
-                    given="outputs between 0 and 1, in evaluation",
-                    allowed="what sigmoid is computed of: the loss does that itself",
-                    fix="leave the sigmoid out of forward()",
-                )
-            )
+            raise probabilities(given="outputs between 0 and 1, in evaluation", activation="sigmoid")
 
     def example_targets(self, samples: int, spec: DataSpec) -> torch.Tensor:
         """Return labels of which every second one is there."""

@@ -2,10 +2,9 @@
 
 import torch
 
-from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.losses import NO_CLASS, class_loss, dice_loss, pixel_rows, soften
+from bonsai.stages.tasks.losses import NO_CLASS, centred_noise, class_loss, dice_loss, pixel_rows, soften
 from bonsai.stages.tasks.segmentation.judging import IGNORED
-from bonsai.stages.tasks.shapes import require_shape
+from bonsai.stages.tasks.shapes import probabilities, require_shape
 from bonsai.stages.tasks.task import DataSpec
 from bonsai.stages.training.config import SoftTargets, TrainConfig
 
@@ -37,8 +36,7 @@ class SegmentationLearning:
 
     def noise(self, found: torch.Tensor, expected: torch.Tensor) -> float:
         """Return the noise of logits less their mean for each pixel, which no softmax sees."""
-        centred, reference = (logits - logits.mean(1, keepdim=True) for logits in (found, expected))
-        return float((centred - reference).square().mean() / reference.square().mean())
+        return centred_noise(found, expected, 1)
 
     def require_outputs(self, found: object, spec: DataSpec, *, samples: int, mode: str) -> None:
         """Check that a network gives a map of logits for each class, of the images' size.
@@ -50,14 +48,7 @@ class SegmentationLearning:
         shape = (samples, spec.num_classes, *spec.image_shape[1:])
         outputs = require_shape(found, shape, mode=mode, what="a map of logits for each class", fix=fix)
         if mode == "evaluation" and spec.num_classes > 1 and (outputs >= 0).all() and (outputs.float().sum(1) - 1).abs().max() < 1e-4:
-            raise ConfigError(
-                describe(
-                    "the network gives probabilities, not logits",
-                    given="maps that are positive and have the sum 1, in evaluation",
-                    allowed="what softmax is computed of: the loss does that itself",
-                    fix="leave the softmax out of forward()",
-                )
-            )
+            raise probabilities(given="maps that are positive and have the sum 1, in evaluation", activation="softmax")
 
     def example_targets(self, samples: int, spec: DataSpec) -> torch.Tensor:
         """Return one class after the other, pixel by pixel."""
