@@ -203,7 +203,7 @@ def test_another_criterion_and_schedule_share_the_trunk(packages: tuple[Package,
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("policy", "epoch", "curve_length"),
-    [("{name: epoch, epoch: 1}", 1.0, 3), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 6)],
+    [("{name: epoch, epoch: 1}", 1.0, 4), ("{name: initialisation}", 0.0, 1), ("{name: trained, finetune: {epochs: 1}}", 4.0, 3)],
     ids=["epoch", "initialisation", "trained"],
 )
 def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], root: Path, policy: str, epoch: float, curve_length: int) -> None:
