@@ -1,4 +1,4 @@
-"""One recipe on several targets or in several variants: what they share is made once, and one that fails is an outcome beside the others.
+"""Runs one recipe on several targets or in several variants. What they share is made once. One that fails does not stop the others.
 
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
 comparison = compare("resnet-edge", ["local-cpu"], {"prune.criterion": ["taylor", "magnitude_l2"]})

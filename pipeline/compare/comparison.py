@@ -161,7 +161,7 @@ def outcome_of(
         profile: Which one.
         result: Its package, or its error.
         packages: Folder of the packages.
-        settings: What the variant is, if there are several.
+        settings: The keys that variants differ in, and the values of this one; empty if there is one variant.
         allow_undecided: Whether an undecided gate is no failure.
     """
     about = {"profile": profile.name, "settings": dict(settings), "device": profile.target.device.name, "runtime": profile.target.runtime}

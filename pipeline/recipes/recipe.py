@@ -42,7 +42,7 @@ class Recipe(Record):
         quantize: How the network is quantised.
         export: Form of the ONNX file.
         timing: How long engines are timed.
-        package: What a package holds besides the engine.
+        package: Optional files of a package.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]

@@ -253,7 +253,7 @@ class _Seen(NamedTuple):
         side: Side in pixels, of `SIDES`, that fits them.
         square: Side of all of them where they are squares of one size, else None.
         channels: 1 or 3.
-        depth: What is white in those of more than 8 bits, a sentence each.
+        depth: Sentences that say which value is white in images of more than 8 bits.
     """
 
     side: int

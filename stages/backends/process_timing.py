@@ -59,7 +59,7 @@ def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, proto
     Args:
         engines: Engines by name, all for the same batch size.
         images: One batch, (batch, c, h, w) float32.
-        protocol: What is measured, and when it is enough.
+        protocol: Runs, clock, and the rule that ends the timing.
         inherited: Descriptors that the process is given, such as that of the timing lock.
 
     Raises:

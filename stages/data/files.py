@@ -1,4 +1,4 @@
-"""Samples in files of their own, read when they are asked for: images, masks beside them, and arrays in ``.npy`` files."""
+"""Reads samples from files when they are asked for: images, their masks, and arrays in ``.npy`` files."""
 
 import struct
 import time
