@@ -19,8 +19,9 @@ from torch.nn import functional
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import inspect_network, prepare_target
 from bonsai.stages.networks.registry import build_network, to_channels_last
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import first_channels
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.state import TrainState, reproducible
@@ -36,7 +37,7 @@ def main() -> None:
     states = []
     for widths in ({}, *(o.widths for o in outcomes)):
         network = build_network(recipe.model, shape, classes)
-        cut(network, find_groups(network, shape), first_channels(widths), shape)
+        cut(network, find_groups(network, shape), first_channels(widths))
         to_channels_last(network)
         states.append(TrainState(network, recipe.training))
     images, labels = (

@@ -36,7 +36,7 @@ class Sensitivity:
     def loss(self, widths: Widths) -> float:
         """Return the loss of a network of these widths, the other groups whole."""
         network = copy.deepcopy(self._network).eval()
-        cut(network, self._groups, best_channels(self._scores, {**self.dense, **widths}), self._shape)
+        cut(network, self._groups, best_channels(self._scores, {**self.dense, **widths}))
         reestimate_batchnorm(network, self._batches, start=0, count=BATCHES)
         total = 0.0
         with torch.no_grad():

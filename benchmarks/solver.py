@@ -20,8 +20,8 @@ from bonsai.profiles.loader import load_profile
 from bonsai.profiles.roofline import estimate_us
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.limits import width_options
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
 from bonsai.stages.selection.bound import smallest_latency
 from bonsai.stages.selection.latency import NetworkLatency

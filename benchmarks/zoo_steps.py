@@ -37,8 +37,9 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
+from bonsai.stages.pruning.surgery import check_cut, cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
@@ -230,8 +231,8 @@ def cut_in_half(walk: Walk) -> None:
     """Cut every group that may be cut, and compare with the dense network whose removed channels are zero."""
     walk.network, kept = copy.deepcopy(walk.dense), half(walk.groups)
     groups = find_groups(walk.network, walk.shape)
-    cut(walk.network, groups, kept, walk.shape)
-    walk.row["differences"]["cut"] = check_cut(walk.dense, walk.network, groups, kept, walk.shape)
+    edit = cut(walk.network, groups, kept)
+    walk.row["differences"]["cut"] = check_cut(walk.dense, walk.network, edit, walk.shape)
     walk.row["cut_parameters"] = sum(p.numel() for p in walk.network.parameters())
     walk.row["cut_macs"] = macs_by_module(walk.network, walk.shape)[""]
 

@@ -4,8 +4,8 @@ from torch import nn
 
 from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.limits import width_options
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.operators import list_operators

@@ -22,11 +22,12 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
 from bonsai.stages.networks.registry import build_network, require_outputs, require_own_weights
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import prunable
 from bonsai.stages.pruning.regularisers import make_regulariser
 from bonsai.stages.pruning.scores import Scores, require_scores
-from bonsai.stages.pruning.surgery import find_groups, refused_groups
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.quantization.proof import prove_quantizable
 from bonsai.stages.quantization.summary import listed

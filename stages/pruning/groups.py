@@ -22,17 +22,59 @@ class Member(Record):
     channels: tuple[int, ...]
 
 
-class Group(Record):
-    """Channels that must leave together.
+class TensorAxis(Record):
+    """One dimension of one parameter or buffer that a group runs through.
 
     Attributes:
-        name: The first module, in the network's order, that produces the channels.
+        tensor: Dotted name in the network.
+        indices: Positions in the dimension.
+        channels: The group's channel that each position belongs to; as long as `indices`.
+    """
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+class Count(Record):
+    """A whole number that a module keeps, and that falls as channels leave.
+
+    Attributes:
+        attribute: ``<module>.<attribute>``.
+        entry: Place in the attribute, where that is a list or a tuple.
+        channels: The group's channel of each position that is counted and may leave.
+    """
+
+    attribute: str
+    entry: int | None = None
+    channels: tuple[int, ...]
+
+
+class Group(Record):
+    """Channels that must leave together. A channel may be several positions of a layer, such as those of an attention head.
+
+    Attributes:
+        name: The first module, in the network's order, that produces the channels; with the first position where that produces those of several groups.
         width: Channels of the dense network.
+        members: Layers, by what they produce and consume.
+        tensors: Every dimension that loses positions.
+        counts: Whole numbers that go with them.
+        normalised: Whether a layer such as LayerNorm takes its mean over the channels: without one of them the others change.
     """
 
     name: str
     width: int
     members: tuple[Member, ...]
+    tensors: tuple[TensorAxis, ...] = ()
+    counts: tuple[Count, ...] = ()
+    normalised: bool = False
+
+    @property
+    def positions(self) -> int:
+        """Positions of the layer that names the group, per channel."""
+        module = self.name.partition("[")[0]
+        return next((len(m.indices) // self.width for m in self.members if m.module == module and m.side == "out"), 1)
 
 
 class WidthPlan(Record):

@@ -26,6 +26,8 @@ from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.pruning.carrying import keep_in_training
 from bonsai.stages.pruning.config import PruneConfig, require_own_loop
+from bonsai.stages.pruning.coupling.editing import groups_left
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import Group, Kept, Widths
@@ -34,7 +36,7 @@ from bonsai.stages.pruning.policy import check_steps
 from bonsai.stages.pruning.scores import Scores, best_channels, weight_scores
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import check_cut, cut, find_groups
+from bonsai.stages.pruning.surgery import check_cut, cut
 from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.loop import Measured
 from bonsai.stages.training.progress import say
@@ -198,10 +200,10 @@ class Pruner:
         """
         dense = self._copy()
         pruned = copy_network(dense)
-        edit = cut(pruned, self.groups, plan.kept, self._image_shape)
-        difference = check_cut(dense, pruned, self.groups, plan.kept, self._image_shape)
+        edit = cut(pruned, self.groups, plan.kept)
+        difference = check_cut(dense, pruned, edit, self._image_shape)
         observed = BatchStatistics.cut(self._statistics.state() if self._statistics else self._observed, plan.kept)
-        self._carry(edit)
+        self._carry(edit, plan.kept)
         self.edit, self.difference, self.trigger = self.edit.then(edit), max(self.difference, difference), plan.trigger
         self.kept = {name: tuple(self.kept[name][i] for i in plan.kept[name]) if name in plan.kept else left for name, left in self.kept.items()}
         self._observed = observed
@@ -250,7 +252,7 @@ class Pruner:
                 describe("the network has other cuts than this state", given="a cut network", allowed="a dense one", fix="build the network anew")
             )
         if self.edit != progress.edit:
-            self._carry(progress.edit)
+            self._carry(progress.edit, progress.kept)
         elif self.kept != progress.kept:
             raise ConfigError(
                 describe("the state belongs to another network", given=_widths(progress.kept), allowed=_widths(self.kept), fix="load it for the same network")
@@ -259,11 +261,12 @@ class Pruner:
         self._steps, self._indicator = progress.steps, Indicator(self._indicator.policy, self._indicator.epi, self._criterion, progress.seen, progress.epochs)
         self.restore(state[STATISTICS])
 
-    def _carry(self, edit: KeepChannels) -> None:
+    def _carry(self, edit: KeepChannels, kept: Kept) -> None:
+        groups = groups_left(self.groups, kept)
         keep_in_training(self._network, self._optimizer, self._averages, edit)
         if self._listening:
             self._listening.close()
-        self._groups = self._statistics = self.masks = None
+        self._groups, self._statistics, self.masks = groups, None, None
 
     @property
     def _finished(self) -> bool:

@@ -1,17 +1,11 @@
 """Whether removing channels is the same as zeroing them, measured by what a network makes of images."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.networks.seeding import seeded
-from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.layers import channel_axis
 
 TOLERANCE = 1e-3
 """Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""
@@ -57,31 +51,3 @@ def require_equal(expected: torch.Tensor, found: torch.Tensor) -> float:
             f"(relative difference {error:.1e}, allowed {TOLERANCE:.0e})"
         )
     return error
-
-
-@contextmanager
-def zeroed(network: nn.Module, groups: tuple[Group, ...], kept: Kept) -> Iterator[None]:
-    """Let every layer give zeros for the channels that are not kept, meanwhile."""
-    hooks = []
-    for group in groups:
-        removed = set(range(group.width)) - set(kept.get(group.name, range(group.width)))
-        for member in (m for m in group.members if m.side == "out"):
-            positions = [i for i, c in zip(member.indices, member.channels, strict=True) if c in removed]
-            if positions:
-                hooks.append(network.get_submodule(member.module).register_forward_hook(_zeroing(positions)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _zeroing(positions: list[int]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
-    """Return a forward hook that zeroes output channels."""
-
-    def hook(module: nn.Module, _: Any, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise Uncuttable(f"{type(module).__name__} gives no tensor whose channels could be zeroed")
-        return output.index_fill(channel_axis(module), torch.tensor(positions), 0)
-
-    return hook

@@ -18,7 +18,7 @@ from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.selection.coverage import at_precision, left_in_float
 from bonsai.stages.selection.operator_records import Operator

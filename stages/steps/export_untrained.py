@@ -21,8 +21,9 @@ from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network, to_channels_last
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
@@ -120,7 +121,7 @@ def _export(
 ) -> dict[str, int]:
     network = build_network(model, image_shape, num_classes)
     if plan.widths:
-        cut(network, groups, first_channels(plan.widths), image_shape)
+        cut(network, groups, first_channels(plan.widths))
     to_channels_last(network)
     images = torch.from_numpy(probe_images(image_shape, IMAGES))
     _vary(network, images)

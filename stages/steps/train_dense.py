@@ -22,11 +22,11 @@ from bonsai.stages.networks.checkpoints import (
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.config import RegulariserConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.pruner import Pruner
 from bonsai.stages.pruning.regularisers import make_regulariser
 from bonsai.stages.pruning.scores import weight_scores
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.store.artifact import MOMENTS
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.tasks.registry import learning_of

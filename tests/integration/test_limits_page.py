@@ -14,7 +14,7 @@ from walking import CLASSES, distance, model_of, pixels, ready, simulated, walke
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import layers_to_keep

@@ -16,8 +16,9 @@ from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import first_channels
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
@@ -77,7 +78,7 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
     pattern = exported(network, dialect, tmp_path / MODEL)
     narrowed = narrow_graph(pattern, network, groups, WIDTHS)
     narrower = copy.deepcopy(network)
-    cut(narrower, groups, first_channels(WIDTHS), SHAPE)
+    cut(narrower, groups, first_channels(WIDTHS))
     again = exported(narrower, dialect, tmp_path / "again.onnx")
     assert nodes(narrowed) == nodes(again)
     assert shapes(narrowed) == shapes(again) != shapes(pattern)

@@ -10,7 +10,7 @@ from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.pruning.surgery import find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.operators import list_operators
 

@@ -13,8 +13,8 @@ from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_ch
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import WidthPlan
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
 

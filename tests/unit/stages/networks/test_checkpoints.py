@@ -12,7 +12,8 @@ from bonsai.stages.networks.checkpoints import WEIGHTS, build, load_network, sav
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.networks.registry import to_channels_last
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.store.store import Store, stage
@@ -29,7 +30,7 @@ assert "torch_pruning" not in sys.modules, "loading has imported Torch-Pruning"
 
 def test_a_fresh_process_loads_pruned_and_quantised_networks_to_the_bit_without_torch_pruning(small_model: ModelConfig, store: Store) -> None:
     pruned = build(small_model, SHAPE, 10)
-    channels = cut(pruned, find_groups(pruned, SHAPE), {"conv1": (0, 2, 5), "layer3.0.conv1": tuple(range(1, 64, 3))}, SHAPE)
+    channels = cut(pruned, find_groups(pruned, SHAPE), {"conv1": (0, 2, 5), "layer3.0.conv1": tuple(range(1, 64, 3))})
     to_channels_last(pruned)
     images = torch.linspace(-1, 1, 512).reshape(2, *SHAPE)
     quantizers = Quantizers(dialect="ort", weight_bits=8, kept_float=("fc",))

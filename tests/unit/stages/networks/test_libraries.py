@@ -17,7 +17,8 @@ from bonsai.stages.networks.libraries import preprocess_of
 from bonsai.stages.networks.matching import match_weights
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.networks.weights_files import read_weights
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.surgery import cut
 
 SHAPE = (3, 32, 32)
 PRETRAINED = GivenWeights(kind="pretrained")
@@ -121,6 +122,6 @@ def test_a_librarys_network_is_inspected_and_cut(name: str) -> None:
     network = build_network(recipe.model, SHAPE, 7).eval()
     kept = {group.name: tuple(range(-(-group.width // 2))) for group in found.groups}
     before = sum(parameter.numel() for parameter in network.parameters())
-    cut(network, find_groups(network, SHAPE), kept, SHAPE)
+    cut(network, find_groups(network, SHAPE), kept)
     assert network(torch.zeros(2, *SHAPE)).shape == (2, 7)
     assert sum(parameter.numel() for parameter in network.parameters()) < before / 2

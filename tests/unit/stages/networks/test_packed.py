@@ -15,7 +15,8 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Edit, Quantizers
 from bonsai.stages.networks.packed import PROGRAM, read_network, write_network
 from bonsai.stages.networks.registry import to_channels_last
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.insert import insert_quantizers
 
@@ -35,7 +36,7 @@ print(json.dumps([network(images[:count]).tolist() for count in (1, 3)]))
 def network(request: pytest.FixtureRequest, small_model: ModelConfig) -> tuple[nn.Module, tuple[Edit, ...]]:
     """Return a pruned network, in float or quantised for a dialect, and its edits."""
     pruned = build(small_model, SHAPE, 10)
-    channels = cut(pruned, find_groups(pruned, SHAPE), {"conv1": (0, 2, 5), "layer3.0.conv1": tuple(range(1, 64, 3))}, SHAPE)
+    channels = cut(pruned, find_groups(pruned, SHAPE), {"conv1": (0, 2, 5), "layer3.0.conv1": tuple(range(1, 64, 3))})
     if request.param == "float":
         to_channels_last(pruned)
         return pruned.eval(), (channels,)

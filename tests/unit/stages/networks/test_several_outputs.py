@@ -18,8 +18,9 @@ from bonsai.stages.networks.calling import evaluating, outputs_of, training
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network, require_outputs
 from bonsai.stages.networks.several_outputs import auxiliary_outputs, outputs_as_they_are
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import first_channels
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.tasks.registry import learning_of
 from bonsai.stages.tasks.task import DataSpec, TensorSpec, separate
@@ -106,7 +107,7 @@ def test_channels_are_cut_in_auxiliary_layers_too() -> None:
     groups = find_groups(chosen, SHAPE)
     assert {group.name for group in groups} >= {"trunk.0"}
     assert not {"fc", "map", "aux.2"} & {group.name for group in groups}
-    cut(chosen, groups, first_channels({"trunk.0": 8}), SHAPE)
+    cut(chosen, groups, first_channels({"trunk.0": 8}))
     with outputs_as_they_are():
         whole = outputs_of(chosen, images)
     assert whole["aux"].shape == (2, 5)  # type: ignore[call-overload]

@@ -15,8 +15,10 @@ from bonsai.stages.networks.edits.channels import keep_channels
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.pruning.surgery import cut
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.pruning.zeroing import Uncuttable, outputs
 
 HARD = ("FusedNorm", "SharedConvolution", "Siamese", "Hooked", "ChannelAttention", "AttentionPool", "CosineHead", "ReflectPadding", "Factorised")
@@ -65,7 +67,7 @@ def test_the_edit_of_a_cut_is_all_of_it(name: str) -> None:
     assert left
     kept = {group.name: tuple(sorted(torch.randperm(group.width)[: -(-group.width // 2)].tolist())) for group in left}
     by_library, rebuilt = copy.deepcopy(network), made(name, seed=1)
-    edit = cut(network, groups, kept, SHAPE)
+    edit = cut(network, groups, kept)
     keep_channels(rebuilt, KeepChannels.model_validate_json(edit.model_dump_json()))
     assert shapes_of(rebuilt) == shapes_of(network)
     load_weights(rebuilt, network.state_dict())
@@ -83,6 +85,6 @@ def test_a_network_is_left_as_it_was_where_it_cannot_be_cut() -> None:
     network = Net(8, Call(halves), 4)
     groups, before = find_groups(network, SHAPE), copy.deepcopy(network)
     with pytest.raises(Uncuttable, match="was to keep 7 channels and has 6"):
-        cut(network, groups, {"first": tuple(range(1, 8))}, SHAPE)
+        cut(network, groups, {"first": tuple(range(1, 8))})
     assert str(network) == str(before)
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in network.state_dict().items())

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.layers import Layer, by_output, num_outputs
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import find_groups
 
 LAYERS = {
     "linear": nn.Linear(8, 12, bias=False),

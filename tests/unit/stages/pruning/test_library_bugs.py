@@ -60,6 +60,7 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.edits.records import KeepChannels, Quantizers
 from bonsai.stages.networks.registry import to_channels_last
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Member, first_channels
 from bonsai.stages.pruning.limits import width_options
@@ -68,7 +69,8 @@ from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import WEIGHT_CRITERIA, Scores, best_channels, normalise, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
+from bonsai.stages.pruning.surgery import check_cut, cut
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.selection.latency import NetworkLatency
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.search import select_widths
@@ -127,8 +129,7 @@ def test_any_choice_of_channels_can_be_cut_from_what_is_not_refused(name: str) -
         scores = {g.name: torch.rand(g.width) for g in groups}
         widths = {g.name: int(torch.randint(1, g.width + 1, ())) for g in groups}
         kept, pruned = best_channels(scores, widths), copy.deepcopy(network)
-        cut(pruned, groups, kept, SHAPE)
-        check_cut(network, pruned, groups, kept, SHAPE)
+        check_cut(network, pruned, cut(pruned, groups, kept), SHAPE)
         found = {g.name: g.width for g in find_groups(pruned, SHAPE)}
         assert {name: found[name] for name in widths} == widths  # a depthwise convolution of one channel is a group of its own
 
@@ -155,7 +156,7 @@ def test_a_layer_that_a_choice_of_channels_could_empty_is_refused() -> None:
 def test_a_cut_of_more_than_was_asked_for_is_an_error() -> None:
     network, groups = seeded(lambda: Net(8, Call(halves), 4))
     with pytest.raises(ValueError, match="group 'first' was to keep 7 channels and has 6"):
-        cut(network, groups, {"first": (1, 2, 3, 4, 5, 6, 7)}, SHAPE)
+        cut(network, groups, {"first": (1, 2, 3, 4, 5, 6, 7)})
 
 
 # a single tensor as example is tried as the list of the arguments first
@@ -175,9 +176,9 @@ def test_a_network_of_nan_does_not_pass_the_check() -> None:
     network, groups = seeded(lambda: Net(8, nn.Identity(), 8))
     nn.init.constant_(network.head.bias, torch.nan)
     pruned = copy.deepcopy(network)
-    cut(pruned, groups, {"first": (0, 1)}, SHAPE)
+    edit = cut(pruned, groups, {"first": (0, 1)})
     with pytest.raises(ValueError, match="difference nan"):
-        check_cut(network, pruned, groups, {"first": (0, 1)}, SHAPE)
+        check_cut(network, pruned, edit, SHAPE)
 
 
 # 1: a group that lies below the threshold as a whole is skipped, or collapses
@@ -189,7 +190,7 @@ def test_a_group_of_least_value_is_cut_to_its_floor() -> None:
     values = values_from_scores({name: vector.tolist() for name, vector in scores.items()}, options)
     widths = select_widths(values, options, macs_of(network, groups), 0.5 * count_macs(network, SHAPE)).widths
     assert widths["layer2.0.conv1"] == 8
-    cut(network, groups, best_channels(scores, widths), SHAPE)
+    cut(network, groups, best_channels(scores, widths))
     assert {g.name: g.width for g in find_groups(network, SHAPE)} == widths
 
 
@@ -208,7 +209,7 @@ def test_ties_are_cut_to_exactly_the_widths_asked_for(criterion: str) -> None:
     for parameter in network.parameters():
         nn.init.ones_(parameter)
     widths = {g.name: g.width - 1 - position for position, g in enumerate(groups)}
-    cut(network, groups, best_channels(weight_scores(network, groups)[criterion], widths), SHAPE)
+    cut(network, groups, best_channels(weight_scores(network, groups)[criterion], widths))
     assert {g.name: g.width for g in find_groups(network, SHAPE)} == widths
 
 
@@ -221,7 +222,7 @@ def test_a_budget_is_used_up_and_kept(step: int) -> None:
     values = values_from_scores({name: vector.tolist() for name, vector in scores.items()}, options)
     budget = 0.6 * count_macs(network, SHAPE)
     widths = select_widths(values, options, macs_of(network, groups), budget).widths
-    cut(network, groups, best_channels(scores, widths), SHAPE)
+    cut(network, groups, best_channels(scores, widths))
     assert 0.95 * budget <= count_macs(network, SHAPE) <= budget
 
 
@@ -231,7 +232,7 @@ def test_modes_are_left_as_they_were() -> None:
     network.train()
     network.bn1.eval()
     before = {name: module.training for name, module in network.named_modules()}
-    cut(network, groups, first_channels({"conv1": 5}), SHAPE)
+    cut(network, groups, first_channels({"conv1": 5}))
     assert {name: module.training for name, module in network.named_modules()} == before
 
 
@@ -239,7 +240,7 @@ def test_modes_are_left_as_they_were() -> None:
 def test_a_wholly_frozen_network_is_cut_and_stays_frozen() -> None:
     network, groups = seeded(lambda: resnet8(in_channels=3, num_classes=5).requires_grad_(False))
     widths = {g.name: 3 for g in groups}
-    cut(network, groups, first_channels(widths), SHAPE)
+    cut(network, groups, first_channels(widths))
     assert {g.name: g.width for g in find_groups(network, SHAPE)} == widths
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
@@ -262,7 +263,7 @@ def test_weights_and_moments_stay_channels_last(small_model: ModelConfig, digits
 def test_a_pruned_network_is_json_and_safetensors(small_model: ModelConfig, tmp_path: Path) -> None:
     kept = {"conv1": (0, 2, 5), "layer3.0.conv2": tuple(range(1, 64, 3))}
     network = build(small_model, (1, 16, 16), 10)
-    made = cut(network, find_groups(network, (1, 16, 16)), kept, (1, 16, 16))
+    made = cut(network, find_groups(network, (1, 16, 16)), kept)
     to_channels_last(network)
     save_tensors(tmp_path / "weights.safetensors", network.state_dict())
     torch.manual_seed(1)
@@ -276,7 +277,7 @@ def test_a_pruned_network_is_json_and_safetensors(small_model: ModelConfig, tmp_
 def test_a_network_is_cut_before_it_is_quantised(small_model: ModelConfig) -> None:
     quantizers = Quantizers(dialect="ort", weight_bits=8)
     dense = build(small_model, (1, 16, 16), 10)
-    made = cut(dense, find_groups(dense, (1, 16, 16)), {"conv1": (0, 2, 5)}, (1, 16, 16))
+    made = cut(dense, find_groups(dense, (1, 16, 16)), {"conv1": (0, 2, 5)})
     network = build(small_model, (1, 16, 16), 10, [made, quantizers])
     assert network.get_submodule("conv1.conv").weight.shape[0] == 3
     assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 10)

@@ -12,9 +12,9 @@ from torch.nn import functional
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import CEILING, RegulariserConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Member
 from bonsai.stages.pruning.regularisers import Coupling, GrowingL2, Regulariser, make_regulariser
-from bonsai.stages.pruning.surgery import find_groups
 
 SHAPE = (2, 6, 6)
 Channels = list[list[torch.Tensor]]

@@ -13,12 +13,12 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.pruner import Plan, Pruner
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
 from bonsai.stages.pruning.scores import best_channels, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig

@@ -7,11 +7,11 @@ from torch.nn import functional
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import resnet8, resnet20
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.scores import BATCH_CRITERIA, WEIGHT_CRITERIA, normalise, producing_weights, require_scores, weight_scores
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import find_groups
 
 SHAPE = (1, 16, 16)
 

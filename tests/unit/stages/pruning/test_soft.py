@@ -10,12 +10,14 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.source import PreparedImages
 from bonsai.stages.networks.checkpoints import build
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.pruner import Pruner
 from bonsai.stages.pruning.removal import Removal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
-from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.pruning.surgery import cut
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.tasks.classification.learning import ClassificationLearning
 from bonsai.stages.training.batches import Batches
 from bonsai.stages.training.config import TrainConfig
@@ -45,7 +47,7 @@ def test_a_masked_network_is_the_cut_one_at_every_step(small_model: ModelConfig,
             train_steps(state, batches, LEARNING, start=step, stop=step + 1, label="t", rate=lambda _: 0.05)
             masked = state.network.eval()(images)
         small = copy.deepcopy(state.network)
-        cut(small, groups, KEPT, digits.image_shape)
+        cut(small, groups, KEPT)
         torch.testing.assert_close(masked, small.eval()(images), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(state.network(images), masked)  # out of the phase the masks are gone
 
@@ -118,7 +120,7 @@ def test_channels_of_linear_layers_are_the_last_dimension() -> None:
         masked.square().sum().backward()
         statistics.observe()
     small = copy.deepcopy(network)
-    cut(small, groups, kept, shape)
+    cut(small, groups, kept)
     torch.testing.assert_close(masked, small(images))
     assert (statistics.scores()["bn_gradient"]["hidden"] > 0).any()
     assert statistics.scores()["activation"]["hidden"].shape == (20,)

@@ -10,8 +10,10 @@ from torch import nn
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import CifarResNet, resnet8
 from bonsai.stages.pruning import surgery
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.scores import best_channels
-from bonsai.stages.pruning.surgery import check_cut, cut, find_groups, refused_groups
+from bonsai.stages.pruning.surgery import check_cut, cut
+from bonsai.stages.pruning.trial import refused_groups
 
 SHAPE = (1, 16, 16)
 
@@ -80,8 +82,8 @@ def test_removing_channels_is_the_same_as_zeroing_them(network: nn.Module) -> No
     groups = find_groups(dense, SHAPE)
     kept = {g.name: tuple(range(1, g.width, 2)) for g in groups}
     pruned = copy.deepcopy(dense)
-    cut(pruned, groups, kept, SHAPE)
-    assert check_cut(dense, pruned, groups, kept, SHAPE) <= 1e-4
+    edit = cut(pruned, groups, kept)
+    assert check_cut(dense, pruned, edit, SHAPE) <= 1e-4
     assert sum(p.numel() for p in pruned.parameters()) < 0.6 * sum(p.numel() for p in dense.parameters())
     assert pruned(torch.zeros(2, *SHAPE)).shape[1] in (5, 10)
 
@@ -91,7 +93,7 @@ def test_a_channel_shuffle_is_caught_instead_of_cut_wrongly() -> None:
     groups = find_groups(dense, SHAPE)
     wrong = {"first": (0, 1, 2, 3)}
     pruned = copy.deepcopy(dense)
-    cut(pruned, groups, wrong, SHAPE)
+    cut(pruned, groups, wrong)
     with pytest.raises(ValueError, match="not the same as zeroing"):
         check_cut(dense, pruned, groups, wrong, SHAPE)
 
@@ -108,7 +110,7 @@ def test_frozen_parameters_stay_frozen_and_are_cut_too() -> None:
     network.conv1.weight.requires_grad_(False)
     network.train()
     groups = find_groups(network, SHAPE)
-    cut(network, groups, {"conv1": (0, 1, 2)}, SHAPE)
+    cut(network, groups, {"conv1": (0, 1, 2)})
     assert network.conv1.weight.shape[0] == 3
     assert not network.conv1.weight.requires_grad
     assert network.layer1[0].conv1.weight.requires_grad
@@ -121,7 +123,7 @@ def test_frozen_parameters_stay_frozen_and_are_cut_too() -> None:
 def test_an_impossible_cut_names_the_group(kept: dict[str, tuple[int, ...]], message: str) -> None:
     network = resnet8(in_channels=1, num_classes=10)
     with pytest.raises(ValueError, match=message):
-        cut(network, find_groups(network, SHAPE), kept, SHAPE)
+        cut(network, find_groups(network, SHAPE), kept)
 
 
 def test_best_channels_keeps_the_first_of_equal_scores() -> None:
@@ -222,8 +224,7 @@ def test_what_cannot_be_grouped_is_refused_and_the_rest_is_cut_rightly(network: 
     left = {g.name: tuple(range(1, g.width, 2)) for g in groups if g.name not in refused}
     assert left
     dense = copy.deepcopy(network)
-    cut(network, groups, left, SHAPE)
-    check_cut(dense, network, groups, left, SHAPE)
+    check_cut(dense, network, cut(network, groups, left), SHAPE)
 
 
 def test_what_torch_pruning_raises_of_one_group_refuses_that_group(monkeypatch: pytest.MonkeyPatch) -> None:

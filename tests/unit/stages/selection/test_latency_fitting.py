@@ -6,8 +6,8 @@ from bonsai.pipeline.run.device_timing import networks_near
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.cifar_resnet import resnet20
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.limits import width_options
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.fitting import FittedLatency
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.steps.characterize import grid_points

@@ -13,8 +13,10 @@ from torch.nn import functional
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, first_channels
-from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.pruning.surgery import cut
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.selection.operator_records import Operator, count_macs_at, count_weights_at, weight_channels
 from bonsai.stages.selection.operators import list_operators, read_operators
 from bonsai.stages.selection.values import reciprocal_values
@@ -110,7 +112,7 @@ def test_the_operators_do_the_work_that_torch_counts_in_the_dense_and_in_a_narro
     rng = random.Random(1)
     widths = {group: rng.randint(1, width) for group, width in dense.items()}
     narrowed = copy.deepcopy(network)
-    cut(narrowed, found, first_channels(widths), SHAPE)
+    cut(narrowed, found, first_channels(widths))
     assert count_macs_at(operators, widths) == count_macs(narrowed, SHAPE)
 
 

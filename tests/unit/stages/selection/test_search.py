@@ -12,9 +12,9 @@ from tiny_chooser import make_chooser
 from bonsai.profiles.errors import BudgetError
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import PruneConfig
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import width_options
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection.loop import Measured, fit_widths
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.problem import Values

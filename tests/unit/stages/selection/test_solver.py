@@ -16,8 +16,8 @@ from bonsai.profiles.latency import Entry, LatencyTable, Line, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.networks.cifar_resnet import resnet8, resnet20
 from bonsai.stages.networks.torchvision_models import densenet121, mobilenet_v2, resnet50
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.limits import width_options
-from bonsai.stages.pruning.surgery import find_groups
 from bonsai.stages.selection import bound
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
 from bonsai.stages.selection.bound import relax, smallest_latency

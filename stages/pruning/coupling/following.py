@@ -1,0 +1,119 @@
+"""Follows the channels of a network through every operator of one forward pass."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from bonsai.stages.networks.calling import evaluating
+from bonsai.stages.pruning.coupling.labels import OUTPUT
+from bonsai.stages.pruning.coupling.recorder import Recorder
+from bonsai.stages.pruning.coupling.rules import RULES, elementwise
+
+IMAGES = 2
+POINTWISE = {
+    "where",
+    "_prelu_kernel",
+    "prelu",
+    "hardtanh",
+    "hardswish",
+    "hardswish_",
+    "hardsigmoid",
+    "relu6",
+    "lerp",
+    "masked_fill",
+    "copy_",
+    "copy",
+    "threshold",
+    "clamp",
+}
+
+
+def follow(network: nn.Module, image_shape: tuple[int, ...]) -> Recorder:
+    """Run a network once on zeros and return what is known of its channels.
+
+    Args:
+        network: It is left as it was.
+        image_shape: (channels, ...) of one input.
+    """
+    at = Recorder(network)
+    with evaluating(network), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _slow_attention(), _named(network, at), _Following(at):
+        found = network(torch.zeros(IMAGES, *image_shape))
+    for tensor in tree_flatten(found)[0]:
+        if isinstance(tensor, torch.Tensor):
+            for factor in at.factors(tensor):
+                at.labels.tie(factor, OUTPUT)
+    return at
+
+
+class _Following(TorchDispatchMode):
+    def __init__(self, at: Recorder) -> None:
+        super().__init__()
+        self._at = at
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        with torch.utils._python_dispatch._disable_current_modes():
+            self._record(func, args, kwargs, out)
+        return out
+
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        at, name = self._at, func._schema.name.partition("::")[2]
+        outs = [out] if isinstance(out, torch.Tensor) else [each for each in out if isinstance(each, torch.Tensor)] if isinstance(out, tuple | list) else []
+        operands = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
+        if not outs:
+            return
+        plain = name[:-1] if name.endswith("_") and name[:-1] in RULES else name
+        if plain in RULES:
+            found = RULES[plain](at, args, kwargs, out)
+        elif torch.Tag.pointwise in func.tags or name in POINTWISE:
+            found = elementwise(at, operands, outs[0])
+            found = found if isinstance(out, torch.Tensor) else [found for _ in outs]
+        else:
+            for operand in operands:
+                for factor in at.factors(operand):
+                    at.fix(factor)
+            at.unknown.update([name] if any(at.factors(operand) for operand in operands) else [])
+            found = [] if isinstance(out, torch.Tensor) else [[] for _ in outs]
+        if isinstance(out, torch.Tensor):
+            at.note(out, found)
+        else:
+            for tensor, factors in zip([each for each in out if isinstance(each, torch.Tensor)], found, strict=False):
+                at.note(tensor, factors)
+
+
+@contextmanager
+def _named(network: nn.Module, at: Recorder) -> Iterator[None]:
+    """Let the recorder know which module runs."""
+    stack: list[str] = []
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+
+            def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
+                stack.append(name)
+                at.module = name
+
+            def leave(_module: nn.Module, _args: Any, _out: Any) -> None:
+                stack.pop()
+                at.module = stack[-1] if stack else ""
+
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        yield
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Let torch's own encoder layers run their plain path."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

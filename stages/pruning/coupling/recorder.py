@@ -1,0 +1,115 @@
+"""What is known of the tensors of a network while it runs once: their labels, and what must still be decided about them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels
+
+FREE = None
+"""Instead of factors: a tensor that the network fills with one value, as large as it is needed."""
+
+
+class Resized(NamedTuple):
+    """Whole numbers that a module keeps, and may compute with.
+
+    Attributes:
+        attribute: ``<module>.<attribute>``.
+        before: The value in the dense network.
+        counts: A factor and an axis by entry: the entry is the number of positions that are left along the axis.
+    """
+
+    attribute: str
+    before: int | tuple[int, ...]
+    counts: tuple[tuple[Factor, int], ...]
+
+
+class Recorder:
+    """The labels of a network's tensors.
+
+    Attributes:
+        labels: All labels.
+        parameters: Name by parameter or buffer.
+        own: Factors of the parameters and buffers that were used, by axis; one of size 1 has none.
+        splits: Factors that a reshape has made of one axis: what leaves must leave rectangles.
+        overlaps: Factors of combined tensors, one of which varies along more axes.
+        normal: Factors that a tensor is normalised over, with the axis.
+        sizes: Whole numbers of modules that go with the labels.
+        convolutions: Labels that convolutions read and write, by module.
+        module: Name of the module that runs.
+        unknown: Operators without a rule.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.labels = Labels()
+        self.parameters = {id(tensor): name for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+        self.modules = dict(network.named_modules())
+        self.own: dict[str, dict[int, Factor]] = {}
+        self.splits: list[Factor] = []
+        self.overlaps: list[tuple[Factor, Factor]] = []
+        self.normal: list[tuple[Factor, int]] = []
+        self.sizes: list[Resized] = []
+        self.convolutions: dict[str, tuple[Factor, Factor]] = {}
+        self.module = ""
+        self.unknown: set[str] = set()
+        self._factors: Any = WeakTensorKeyDictionary()
+
+    def factors(self, tensor: torch.Tensor) -> list[Factor]:
+        """Return the factors of a tensor; a parameter has new ones when it is first used."""
+        name = self.parameters.get(id(tensor))
+        if name is not None:
+            if name not in self.own:
+                axes = [axis for axis, size in enumerate(tensor.shape) if size > 1 and tensor.is_floating_point()]
+                self.own[name] = {axis: self.labels.fresh(size if each == axis else 1 for each, size in enumerate(tensor.shape)) for axis in axes}
+            return list(self.own[name].values())
+        return list(self._factors.get(tensor) or [])
+
+    def note(self, tensor: torch.Tensor, factors: list[Factor] | None) -> None:
+        """Note the factors of a new tensor."""
+        if id(tensor) not in self.parameters:
+            self._factors[tensor] = factors
+
+    def is_free(self, tensor: torch.Tensor) -> bool:
+        """Whether the network fills a tensor with one value."""
+        return tensor in self._factors and self._factors[tensor] is FREE
+
+    def stand_in(self, shape: tuple[int, ...], factors: list[Factor]) -> torch.Tensor:
+        """Return a tensor of a shape with these factors."""
+        made = torch.empty(shape, device="meta")
+        self.note(made, factors)
+        return made
+
+    def fix(self, factor: Factor) -> None:
+        """Let all positions of a factor stay."""
+        self.labels.tie(factor, FIXED)
+
+    def resized(self, out: torch.Tensor, factors: list[Factor]) -> None:
+        """Note that a module reshapes a tensor: whole numbers that it keeps may be the sizes."""
+        for factor in factors:
+            for axis in (axis for axis, size in enumerate(factor.shape) if size > 1):
+                self.counted(out.shape[axis], factor, axis)
+
+    def counted(self, size: int, factor: Factor, axis: int) -> None:
+        """Note that a module's whole numbers of this value may be the number of positions along an axis."""
+        self.sizes += [Resized(name, size, ((factor, axis),)) for name, value in self._attributes() if value == size and not isinstance(value, bool)]
+
+    def attribute_of(self, sizes: Sequence[int]) -> str:
+        """Return the module's list or tuple of these sizes, or nothing."""
+        return next((name for name, value in self._attributes() if isinstance(value, list | tuple) and list(value) == list(sizes)), "")
+
+    def listed(self, attribute: str, pieces: Sequence[tuple[Factor, int]]) -> None:
+        """Note the pieces whose sizes an attribute lists."""
+        self.sizes.append(Resized(attribute, tuple(piece.shape[axis] for piece, axis in pieces), tuple(pieces)))
+
+    def convolved(self, weight: torch.Tensor, read: Factor, written: Factor) -> None:
+        """Note the labels of the channels that a convolution reads and writes: (inputs,) and (outputs,)."""
+        owner = self.parameters[id(weight)].rpartition(".")[0] if id(weight) in self.parameters else self.module
+        self.convolutions[owner] = (read, written)
+        self.sizes.append(Resized(f"{owner}.in_channels".lstrip("."), len(read), ((read, 0),)))
+
+    def _attributes(self) -> list[tuple[str, Any]]:
+        found = self.modules.get(self.module)
+        return [] if found is None else [(f"{self.module}.{key}".lstrip("."), value) for key, value in vars(found).items() if not key.startswith("_")]
