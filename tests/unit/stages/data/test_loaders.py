@@ -17,12 +17,15 @@ from bonsai.stages.data.arrays import load_array
 from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.csv_table import load_csv
+from bonsai.stages.data.files import Files
 from bonsai.stages.data.image_folder import load_image_folder
 from bonsai.stages.data.part import Part
+from bonsai.stages.data.pixels import read_image, read_mask
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.data.registry import LoadedDatasets, LoadedSamples, source_digest
 from bonsai.stages.data.storing import Index, Pixels, hold
 from bonsai.stages.data.torchvision_dataset import load_torchvision_dataset
+from bonsai.stages.delivery.predict.samples import Columns, read_table
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store
 
@@ -125,6 +128,32 @@ def test_a_table_leads_to_nothing_outside_of_its_folder(path: str, table: Path) 
     (table / "labels.csv").write_text(f"path,label\n{path},a\n")
     with pytest.raises(ConfigError, match="leads out of its folder"):
         load_csv(root=str(table))
+
+
+def test_paths_start_from_the_folder_of_the_table_in_training_and_in_a_package(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / "lists" / "near" / f"{number}.png", 10 + number)
+        picture(tmp_path / "far" / f"{number}.png", number)
+    table = tmp_path / "lists" / "all.csv"
+    absolute = tmp_path / "lists" / "near" / "1.png"
+    table.write_text(f"path,mask\n near/0.png ,../far/0.png\n{absolute}, ../far/1.png\n", encoding="utf-8")
+    files = load_csv(root=str(tmp_path), file="lists/all.csv", mask="mask", classes=["road", "tree"], size=[4, 6], channels=1).samples
+    assert isinstance(files, Files)
+    assert [files.paths[number] for number in range(2)] == ["lists/near/0.png", "lists/near/1.png"]
+    for number, sample in enumerate(read_table(table, Columns())):
+        image, mask = files[number]
+        assert (image[0, 0, 0], mask[0, 0]) == (10 + number, number)
+        assert np.array_equal(read_image(sample.path, files.preprocess), image)
+        assert np.array_equal(read_mask(sample.cells["mask"], files.preprocess), mask)
+
+
+@pytest.mark.parametrize("file", ["../labels.csv", ".hidden/labels.csv"])
+def test_a_table_lies_below_its_root_since_only_that_is_part_of_the_input(file: str, table: Path) -> None:
+    place = table / "images" / file
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("path,label\n0.png,a\n")
+    with pytest.raises(ConfigError, match="the table lies outside of its root"):
+        load_csv(root=str(table / "images"), file=file)
 
 
 def test_arrays_come_in_one_file_or_in_a_folder(tmp_path: Path) -> None:
