@@ -204,6 +204,18 @@ class ReadMasks:
         return float(np.nanmean(np.where(each > 0, both / np.maximum(each, 1), np.nan)))
 
 
+def require_named(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return a mask (h, w) if each of its pixels has one of the classes, or `UNCOUNTED`.
+
+    Raises:
+        ValueError: A pixel has another number.
+    """
+    beyond = mask[(mask >= len(classes)) & (mask != UNCOUNTED)]
+    if beyond.size:
+        raise ValueError(f"class {beyond.max()} in a mask; the package has {len(classes)} classes from 0, and {UNCOUNTED} where a pixel does not count")
+    return mask
+
+
 def numbers_of(cells: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
     """Return the numbers of the columns that are named as the classes, (classes,) float32.
 

@@ -17,6 +17,7 @@ from bonsai.stages.data.arrays import load_array
 from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.csv_table import load_csv
+from bonsai.stages.data.dataset import Dataset as Prepared
 from bonsai.stages.data.files import Files
 from bonsai.stages.data.image_folder import load_image_folder
 from bonsai.stages.data.part import Part
@@ -90,9 +91,67 @@ def test_a_table_has_masks(table: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(storing, "MOST_BYTES", 0)
     index = hold(loaded)
     assert isinstance(index, Index)
-    assert index.targets.shape == (4, 4, 6)
-    assert "mask_paths" in index.tensors(np.array([1, 2]), index.targets)
-    assert "labels" not in index.tensors(np.array([1, 2]), index.targets)
+    assert index.targets is None
+    assert {"mask_paths", "mask_ends"} < index.tensors(np.array([1, 2]), None).keys()
+
+
+def masked(folder: Path, *, most_bytes: int, monkeypatch: pytest.MonkeyPatch, count: int = 40) -> Prepared:
+    """Prepare images with masks of two classes; what lies there already stays."""
+    for number in range(count):
+        for place, colour in (("images", number), ("masks", number % 2)):
+            if not (folder / place / f"{number}.png").exists():
+                picture(folder / place / f"{number}.png", colour)
+    rows = [f"images/{number}.png,masks/{number}.png" for number in range(count)]
+    (folder / "labels.csv").write_text("\n".join(["path,mask", *rows]))
+    data = DataConfig(name="csv", options={"root": str(folder), "mask": "mask", "classes": ["road", "tree"], "size": [4, 6], "channels": 1})
+    monkeypatch.setattr(storing, "MOST_BYTES", most_bytes)
+    return Store(folder.parent / "store").run(prepare, data=data, content=source_digest(data), task="segmentation")
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**6])
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (Image.new("L", (6, 4), 7), "masks name classes that are not there"),
+        (Image.new("RGB", (6, 4)), "a mask of mode RGB"),
+        (Image.new("L", (4, 6)), "a mask of 4x6 pixels for an image of 6x4; both must have the same proportions"),
+    ],
+    ids=["value", "colours", "proportions"],
+)
+def test_every_mask_is_checked_before_training(mask: Image.Image, told: str, most_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    for number in (23, 38):
+        mask.save(tmp_path / "set" / "masks" / f"{number}.png")
+    with pytest.raises(ConfigError, match=f"(?s)dataset 'csv'.*{told}|2 of 40 files.*{told}") as refusal:
+        masked(tmp_path / "set", most_bytes=most_bytes, monkeypatch=monkeypatch)
+    if not most_bytes:
+        assert "2 of 40 samples cannot be used: images/23.png, images/38.png. The first: " in str(refusal.value)
+
+
+def test_a_mask_may_be_smaller_than_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "set" / "masks" / "5.png", 1, size=(3, 2))
+    turned = Image.new("L", (4, 6))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "set" / "masks" / "6.png", exif=turned.getexif())
+    assert masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch).stored == "index"
+
+
+def test_every_image_of_a_large_set_is_read_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch)
+    whole = (tmp_path / "set" / "images" / "39.png").read_bytes()
+    (tmp_path / "set" / "images" / "39.png").write_bytes(whole[:-25])  # its head is intact
+    with pytest.raises(ConfigError, match=r"(?s)1 of 40 samples cannot be used: images/39\.png\. The first: a sample cannot be read"):
+        masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch)
+
+
+def test_every_array_of_a_large_set_is_checked_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = np.zeros((40, 1, 8), np.float32)
+    inputs[31, 0, 3] = np.nan
+    np.savez(tmp_path / "a.npz", inputs=inputs, targets=np.arange(40) % 2)
+    data = DataConfig(name="array", options={"root": str(tmp_path / "a.npz"), "classes": ["x", "y"], "scale": [-1, 1]})
+    monkeypatch.setattr(storing, "MOST_BYTES", 0)
+    with pytest.raises(ConfigError, match=r"(?s)1 of 40 samples cannot be used: sample 31.*values from nan to nan"):
+        Store(tmp_path / "store").run(prepare, data=data, content=source_digest(data))
 
 
 def test_a_table_has_series_in_files_of_arrays(table: Path) -> None:
