@@ -76,8 +76,7 @@ class Files:
             One of `UNREADABLE`: A file cannot be read, or the mask is of another image.
         """
         if isinstance(self.targets, PackedPaths):
-            image, mask = (upright_size(self.root / paths[number], self.preprocess) for paths in (self.paths, self.targets))
-            require_proportions(image, mask)
+            require_proportions(self._size(self.paths[number]), self._size(self.targets[number]))
         return self[number]
 
     def target(self, number: int) -> Any:
@@ -85,6 +84,13 @@ class Files:
         if isinstance(self.targets, PackedPaths):
             return read_mask(self.root / self.targets[number], self.preprocess)
         return self.targets[number]
+
+    def _size(self, path: str) -> tuple[int, int]:
+        """Return width and height of an image, or those that an array must have."""
+        if path.lower().endswith(ARRAY):
+            return self.preprocess.size[-1], self.preprocess.size[0]
+        with quietly_opened(self.root / path) as opened:
+            return upright_size(opened)
 
     def chosen(self, numbers: np.ndarray) -> "Files":
         """Return some of the samples."""
@@ -97,13 +103,9 @@ class Files:
         return {paths[number]: self.root / paths[number] for paths in names for number in range(len(paths))}
 
 
-def upright_size(file: Path, preprocess: Preprocess) -> tuple[int, int]:
-    """Return width and height of an image file, turned as its EXIF tag says, or those that an array must have; no pixel is read."""
-    if file.suffix.lower() == ARRAY:
-        height, width = preprocess.size[0], preprocess.size[-1]
-        return width, height
-    with quietly_opened(file) as opened:
-        return opened.size if opened.getexif().get(ORIENTATION, 1) < LYING else opened.size[::-1]
+def upright_size(opened: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image, turned as its EXIF tag says; no pixel is read."""
+    return opened.size if opened.getexif().get(ORIENTATION, 1) < LYING else opened.size[::-1]
 
 
 def require_proportions(image: tuple[int, int], mask: tuple[int, int]) -> None:

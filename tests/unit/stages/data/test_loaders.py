@@ -373,6 +373,21 @@ def test_pil_images_get_the_size_that_is_stated() -> None:
         check_loaded(LoadedDatasets(dataset, ("a", "b"), "own"), "mine")
 
 
+def test_the_mask_of_another_image_is_refused_and_that_of_a_turned_one_is_not() -> None:
+    turned = Image.new("L", (12, 8))
+    turned.getexif()[0x0112] = 6
+
+    def sample(number: int) -> tuple[Image.Image, Image.Image]:
+        return (turned if number < 3 else Image.new("L", (8, 12))), Image.new("L", (4, 6) if number < odd else (6, 4))
+
+    datasets = LoadedDatasets(Squares(sample), ("road", "tree"), "own", preprocess=Preprocess.of((1, 12, 8)))
+    odd = 6
+    assert pixels(datasets).targets.shape == (6, 12, 8)
+    odd = 5
+    with pytest.raises(ConfigError, match="sample 5: a mask of 6x4 pixels for an image of 8x12; both must have the same proportions"):
+        pixels(datasets)
+
+
 @pytest.mark.parametrize(
     ("value", "value_range", "kind"),
     [
