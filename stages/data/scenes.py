@@ -1,9 +1,10 @@
 """Drawn scenes: objects of six kinds that cover each other in part, on a ground with lines, under uneven light and noise.
 
-One drawing gives a mask and tags. Kinds differ by their outline alone: colour, size, turn and stripes are drawn at random. Every scene depends on the
-seed and its own number alone.
+One drawing gives a mask and tags. Size, turn, stripes and strength of colour are drawn at random. Two kinds each share a hue, so that they differ by their outline
+alone, and lines of the ground may have it too. Every scene depends on the seed and its own number alone.
 """
 
+import colorsys
 import math
 from typing import Literal
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
 
 KINDS = ("disc", "ring", "box", "triangle", "cross", "star")
+"""Kinds of objects; the first two are reddish, the next two greenish, the last two bluish."""
 GROUND = "ground"
 """The first class of a mask: no object."""
 CANVAS = 2  # scenes are drawn at twice the final size
@@ -67,16 +69,17 @@ def tags_of(masks: np.ndarray) -> np.ndarray:
 def _draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return an image (h, w, 3) and its mask (h, w), both uint8."""
     size = (width * CANVAS, height * CANVAS)
-    scene = _striped(rng, size, contrast=0.15)
+    scene = _striped(rng, size, _colour(rng, hue=rng.random(), saturation=(0, 0.35)), contrast=0.15)
     mask = Image.new("L", size, 0)
     pen = ImageDraw.Draw(scene)
     for _ in range(rng.integers(2, 6)):  # lines belong to the ground
         ends = rng.uniform(0, 1, (2, 2)) * size
-        pen.line([tuple(end) for end in ends], fill=_colour(rng), width=int(rng.integers(1, 5)))
+        pen.line([tuple(end) for end in ends], fill=_colour(rng, hue=rng.random(), saturation=(0, 0.9)), width=int(rng.integers(1, 5)))
     for _ in range(rng.integers(1, 6)):
         kind = int(rng.integers(len(KINDS)))
         shape = _shape(rng, KINDS[kind], size)
-        scene.paste(_striped(rng, size, contrast=0.3), mask=shape)
+        colour = _colour(rng, hue=kind // 2 / 3 + rng.normal(0, 0.05), saturation=(0.35, 0.9))
+        scene.paste(_striped(rng, size, colour, contrast=0.3), mask=shape)
         mask.paste(kind + 1, mask=shape)
     small = scene.resize((width, height), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.8)))
     return _lit(rng, np.asarray(small) / 255), np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
@@ -111,18 +114,18 @@ def _outline(kind: str) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(corners) * 2 * math.pi / corners + math.pi / 4, radii
 
 
-def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = rng.integers(30, 226, 3)
-    return int(red), int(green), int(blue)
+def _colour(rng: np.random.Generator, *, hue: float, saturation: tuple[float, float]) -> tuple[int, int, int]:
+    """Return a colour of a hue, 0-1 from red over green and blue, and of random strength and brightness."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(0.35, 0.9))
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _striped(rng: np.random.Generator, size: tuple[int, int], contrast: float) -> Image.Image:
+def _striped(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, int, int], contrast: float) -> Image.Image:
     """Return an image of one colour with soft stripes of a random direction, width and strength."""
     across, down = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     turn, length = rng.uniform(0, math.pi), rng.uniform(4, 20)
     wave = np.sin((across * math.cos(turn) + down * math.sin(turn)) * 2 * math.pi / length) * rng.uniform(0, contrast)
-    colour = np.array(_colour(rng)) * (1 + wave[..., None])
-    return Image.fromarray(colour.clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.array(colour) * (1 + wave[..., None])).clip(0, 255).astype(np.uint8))
 
 
 def _lit(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
@@ -130,5 +133,5 @@ def _lit(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     height, width, _ = scene.shape
     slope = rng.normal(0, 0.25, 2)
     light = rng.uniform(0.45, 1.1) * (1 + slope[0] * np.linspace(-1, 1, height)[:, None] + slope[1] * np.linspace(-1, 1, width))
-    lit = scene * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.09), scene.shape)
+    lit = scene * light[..., None] + rng.normal(0, rng.uniform(0.01, 0.07), scene.shape)
     return np.asarray((lit.clip(0, 1) * 255).round(), dtype=np.uint8)
