@@ -1,7 +1,7 @@
 """Drawn scenes: objects of six kinds that cover each other in part, on a ground with lines, under uneven light and noise.
 
-One drawing gives a mask and tags. Size, turn, stripes and strength of colour are drawn at random. Two kinds each share a hue, so that they differ by their outline
-alone, and lines of the ground may have it too. Every scene depends on the seed and its own number alone.
+One drawing gives a mask and tags. Two kinds each share a hue, so that they differ by their outline alone, and lines of the ground
+may have it too. Size, turn, stripes, strength and brightness are drawn at random. Every scene depends on the seed and its own number alone.
 """
 
 import colorsys

@@ -117,7 +117,7 @@ class Segmentation:
 
     def pictures(self, images: np.ndarray, found: Arrays, targets: Arrays) -> tuple[Picture, ...]:
         """Return each image beside its mask and the engine's."""
-        masks, answers, title = targets.astype(np.int64), found.argmax(1), "Test image {}: the image, its mask, the engine's"
+        masks, answers, title = targets.astype(np.int64), found.argmax(1), "Test image {}: the image, its true mask, the engine's mask"
         return tuple(
             beside([shown, painted(shown, mask, IGNORED), painted(shown, answer, IGNORED)], title.format(number))
             for number, (shown, mask, answer) in enumerate(zip(map(grey_or_colour, images), masks, answers, strict=True), 1)
