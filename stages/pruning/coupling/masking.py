@@ -11,6 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 from bonsai.stages.networks.edits.records import KeepChannels
 
+DIRECTIONS = ("weight_v", "weight.original1")
+"""Of a weight that is a length times a direction: a direction of zeros would be no number."""
+
 
 @contextmanager
 def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
@@ -24,7 +27,7 @@ def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
     left: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for (name, axis), indices in edit.by_axis().items():
-            if name not in parameters:
+            if name not in parameters or (axis == 0 and name.endswith(DIRECTIONS)):
                 continue
             value = parameters[name]
             keep = torch.zeros(value.shape[axis], dtype=torch.bool)

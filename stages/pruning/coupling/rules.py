@@ -473,7 +473,8 @@ def _convolution(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torc
         written = _grouped(at, read.reshape(groups, -1), columns.reshape(1, -1), rows.reshape(groups, -1), transposed=False)
     if bias is not None:
         at.labels.tie(_vector(at, at.factors(bias), bias.shape, 0), written)
-    at.convolved(weight, read, written)
+    blocks = read.reshape(groups, -1)
+    at.convolved(weight, read, written, blocks[:, 0] if groups > 1 and _whole_groups(blocks) else None)
     return [written.reshape(1, -1, *(1,) * (out.ndim - 2))]
 
 
@@ -488,7 +489,7 @@ def _grouped(at: Recorder, read: Factor, columns: Factor, rows: Factor, *, trans
         transposed: Whether the convolution is.
     """
     groups = len(read)
-    if read.shape[1] == 1 or groups >= read.shape[1]:
+    if _whole_groups(read):
         at.labels.tie_along(read, 1)
         if transposed:
             at.labels.tie(columns, read)
@@ -504,6 +505,11 @@ def _grouped(at: Recorder, read: Factor, columns: Factor, rows: Factor, *, trans
     return rows.reshape(-1)
 
 
+def _whole_groups(read: Factor) -> bool:
+    """Whether a convolution of (groups, channels of each) loses whole groups."""
+    return read.shape[0] >= read.shape[1]
+
+
 def _vector(at: Recorder, factors: Factors, shape: Sequence[int], axis: int) -> Factor:
     """Return the labels along one axis of a tensor, (size,); a factor that varies along others too gets one label along these."""
     found = [factor for factor in factors if factor.shape[axis] > 1]
@@ -515,6 +521,19 @@ def _vector(at: Recorder, factors: Factors, shape: Sequence[int], axis: int) -> 
     for other in range(left.ndim):
         left = at.labels.tie_along(left, other) if other != axis and left.shape[other] > 1 else left
     return left.reshape(-1).expand(shape[axis])
+
+
+@rule("_weight_norm_interface", "_weight_norm")
+def _weight_norm(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: Any) -> Any:
+    direction, length = args[:2]
+    found = at.factors(direction)
+    for own in at.factors(length):
+        along = [factor for factor in found if set(varying(own)) & set(varying(factor))]
+        for factor in along:
+            at.labels.tie(factor, own)
+        if not along:
+            at.fix(own)
+    return found if isinstance(out, torch.Tensor) else [found, []]
 
 
 @rule("mm", "addmm", "bmm", "baddbmm", "matmul")
