@@ -31,7 +31,8 @@ def trained_weight(module: nn.Module) -> torch.Tensor:
     """Return the parameter that a module's weight is proportional to, channel by channel: of a weight norm its lengths, else the weight itself."""
     parametrised = getattr(module, "parametrizations", None)
     if parametrised is not None and "weight" in parametrised:
-        return next(iter(parametrised["weight"].parameters()))
+        first: torch.Tensor = next(iter(parametrised["weight"].parameters()))
+        return first
     lengths = getattr(module, "weight_g", None)
     weight: torch.Tensor = module.weight if lengths is None else lengths  # type: ignore[assignment]
     return weight
