@@ -24,6 +24,7 @@ from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budge
 from bonsai.stages.selection.loop import Fit
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
+from bonsai.stages.steps.fuse import fuse
 from bonsai.stages.steps.measure import measure
 from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prune import prune
@@ -189,7 +190,8 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
     length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune, **_goal(recipe, target, dense)}
-    pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
+    trained = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
+    pruned = _deployed(trained, dataset, target.network, step)
     quantised = None
     if target.profile.target.precision == "int8":
         form = {"dialect": graph_form(target.profile.target).dialect, "weight_bits": recipe.quantize.weight_bits or target.weight_bits}
@@ -200,7 +202,7 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
-    reference = build(dense, target.profile.target.reference) if dense is not None else target.build_untrained()
+    reference = build(_deployed(dense, dataset, target.network, step), target.profile.target.reference) if dense is not None else target.build_untrained()
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
@@ -214,6 +216,11 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         **about_reference(dense),
     )
     return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+
+
+def _deployed(trained: Checkpoint, dataset: Dataset, network: Network, step: Step) -> Checkpoint:
+    """Return a trained network as it is quantised and exported: with its branches fused, where it has some."""
+    return step(fuse, trained=trained, dataset=dataset) if network.fused else trained
 
 
 def _goal(recipe: Recipe, target: ReadyTarget, dense: Checkpoint | None) -> dict[str, Goal | Checkpoint | None]:

@@ -23,6 +23,7 @@ from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
 from bonsai.stages.networks.registry import build_network, require_outputs, require_own_weights
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.fused_groups import deployed_form, require_fusable
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import prunable
 from bonsai.stages.pruning.regularisers import make_regulariser
@@ -56,6 +57,7 @@ class Network:
     Attributes:
         unseen: Matrix products that the latency table cannot describe.
         kept_float: Layers that the recipe leaves in float.
+        fused: Whether it is trained in branches that are fused before it is timed and exported. The operators are the fused network's.
     """
 
     image_shape: tuple[int, ...]
@@ -64,6 +66,7 @@ class Network:
     operators: tuple[Operator, ...]
     unseen: tuple[Unseen, ...] = ()
     kept_float: tuple[str, ...] = ()
+    fused: bool = False
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -86,8 +89,8 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
         dialects: Forms of the INT8 files that will be made of it, see `dialects_of`.
 
     Raises:
-        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced or
-            quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
+        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced,
+            fused or quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
             nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
@@ -97,13 +100,14 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
     require_own_weights(network)
     require_repeatable(network, image_shape)
     require_whole_state(recipe.model, network, spec, learning)
-    kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
+    found = find_groups(network, image_shape)
+    deployed = deployed_form(network, found, image_shape)
+    kept_float = layers_to_keep(deployed.network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
     dialects = tuple(dialects)
     if dialects:
-        left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
+        left = prove_quantizable(deployed.network, image_shape, recipe.quantize.keep_float, dialects)
         if left:
             say(f"in float beside INT8: {listed(left)}")
-    found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
         say(f"group {name} is left whole: {reason}")
@@ -119,7 +123,12 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
         )
     require_scores(network, groups, recipe.prune.criterion)
     make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
-    return Network(image_shape, num_classes, groups, *read_operators(network, groups, image_shape), kept_float)
+    if deployed.edit is not None:
+        require_fusable(network, deployed.edit, groups, image_shape)
+        say(f"trained in branches, and fused before it is timed, quantised and exported: {len(deployed.edit.modules)} modules")
+    names = {group.name for group in groups}
+    operators, unseen = read_operators(deployed.network, [group for group in deployed.groups if group.name in names], image_shape)
+    return Network(image_shape, num_classes, groups, operators, unseen, kept_float, fused=deployed.edit is not None)
 
 
 def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:

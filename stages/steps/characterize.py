@@ -19,6 +19,7 @@ from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.fused_groups import deployed_form
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.selection.coverage import at_precision, left_in_float
 from bonsai.stages.selection.operator_records import Operator
@@ -127,9 +128,10 @@ def characterize(
 
 @lru_cache(maxsize=1)
 def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
-    """Return the dense network and its operators; kept, since a target has a table per precision."""
+    """Return the dense network, fused, and its operators; kept, since a target has a table per precision."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
-    return network, list_operators(network, find_groups(network, image_shape), image_shape)
+    deployed = deployed_form(network, find_groups(network, image_shape), image_shape)
+    return deployed.network, list_operators(deployed.network, deployed.groups, image_shape)
 
 
 def conditions(target: Target) -> dict[str, object]:

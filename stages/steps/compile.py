@@ -56,6 +56,7 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         runnable=info.present,
         timing_cache=built.timing_cache,
         not_simplified=graph.not_simplified,
+        fused=graph.fused,
     )
     if info.present and target.device.kind == "cpu" and (graph.folder / PROBES).exists():  # of an untrained network, which nothing has run yet
         _require_as_torch(engine, target, load_outputs(graph.folder))

@@ -73,4 +73,15 @@ class Quantizers(Record):
     kept_float: tuple[str, ...] = ()
 
 
-Edit = Annotated[KeepChannels | Quantizers, Field(discriminator="kind")]
+class Fuse(Record):
+    """Modules with several branches compute as the single layers that do the same in evaluation.
+
+    Attributes:
+        modules: Names of the modules, in the order in which their own methods are called.
+    """
+
+    kind: Literal["fuse"] = "fuse"
+    modules: tuple[str, ...]
+
+
+Edit = Annotated[KeepChannels | Fuse | Quantizers, Field(discriminator="kind")]
