@@ -87,8 +87,13 @@ def require_same_fused(network: nn.Module, edit: Fuse, images: torch.Tensor) -> 
 def _difference(network: nn.Module, edit: Fuse, images: torch.Tensor) -> float:
     """Return the largest difference of outputs over the largest output, all in the precision of the images."""
     branched, fused = (copy_network(network).to(images.dtype) for _ in range(2))
-    fuse(fused, edit)
-    expected, found = outputs(branched, images), outputs(fused.to(images.dtype), images)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(images.dtype)  # of the layers that the methods make
+    try:
+        fuse(fused, edit)
+    finally:
+        torch.set_default_dtype(before)
+    expected, found = outputs(branched, images), outputs(fused, images)
     return float((expected - found).abs().max()) / max(float(expected.abs().max()), 1e-12)
 
 
@@ -105,8 +110,9 @@ def _walk(network: nn.Module, name: str = "") -> Iterator[str]:
 @torch.no_grad()
 def _fuse(network: nn.Module, name: str) -> None:
     module = network.get_submodule(name)
-    method, training = _method(module), module.training
+    method, modes = _method(module), {each: each.training for each in module.modules()}
     trained = {id(parameter): parameter.requires_grad for parameter in network.parameters()}
+    module.eval()  # some methods ask for it
     try:
         found = getattr(module, method)()
     except FAILURES as error:
@@ -122,7 +128,8 @@ def _fuse(network: nn.Module, name: str) -> None:
     if isinstance(found, nn.Module) and found is not module:
         place, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(place), attribute, found)
-    network.get_submodule(name).train(training)
+    for each in network.get_submodule(name).modules():
+        each.training = modes.get(each, modes[module])
     for parameter in network.parameters():  # timm's methods freeze what they leave
         parameter.requires_grad_(trained.get(id(parameter), True))
 

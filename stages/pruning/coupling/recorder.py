@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from bonsai.stages.networks.edits.fusing import can_fuse
@@ -120,7 +121,12 @@ class Recorder:
             self.sizes += [Resized(f"{name}.groups", len(groups), ((groups, 0),)) for name in outer if getattr(self.modules[name], "groups", 0) == len(groups)]
 
     def called(self, module: str, given: object, made: object) -> None:
-        """Note that a module was called that fuses itself later: whole numbers that it keeps are the channels of its input and output."""
+        """Note that a module was called that fuses itself later: whole numbers that it keeps are the channels of its input and output.
+
+        A BatchNorm of its own is a branch that becomes an identity kernel, of as many channels as that has.
+        """
+        if isinstance(self.modules[module], _NormBase):
+            module = module.rpartition(".")[0]
         if module not in self.fusing:
             return
         for side, tensor in (("in", given), ("out", made)):
