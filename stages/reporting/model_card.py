@@ -157,7 +157,7 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
     )
     if not is_compared:
         accuracy += f" There is no reference: {NO_REFERENCE}. The dense network was timed with untrained weights."
-    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
+    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}{_sparsity(engine, target)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
     shipped = measurement.shipped_row.latency
     assert shipped is not None
@@ -177,6 +177,14 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
 
 def _simplification(engine: Engine) -> str:
     return f", as the exporter wrote it, since onnxsim's was rejected: {engine.not_simplified}" if engine.not_simplified else ""
+
+
+def _sparsity(engine: Engine, target: Target) -> str:
+    """Return how many layers have 2:4 sparse weights; empty if the library was not told to look for them."""
+    if not target.sparse_weights:
+        return ""
+    sparse, eligible = engine.coverage["sparse_layers"], engine.coverage["sparse_eligible_layers"]
+    return f" 2:4 sparsity: {sparse} of the {eligible} layers that could run as sparse have such weights; the others run as dense."
 
 
 def _float_kernels(measurement: Measurement) -> str:

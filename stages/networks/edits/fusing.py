@@ -33,15 +33,15 @@ def can_fuse(module: nn.Module) -> bool:
 
 
 def fusion_of(network: nn.Module) -> Fuse | None:
-    """Return the edit that fuses a network, or None where it has nothing to fuse. The network is left as it was.
+    """Return the edit that fuses a network, or None where it has no branches. The network is left as it was.
 
     Raises:
         Unfusable: A method of the network fails.
     """
     if not any(can_fuse(module) for name, module in network.named_modules() if name):
         return None
-    twin = copy_network(network)
-    return Fuse(modules=tuple(_walk(twin)))
+    modules = tuple(_walk(copy_network(network)))
+    return Fuse(modules=modules) if modules else None
 
 
 def fuse(network: nn.Module, edit: Fuse) -> None:
@@ -99,11 +99,13 @@ def _difference(network: nn.Module, edit: Fuse, images: torch.Tensor) -> float:
 
 def _walk(network: nn.Module, name: str = "") -> Iterator[str]:
     """Fuse the outermost modules that can be, then what is left inside of them; return their names in this order."""
-    for child, _ in list(network.get_submodule(name).named_children()):
+    for child, module in list(network.get_submodule(name).named_children()):
         inner = f"{name}.{child}".lstrip(".")
-        if can_fuse(network.get_submodule(inner)):
+        if can_fuse(module):
+            branched = set(module.state_dict())
             _fuse(network, inner)
-            yield inner
+            if network.get_submodule(inner) is not module or set(module.state_dict()) != branched:  # it was not fused when it was built
+                yield inner
         yield from _walk(network, inner)
 
 

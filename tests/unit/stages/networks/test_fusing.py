@@ -29,6 +29,22 @@ class Both(nn.Module):
         return left + right
 
 
+class Built(nn.Module):
+    """A network that was fused when it was built: its method has nothing to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Idle()
+
+
+class Idle(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(1, 1, 1)
+
+    def reparameterize(self) -> None:
+        return
+
+
 def trained(kind: type[nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     network = kind()
@@ -53,6 +69,7 @@ def test_a_fused_network_computes_what_its_branches_do_with_fewer_convolutions()
 def test_nothing_is_fused_where_no_module_has_a_method_for_it() -> None:
     assert fusion_of(resnet8(in_channels=1, num_classes=10)) is None
     assert fusion_of(nn.Sequential(Both())) is None
+    assert fusion_of(Built()) is None
     assert (can_fuse(Both()), can_fuse(Pair(1, 1))) == (False, True)
 
 
