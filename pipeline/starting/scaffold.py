@@ -25,11 +25,14 @@ from bonsai.stages.data.depth import find_depth
 from bonsai.stages.data.files import UNREADABLE, read_values, require_readable
 from bonsai.stages.data.image_folder import Folder, passed_over, scan_folder
 from bonsai.stages.data.pixels import kind_of, quietly_opened
+from bonsai.stages.data.registry import TEST
 from bonsai.stages.data.splitting import split_samples
 from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import PRETRAINED, ModelConfig
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.factories import of_library
 from bonsai.stages.networks.registry import build_network, require_outputs
+from bonsai.stages.quantization.keeping import quantizable
 from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
@@ -152,6 +155,8 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         anew = trained.fresh_layers(network, len(found.classes)) if trained else ()
         epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
+        layers = quantizable(network, (channels, size, size))
+        prune = fine_tuning_lines(layers[0]) if trained and not anew else prune_lines(layers[0])
         rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         choices = Choices(
             file=file.name,
@@ -172,7 +177,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             warmup_epochs=WARMUP if trained else max(1.0, round(epochs / 20, 1)),
             qat_epochs=max(2, epochs // 10),
             qat_lr=round(rate, 3) / 10,
-            prune=changes.prune or (fine_tuning_lines() if trained and not anew else prune_lines()),
+            prune=changes.prune or prune,
+            ends=(layers[0], layers[-1]),
+            normalised=trained is not None and of_library(model) is None,
             weights=ask.weights if ask.weights in (None, PRETRAINED) else _from(folder, Path(ask.weights)),
             reference="trained" if anew else "given",
             notes=changes.notes,
@@ -195,6 +202,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             os.replace(draft, path)
         undo.pop_all()
     lines = [_counts(found, sizes), *seen.depth, *_warnings(found, sizes, drop)]
+    if trained and TEST not in {image.part for image in found.images}:
+        seen_before = "if the weights were trained with them, the given network looks better than it is: put images that it has not seen into test/"
+        lines.append(f"warning: the test images are taken from {'train/' if found.images[0].part is not None else 'all images'}; {seen_before}")
     if anew:
         lines.append(f"the weights are for other classes than these {len(found.classes)}: {', '.join(anew)} begins with random ones")
     passes = 1.0 if trained and not anew else PASSES
