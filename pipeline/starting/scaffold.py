@@ -155,7 +155,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         anew = trained.fresh_layers(network, len(found.classes)) if trained else ()
         epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
-        layers = quantizable(network, (channels, size, size))
+        layers = _layers(network, (channels, size, size))
         prune = fine_tuning_lines(layers[0]) if trained and not anew else prune_lines(layers[0])
         rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         choices = Choices(
@@ -226,6 +226,19 @@ def choose_drop(test_images: int) -> tuple[float, str]:
         f"{test_images} images cannot prove a drop below {least:.3f}, even if none changes its class; {LEAST_DROP} needs {images_to_prove(LEAST_DROP)} images."
     )
     return drop, why
+
+
+def _layers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the convolutions and linear layers, in the order of execution.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    layers = quantizable(network, image_shape)
+    if not layers:
+        given, fix = f"a {type(network).__name__} of other operations", "build it of torch's modules"
+        raise ConfigError(describe("the network has no layer to prune or quantise", given=given, allowed="convolutions and linear layers", fix=fix))
+    return layers
 
 
 def _from(folder: Path, place: Path) -> str:
