@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from bonsai.pipeline.cli.main import app
-from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
-from bonsai.profiles.loader import load_profile
+from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.profiles.schema import HardwareProfile
 
 LANGUAGES = {"python", "sh", "console", "yaml", "json", "toml", "text", "", "dockerfile", "groovy", "csv"}
