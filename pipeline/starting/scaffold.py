@@ -149,13 +149,13 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         sizes = {name: len(indices) for name, indices in split_samples(*_labels(found), len(found.images), found.classes, data).items()}
         network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
         require_outputs(network, DataSpec((channels, size, size), len(found.classes)), learning_of(DEFAULT, TrainConfig()))
+        layers = _layers(network, (channels, size, size))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
         steps = max(sizes["train"] // batch, 1)
         seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         anew = trained.fresh_layers(network, len(found.classes)) if trained else ()
         epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
-        layers = _layers(network, (channels, size, size))
         prune = fine_tuning_lines(layers[0]) if trained and not anew else prune_lines(layers[0])
         rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         choices = Choices(

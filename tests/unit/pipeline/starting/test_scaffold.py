@@ -349,7 +349,7 @@ def test_a_recipe_of_trained_weights_has_the_place_of_their_normalisation(channe
     recipe = scaffold(Ask(tmp_path / "tuned.yaml", images, model, 40, weights=str(weights))).files[0]
     assert load_recipe(str(recipe)).data.options.keys() == {"root", "size", "channels"}
     recipe.write_text(recipe.read_text().replace("# mean", "mean").replace("# std", "std"))
-    assert load_recipe(str(recipe)).data.options["mean"] == mean
+    assert load_recipe(str(recipe)).data.options["mean"] == tuple(mean)
 
 
 @pytest.mark.parametrize(("parts", "told"), [((), "all images"), (("train", "val"), "train/"), (("train", "test"), None)])
