@@ -44,6 +44,8 @@ METRIC = task_named(DEFAULT).metric
 RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
 SIDES = (32, 48, 64)
 """Sides in pixels to choose from: a CPU trains on them in minutes; larger ones are the user's choice."""
+MASKS = ("mask", "masks")
+"""Names of folders that hold the targets of a segmentation and no class."""
 OPENED = 5000
 """Most images that are opened, to look at their size and mode."""
 BATCHES, LEAST_STEPS_PER_EPOCH = (64, 32, 16, 8), 8
@@ -341,6 +343,8 @@ def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if found.others:
         lines.append(f"warning: {passed_over(found)}")
+    if masks := [name for name in counts if name.lower() in MASKS]:
+        lines.append(f"warning: the folder {masks[0]} is taken for a class; for a segmentation write a table and a recipe: docs/trained-network.md has both")
     if counts[many] > 5 * counts[few]:
         lines.append(
             f"warning: {many} has {counts[many]} images, {few} only {counts[few]}: a network that never predicts {few} can still reach a high {METRIC.label}"

@@ -175,6 +175,11 @@ def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> Non
     assert "1 files that are no images are passed over, such as list.csv" in told
 
 
+def test_a_folder_of_masks_is_told(images: Path, tmp_path: Path) -> None:
+    (images / "dog").rename(images / "Masks")
+    assert "warning: the folder Masks is taken for a class; for a segmentation write a table" in text(scaffold(Ask(tmp_path, images)))
+
+
 @pytest.mark.parametrize(("images", "drop"), [(20, 0.2), (75, 0.07), (450, 0.03), (5000, 0.02)])
 def test_the_accuracy_gate_is_one_that_the_test_images_can_prove(images: int, drop: float) -> None:
     assert choose_drop(images)[0] == drop
