@@ -48,27 +48,25 @@ class Recorded(NamedTuple):
     Attributes:
         products: What each node multiplies, in order.
         factors: Labels of each node's tensor.
-        at: What is known of the labels.
     """
 
     products: dict[fx.Node, list[Product]]
     factors: dict[fx.Node, list[Factor]]
-    at: Recorder
 
 
-def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, ...]) -> Recorded:
+def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tuple[int, ...], at: Recorder) -> Recorded:
     """Run a traced network once and return the products that it computes.
 
     Args:
         traced: The graph.
         network: Whose modules it calls; in evaluation meanwhile.
         image_shape: (channels, height, width).
+        at: Follows the labels of the network's parameters.
     """
-    at = Recorder(network)
     with evaluating(network), evaluating(traced), products_in_sight(network), following(at):
         run = _Run(traced, at)
         run.run(torch.zeros(BATCH, *image_shape))
-    return Recorded(run.products, run.factors, at)
+    return Recorded(run.products, run.factors)
 
 
 class _Run(fx.Interpreter):
@@ -84,6 +82,8 @@ class _Run(fx.Interpreter):
         """Compute one node."""
         if n.op not in {"call_module", "call_function", "call_method"}:
             return super().run_node(n)
+        called = [str(n.target)] if n.op == "call_module" else [name for name, _ in (n.meta.get("nn_module_stack") or {}).values()]
+        self._at.module = called[-1] if called else ""  # some rules ask it for the sizes of a split
         with _Recorder(self._at) as recorder:
             result = super().run_node(n)
         if recorder.found:

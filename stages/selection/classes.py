@@ -94,7 +94,7 @@ def _convolution(product: Recorded, located: Located, epilogue: Epilogue) -> Cla
     op: Product = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
     inputs, outputs = read[1], product.output[1]
     first, _, result = product.factors
-    whole = groups > 1 and (groups == inputs or located.blocks(first, 1, groups))
+    whole = groups > 1 and (groups == inputs or located.leaves_whole(first, 1, groups))
     size, input_size = (_pair(shape[2:]) for shape in (product.output, read))
     found = OperatorClass(
         op=op,

@@ -40,8 +40,8 @@ class _Reader:
         self.operators: list[Operator] = []
         self.unseen: list[Unseen] = []
         self._widths = {group.name: group.width for group in groups}
-        self._recorded = record_products(self.traced, network, image_shape)
-        self._located = Located(self._recorded.at, groups)
+        self._located = Located(network, groups)
+        self._recorded = record_products(self.traced, network, image_shape, self._located.at)
         self._position = {node: place for place, node in enumerate(self.traced.graph.nodes)}
         self._from_images: set[fx.Node] = set()
         self._fused: set[fx.Node] = set()

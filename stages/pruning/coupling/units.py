@@ -18,7 +18,7 @@ Place = tuple[str, int]
 
 def groups_of(network: nn.Module, at: Recorder) -> tuple[Group, ...]:
     """Return the groups of a network whose labels are known, in the network's order."""
-    decide(at)
+    _decide(at)
     found = _Classes(network, at)
     alike: dict[tuple[tuple[Place, int], ...], list[int]] = defaultdict(list)
     for unit, places in found.tensors.items():
@@ -38,7 +38,7 @@ def groups_of(network: nn.Module, at: Recorder) -> tuple[Group, ...]:
 
 def layers_that_stay(network: nn.Module, at: Recorder) -> dict[str, str]:
     """Return the layers some of whose channels must stay although the network does not give them out, each with the reason."""
-    decide(at)
+    _decide(at)
     roots, found = at.labels.roots(), {}
     reason = "its channels go with some that must stay: the network reduces, indexes, pads or compares them"
     if at.unknown:
@@ -141,7 +141,7 @@ def _split(pairs: list[tuple[int, int]]) -> dict[str, tuple[int, ...]]:
     return {"indices": tuple(index for index, _ in ordered), "channels": tuple(channel for _, channel in ordered)}
 
 
-def decide(at: Recorder) -> None:
+def _decide(at: Recorder) -> None:
     """Tie what was left open: combined tensors first, then what a reshape has made of one axis."""
     labels, roots = at.labels, at.labels.roots()
     for wide, narrow in at.overlaps:
