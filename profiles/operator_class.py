@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
@@ -62,6 +62,16 @@ class OperatorClass(Record):
     tokens: Count = 1
     epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
     precision: Precision | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_package(cls, values: Any) -> Any:
+        """Read what packages of version 0.1 hold: `depthwise`, and `multiplier`."""
+        if not isinstance(values, dict) or "depthwise" not in values:
+            return values
+        values = dict(values)
+        depthwise, multiplier = values.pop("depthwise"), values.pop("multiplier", 1)
+        return values | ({"group_channels": (1, multiplier)} if depthwise else {})
 
     @property
     def is_light(self) -> bool:

@@ -36,7 +36,7 @@ from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
 from bonsai.stages.selection.latency import Forecast, NetworkLatency
 from bonsai.stages.selection.loop import Fit, Measured
-from bonsai.stages.selection.operator_records import Operator, Unseen
+from bonsai.stages.selection.operator_records import Operator, Unseen, with_groups
 from bonsai.stages.selection.operators import read_operators
 from bonsai.stages.selection.problem import require_reachable
 from bonsai.stages.selection.terms import Options
@@ -119,7 +119,8 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
         )
     require_scores(network, groups, recipe.prune.criterion)
     make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
-    return Network(image_shape, num_classes, groups, *read_operators(network, groups, image_shape), kept_float)
+    operators, unseen = read_operators(network, found, image_shape)
+    return Network(image_shape, num_classes, groups, with_groups(operators, {group.name for group in groups}), unseen, kept_float)
 
 
 def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:

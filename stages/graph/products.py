@@ -94,7 +94,7 @@ class _Run(fx.Interpreter):
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Keeps what `FlopCounterMode` would count, with the shapes, and like it takes composed operators apart."""
+    """Keeps what `FlopCounterMode` would count, with the shapes and the labels."""
 
     def __init__(self, at: Recorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -102,13 +102,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._at = at
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Compute one operator."""
+        """Compute one operator; torch has taken composed ones apart before."""
         options, packet = kwargs or {}, func.overloadpacket
-        if packet not in flop_registry and func is not torch.ops.prim.device.default:
-            with self:
-                composed = func.decompose(*args, **options)
-                if composed is not NotImplemented:
-                    return composed
         result = func(*args, **options)
         if packet in flop_registry:
             self.found.append(_product(packet, args, options, result, self._at))

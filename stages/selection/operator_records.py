@@ -1,6 +1,6 @@
 """Records of the operators of a network, and what they cost at given widths. No torch: `operators.py` reads them from a network."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
@@ -56,6 +56,25 @@ class Unseen(Record):
 
     name: str
     macs: int
+
+
+def with_groups(operators: Iterable[Operator], names: Collection[str]) -> tuple[Operator, ...]:
+    """Return the operators with the channels of all other groups fixed; their classes stay, since a table holds those of all groups."""
+
+    def of(operator: Operator) -> Operator:
+        full = dict(operator.full_widths)
+        fixed = [sum(full[name] * positions for name, positions in side if name not in names) for side in (operator.inputs, operator.outputs)]
+        return operator.model_copy(
+            update={
+                "inputs": tuple(pair for pair in operator.inputs if pair[0] in names),
+                "fixed_inputs": operator.fixed_inputs + fixed[0],
+                "outputs": tuple(pair for pair in operator.outputs if pair[0] in names),
+                "fixed_outputs": operator.fixed_outputs + fixed[1],
+                "full_widths": tuple(pair for pair in operator.full_widths if pair[0] in names),
+            }
+        )
+
+    return tuple(operator if operator.groups <= set(names) else of(operator) for operator in operators)
 
 
 def count_macs_at(operators: Iterable[Operator], widths: Widths) -> int:

@@ -12,7 +12,7 @@ from bonsai.profiles.roofline import LAUNCH_US, estimate_us
 from bonsai.profiles.schema import Peak
 
 CONV = OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu")
-DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True)
+DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=1)
 META = TableMeta(
     source="measured",
     device="d",
@@ -94,12 +94,12 @@ def test_load_refuses_what_is_no_table(tmp_path: Path) -> None:
 ODD = OperatorClass(
     op="conv", kernel=(1, 7), stride=(2, 1), dilation=(1, 2), height=8, width=4, input_size=(17, 4), groups=4, tokens=1, epilogue="relu", precision="fp32"
 )
-WIDE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True, multiplier=2)
+WIDE = OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=(1, 2))
 
 
 def test_every_field_of_a_class_comes_back_from_the_file(tmp_path: Path) -> None:
     classes = (ODD, WIDE, OperatorClass(op="linear", tokens=49), OperatorClass(op="silu", height=8, width=8))
-    LatencyTable(META, [entry(operator, 16, 16 * operator.multiplier, 1.0) for operator in classes]).save(tmp_path / "t.csv")
+    LatencyTable(META, [entry(operator, 16, operator.outputs(16), 1.0) for operator in classes]).save(tmp_path / "t.csv")
     assert [each.operator for each in LatencyTable.load(tmp_path / "t.csv").entries] == list(classes)
 
 
@@ -142,7 +142,7 @@ def test_roofline_counts_true_weights_and_turning_the_image_changes_nothing() ->
 
 
 def test_roofline_of_a_grouped_convolution_lies_between_a_depthwise_and_a_dense_one() -> None:
-    classes = [OperatorClass(op="conv", kernel=3, height=64, width=64, **kind) for kind in ({"depthwise": True}, {"groups": 4}, {})]
+    classes = [OperatorClass(op="conv", kernel=3, height=64, width=64, **kind) for kind in ({"group_channels": 1}, {"groups": 4}, {})]
     times = [estimate(operator, 64, 64) for operator in classes]
     assert times == sorted(times)
     assert times[1] - LAUNCH_US == pytest.approx((times[2] - LAUNCH_US) / 4)

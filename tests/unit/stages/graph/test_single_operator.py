@@ -14,7 +14,7 @@ OPERATORS = [
     (OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu"), 16, 32),
     (OperatorClass(op="conv", kernel=3, stride=2, height=4, width=4, epilogue="none"), 16, 32),
     (OperatorClass(op="conv", kernel=1, height=8, width=8, epilogue="add_relu"), 16, 16),
-    (OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True, epilogue="relu"), 16, 16),
+    (OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=1, epilogue="relu"), 16, 16),
     (OperatorClass(op="linear"), 16, 10),
 ]
 OTHERS = [
@@ -24,7 +24,7 @@ OTHERS = [
     (OperatorClass(op="conv", kernel=2, stride=2, height=8, width=6, input_size=(17, 13)), 16, 16),
     (OperatorClass(op="conv", kernel=3, dilation=2, height=8, width=8, input_size=(12, 12)), 16, 16),
     (OperatorClass(op="conv", kernel=3, height=8, width=8, groups=4), 16, 32),
-    (OperatorClass(op="conv", kernel=3, height=6, width=6, depthwise=True, multiplier=2), 16, 32),
+    (OperatorClass(op="conv", kernel=3, height=6, width=6, group_channels=(1, 2)), 16, 32),
     (OperatorClass(op="conv_transposed", kernel=3, stride=2, height=16, width=16, groups=2), 16, 32),
     (OperatorClass(op="conv_transposed", kernel=2, stride=2, height=16, width=16), 16, 32),
     (OperatorClass(op="conv1d", kernel=(1, 3), width=48), 1, 1),
