@@ -56,7 +56,12 @@ class Shuffled(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.stem, self.branch, self.last, self.head = nn.Conv2d(3, 2 * width, 3, 2, 1), nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(2 * width, 8, 1), nn.Linear(8, 5)
+        self.stem, self.branch, self.last, self.head = (
+            nn.Conv2d(3, 2 * width, 3, 2, 1),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(2 * width, 8, 1),
+            nn.Linear(8, 5),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right = torch.relu(self.stem(x)).chunk(2, 1)

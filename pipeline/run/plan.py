@@ -37,10 +37,16 @@ ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
 class GroupPlan(Record):
-    """A group and the widths that it may keep."""
+    """A group and the widths that it may keep.
+
+    Attributes:
+        width: Channels of the dense network.
+        positions: Outputs of the layer that names the group, per channel.
+    """
 
     name: str
     width: int
+    positions: int = 1
     options: tuple[int, ...]
 
 
@@ -125,7 +131,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
                 gates=profile.gates.model_dump_json(exclude_none=True),
                 preflight=what_is_tried(profile, info),
                 prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch),
-                groups=tuple(GroupPlan(name=g.name, width=g.width, options=tuple(options[g.name])) for g in network.groups),
+                groups=tuple(GroupPlan(name=g.name, width=g.width, positions=g.positions, options=tuple(options[g.name])) for g in network.groups),
                 cached=cached,
                 next_stage=next_stage,
             )

@@ -99,4 +99,3 @@ class Located:
             if says and bool((self._owner[labels[:, 0]] >= 0).any()):
                 return np.asarray(labels[:, 0])
         return None
-

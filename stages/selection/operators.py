@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.products import BATCH, Product, record_products
-from bonsai.stages.graph.trace import module_of, shape_of, trace
+from bonsai.stages.graph.trace import module_of, trace
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.selection.channels import Located

@@ -40,8 +40,7 @@ class SumTerm(NamedTuple):
     def along(self, choice: Choice, group: int) -> Array:
         """Return the milliseconds for every option of one group of the term."""
         rows, columns = (
-            sum(int(part[choice[other]]) for other, part in side.items() if other != group) + side.get(group, 0)
-            for side in (self.inputs, self.outputs)
+            sum(int(part[choice[other]]) for other, part in side.items() if other != group) + side.get(group, 0) for side in (self.inputs, self.outputs)
         )
         return np.asarray(self.table[rows, columns])
 

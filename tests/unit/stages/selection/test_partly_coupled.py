@@ -54,7 +54,10 @@ def test_the_work_is_that_of_the_cut_network_at_any_widths(name: str, data: st.D
     narrowed = copy.deepcopy(network)
     cut(narrowed, groups, first_channels(widths))
     assert count_macs_at(operators, widths) == count_macs(narrowed, SHAPE)
-    shapes = {module: (narrowed.get_submodule(module).weight.shape[1], narrowed.get_submodule(module).weight.shape[0]) for module in weight_channels(operators, widths)}
+    shapes = {
+        module: (narrowed.get_submodule(module).weight.shape[1], narrowed.get_submodule(module).weight.shape[0])
+        for module in weight_channels(operators, widths)
+    }
     assert weight_channels(operators, widths) == shapes
     again = {operator.module: operator for operator in read_operators(narrowed, (), SHAPE)[0]}
     for operator in operators:
@@ -90,7 +93,9 @@ def table_us(cls: OperatorClass, ci: int, co: int) -> float:
 @cache
 def latency_of(name: str) -> tuple[NetworkLatency, Options]:
     _, groups, operators = read(name)
-    entries = [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in grid_points(operators, groups, STEP)]
+    entries = [
+        Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in grid_points(operators, groups, STEP)
+    ]
     options = {group.name: width_options(group, step=STEP, floor=0.1) for group in groups}
     return NetworkLatency(LatencyTable(TABLE_META, entries), operators, Line(offset_ms=0.01, scale=1.1)), options
 
