@@ -66,6 +66,39 @@ def halves(x: torch.Tensor) -> torch.Tensor:
     return left * torch.sigmoid(right)
 
 
+def joined(x: torch.Tensor, whole: nn.Module, left: nn.Module, right: nn.Module) -> torch.Tensor:
+    return whole(x) + torch.cat([left(x), right(x)], 1)
+
+
+class C2f(nn.Module):
+    """The block of YOLOv8's neck: halves of a layer go on side by side, one of them through a residual branch, and are joined again."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.one, self.two, self.last = conv(inputs, outputs), conv(outputs // 2, outputs // 2), conv(outputs * 3 // 2, outputs)
+        self.norm = nn.BatchNorm2d(outputs // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = list(self.one(x).chunk(2, 1))
+        parts.append(parts[-1] + torch.relu(self.norm(self.two(parts[-1]))))
+        return self.last(torch.cat(parts, 1))
+
+
+class Heads(nn.Module):
+    """Attention over the pixels, written as timm does it: the number of heads and the width of them all are attributes."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.attn_dim = num_heads, 6, 6 * num_heads
+        self.qkv, self.proj = nn.Linear(channels, 3 * self.attn_dim), nn.Linear(self.attn_dim, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).reshape(len(x), -1, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        found = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(x), -1, self.attn_dim)
+        return (tokens + self.proj(found)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 CUT = {  # network, groups that can be cut
     "residual": (lambda: resnet8(in_channels=3, num_classes=5), 6),
     "depthwise": (lambda: Net(8, nn.Sequential(conv(8, 8, 8), nn.BatchNorm2d(8), conv(8, 12)), 12), 2),
@@ -75,23 +108,30 @@ CUT = {  # network, groups that can be cut
     "gate": (lambda: Net(8, Call(lambda x, a, b: b(x) * torch.sigmoid(a(x.mean((2, 3), keepdim=True))), nn.Conv2d(8, 6, 1), conv(8, 6)), 6), 2),
     "shared layer": (lambda: Net(8, Call(lambda x, a: a(torch.relu(a(x))), conv(8, 8)), 8), 1),
     "per channel": (lambda: Net(8, nn.Sequential(nn.PReLU(8), nn.BatchNorm2d(8, affine=False)), 8), 1),
+    "2 groups": (lambda: Net(8, conv(8, 16, 2), 16), 2),
+    "4 groups": (lambda: Net(8, nn.Sequential(conv(8, 16, 4), nn.ReLU(), conv(16, 8)), 8), 2),
+    "2 groups then 4": (lambda: Net(8, nn.Sequential(conv(8, 16, 2), nn.ReLU(), conv(16, 8, 4)), 8), 2),
+    "multiplier": (lambda: Net(8, conv(8, 16, 8), 16), 1),
+    "grouped transposed": (lambda: Net(8, transposed(8, 12, 2), 12), 2),
+    "PixelShuffle": (lambda: Net(16, nn.Sequential(nn.PixelShuffle(2), conv(4, 6)), 6), 2),
+    "PixelUnshuffle": (lambda: Net(4, nn.Sequential(nn.PixelUnshuffle(2), conv(16, 6)), 6), 2),
+    "ChannelShuffle": (lambda: Net(8, nn.Sequential(nn.ChannelShuffle(2), conv(8, 6)), 6), 2),
+    "halves": (lambda: Net(8, Call(halves), 4), 1),
+    "partial sum": (lambda: Net(8, Call(joined, conv(8, 10), conv(8, 4), conv(8, 6)), 10), 3),
+    "GroupNorm": (lambda: Net(8, nn.GroupNorm(2, 8), 8), 1),
+    "one GroupNorm": (lambda: Net(8, nn.GroupNorm(1, 8), 8), 1),
+    "LayerNorm": (lambda: Net(8, Call(lambda x, norm, a: a(norm(x.movedim(1, -1)).movedim(-1, 1)), nn.LayerNorm(8), conv(8, 6)), 6), 2),
+    "shared weight": (lambda: Net(8, Tied(), 8), 1),
+    "weight norm": (lambda: Net(8, weight_norm(conv(8, 6)), 6), 2),
+    "C2f": (lambda: Net(8, C2f(8, 12), 12), 3),
+    "heads": (lambda: Net(8, Heads(8, 4), 8), 2),
 }
 REFUSED = {  # network, groups that are refused
-    "2 groups": (lambda: Net(8, conv(8, 16, 2), 16), ["first", "middle"]),
-    "4 groups": (lambda: Net(8, nn.Sequential(conv(8, 16, 4), nn.ReLU(), conv(16, 8)), 8), ["first", "middle.0"]),
-    "2 groups then 4": (lambda: Net(8, nn.Sequential(conv(8, 16, 2), nn.ReLU(), conv(16, 8, 4)), 8), ["first", "middle.0", "middle.2"]),
-    "multiplier": (lambda: Net(8, conv(8, 16, 8), 16), ["first", "middle"]),
-    "grouped transposed": (lambda: Net(8, transposed(8, 12, 2), 12), ["first", "middle"]),
-    "PixelShuffle": (lambda: Net(16, nn.Sequential(nn.PixelShuffle(2), conv(4, 6)), 6), ["first"]),
-    "PixelUnshuffle": (lambda: Net(4, nn.Sequential(nn.PixelUnshuffle(2), conv(16, 6)), 6), ["first"]),
-    "ChannelShuffle": (lambda: Net(8, nn.Sequential(nn.ChannelShuffle(2), conv(8, 6)), 6), ["first"]),
     "view(-1, const)": (lambda: Net(8, Call(lambda x: x.reshape(-1, 8, 256).unsqueeze(3)), 8), ["first"]),
     "view(-1, flat)": (lambda: nn.Sequential(conv(3, 8), nn.AdaptiveAvgPool2d(2), Call(lambda x: x.reshape(-1, 32)), nn.Linear(32, 5)), ["0"]),
-    "halves": (lambda: Net(8, Call(halves), 4), ["first"]),
     "slice": (lambda: Net(8, Call(lambda x: x[:, :4]), 4), ["first"]),
     "pairs": (lambda: Net(8, nn.Sequential(Call(lambda x: x.unflatten(1, (4, 2)).amax(2)), conv(4, 6)), 6), ["first"]),
-    "GroupNorm": (lambda: Net(8, nn.GroupNorm(2, 8), 8), ["first"]),
-    "attention": (lambda: Net(8, Attention(8), 8), ["first"]),
-    "shared weight": (lambda: Net(8, Tied(), 8), ["first", "middle.0", "middle.1"]),
-    "weight norm": (lambda: Net(8, weight_norm(conv(8, 6)), 6), ["first", "middle"]),
+    "attention": (lambda: Net(8, Attention(8), 8), ["first", "middle.attention.out_proj"]),
+    "channel mean": (lambda: Net(8, Call(lambda x: x - x.mean(1, keepdim=True)), 8), ["first"]),
+    "softmax": (lambda: Net(8, nn.Softmax(1), 8), ["first"]),
 }

@@ -89,7 +89,7 @@ LIMITS: Mapping[str, Limit] = {
     "PreHooked": Limit("a forward hook that changes the input", partial(simulated, _harder("PreHooked")), (REFUSED, WHOLE, WORKS)),
     "OldWeightNorm": Limit("`torch.nn.utils.weight_norm`: the weight is computed by a hook", partial(simulated, _harder("OldWeightNorm")), (REFUSED,)),
     "NewWeightNorm": Limit("a parametrised weight", partial(simulated, _harder("NewWeightNorm")), (REFUSED, WORKS, FLOAT, WHOLE)),
-    "SpectralNorm": Limit("`spectral_norm`, whose state changes in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("group conv2",)),
+    "SpectralNorm": Limit("`spectral_norm`, whose state changes in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("mv, vdot",)),
     # what the quantiser does not know
     "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (FLOAT, WHOLE)),
     "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT, WHOLE)),
@@ -104,12 +104,12 @@ LIMITS: Mapping[str, Limit] = {
     "InPlaceInput": Limit("the input is normalised in place", partial(simulated, "InPlaceInput", shape=(1, 16, 16)), (WORKS,)),
     "NoCopy": Limit("a computed tensor is kept as an attribute: `copy.deepcopy` refuses it", partial(inspected, _harder("NoCopy")), (REFUSED,)),
     # channels that are mixed
-    "Shuffled1": Limit("a channel shuffle before 1 block", partial(inspected, "Shuffled", {"depth": 1}), (WHOLE,), ("stem.0",)),
-    "Shuffled8": Limit("a channel shuffle before 8 blocks", partial(inspected, "Shuffled", {"depth": 8}), (WHOLE,), ("stem.0",)),
-    "Shuffled16": Limit("a channel shuffle before 16 blocks", partial(inspected, "Shuffled", {"depth": 16}), (WHOLE,), ("stem.0",)),
-    "ShuffleUnit": Limit("the halves of the channels swap places (ShuffleNet)", partial(simulated, _harder("ShuffleUnit")), (WHOLE, FLOAT)),
-    "shufflenet": Limit("torchvision's `shufflenet_v2_x0_5`", partial(inspected, _harder("shufflenet"), shape=(3, 32, 32)), (WHOLE, REFUSED)),
-    "SplitDepthwise": Limit("a depthwise convolution on a part of the channels (EdgeNeXt)", partial(inspected, _harder("SplitDepthwise")), (WHOLE,)),
+    "Shuffled1": Limit("a channel shuffle before 1 block", partial(inspected, "Shuffled", {"depth": 1}), (WORKS,)),
+    "Shuffled8": Limit("a channel shuffle before 8 blocks", partial(inspected, "Shuffled", {"depth": 8}), (WORKS,)),
+    "Shuffled16": Limit("a channel shuffle before 16 blocks", partial(inspected, "Shuffled", {"depth": 16}), (WORKS,)),
+    "ShuffleUnit": Limit("the halves of the channels swap places (ShuffleNet)", partial(simulated, _harder("ShuffleUnit")), (WORKS, WHOLE, FLOAT)),
+    "shufflenet": Limit("torchvision's `shufflenet_v2_x0_5`", partial(inspected, _harder("shufflenet"), shape=(3, 32, 32)), (WORKS,)),
+    "SplitDepthwise": Limit("a depthwise convolution on a part of the channels (EdgeNeXt)", partial(inspected, _harder("SplitDepthwise")), (WORKS, WHOLE)),
     "Aggregated": Limit("grouped convolutions on queries, keys and values (EfficientViT)", partial(simulated, _harder("Aggregated")), (WHOLE, FLOAT, WORKS)),
     "Mixed": Limit("paths mixed by parameters of the architecture", partial(inspected, _harder("Mixed")), (WORKS, WHOLE, REFUSED)),
     # code that raises

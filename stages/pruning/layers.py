@@ -25,3 +25,14 @@ def channel_axis(module: nn.Module) -> int:
 def num_outputs(layer: Layer) -> int:
     """Return the number of output channels that the weight has, whatever the layer's attributes say."""
     return len(by_output(layer, layer.weight))
+
+
+def trained_weight(module: nn.Module) -> torch.Tensor:
+    """Return the parameter that a module's weight is proportional to, channel by channel: of a weight norm its lengths, else the weight itself."""
+    parametrised = getattr(module, "parametrizations", None)
+    if parametrised is not None and "weight" in parametrised:
+        first: torch.Tensor = next(iter(parametrised["weight"].parameters()))
+        return first
+    lengths = getattr(module, "weight_g", None)
+    weight: torch.Tensor = module.weight if lengths is None else lengths  # type: ignore[assignment]
+    return weight

@@ -90,7 +90,10 @@ class Coupling:
         parts: dict[tuple[int, bool], _Part] = {}
         first = 0
         for group in groups:
+            written = {member.module for member in group.members if member.side == "out"}
             for member in group.members:
+                if member.side == "in" and member.module in written and getattr(network.get_submodule(member.module), "groups", 1) > 1:
+                    continue  # groups of a convolution that leave whole: its rows are all of their weights
                 for parameter, shape, rows in _seen(network.get_submodule(member.module), member.side):
                     along = (shape[0], shape[1], 1, 1) if rows else (shape[0], 1, shape[2], 1)
                     nowhere = torch.full((along[1] * along[2] * shape[0],), width, device=parameter.device)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.layers import Layer, by_output, channel_axis
+from bonsai.stages.pruning.layers import Layer, by_output, channel_axis, num_outputs, trained_weight
 from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.tasks.task import Learning
@@ -29,10 +29,10 @@ class _Rows:
 
     def __init__(self, module: Layer | _BatchNorm, rows: list[int], channels: list[int], width: int) -> None:
         self.module = module
-        self.weight: torch.Tensor = module.weight
+        self.weight = trained_weight(module)
         self.bias: torch.Tensor | None = module.bias
         self._rows, self._channels = (torch.tensor(positions, device=module.weight.device) for positions in (rows, channels))
-        self._straight = rows == channels == list(range(width))
+        self._straight = rows == channels == list(range(width)) and width == (num_outputs(module) if isinstance(module, Layer) else len(module.weight))
 
     def add(self, total: torch.Tensor, values: torch.Tensor) -> None:
         """Add one value per position of the module to the channels' totals."""

@@ -11,11 +11,15 @@ from bonsai.stages.networks.edits.records import KeepChannels
 def keep_channels(network: nn.Module, edit: KeepChannels) -> None:
     """Cut a network in place. Its parameters are new ones, without gradients; a frozen one stays frozen."""
     whole = dict(network.named_parameters()) | dict(network.named_buffers())
+    names: dict[int, list[str]] = {}
+    for name, shared in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
+        names.setdefault(id(shared), []).append(name)
     for name, value in carry({tensor: whole[tensor] for tensor, _ in edit.by_axis()}, edit).items():
-        place, _, attribute = name.rpartition(".")
         before = whole[name]
         made = nn.Parameter(value, requires_grad=before.requires_grad) if isinstance(before, nn.Parameter) else value
-        setattr(network.get_submodule(place), attribute, made)
+        for every in names[id(before)]:
+            place, _, attribute = every.rpartition(".")
+            setattr(network.get_submodule(place), attribute, made)
     for name, size in edit.sizes.items():
         place, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(place), attribute, size)

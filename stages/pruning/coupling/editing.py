@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -38,8 +38,11 @@ def edit_of(network: nn.Module, groups: Iterable[Group], kept: Kept) -> KeepChan
             sizes[attribute] = before - entries[None]
         else:
             sizes[attribute] = tuple(value - entries.get(place, 0) for place, value in enumerate(before))
-    for name in dict.fromkeys(tensor.rpartition(".")[0] for tensor, _ in left):
-        sizes |= _sizes(name, network.get_submodule(name), left, sizes)
+    cut = {id(whole[tensor]): tensor for tensor, _ in left}
+    for name, module in network.named_modules():
+        own = {key: cut[id(value)] for key, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)) if id(value) in cut}
+        if own:
+            sizes |= _sizes(name, module, own, left, sizes)
     return KeepChannels.of(left, {name: size for name, size in sizes.items() if size != _attribute(network, name)})
 
 
@@ -48,17 +51,25 @@ def _attribute(network: nn.Module, name: str) -> Any:
     return getattr(network.get_submodule(module), attribute)
 
 
-def _sizes(name: str, module: nn.Module, left: dict[Axis, Indices], counted: dict[str, Size]) -> dict[str, Size]:
-    """Return the sizes of a layer of torch."""
+def _sizes(name: str, module: nn.Module, own: Mapping[str, str], left: dict[Axis, Indices], counted: dict[str, Size]) -> dict[str, Size]:
+    """Return the sizes of a layer of torch.
+
+    Args:
+        name: Its name.
+        module: The layer as it was.
+        own: Names in the network of those of its tensors that lose positions; layers may share one.
+        left: What tensors keep.
+        counted: Sizes that are known.
+    """
     lead = f"{name}." if name else ""
     weight = getattr(module, "weight", None)
-    shape = [len(left.get((f"{lead}weight", axis), range(size))) for axis, size in enumerate(weight.shape)] if weight is not None else []
+    shape = [len(left.get((own.get("weight", ""), axis), range(size))) for axis, size in enumerate(weight.shape)] if weight is not None else []
     if isinstance(module, _ConvNd):
-        return {f"{lead}{attribute}": size for attribute, size in _convolution(module, shape, counted.get(f"{lead}in_channels", module.in_channels)).items()}
+        return {f"{lead}{attribute}": size for attribute, size in _convolution(module, shape, counted, lead).items()}
     if isinstance(module, nn.Linear):
         return {f"{lead}in_features": shape[1], f"{lead}out_features": shape[0]}
     if isinstance(module, _NormBase):
-        vector = f"{lead}weight" if weight is not None else f"{lead}running_mean"
+        vector = own.get("weight" if weight is not None else "running_mean", "")
         return {f"{lead}num_features": len(left.get((vector, 0), range(module.num_features)))}
     if isinstance(module, nn.GroupNorm):
         channels = shape[0] if shape else module.num_channels
@@ -75,16 +86,14 @@ def _sizes(name: str, module: nn.Module, left: dict[Axis, Indices], counted: dic
     return {}
 
 
-def _convolution(module: _ConvNd, shape: list[int], inputs: Size) -> dict[str, Size]:
-    assert isinstance(inputs, int)
+def _convolution(module: _ConvNd, shape: list[int], counted: dict[str, Size], lead: str) -> dict[str, Size]:
+    transposed = isinstance(module, _ConvTransposeNd)
     if module.groups == 1:
-        ins, outs = (shape[0], shape[1]) if isinstance(module, _ConvTransposeNd) else (shape[1], shape[0])
+        ins, outs = (shape[0], shape[1]) if transposed else (shape[1], shape[0])
         return {"in_channels": ins, "out_channels": outs}
-    if not isinstance(module, _ConvTransposeNd):
-        return {"in_channels": inputs, "out_channels": shape[0], "groups": inputs // shape[1]}
-    each = module.in_channels // module.groups
-    groups = inputs // each if module.groups >= each else module.groups
-    return {"in_channels": inputs, "out_channels": shape[1] * groups, "groups": groups}
+    inputs, groups = counted.get(f"{lead}in_channels", module.in_channels), counted.get(f"{lead}groups", module.groups)
+    assert isinstance(groups, int)
+    return {"in_channels": inputs, "out_channels": shape[1] * groups if transposed else shape[0], "groups": groups}
 
 
 def groups_left(groups: Iterable[Group], kept: Kept) -> tuple[Group, ...]:

@@ -34,8 +34,8 @@ class Labels:
 
     def tie(self, one: Factor, other: Factor | int) -> None:
         """Let labels be one, position by position; shapes are broadcast."""
-        first, second = torch.broadcast_tensors(one, torch.as_tensor(other))
-        pairs = torch.stack([first.reshape(-1), second.reshape(-1)]).unique(dim=1).numpy()
+        first, second = torch.broadcast_tensors(one, torch.as_tensor(other))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        pairs = np.unique(np.stack([first.reshape(-1).numpy(), second.reshape(-1).numpy()]), axis=1)
         self._ties.append((pairs[0], pairs[1]))
         self._roots = None
 

@@ -11,6 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 from bonsai.stages.networks.edits.records import KeepChannels
 
+DIRECTIONS = ("weight_v", "weight.original1")
+"""Of a weight that is a length times a direction: a direction of zeros would be no number."""
+
 
 @contextmanager
 def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
@@ -24,9 +27,9 @@ def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
     left: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for (name, axis), indices in edit.by_axis().items():
-            if name not in parameters:
+            if name not in parameters or (axis == 0 and name.endswith(DIRECTIONS)):
                 continue
-            value = parameters[name]
+            value: torch.Tensor = parameters[name]
             keep = torch.zeros(value.shape[axis], dtype=torch.bool)
             keep[list(indices)] = True
             value.mul_(keep.reshape([-1 if each == axis else 1 for each in range(value.ndim)]).to(value))
@@ -37,8 +40,8 @@ def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
             yield
     finally:
         with torch.no_grad():
-            for name, value in before.items():
-                parameters[name].copy_(value)
+            for name, held in before.items():
+                parameters[name].copy_(held)
 
 
 class _OverTheRest(TorchFunctionMode):

@@ -104,11 +104,13 @@ class Recorder:
         """Note the pieces whose sizes an attribute lists."""
         self.sizes.append(Resized(attribute, tuple(piece.shape[axis] for piece, axis in pieces), tuple(pieces)))
 
-    def convolved(self, weight: torch.Tensor, read: Factor, written: Factor) -> None:
-        """Note the labels of the channels that a convolution reads and writes: (inputs,) and (outputs,)."""
+    def convolved(self, weight: torch.Tensor, read: Factor, written: Factor, groups: Factor | None) -> None:
+        """Note the labels of the channels that a convolution reads and writes, (inputs,) and (outputs,), and of its groups where these leave whole."""
         owner = self.parameters[id(weight)].rpartition(".")[0] if id(weight) in self.parameters else self.module
         self.convolutions[owner] = (read, written)
         self.sizes.append(Resized(f"{owner}.in_channels".lstrip("."), len(read), ((read, 0),)))
+        if groups is not None:
+            self.sizes.append(Resized(f"{owner}.groups".lstrip("."), len(groups), ((groups, 0),)))
 
     def _attributes(self) -> list[tuple[str, Any]]:
         found = self.modules.get(self.module)

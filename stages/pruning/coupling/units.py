@@ -22,17 +22,16 @@ def groups_of(network: nn.Module, at: Recorder) -> tuple[Group, ...]:
     found = _Classes(network, at)
     alike: dict[tuple[tuple[Place, int], ...], list[int]] = defaultdict(list)
     for unit, places in found.tensors.items():
-        if not found.producing.keys().isdisjoint(places):
+        if found.producers(unit):
             alike[tuple(sorted((place, len(indices)) for place, indices in places.items()))].append(unit)
-    by_layer: dict[Place, list[list[int]]] = defaultdict(list)
-    for signature, units in alike.items():
-        first = min((place for place, _ in signature if place in found.producing), key=lambda place: found.order[place[0].rpartition(".")[0]])
-        by_layer[first].append(sorted(units, key=lambda unit: found.tensors[unit][first]))
+    by_layer: dict[str, list[list[int]]] = defaultdict(list)
+    for units in alike.values():
+        first = found.producers(units[0])[0]
+        by_layer[first].append(sorted(units, key=lambda unit: found.members[unit][first, "out"]))
     groups = []
-    for place in sorted(by_layer, key=lambda each: found.order[each[0].rpartition(".")[0]]):
-        for units in sorted(by_layer[place], key=lambda each: found.tensors[each[0]][place]):
-            name = found.producing[place]
-            groups.append(found.group(name if len(by_layer[place]) == 1 else f"{name}[{found.tensors[units[0]][place][0]}]", units))
+    for name in sorted(by_layer, key=lambda each: found.order[each]):
+        for units in sorted(by_layer[name], key=lambda each: found.members[each[0]][name, "out"]):
+            groups.append(found.group(name if len(by_layer[name]) == 1 else f"{name}[{found.members[units[0]][name, 'out'][0]}]", units))
     return tuple(groups)
 
 
@@ -55,16 +54,15 @@ class _Classes:
 
     Attributes:
         tensors: Positions in parameters and buffers, by class and place.
-        producing: Layer by the place of its outputs.
+        members: Positions in the inputs and outputs of layers, by class, and by layer and side.
         order: Position of every module in the network.
     """
 
     def __init__(self, network: nn.Module, at: Recorder) -> None:
         self._modules = dict(network.named_modules())
         self.order = {name: number for number, name in enumerate(self._modules)}
-        self.producing = {(f"{name}.weight", _sides(module)[0]): name for name, module in self._modules.items() if isinstance(module, Layer)}
         self.tensors: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self._members: dict[int, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+        self.members: dict[int, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
         self._counts: dict[int, dict[tuple[str, int | None], int]] = defaultdict(lambda: defaultdict(int))
         roots = at.labels.roots()
         stay = {int(roots[FIXED]), int(roots[OUTPUT])}
@@ -73,6 +71,8 @@ class _Classes:
                 for index, unit in enumerate(roots[factor.reshape(-1).numpy()].tolist()):
                     if unit not in stay:
                         self.tensors[unit][tensor, axis].append(index)
+        for unit, places in self.tensors.items():
+            self.members[unit] |= {side: indices for place, indices in places.items() if (side := self._side(place)) is not None}
         for layer, labels in at.convolutions.items():
             self._add_convolution(layer, labels, roots)
         for resized in at.sizes:
@@ -86,7 +86,7 @@ class _Classes:
         for side, label in zip(("in", "out"), labels, strict=True):
             if isinstance(module, _ConvNd) and (side == "out" or not module.groups == module.in_channels > 1):
                 for index, unit in enumerate(roots[label.numpy()].tolist()):
-                    self._members[unit][name, side].append(index)
+                    self.members[unit][name, side].append(index)
 
     def _add_count(self, name: tuple[str, int | None], factor: Factor, axis: int, roots: np.ndarray) -> None:
         classes = np.moveaxis(roots[factor.numpy()], axis, 0).reshape(factor.shape[axis], -1)
@@ -98,6 +98,11 @@ class _Classes:
         for unit, number in found.items():
             self._counts[unit][name] = max(number, self._counts[unit][name])
 
+    def producers(self, unit: int) -> list[str]:
+        """Return the layers that produce the positions of a class, in the network's order."""
+        found = [name for name, side in self.members[unit] if side == "out" and isinstance(self._modules[name], Layer)]
+        return sorted(found, key=lambda name: self.order[name])
+
     def group(self, name: str, units: list[int]) -> Group:
         """Return the group of these classes, numbered in this order."""
         axes: dict[Place, list[tuple[int, int]]] = defaultdict(list)
@@ -106,14 +111,10 @@ class _Classes:
         for channel, unit in enumerate(units):
             for place, indices in self.tensors[unit].items():
                 axes[place] += [(index, channel) for index in indices]
-            for side, indices in self._members[unit].items():
+            for side, indices in self.members[unit].items():
                 sides[side] += [(index, channel) for index in indices]
             for count, number in self._counts[unit].items():
                 counts[count] += [channel] * number
-        for place, pairs in axes.items():
-            side = self._side(place)
-            if side is not None:
-                sides[side] = pairs
         return Group(
             name=name,
             width=len(units),
@@ -125,6 +126,9 @@ class _Classes:
             counts=tuple(Count(attribute=attribute, entry=entry, channels=tuple(channels)) for (attribute, entry), channels in counts.items()),
             normalised=not self._normal.isdisjoint(units),
         )
+
+    def _place(self, side: tuple[str, str]) -> tuple[int, str]:
+        return self.order[side[0]], side[1]
 
     def _side(self, place: Place) -> tuple[str, str] | None:
         """Return which side of which module a dimension of a weight is, other than a convolution's."""

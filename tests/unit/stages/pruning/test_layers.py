@@ -63,9 +63,9 @@ def test_a_layer_that_produces_some_of_a_groups_channels_counts_for_those(criter
             return self.head(joined.mean((2, 3)))
 
     network = Joined()
-    (group,) = find_groups(network, (1, 4, 4))
-    assert (group.name, group.width) == ("whole", 5)
-    scores = weight_scores(network, (group,))
-    assert scores[criterion]["whole"].shape == (5,)
+    groups = find_groups(network, (1, 4, 4))
+    assert [(group.name, group.width) for group in groups] == [("whole[0]", 2), ("whole[2]", 3)]
+    scores = weight_scores(network, groups)
+    assert [scores[criterion][group.name].shape for group in groups] == [(2,), (3,)]
     parts = torch.cat([network.left.weight, network.right.weight]).abs() + network.whole.weight.abs()
-    torch.testing.assert_close(scores["magnitude_l1"]["whole"], parts.flatten().detach())
+    torch.testing.assert_close(torch.cat([scores["magnitude_l1"][group.name] for group in groups]), parts.flatten().detach())

@@ -79,8 +79,8 @@ def grouped() -> nn.Module:
 
 
 def of_grouped(n: Any) -> Channels:
-    first = [[n[0].weight[c], n[1].weight[:3, c] if c < 2 else n[1].weight[3:, c - 2]] for c in range(4)]
-    return first + [[n[1].weight[c], n[1].bias[c], n[5].weight[:, c]] for c in range(6)]
+    rows = [slice(3 * c, 3 * c + 3) for c in range(2)]
+    return [[n[0].weight[2 * c : 2 * c + 2], n[1].weight[row], n[1].bias[row], n[5].weight[:, row]] for c, row in enumerate(rows)]
 
 
 def transposed() -> nn.Module:
