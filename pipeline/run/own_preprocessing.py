@@ -1,17 +1,27 @@
-"""Images prepared as a library's own weights want them, as far as the recipe does not say how."""
+"""Data as a run prepares it: images as a library's own weights want them, as far as the recipe does not say how."""
 
 import inspect
+from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.stages.data.config import DataConfig
-from bonsai.stages.data.registry import LOADERS
-from bonsai.stages.imports.registry import resolve
+from bonsai.stages.data.registry import LOADERS, source_digest
+from bonsai.stages.imports.registry import code_digest, resolve
 from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.networks.libraries import preprocess_of
 from bonsai.stages.training.progress import say
 
 TAKEN_OVER = ("mean", "std", "resize", "crop", "interpolation")
 """Options of a loader that the library's preprocessing fills in."""
+
+
+def prepare_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Return what the stage `prepare` takes.
+
+    Raises:
+        ConfigError: The library has no such network, or the data's files cannot be read.
+    """
+    return {"data": data_of(recipe), "content": source_digest(recipe.data), "task": recipe.task, "task_code": code_digest(recipe.task)}
 
 
 def data_of(recipe: Recipe) -> DataConfig:

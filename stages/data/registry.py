@@ -20,6 +20,7 @@ LOADERS = {
     "glyphs": "bonsai.stages.data.glyphs:load_glyphs",
     "image_folder": "bonsai.stages.data.image_folder:load_image_folder",
     "torchvision_dataset": "bonsai.stages.data.torchvision_dataset:load_torchvision_dataset",
+    "vibration": "bonsai.stages.data.vibration:load_vibration",
 }
 
 ROOT = "data.options.root"

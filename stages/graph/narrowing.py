@@ -34,9 +34,9 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
     per_channel: dict[str, str] = {}  # name of a tensor by output channel -> the layer
     for (module, side), positions in gone.items():
         layer = network.get_submodule(module)
-        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
             raise CannotNarrow(f"{module} is a {type(layer).__name__}")
-        if isinstance(layer, nn.BatchNorm2d) or _is_depthwise(layer):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) or _is_depthwise(layer):
             continue  # folded into its convolution, or fitted below to what it reads
         weight = tensors.get(f"{module}.weight")
         if weight is None:
@@ -178,7 +178,7 @@ def _places(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> li
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

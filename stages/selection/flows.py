@@ -10,7 +10,10 @@ from bonsai.stages.graph.kinds import SAME_VALUES, is_tensor, operation
 from bonsai.stages.graph.products import BATCH
 from bonsai.stages.graph.trace import argument, shape_of
 
-POOLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "upsample", "pad"}
+POOLS = {
+    *("max_pool1d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d"),
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "upsample", "pad"),
+}
 
 
 class Flow(NamedTuple):
@@ -65,9 +68,11 @@ def passed_on(traced: fx.GraphModule, node: fx.Node, flows: Mapping[fx.Node, Flo
 
 
 def averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node reduces height and width, and nothing else, to one value."""
+    """Whether a node reduces height and width, or the time of a series, and nothing else, to one value."""
     kind = operation(traced, node)
     (source, *_) = node.all_input_nodes or [node]
+    if is_tensor(node) and kind in {"adaptive_avg_pool1d", "adaptive_max_pool1d"}:
+        return len(shape_of(node)) == 3 and shape_of(node)[2] == 1
     if not is_tensor(source) or len(shape_of(source)) != 4 or not is_tensor(node):
         return False
     if kind in {"adaptive_avg_pool2d", "adaptive_max_pool2d"}:

@@ -81,7 +81,7 @@ class _Reader:
                 continue
             self._fused.update(fused)
             inputs, output = self._channels(node, name, found) if alone else (Flow((), found.inputs), None)
-            quantized = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "padding_mode", "zeros") == "zeros"
+            quantized = isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "padding_mode", "zeros") == "zeros"
             self._append(called, found.operator, inputs, output, found.outputs, quantized=quantized)
             if alone:
                 multiplied = inputs.times(found.operator.multiplier)

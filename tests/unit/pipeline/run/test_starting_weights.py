@@ -30,7 +30,7 @@ def recipe_of(model: ModelConfig, reference: str = "trained") -> Recipe:
 
 
 def started(model: ModelConfig, digits: Dataset, store: Store) -> Checkpoint:
-    return store.run(initialise, dataset=digits, model=model, weights=weights_of(model, store.root))
+    return store.run(initialise, dataset=digits, model=model, weights=weights_of(model, store.root, store.run))
 
 
 def test_random_weights_are_those_of_the_networks_seed(digits: Dataset, small_model: ModelConfig, store: Store) -> None:
@@ -82,7 +82,7 @@ def test_a_new_head_is_told_and_is_no_reference(
 
 def test_a_recipe_that_was_not_run_has_no_network(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"no recipe of this name was run with this store\n  given:   recipe:base, store .*\n  allowed: nothing"):
-        weights_of(ModelConfig(name="resnet8", weights="recipe:base"), store.root)
+        weights_of(ModelConfig(name="resnet8", weights="recipe:base"), store.root, store.run)
 
 
 def test_the_path_of_weights_starts_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

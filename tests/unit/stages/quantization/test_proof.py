@@ -15,7 +15,7 @@ from bonsai.stages.quantization import proof
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
-from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.layers import QuantConvolution
 from bonsai.stages.quantization.proof import prove_quantizable, require_same, vary
 
 SHAPE = (3, 8, 8)
@@ -116,7 +116,7 @@ def test_a_norm_is_folded_only_into_a_convolution_that_is_called_once(name: str)
     network = getattr(hard_networks, name)()
     made = insert_quantizers(network, SHAPE, Quantizers(dialect="ort", weight_bits=8))
     shared = {"SharedConvolution": "shared", "Siamese": "conv1"}[name]
-    assert [layer.bn is None for layer in layers_of(made) if isinstance(layer, QuantConv2d)].count(True) == 1
+    assert [layer.bn is None for layer in layers_of(made) if isinstance(layer, QuantConvolution)].count(True) == 1
     assert made.get_submodule(shared).bn is None
 
 
@@ -162,7 +162,7 @@ def test_dropout_drops_in_training_alone_when_quantised(dialect: Dialect) -> Non
     calibrate(made, [images])
     assert torch.equal(made.eval()(images), made(images))
     for module in made.modules():
-        if isinstance(module, QuantConv2d):
+        if isinstance(module, QuantConvolution):
             module.frozen = True
     assert not torch.equal(made.train()(images), made(images))
 
