@@ -5,7 +5,6 @@ reaches 100 %. Every image depends on the seed and its own number alone.
 """
 
 import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.data.registry import TEST, TRAIN, VALIDATION, LoadedImages
 
 CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -41,9 +39,7 @@ class _Look(NamedTuple):
     noise: float
 
 
-def load_glyphs(
-    *, train: int = 12400, validation: int = 2480, test: int = 4960, size: int = 32, seed: int = 0, classes: Sequence[str] = CLASSES
-) -> LoadedImages:
+def load_glyphs(*, train: int = 12400, validation: int = 2480, test: int = 4960, size: int = 32, seed: int = 0) -> LoadedImages:
     """Render the set: grey images of `size` pixels a side, as many of each class as of any other.
 
     Args:
@@ -52,28 +48,19 @@ def load_glyphs(
         test: Test images; about a third in faces that training does not see.
         size: Side in pixels.
         seed: Seed of all random numbers.
-        classes: Those of the letters and digits that are to be told apart; neighbours within an image are any.
-
-    Raises:
-        ConfigError: A class is not one of them, or comes twice.
     """
-    if len(classes) < 2 or len(set(classes)) < len(classes) or not set(classes) <= set(CLASSES):
-        fix = "name letters and digits as text, such as classes: '0123456789'"
-        raise ConfigError(
-            describe("data.options.classes: no such glyphs", given=list(classes), allowed=f"two or more of {''.join(CLASSES)}, once each", fix=fix)
-        )
     seen = tuple(face for face in FACES if face not in UNSEEN)
     images, labels, parts = [], [], []
     for part, count in ((TRAIN, train), (VALIDATION, validation), (TEST, test)):
         for index in range(count):
             rng = np.random.default_rng((seed, part, index))
-            label = index % len(classes)
-            unseen = part == TEST and (index // len(classes)) % 3 == 0
-            images.append(_render(_draw_look(rng, classes[label], UNSEEN if unseen else seen), size, rng))
+            label = index % len(CLASSES)
+            unseen = part == TEST and (index // len(CLASSES)) % 3 == 0
+            images.append(_render(_draw_look(rng, CLASSES[label], UNSEEN if unseen else seen), size, rng))
             labels.append(label)
             parts.append(part)
     licence = "rendered from DejaVu (Bitstream Vera licence), STIX (SIL OFL 1.1) and Computer Modern (AMS) faces: free to use"
-    return LoadedImages(torch.from_numpy(np.stack(images))[:, None], torch.tensor(labels), tuple(classes), licence, torch.tensor(parts))
+    return LoadedImages(torch.from_numpy(np.stack(images))[:, None], torch.tensor(labels), CLASSES, licence, torch.tensor(parts))
 
 
 def _draw_look(rng: np.random.Generator, glyph: str, faces: tuple[str, ...]) -> _Look:

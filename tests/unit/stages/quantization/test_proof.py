@@ -26,7 +26,7 @@ LEFT = {
     "SharedConvolution": ("interpolate (interpolate)",),
     "Siamese": (),
     "Hooked": ("conv2 (Conv2d)",),
-    "ChannelAttention": ("eca (Conv1d)",),
+    "ChannelAttention": (),
     "AttentionPool": ("attention (MultiheadAttention)",),
     "CosineHead": ("normalize (normalize)", "linear (linear)"),
     "ReflectPadding": ("conv2 (Conv2d)",),
@@ -137,8 +137,8 @@ def test_what_is_another_network_in_training_is_refused_by_name() -> None:
 
 
 def test_a_network_without_any_layer_to_quantise_is_refused() -> None:
-    network = nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 8, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
-    with pytest.raises(ConfigError, match=r"nothing of the network can be quantised\n  given:   Sequential: 1 \(Conv1d\)"):
+    network = nn.Sequential(nn.Unflatten(2, (1, 8)), nn.Conv3d(3, 8, (1, 3, 3)), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match=r"nothing of the network can be quantised\n  given:   Sequential: (.*)1 \(Conv3d\)"):
         prove_quantizable(network, SHAPE, (), ("ort",))
 
 
@@ -170,7 +170,8 @@ def test_dropout_drops_in_training_alone_when_quantised(dialect: Dialect) -> Non
 @pytest.mark.parametrize(
     ("name", "globs", "kept"),
     [
-        ("ChannelAttention", ["eca"], ()),  # in float anyway
+        ("ChannelAttention", ["eca"], ("eca",)),
+        ("AttentionPool", ["attention.out_proj"], ()),  # in float anyway
         ("ChannelAttention", ["sigmoid"], ("sigmoid",)),
         ("AttentionPool", ["attention.out_proj", "add"], ("add",)),
         ("CosineHead", ["linear", "conv1"], ("conv1",)),
