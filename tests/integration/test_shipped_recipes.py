@@ -32,7 +32,6 @@ SHORT = {
     "prune.rounds": 1,
     "prune.margin": 0.1,
     "prune.tolerance": 0.3,
-    "quantize.epochs": 1,
     "quantize.qat": "never",
     "timing": {"runs": 200, "block": 25, "warmup_runs": 20, "warmup_seconds": 0.0, "fitting": 4, "tries": 1, "verdict": {"most": 3}},
     "profile.gates": {"max_drop": 1},
