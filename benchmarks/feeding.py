@@ -1,4 +1,4 @@
-"""How fast a set that does not fit in memory is fed, beside a bare PyTorch loop; how much memory it takes, and how long its files are hashed.
+"""How fast a set that does not fit in memory is fed, beside a bare PyTorch loop; how much memory it takes, and how long it is hashed and prepared.
 
 The set is a folder of 50,000 hard links to a few drawn JPEGs of 500x375, read at 224 pixels. Both loops decode with Pillow, in as many processes,
 and end with normalised inputs in the layout of training. They run in turns: some batches of one, then of the other.
@@ -44,6 +44,7 @@ GOAL_RATIO, GOAL_BYTES = 0.95, 2_000_000_000
 
 def main(images: str = "50000", rounds: str = "9", batches: str = "30") -> None:
     """Measure and write the result."""
+    busy = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         root = make_links(Path(folder) / "images", int(images))
         data = DataConfig(name="image_folder", options={"root": str(root), "size": SIZE})
@@ -81,6 +82,7 @@ def main(images: str = "50000", rounds: str = "9", batches: str = "30") -> None:
         "peak_bytes": peak,
         "hashing_seconds": {"first": first, "again": again},
         "prepare_seconds": prepared,
+        "load_before": busy,
         **host_facts(),
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

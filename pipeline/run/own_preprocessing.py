@@ -5,14 +5,16 @@ from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.stages.data.config import DataConfig
+from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.data.registry import LOADERS, source_digest
 from bonsai.stages.imports.registry import code_digest, resolve
-from bonsai.stages.networks.config import RECIPE
-from bonsai.stages.networks.libraries import preprocess_of
+from bonsai.stages.networks.config import PRETRAINED, RECIPE, ModelConfig
+from bonsai.stages.networks.libraries import may_undo_normalisation, preprocess_of
 from bonsai.stages.training.progress import say
 
 TAKEN_OVER = ("mean", "std", "resize", "crop", "interpolation")
 """Options of a loader that the library's preprocessing fills in."""
+NORMALISATION = ("mean", "std")
 
 
 def prepare_inputs(recipe: Recipe) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def data_of(recipe: Recipe) -> DataConfig:
     known = preprocess_of(model)
     if known is None or data.options.get("channels", known.channels) != known.channels:
         return data
+    _tell_other_normalisation(model, data, known)
     takes = inspect.signature(resolve(data.name, LOADERS, "dataset")).parameters
     filled = {key: getattr(known, key) for key in TAKEN_OVER if key in takes and key not in data.options}
     if not filled:
@@ -47,3 +50,11 @@ def data_of(recipe: Recipe) -> DataConfig:
     shown = ", ".join(f"{key} {value}" for key, value in filled.items())
     say(f"images as the weights of {model.name} want them: {shown}; data.options may say otherwise")
     return data.model_copy(update={"options": {**filled, **data.options}})
+
+
+def _tell_other_normalisation(model: ModelConfig, data: DataConfig, known: Preprocess) -> None:
+    """Say where the recipe normalises images in another way than the library's weights want, unless it surely knows better: for most weights in a file."""
+    other = [key for key in NORMALISATION if key in data.options and data.options[key] != getattr(known, key)]
+    if other and (model.weights == PRETRAINED or may_undo_normalisation(model)):
+        shown = "; ".join(f"{key} {data.options[key]}, not {getattr(known, key)}" for key in other)
+        say(f"warning: data.options normalise images otherwise than the library's own weights of {model.name} want them: {shown}")

@@ -8,10 +8,13 @@ a/1.jpg,1,0.5
 
 path,mask             `mask: mask` and `classes: [road, tree]`: images of class indices
 a/1.jpg,a/1.png
+
+Relative paths start from the folder of the table, as in a package's `predict.py`.
 """
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +57,7 @@ def load_csv(
     Args:
         root: Folder that holds the table and all that it lists.
         file: The table, from `root`.
-        path: Column with the path of each sample, from `root`.
+        path: Column with the path of each sample, from the table's folder.
         label: Column with a class; `label` where neither it nor `targets` nor `mask` is given.
         targets: Columns with numbers: several labels of 0 and 1, or figures.
         mask: Column with the path of a mask: an image of class indices, in which 255 does not count.
@@ -80,6 +83,9 @@ def load_csv(
         raise _refusal("more than one kind of target", "label, targets and mask", "one of the three", "drop the others")
     label = "label" if label is None and not targets and mask is None else label
     table = folder / file
+    if _within(folder, table) is None:
+        allowed = "a file below data.options.root, without names that begin with a dot: only these are part of the input"
+        raise _refusal("the table lies outside of its root", table, allowed, "move it there, or choose another root; its paths start from the table's folder")
     rows = _read(table, delimiter, [path, *targets, *(name for name in (label, mask, split) if name)])
     paths = _paths(rows, path, folder, table)
     if not all(sample.lower().endswith(ARRAY) for sample in paths):
@@ -124,24 +130,31 @@ def _read(table: Path, delimiter: str, columns: Sequence[str]) -> Rows:
 
 
 def _paths(rows: Rows, column: str, folder: Path, table: Path) -> list[str]:
-    """Return the paths of a column, from the folder, all of them files in it."""
-    paths, outside, missing = [], [], []
+    """Return the paths of a column, which start from the table's folder, as paths from `folder`; all are files in it."""
+    paths, outside, missing = list[str](), [], []
     for row in rows:
-        given = Path(row[column].strip())
-        place = given.relative_to(folder) if given.is_absolute() and given.is_relative_to(folder) else given
-        if place.is_absolute() or ".." in place.parts or any(part.startswith(".") for part in place.parts):
+        place = _within(folder, table.parent / row[column].strip())
+        if place is None:
             outside.append(row[column])
         elif not (folder / place).is_file():
             missing.append(row[column])
-        paths.append(place.as_posix())
+        else:
+            paths.append(place)
     if outside:
         allowed = "paths within data.options.root, without names that begin with a dot: only these are part of the input"
         raise _refusal(f"{table.name} leads out of its folder", listed_few(outside), allowed, "move the files into the folder")
     if missing:
-        raise _refusal(f"{table.name} lists files that are not there", listed_few(missing), f"files in {folder}", "correct the paths, or drop the rows")
+        fix = "correct the paths, which start from the table's folder, or drop the rows"
+        raise _refusal(f"{table.name} lists files that are not there", listed_few(missing), f"files, from {table.parent}", fix)
     if other := [path for path in paths if not path.lower().endswith((*SUFFIXES, ARRAY))]:
         raise _refusal(f"{table.name} lists files of no known kind", listed_few(other), ", ".join((*SUFFIXES, ARRAY)), "convert the files")
     return paths
+
+
+def _within(folder: Path, place: Path) -> str | None:
+    """Return a place as a path from the folder; None if it lies outside, or if a name on the way begins with a dot."""
+    steps = Path(os.path.relpath(place, folder))
+    return None if any(step.startswith(".") for step in steps.parts) else steps.as_posix()
 
 
 def _labels(given: Sequence[str], classes: Sequence[str], table: Path) -> tuple[tuple[str, ...], np.ndarray]:

@@ -12,7 +12,7 @@ from PIL import Image
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.data.depth import Depth, Values, find_depth, values_of
 from bonsai.stages.data.packed_paths import PackedPaths
-from bonsai.stages.data.pixels import array_type, kind_of, quietly_opened, read_array, read_image, read_mask
+from bonsai.stages.data.pixels import ORIENTATION, array_type, kind_of, quietly_opened, read_array, read_image, read_mask
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.training.progress import report, say
 
@@ -20,6 +20,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 ARRAY = ".npy"
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """Errors that Pillow raises for files that are not images, or are broken."""
+LYING = 5
+"""The least value of the EXIF tag that swaps width and height."""
 SHOWN = 5
 SECONDS = 5.0
 """Time between two lines of progress."""
@@ -67,11 +69,28 @@ class Files:
             raise ValueError("the file has another size than when it was found")
         return (read_array if file.suffix.lower() == ARRAY else read_image)(file, self.preprocess), self.target(number)
 
+    def checked(self, number: int) -> tuple[np.ndarray, Any]:
+        """Return a sample as ``[number]`` does, if its mask has the proportions of its image.
+
+        Raises:
+            One of `UNREADABLE`: A file cannot be read, or the mask is of another image.
+        """
+        if isinstance(self.targets, PackedPaths):
+            require_proportions(self._size(self.paths[number]), self._size(self.targets[number]))
+        return self[number]
+
     def target(self, number: int) -> Any:
         """Return a target alone."""
         if isinstance(self.targets, PackedPaths):
             return read_mask(self.root / self.targets[number], self.preprocess)
         return self.targets[number]
+
+    def _size(self, path: str) -> tuple[int, int]:
+        """Return width and height of an image, or those that an array must have."""
+        if path.lower().endswith(ARRAY):
+            return self.preprocess.size[-1], self.preprocess.size[0]
+        with quietly_opened(self.root / path) as opened:
+            return upright_size(opened)
 
     def chosen(self, numbers: np.ndarray) -> "Files":
         """Return some of the samples."""
@@ -82,6 +101,25 @@ class Files:
         """Return all files, masks too, by their paths."""
         names = [self.paths, *([self.targets] if isinstance(self.targets, PackedPaths) else [])]
         return {paths[number]: self.root / paths[number] for paths in names for number in range(len(paths))}
+
+
+def upright_size(opened: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image, turned as its EXIF tag says; no pixel is read."""
+    return opened.size if opened.getexif().get(ORIENTATION, 1) < LYING else opened.size[::-1]
+
+
+def require_proportions(image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Check that a mask may be that of an image: it may be smaller or larger, each side rounded to whole pixels.
+
+    Args:
+        image: Width and height in pixels.
+        mask: Likewise.
+
+    Raises:
+        ValueError: It has other proportions.
+    """
+    if abs(mask[0] * image[1] - mask[1] * image[0]) > sum(image):
+        raise ValueError(f"a mask of {mask[0]}x{mask[1]} pixels for an image of {image[0]}x{image[1]}; both must have the same proportions")
 
 
 def look_at_files(root: Path, paths: PackedPaths, preprocess: Preprocess, targets: np.ndarray | PackedPaths, white: float | None) -> Files:

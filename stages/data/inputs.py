@@ -25,8 +25,9 @@ def to_inputs(samples: torch.Tensor, spec: DataSpec) -> torch.Tensor:
     """
     if spec.preprocess is None:
         return samples.float()
-    values = samples.float() / 255 if samples.dtype == torch.uint8 else samples
     mean, std = (
         torch.tensor(figures, device=samples.device).view(-1, *(1,) * len(spec.preprocess.size)) for figures in (spec.preprocess.mean, spec.preprocess.std)
     )
-    return (values - mean) / std
+    if samples.dtype != torch.uint8:
+        return (samples - mean).div_(std)
+    return samples.float().div_(255).sub_(mean).div_(std)  # in place: every new tensor of a batch costs as much as the arithmetic

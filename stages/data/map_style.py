@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.data.files import require_proportions, upright_size
 from bonsai.stages.data.pixels import as_sample, to_array, to_mask
 from bonsai.stages.data.preprocess import Preprocess, scale_of
 from bonsai.stages.data.registry import PARTS, LoadedDatasets, LoadedSamples, MapStyle
@@ -46,6 +47,8 @@ class DatasetSamples(Dataset[tuple[np.ndarray, Any]]):
         sample = self._datasets[which][number - int(self._ends[which - 1] if which else 0)]
         try:
             given, target = _pair(sample)
+            if isinstance(given, Image.Image) and isinstance(target, Image.Image):
+                require_proportions(upright_size(given), upright_size(target))
             array = to_array(given, self._preprocess) if isinstance(given, Image.Image) else as_sample(np.asarray(given), self._preprocess)
             return array, to_mask(target, self._preprocess) if isinstance(target, Image.Image) else np.asarray(target)
         except ValueError as error:

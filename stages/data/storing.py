@@ -19,8 +19,6 @@ from bonsai.stages.training.progress import report
 
 MOST_BYTES = 256_000_000
 """Largest set that is kept as pixels, and so trained on from memory."""
-FEW_MASKS = 16
-"""Masks that are looked at where not all can be."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,14 @@ class Pixels:
         """Return the number of samples."""
         return len(self.images)
 
-    def tensors(self, numbers: np.ndarray, targets: np.ndarray) -> dict[str, torch.Tensor]:
+    def tensors(self, numbers: np.ndarray, targets: np.ndarray | None) -> dict[str, torch.Tensor]:
         """Return what is stored of a part.
 
         Args:
             numbers: Its samples.
             targets: Those of all samples, in the type of the task.
         """
+        assert targets is not None, "samples in memory have their targets there too"
         return {"images": self.images[numbers].contiguous(), "labels": torch.from_numpy(targets)[numbers].contiguous()}
 
 
@@ -68,16 +67,13 @@ class Index:
         return len(self.loaded.samples)
 
     @property
-    def targets(self) -> np.ndarray:
-        """The targets of all samples, (n, ...), or a few masks."""
-        if self.loaded.targets is not None:
-            return self.loaded.targets
-        few = np.linspace(0, len(self) - 1, min(FEW_MASKS, len(self))).round().astype(int)
-        return np.stack([_sample(self.loaded.samples, int(number))[1] for number in few])
+    def targets(self) -> np.ndarray | None:
+        """The targets of all samples, (n, ...), or None for masks."""
+        return self.loaded.targets
 
-    def tensors(self, numbers: np.ndarray, targets: np.ndarray) -> dict[str, torch.Tensor]:
-        """As of `Pixels`; `targets` of masks are not stored."""
-        stored = {} if self.loaded.targets is None else {"labels": targets[numbers]}
+    def tensors(self, numbers: np.ndarray, targets: np.ndarray | None) -> dict[str, torch.Tensor]:
+        """As of `Pixels`; `targets` are None for masks, which are not stored."""
+        stored = {} if targets is None else {"labels": targets[numbers]}
         samples = self.loaded.samples
         if isinstance(samples, Files):
             part = samples.chosen(numbers)
@@ -88,7 +84,7 @@ class Index:
             stored["numbers"] = numbers
         return {name: torch.from_numpy(np.ascontiguousarray(array).copy()) for name, array in stored.items()}
 
-    def digest(self, numbers: np.ndarray, targets: np.ndarray, origin: str) -> str:
+    def digest(self, numbers: np.ndarray, targets: np.ndarray | None, origin: str) -> str:
         """Return the sha256 of what a part holds: of its files, or of all that the loader reads.
 
         Args:
@@ -99,7 +95,7 @@ class Index:
         samples = self.loaded.samples
         files = digest_of(samples.chosen(numbers).every_file(), "data") if isinstance(samples, Files) else origin
         digest = hashlib.sha256(repr((files, self.loaded.preprocess.model_dump_json(), numbers.tolist() if files == origin else len(numbers))).encode())
-        if self.loaded.targets is not None:
+        if targets is not None:
             digest.update(targets[numbers].tobytes())
         return digest.hexdigest()
 
@@ -132,7 +128,7 @@ def _read_all(loaded: LoadedSamples) -> Pixels:
             shown = time.monotonic()
             report("reading samples", done=number, total=count, unit="sample")
         try:
-            arrays[number], target = _sample(samples, number)
+            arrays[number], target = make_sample(samples, number)
             targets.append(target)
         except UNREADABLE as error:
             if not isinstance(samples, Files):
@@ -145,14 +141,14 @@ def _read_all(loaded: LoadedSamples) -> Pixels:
     return Pixels(torch.from_numpy(arrays), known, loaded.classes, loaded.licence, loaded.preprocess, loaded.parts)
 
 
-def _sample(samples: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a sample and its target; errors of files go on as they are.
+def make_sample(samples: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sample and its target, looked at once and for all; errors of files go on as they are.
 
     Raises:
         ConfigError: The user's dataset raises something.
     """
     if isinstance(samples, Files):
-        return samples[number]
+        return samples.checked(number)
     with user_code(f"sample {number} of the dataset cannot be made", allowed="samples that are all alike", fix="mend the dataset, or leave this sample out"):
         array, target = samples[number]
     return array, target

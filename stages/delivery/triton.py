@@ -1,7 +1,7 @@
 """A package as a model of a Triton model repository: ``NAME/config.pbtxt``, ``NAME/labels.txt``, ``NAME/1/model.plan`` or ``model.onnx``.
 
-The model takes inputs that are prepared already. The configuration says how, as a sentence and as the JSON of a `Preprocess`, and ``predict.py``
-beside it has the functions. A client prepares images with them; no Python runs in the server.
+The model takes inputs that are prepared already, and gives what the network gives. The configuration says how inputs are prepared, as a sentence and as the
+JSON of a `Preprocess`, and how outputs are read. ``predict.py`` beside it has the functions for a client; no Python runs in the server.
 """
 
 import json
@@ -14,6 +14,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.delivery.contents import CARD, LABELS, PackagedOutput, PackageManifest, write_labels
 from bonsai.stages.delivery.predict.text import PREDICT
 from bonsai.stages.graph.names import INPUT
+from bonsai.stages.tasks.predicting import READINGS
 
 CONFIG, VERSION = "config.pbtxt", "1"
 
@@ -85,6 +86,7 @@ def model_config(manifest: PackageManifest) -> str:
     lines = [
         f"# {manifest.name}, laid out by Bonsai. Needs {needed.sentence if platform.ships_engine else portable}.",
         *_preparation(manifest),
+        *_reading(manifest),
         f"name: {_quoted(manifest.name)}",
         f"platform: {_quoted(platform.name)}",
         f"max_batch_size: {most}",
@@ -110,6 +112,17 @@ def _preparation(manifest: PackageManifest) -> list[str]:
         f"# The client prepares the input: {manifest.preprocess.sentence}. `read_inputs` of {PREDICT} does it, given this JSON as a SimpleNamespace.",
         f'parameters {{ key: "preprocess" value {{ string_value: {told} }} }}',
     ]
+
+
+def _reading(manifest: PackageManifest) -> list[str]:
+    """Return how a client reads the outputs; nothing for a package without a program that does it."""
+    if PREDICT not in manifest.files:
+        return []
+    task = f'parameters {{ key: "task" value {{ string_value: {_quoted(manifest.task)} }} }}'
+    if manifest.task not in READINGS:
+        return [f"# The client reads the outputs: the package's task, {_quoted(manifest.task)}, is its maker's own and says what they are.", task]
+    how = f"`READINGS[{_quoted(manifest.task)}].predict(output, classes)` of {PREDICT} does it for one sample, given the lines of {LABELS}"
+    return [f"# The client reads the output: {READINGS[manifest.task].sentence}. {how}.", task]
 
 
 def _output(tensor: PackagedOutput) -> str:

@@ -23,7 +23,13 @@ def preprocess_of(model: ModelConfig) -> Preprocess | None:
         ConfigError: The library has no such network.
     """
     found = of_library(model.name)
-    return module_of(found.library).preprocess(found.model) if found is not None else None
+    return module_of(found.library).preprocess(found.model, **model.options) if found is not None else None
+
+
+def may_undo_normalisation(model: ModelConfig) -> bool:
+    """Return whether the library builds this network with a layer that undoes ImageNet's normalisation, and `model.options` do not ask for it."""
+    asking = model.model_copy(update={"options": {**model.options, "transform_input": True}})
+    return preprocess_of(asking) != preprocess_of(model)
 
 
 def pretrained_of(model: ModelConfig) -> dict[str, torch.Tensor]:

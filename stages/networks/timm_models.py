@@ -36,8 +36,8 @@ def pretrained(name: str, **options: Any) -> dict[str, torch.Tensor]:
     return dict(network.state_dict())
 
 
-def preprocess(name: str) -> Preprocess:
-    """Return how timm's weights of a network want images prepared.
+def preprocess(name: str, **_options: Any) -> Preprocess:
+    """Return how timm's weights of a network want images prepared, which no option changes.
 
     Raises:
         ConfigError: timm has no network of this name.

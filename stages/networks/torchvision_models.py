@@ -14,6 +14,9 @@ from bonsai.stages.networks.library_names import require_known
 AUXILIARY = ("aux_logits", "aux_loss")
 """Options that give a network a second output, which trains it alone; it is left out unless `options` ask for it."""
 AUXILIARY_LAYERS = ("aux_classifier.", "aux1.", "aux2.", "AuxLogits.")
+TRANSFORMING = ("googlenet", "inception_v3")
+"""Networks whose weights torchvision loads with `transform_input`: forward() then turns ImageNet's normalisation into inputs from -1 to 1, which the weights
+were trained with. Without that option, images are normalised so at once."""
 
 
 def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn.Module:
@@ -47,8 +50,12 @@ def pretrained(name: str, **options: Any) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if asked or not key.startswith(AUXILIARY_LAYERS)}
 
 
-def preprocess(name: str) -> Preprocess:
+def preprocess(name: str, **options: Any) -> Preprocess:
     """Return how torchvision's weights of a network want images prepared. Those for segmentation take images of any size: it says the shorter side.
+
+    Args:
+        name: As for `make`.
+        **options: As for `make`; with `transform_input` the network changes the normalisation itself.
 
     Raises:
         ConfigError: torchvision has no such network.
@@ -58,7 +65,11 @@ def preprocess(name: str) -> Preprocess:
     channels, resized = len(known.mean), known.resize_size[0]
     size = getattr(known, "crop_size", known.resize_size)[0]
     how = {"resize": "crop", "crop": size / resized} if hasattr(known, "crop_size") else {}
-    return Preprocess(channels=channels, size=(size, size), mean=known.mean, std=known.std, interpolation=known.interpolation.value, **how)
+    found = Preprocess(channels=channels, size=(size, size), mean=known.mean, std=known.std, interpolation=known.interpolation.value, **how)
+    if name not in TRANSFORMING or options.get("transform_input"):
+        return found
+    plain = Preprocess.of(found.image_shape)
+    return found.model_copy(update={"mean": plain.mean, "std": plain.std})
 
 
 def _require(name: str) -> None:
@@ -70,7 +81,7 @@ def _defaults(name: str) -> dict[str, bool | None]:
     """Return options that leave out a second output, and a backbone's own weights, which would be fetched."""
     if name in models.list_models(module=models.segmentation):
         return {"weights_backbone": None, **({} if name.startswith("lraspp") else {"aux_loss": False})}
-    return {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return {"aux_logits": False, "init_weights": True} if name in TRANSFORMING else {}
 
 
 resnet18: Callable[..., nn.Module] = partial(make, "resnet18")

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import save_file
 
 from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.checking_samples import check_samples
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.loading import load_data, watching
@@ -23,7 +25,7 @@ def figures_of(dataset: Dataset) -> str:
     return f"{dataset.name}, {sum(dataset.sizes.values())} images, {len(dataset.classes)} classes"
 
 
-@stage(version=3, tools=("numpy", "scikit-learn", "pillow", "torch"), figures=figures_of)
+@stage(version=4, tools=("numpy", "scikit-learn", "pillow", "torch"), figures=figures_of)
 def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT, task_code: str = "") -> Dataset:
     """Write the train, validation and test split of a dataset: its samples, or where they are found if they are too large to keep.
 
@@ -43,11 +45,17 @@ def prepare(out_dir: Path, data: DataConfig, content: str, task: str = DEFAULT, 
     facts = held.loaded if isinstance(held, Index) else held
     judge = task_named(task)
     spec = DataSpec(facts.preprocess.image_shape, len(facts.classes), facts.preprocess)
+
+    def fits(targets: np.ndarray) -> np.ndarray:
+        return judge.check_targets(targets, spec, facts.classes)
+
     try:
-        targets = judge.check_targets(held.targets, spec, facts.classes)
+        targets = None if held.targets is None else fits(held.targets)
+        if isinstance(held, Index):
+            check_samples(held.loaded, fits)
     except ConfigError as error:
         raise ConfigError(f"dataset {data.name!r}: {error}") from error
-    parts = split_samples(judge.strata(targets), facts.parts, len(held), facts.classes, data)
+    parts = split_samples(None if targets is None else judge.strata(targets), facts.parts, len(held), facts.classes, data)
     for name, numbers in parts.items():
         with written_plainly(part_file(out_dir, name)):
             save_file(held.tensors(numbers, targets), part_file(out_dir, name))

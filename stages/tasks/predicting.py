@@ -20,9 +20,11 @@ class Reading(Protocol):
 
     Attributes:
         has_masks: Whether predictions and targets are masks, (height, width) of class indices.
+        sentence: What an output is, for people.
     """
 
     has_masks: bool
+    sentence: str
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Return the head of a table of predictions; empty if a line says all."""
@@ -57,6 +59,7 @@ class ReadClasses:
     """One class a sample: `output` (classes,) float32 before the softmax, a target () int64."""
 
     has_masks = False
+    sentence = "the output has a logit for each class; the largest one is the prediction, softmax gives probabilities"
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Return nothing: a line has class and probability."""
@@ -91,6 +94,7 @@ class ReadLabels:
     """Several labels a sample: `output` (labels,) float32 before the sigmoid, a target (labels,) float32 of 0 and 1."""
 
     has_masks = False
+    sentence = "the output has a logit for each label; its sigmoid is the label's probability"
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Return the labels."""
@@ -138,6 +142,7 @@ class ReadFigures:
     """One or several figures a sample: `output` and target (figures,) float32."""
 
     has_masks = False
+    sentence = "the output has the predicted figures, in the unit of the targets"
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the figures."""
@@ -169,6 +174,7 @@ class ReadMasks:
     """A class for each pixel: `output` (classes, h, w) float32 before the softmax, a target (h, w) uint8; 255 does not count."""
 
     has_masks = True
+    sentence = "the output has a logit for each class at each pixel (classes, height, width); the largest one is the pixel's class"
 
     def columns(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Return the classes."""
@@ -202,6 +208,18 @@ class ReadMasks:
         """Return mIoU, 0-1, over the classes that at least one mask has."""
         both, each = (np.stack(column).sum(0) for column in zip(*observed, strict=True))
         return float(np.nanmean(np.where(each > 0, both / np.maximum(each, 1), np.nan)))
+
+
+def require_named(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return a mask (h, w) if each of its pixels has one of the classes, or `UNCOUNTED`.
+
+    Raises:
+        ValueError: A pixel has another number.
+    """
+    beyond = mask[(mask >= len(classes)) & (mask != UNCOUNTED)]
+    if beyond.size:
+        raise ValueError(f"class {beyond.max()} in a mask; the package has {len(classes)} classes from 0, and {UNCOUNTED} where a pixel does not count")
+    return mask
 
 
 def numbers_of(cells: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:

@@ -135,9 +135,9 @@ class Batches:
             self._coming = feed(self._steps, itertools.count(step), workers=self._workers, device=self._device)
         samples, targets = next(self._coming)
         self._next = step + 1
-        inputs = to_inputs(samples, self._spec)
-        layout = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
-        return inputs.contiguous(memory_format=layout), targets
+        layout = torch.channels_last if samples.ndim == 4 else torch.contiguous_format
+        laid_out = samples.contiguous(memory_format=layout)  # as bytes they are moved four times as fast
+        return to_inputs(laid_out, self._spec).contiguous(memory_format=layout), targets
 
 
 def _seed(seed: int, counter: int, stream: int) -> int:

@@ -9,7 +9,7 @@ from bonsai.stages.data.pixels import read_mask
 from bonsai.stages.delivery.predict.engines import Refused, shown
 from bonsai.stages.delivery.predict.network import Network, mark_of
 from bonsai.stages.delivery.predict.samples import CHECKED, UNREADABLE, Sample, read_inputs
-from bonsai.stages.tasks.predicting import MASK, READINGS, Reading
+from bonsai.stages.tasks.predicting import MASK, READINGS, Reading, require_named
 
 
 class Figure(NamedTuple):
@@ -89,7 +89,7 @@ def _read(network: Network, reading: Reading, sample: Sample) -> tuple[np.ndarra
         raise Refused(2, f"{shown(sample.path)}: several samples", given=len(found), allowed="one sample a file", fix=CHECKED)
     try:
         if reading.has_masks and MASK in sample.cells:
-            return found[0], read_mask(sample.cells[MASK], network.preprocess)
+            return found[0], require_named(read_mask(sample.cells[MASK], network.preprocess), network.manifest["classes"])
         return found[0], reading.target(sample.cells, network.manifest["classes"])
     except UNREADABLE as error:
         raise Refused(2, f"{shown(sample.path)}: no target", given=error, allowed="a target for each sample", fix=CHECKED) from error

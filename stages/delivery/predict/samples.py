@@ -83,7 +83,7 @@ def list_labelled(place: Path, classes: Sequence[str], columns: Columns) -> list
 
 
 def read_table(table: Path, columns: Columns) -> Iterator[Sample]:
-    """Yield the rows of a table.
+    """Yield the rows of a table; relative paths start from its folder, as in the loader `csv`.
 
     Raises:
         Refused: It cannot be read, or has no column of paths.
@@ -102,8 +102,8 @@ def read_table(table: Path, columns: Columns) -> Iterator[Sample]:
             if name in cells:
                 cells[own] = cells.pop(name)
         if MASK in cells:
-            cells[MASK] = str(table.parent / cells[MASK])
-        yield Sample(table.parent / cells.pop(columns.path), cells)
+            cells[MASK] = str(table.parent / cells[MASK].strip())
+        yield Sample(table.parent / cells.pop(columns.path).strip(), cells)
 
 
 def read_inputs(file: Path, preprocess: Any) -> list[np.ndarray]:

@@ -55,6 +55,19 @@ def test_nothing_else_is_changed(name: str, weights: str | None, options: dict[s
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "told"),
+    [
+        ("mobilenet_v3_small", "pretrained", "mean (0.4, 0.5, 0.5), not (0.485, 0.456, 0.406)"),
+        ("torchvision/googlenet", "best.pth", "mean (0.4, 0.5, 0.5), not (0.5, 0.5, 0.5)"),
+    ],
+)
+def test_another_normalisation_than_the_librarys_weights_want_is_told(name: str, weights: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        data_of(recipe(name, weights, mean=(0.4, 0.5, 0.5)))
+    assert f"warning: data.options normalise images otherwise than the library's own weights of {name} want them: {told}" in caplog.messages
+
+
 def test_folders_of_images_take_all_of_it_and_are_told_apart_by_it() -> None:
     asked = recipe("timm/mobilenetv3_small_050", "best.pth", root="images", size=32)
     asked = asked.model_copy(update={"data": asked.data.model_copy(update={"name": "image_folder"})})

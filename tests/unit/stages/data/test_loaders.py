@@ -17,12 +17,16 @@ from bonsai.stages.data.arrays import load_array
 from bonsai.stages.data.checking import check_loaded
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.csv_table import load_csv
+from bonsai.stages.data.dataset import Dataset as Prepared
+from bonsai.stages.data.files import Files
 from bonsai.stages.data.image_folder import load_image_folder
 from bonsai.stages.data.part import Part
+from bonsai.stages.data.pixels import read_image, read_mask
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.data.registry import LoadedDatasets, LoadedSamples, source_digest
 from bonsai.stages.data.storing import Index, Pixels, hold
 from bonsai.stages.data.torchvision_dataset import load_torchvision_dataset
+from bonsai.stages.delivery.predict.samples import Columns, read_table
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store
 
@@ -87,9 +91,67 @@ def test_a_table_has_masks(table: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(storing, "MOST_BYTES", 0)
     index = hold(loaded)
     assert isinstance(index, Index)
-    assert index.targets.shape == (4, 4, 6)
-    assert "mask_paths" in index.tensors(np.array([1, 2]), index.targets)
-    assert "labels" not in index.tensors(np.array([1, 2]), index.targets)
+    assert index.targets is None
+    assert {"mask_paths", "mask_ends"} < index.tensors(np.array([1, 2]), None).keys()
+
+
+def masked(folder: Path, *, most_bytes: int, monkeypatch: pytest.MonkeyPatch, count: int = 40) -> Prepared:
+    """Prepare images with masks of two classes; what lies there already stays."""
+    for number in range(count):
+        for place, colour in (("images", number), ("masks", number % 2)):
+            if not (folder / place / f"{number}.png").exists():
+                picture(folder / place / f"{number}.png", colour)
+    rows = [f"images/{number}.png,masks/{number}.png" for number in range(count)]
+    (folder / "labels.csv").write_text("\n".join(["path,mask", *rows]))
+    data = DataConfig(name="csv", options={"root": str(folder), "mask": "mask", "classes": ["road", "tree"], "size": [4, 6], "channels": 1})
+    monkeypatch.setattr(storing, "MOST_BYTES", most_bytes)
+    return Store(folder.parent / "store").run(prepare, data=data, content=source_digest(data), task="segmentation")
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**6])
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (Image.new("L", (6, 4), 7), "masks name classes that are not there"),
+        (Image.new("RGB", (6, 4)), "a mask of mode RGB"),
+        (Image.new("L", (4, 6)), "a mask of 4x6 pixels for an image of 6x4; both must have the same proportions"),
+    ],
+    ids=["value", "colours", "proportions"],
+)
+def test_every_mask_is_checked_before_training(mask: Image.Image, told: str, most_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    for number in (23, 38):
+        mask.save(tmp_path / "set" / "masks" / f"{number}.png")
+    with pytest.raises(ConfigError, match=f"(?s)dataset 'csv'.*{told}|2 of 40 files.*{told}") as refusal:
+        masked(tmp_path / "set", most_bytes=most_bytes, monkeypatch=monkeypatch)
+    if not most_bytes:
+        assert "2 of 40 samples cannot be used: images/23.png, images/38.png. The first: " in str(refusal.value)
+
+
+def test_a_mask_may_be_smaller_than_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "set" / "masks" / "5.png", 1, size=(3, 2))
+    turned = Image.new("L", (4, 6))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "set" / "masks" / "6.png", exif=turned.getexif())
+    assert masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch).stored == "index"
+
+
+def test_every_image_of_a_large_set_is_read_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch)
+    whole = (tmp_path / "set" / "images" / "39.png").read_bytes()
+    (tmp_path / "set" / "images" / "39.png").write_bytes(whole[:-25])  # its head is intact
+    with pytest.raises(ConfigError, match=r"(?s)1 of 40 samples cannot be used: images/39\.png\. The first: a sample cannot be read"):
+        masked(tmp_path / "set", most_bytes=0, monkeypatch=monkeypatch)
+
+
+def test_every_array_of_a_large_set_is_checked_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = np.zeros((40, 1, 8), np.float32)
+    inputs[31, 0, 3] = np.nan
+    np.savez(tmp_path / "a.npz", inputs=inputs, targets=np.arange(40) % 2)
+    data = DataConfig(name="array", options={"root": str(tmp_path / "a.npz"), "classes": ["x", "y"], "scale": [-1, 1]})
+    monkeypatch.setattr(storing, "MOST_BYTES", 0)
+    with pytest.raises(ConfigError, match=r"(?s)1 of 40 samples cannot be used: sample 31.*values from nan to nan"):
+        Store(tmp_path / "store").run(prepare, data=data, content=source_digest(data))
 
 
 def test_a_table_has_series_in_files_of_arrays(table: Path) -> None:
@@ -125,6 +187,32 @@ def test_a_table_leads_to_nothing_outside_of_its_folder(path: str, table: Path) 
     (table / "labels.csv").write_text(f"path,label\n{path},a\n")
     with pytest.raises(ConfigError, match="leads out of its folder"):
         load_csv(root=str(table))
+
+
+def test_paths_start_from_the_folder_of_the_table_in_training_and_in_a_package(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / "lists" / "near" / f"{number}.png", 10 + number)
+        picture(tmp_path / "far" / f"{number}.png", number)
+    table = tmp_path / "lists" / "all.csv"
+    absolute = tmp_path / "lists" / "near" / "1.png"
+    table.write_text(f"path,mask\n near/0.png ,../far/0.png\n{absolute}, ../far/1.png\n", encoding="utf-8")
+    files = load_csv(root=str(tmp_path), file="lists/all.csv", mask="mask", classes=["road", "tree"], size=[4, 6], channels=1).samples
+    assert isinstance(files, Files)
+    assert [files.paths[number] for number in range(2)] == ["lists/near/0.png", "lists/near/1.png"]
+    for number, sample in enumerate(read_table(table, Columns())):
+        image, mask = files[number]
+        assert (image[0, 0, 0], mask[0, 0]) == (10 + number, number)
+        assert np.array_equal(read_image(sample.path, files.preprocess), image)
+        assert np.array_equal(read_mask(sample.cells["mask"], files.preprocess), mask)
+
+
+@pytest.mark.parametrize("file", ["../labels.csv", ".hidden/labels.csv"])
+def test_a_table_lies_below_its_root_since_only_that_is_part_of_the_input(file: str, table: Path) -> None:
+    place = table / "images" / file
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("path,label\n0.png,a\n")
+    with pytest.raises(ConfigError, match="the table lies outside of its root"):
+        load_csv(root=str(table / "images"), file=file)
 
 
 def test_arrays_come_in_one_file_or_in_a_folder(tmp_path: Path) -> None:
@@ -283,6 +371,21 @@ def test_pil_images_get_the_size_that_is_stated() -> None:
     assert held.images.shape == (6, 3, 8, 6)
     with pytest.raises(ConfigError, match="PIL images have no size of their own"):
         check_loaded(LoadedDatasets(dataset, ("a", "b"), "own"), "mine")
+
+
+def test_the_mask_of_another_image_is_refused_and_that_of_a_turned_one_is_not() -> None:
+    turned = Image.new("L", (12, 8))
+    turned.getexif()[0x0112] = 6
+
+    def sample(number: int) -> tuple[Image.Image, Image.Image]:
+        return (turned if number < 3 else Image.new("L", (8, 12))), Image.new("L", (4, 6) if number < odd else (6, 4))
+
+    datasets = LoadedDatasets(Squares(sample), ("road", "tree"), "own", preprocess=Preprocess.of((1, 12, 8)))
+    odd = 6
+    assert pixels(datasets).targets.shape == (6, 12, 8)
+    odd = 5
+    with pytest.raises(ConfigError, match="sample 5: a mask of 6x4 pixels for an image of 8x12; both must have the same proportions"):
+        pixels(datasets)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,13 @@ from typer.testing import CliRunner
 from bonsai.pipeline.cli.main import app
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.data.preprocess import Preprocess
+from bonsai.stages.delivery.predict.engines import Refused
 from bonsai.stages.delivery.predict.figure import compute
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of, open_network
 from bonsai.stages.delivery.predict.program import Asked, answer
-from bonsai.stages.delivery.predict.samples import Columns, list_labelled
+from bonsai.stages.delivery.predict.samples import Columns, Sample, list_labelled
+from bonsai.stages.tasks.predicting import READINGS
 
 WITHOUT_BONSAI = """
 import runpy, sys
@@ -143,6 +148,15 @@ def test_of_a_table_and_of_a_folder_with_parts_the_test_part_is_checked(images: 
     options = {"path": "file", "label": "kind", "split": "part", "delimiter": ";", "size": 8}
     columns = Columns.of({"recipe": {"data": {"name": "csv", "options": options}}})
     assert [(sample.path, sample.cells["label"]) for sample in list_labelled(table, CLASSES, columns)] == [(found[0].path, "0"), (found[1].path, "1")]
+
+
+def test_a_mask_with_a_class_that_the_package_lacks_is_refused(tmp_path: Path) -> None:
+    for name, value in (("image", 9), ("mask", 2)):
+        Image.new("L", (6, 4), value).save(tmp_path / f"{name}.png")
+    manifest = {"classes": ["road", "tree"], "recipe": {}}
+    network: Any = SimpleNamespace(reading=READINGS["segmentation"], preprocess=Preprocess.of((1, 4, 6)), manifest=manifest, test_samples=())
+    with pytest.raises(Refused, match=r"image\.png: no target\n.*class 2 in a mask; the package has 2 classes from 0"):
+        compute(network, [Sample(tmp_path / "image.png", {"mask": str(tmp_path / "mask.png")})])
 
 
 @pytest.mark.parametrize("name", ["engine.onnx", "manifest.json"])

@@ -1,5 +1,9 @@
+import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tiny_package import CLASSES, SHAPE, ask, make_older, needs, reseal
@@ -12,6 +16,8 @@ from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.store.artifact import sha256_file
+from bonsai.stages.tasks.predicting import READINGS
+from bonsai.stages.tasks.registry import TASKS
 
 
 def parsed(model: Path) -> triton.ModelConfig:
@@ -58,11 +64,50 @@ def test_the_configuration_says_how_the_input_is_prepared(package: Path, tmp_pat
     assert (model / "predict.py").read_bytes() == (package / "predict.py").read_bytes()
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_configuration_says_how_the_outputs_of_each_task_are_read(task: str, package: Path, tmp_path: Path) -> None:
+    reseal(package, lambda facts: facts["recipe"].update(task=task))  # type: ignore[attr-defined]
+    model = lay_out("triton", package, tmp_path / "models")
+    text = (model / "config.pbtxt").read_text()
+    assert parsed(model).parameters["task"].string_value == task
+    assert f'# The client reads the output: {READINGS[task].sentence}. `READINGS["{task}"].predict(output, classes)` of predict.py' in text
+    read = runpy.run_path(str(model / "predict.py"))["READINGS"][task].predict
+    shape = (3, 2, 2) if task == "segmentation" else (3,)
+    output = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    assert read(output, CLASSES) == READINGS[task].predict(output, CLASSES)
+
+
+def test_the_configuration_says_whose_task_it_is_where_nobody_else_can_read_the_outputs(package: Path, tmp_path: Path) -> None:
+    outputs = [{"name": "values", "shape": [3]}]
+    reseal(package, lambda facts: facts.update(recipe=facts["recipe"] | {"task": "mine:Länge"}, outputs=outputs))  # type: ignore[operator]
+    model = lay_out("triton", package, tmp_path / "models")
+    assert parsed(model).parameters["task"].string_value == "mine:Länge"
+    assert "# The client reads the outputs: the package's task, \"mine:Länge\", is its maker's own" in (model / "config.pbtxt").read_text()
+
+
+def test_a_series_is_prepared_as_the_configuration_says(package: Path, tmp_path: Path) -> None:
+    series = Preprocess.of((2, 50)).model_copy(update={"scale": (-5.0, 5.0)})
+
+    def edit(facts: dict[str, object]) -> None:
+        facts["preprocess"] = series.model_dump(mode="json")
+        facts["engine"] |= {"image_shape": [2, 50]}  # type: ignore[operator]
+
+    reseal(package, edit)
+    model = lay_out("triton", package, tmp_path / "models")
+    assert list(parsed(model).input[0].dims) == [2, 50]
+    assert "# The client prepares the input: (values - -5) / 10, minus 0.5, over 0.5." in (model / "config.pbtxt").read_text()
+    told = SimpleNamespace(**json.loads(parsed(model).parameters["preprocess"].string_value))
+    values = np.linspace(-5, 5, 100, dtype=np.float32).reshape(2, 50)
+    np.save(tmp_path / "wave.npy", values)
+    (found,) = runpy.run_path(str(model / "predict.py"))["read_inputs"](tmp_path / "wave.npy", told)
+    assert np.allclose(found, values / 5, atol=1e-6)
+
+
 def test_a_package_of_an_earlier_version_is_laid_out_without_them(package: Path, tmp_path: Path) -> None:
     make_older(package)
     model = lay_out("triton", package, tmp_path / "models")
     assert not (model / "predict.py").exists()
-    assert "preprocess" not in parsed(model).parameters
+    assert not {"preprocess", "task"} & parsed(model).parameters.keys()
 
 
 def test_the_labels_are_the_classes_in_their_order(package: Path, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from bonsai.pipeline.cli.listing import describe_all
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import ConfigError
+from bonsai.stages.data.pixels import to_input
 from bonsai.stages.networks import timm_models, torchvision_models
 from bonsai.stages.networks.config import GivenWeights, ModelConfig
 from bonsai.stages.networks.factories import of_library
@@ -77,12 +80,35 @@ def test_the_librarys_version_counts() -> None:
         ("torchvision/mobilenet_v3_small", ((224, 224), 0.485, "crop", 224 / 256, "bilinear")),
         ("mobilenet_v3_small", ((224, 224), 0.485, "crop", 224 / 256, "bilinear")),
         ("torchvision/lraspp_mobilenet_v3_large", ((520, 520), 0.485, "stretch", 1.0, "bilinear")),
+        ("torchvision/googlenet", ((224, 224), 0.5, "crop", 224 / 256, "bilinear")),
     ],
 )
 def test_how_a_librarys_weights_want_images_is_known(name: str, expected: tuple[Any, ...]) -> None:
     found = preprocess_of(ModelConfig(name=name))
     assert found is not None
     assert (found.size, found.mean[0], found.resize, found.crop, found.interpolation) == expected
+
+
+@pytest.mark.parametrize("name", torchvision_models.TRANSFORMING)
+def test_images_are_normalised_as_the_network_itself_would_change_them(name: str) -> None:
+    options = {"transform_input": True, "init_weights": False}
+    network = build_network(ModelConfig(name=f"torchvision/{name}", options=options), SHAPE, 7)
+    changing, plain = (preprocess_of(ModelConfig(name=f"torchvision/{name}", options=given)) for given in (options, {}))
+    assert changing is not None
+    assert plain is not None
+    assert changing.mean == (0.485, 0.456, 0.406)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+    given, wanted = (torch.from_numpy(to_input(pixels, how.model_copy(update={"size": (4, 5)}))) for how in (changing, plain))
+    changed = network._transform_input(given[None])[0]  # type: ignore[operator]  # torchvision's own method
+    torch.testing.assert_close(changed, wanted)
+    assert not torch.allclose(given, wanted, atol=0.1)
+
+
+def test_all_networks_whose_weights_change_their_inputs_are_known() -> None:
+    builders = {name: models.get_model_builder(name) for name in models.list_models(module=models)}
+    assert {name for name, builder in builders.items() if "transform_input" in builder.__wrapped__.__wrapped__.__code__.co_consts} == set(
+        torchvision_models.TRANSFORMING
+    )
 
 
 def test_a_network_of_no_library_has_no_preprocessing_of_its_own() -> None:
