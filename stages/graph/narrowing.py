@@ -10,7 +10,7 @@ from torch import nn
 
 from bonsai.stages.pruning.groups import Group, Widths
 
-PLAIN = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+PLAIN = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
 """Layers that lose rows and columns of their weights, and nothing else."""
 TENSORS = {"weight", "bias", "running_mean", "running_var"}
 
@@ -43,7 +43,7 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
     per_channel: dict[str, str] = {}  # name of a tensor by output channel -> the layer
     for (module, side), positions in gone.items():
         layer = network.get_submodule(module)
-        if isinstance(layer, nn.BatchNorm2d) or _is_depthwise(layer):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) or _is_depthwise(layer):
             continue  # folded into its convolution, or fitted below to what it reads
         weight = tensors.get(f"{module}.weight")
         if weight is None:
@@ -95,7 +95,7 @@ def _require_plain(group: Group, network: nn.Module, sizes: Collection[int]) -> 
         layer = network.get_submodule(member.module)
         if not isinstance(layer, PLAIN):
             raise CannotNarrow(f"{member.module} is a {type(layer).__name__}")
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1 and not _is_depthwise(layer):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups > 1 and not _is_depthwise(layer):
             raise CannotNarrow(f"{member.module} has {layer.groups} groups")
         flattened = isinstance(layer, nn.Linear) and member.side == "in"
         if len(member.indices) > group.width and not (flattened and member.channels == tuple(sorted(member.channels))):
@@ -237,7 +237,7 @@ def _places(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> li
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

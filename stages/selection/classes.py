@@ -17,7 +17,8 @@ PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
 """Operations that cost nothing, which may be between a tensor and the operator that computed it."""
 LIGHTS: dict[str, Light] = {
     "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
-    "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax", "max_pool2d": "max_pool",
+    "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax",
+    "max_pool1d": "max_pool", "max_pool2d": "max_pool",
     "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
     "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
 }  # fmt: skip
@@ -186,12 +187,13 @@ def _light(traced: fx.GraphModule, node: fx.Node) -> Light | None:
 
 
 def _window(traced: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
-    """Return the kernel of a pooling, or None for an adaptive one."""
+    """Return the kernel of a pooling, or None for an adaptive one; of one over a series its length and 1, as `_size` has it."""
     module = module_of(traced, node)
     kernel: Any = argument(node, 1, "kernel_size", None) if module is None else getattr(module, "kernel_size", None)
     if operation(traced, node).startswith("adaptive") or kernel is None:
         return None
-    return (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))
+    first, last = (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))
+    return first, 1 if operation(traced, node).endswith("1d") else last
 
 
 def _size_of(node: fx.Node) -> int:
@@ -200,9 +202,11 @@ def _size_of(node: fx.Node) -> int:
 
 
 def _averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node reduces height and width, and nothing else, to one value."""
+    """Whether a node reduces height and width, or the time of a series, and nothing else, to one value."""
     kind = operation(traced, node)
     (source, *_) = node.all_input_nodes or [node]
+    if is_tensor(node) and kind in {"adaptive_avg_pool1d", "adaptive_max_pool1d"}:
+        return len(shape_of(node)) == 3 and shape_of(node)[2] == 1
     if not is_tensor(source) or len(shape_of(source)) != 4 or not is_tensor(node):
         return False
     if kind in {"adaptive_avg_pool2d", "adaptive_max_pool2d"}:

@@ -63,7 +63,7 @@ class _Reader:
     def _products(self, node: fx.Node, recorded: list[Product]) -> None:
         """Append the products of a node."""
         module, name = module_of(self.traced, node), self._name(node, recorded)
-        quantized = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "padding_mode", "zeros") == "zeros"
+        quantized = isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and getattr(module, "padding_mode", "zeros") == "zeros"
         for number, product in enumerate(recorded, 1):
             alone = len(recorded) == 1
             epilogue, fused = epilogue_of(self.traced, node, self._position) if alone and product.name == "convolution" else ("none", ())
