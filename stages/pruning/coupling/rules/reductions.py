@@ -11,7 +11,7 @@ from bonsai.stages.pruning.coupling.rules.registry import Factors, elementwise, 
 
 
 @rule(
-    "mean", "sum", "amax", "amin", "var", "var_mean", "std", "linalg_vector_norm", "max", "min", "argmax", "logsumexp", "nansum", "norm", "prod", "any", "all"
+    "mean", "sum", "amax", "amin", "var", "var_mean", "std", "linalg_vector_norm", "max", "min", "logsumexp", "nansum", "norm", "prod", "any", "all"
 )
 def _reduce(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Any:
     source = args[0]

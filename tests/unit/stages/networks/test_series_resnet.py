@@ -6,7 +6,9 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.networks.series_resnet import series_resnet14
-from bonsai.stages.pruning.surgery import cut, find_groups, refused_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.surgery import cut
+from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.quantization.proof import prove_quantizable
 from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.operators import read_operators
@@ -36,7 +38,7 @@ def test_all_channels_but_the_outputs_can_be_cut() -> None:
         **{f"layer{stage}.{block}.conv1": 8 * 2**stage for stage in (1, 2, 3) for block in (0, 1)},
     }
     before = count_macs(built, SHAPE)
-    cut(built, groups, {group.name: tuple(range(group.width // 2)) for group in groups}, SHAPE)
+    cut(built, groups, {group.name: tuple(range(group.width // 2)) for group in groups})
     assert count_macs(built, SHAPE) < 0.3 * before
 
 
