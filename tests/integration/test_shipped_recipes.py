@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from bonsai import compress
 from bonsai.pipeline.recipes.recipe import Recipe, list_recipes, load_recipe
+from bonsai.pipeline.run.loading import load
+from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.registry import LOADERS
 from bonsai.stages.delivery.package_record import Package
@@ -20,7 +22,7 @@ from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.steps.prepare import prepare
-from bonsai.stages.store.store import Store, load_artifact
+from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +70,10 @@ def run(name: str, store: Path, done: dict[str, Ran]) -> Ran:
         recipe = load_recipe(name)
         if (recipe.model.weights or "").startswith(RECIPE):
             run((recipe.model.weights or "").removeprefix(RECIPE), store, done)
-        before = {manifest.key for manifest in Store(store).manifests(prepare)}
         (package,) = compress(name, None, shortened(recipe), store=store)
-        (made,) = [manifest.key for manifest in Store(store).manifests(prepare) if manifest.key not in before]
-        done[name] = Ran(package, store / "packages" / package.name, load_artifact(Dataset, store / prepare.__name__ / made))
+        dataset = Store(store).find(prepare, **prepare_inputs(load(name, None, shortened(recipe))[0]))
+        assert dataset is not None
+        done[name] = Ran(package, store / "packages" / package.name, dataset)
     return done[name]
 
 
