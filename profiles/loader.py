@@ -10,6 +10,8 @@ from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
 
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20
+EITHER = ("latency", "latency_ms")
+"""Keys of a budget of which a profile has one."""
 OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
@@ -21,7 +23,7 @@ def list_profiles() -> list[str]:
 def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> HardwareProfile:
     """Load a profile by its shipped name or by the path of a YAML file.
 
-    A file may name a parent with ``extends``; its own values are laid over the parent's.
+    A file may name a parent with ``extends``; its own values are laid over the parent's. A budget in one unit replaces a parent's in the other.
 
     Args:
         name_or_path: A name of `list_profiles()` or a path that ends in ``.yaml`` or ``.yml``.
@@ -32,7 +34,8 @@ def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) 
     """
     source = _with_parents(find_yaml(name_or_path, "profile", SHIPPED), seen=())
     if overrides:
-        source = source.changed(_with_new_names(from_overrides(overrides, "--set profile.")))
+        given = _with_new_names(from_overrides(overrides, "--set profile."))
+        source = _without_other_budget(source, given).changed(given)
     return validate(HardwareProfile, source)
 
 
@@ -89,7 +92,19 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> LocatedMapping:
     parent_file = file.parent / str(parent) if str(parent).endswith((".yaml", ".yml")) else find_yaml(str(parent), "profile", SHIPPED)
     if parent_file in (*seen, file):
         raise ConfigError(describe(f"{file}: profiles extend each other in a circle", given=parent, allowed="a chain that ends", fix="remove one `extends`"))
-    return _with_parents(parent_file, (*seen, file)).merged(source)
+    return _without_other_budget(_with_parents(parent_file, (*seen, file)), source).merged(source)
+
+
+def _without_other_budget(parent: LocatedMapping, child: LocatedMapping) -> LocatedMapping:
+    """Return a parent without its budget in the unit that the child's budget is not in."""
+    budget, inherited = child.data.get("budget"), parent.data.get("budget")
+    if not isinstance(budget, dict) or not isinstance(inherited, dict):
+        return parent
+    given = [key for key in EITHER if budget.get(key) is not None]
+    if len(given) != 1:
+        return parent
+    left = {key: value for key, value in inherited.items() if key in given or key not in EITHER}
+    return LocatedMapping({**parent.data, "budget": left}, parent.origins, parent.name)
 
 
 def _with_new_names(source: LocatedMapping) -> LocatedMapping:

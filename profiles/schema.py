@@ -163,7 +163,7 @@ class Target(Record):
 
 
 class Budget(Record):
-    """The latency that the engine may take: one of `latency` and `latency_ms`; null unsets the parent's.
+    """The latency that the engine may take: one of `latency` and `latency_ms`, which replaces the parent's.
 
     Attributes:
         latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.
@@ -178,7 +178,7 @@ class Budget(Record):
     @model_validator(mode="after")
     def _exactly_one(self) -> "Budget":
         if (self.latency is None) == (self.latency_ms is None):
-            raise ValueError("exactly one of `latency` (fraction of the dense FP32 engine's) and `latency_ms` (milliseconds); null unsets one")
+            raise ValueError("exactly one of `latency` (fraction of the dense FP32 engine's) and `latency_ms` (milliseconds)")
         return self
 
     def limit_ms(self, dense_ms: float) -> float:

@@ -5,6 +5,7 @@ What stands in HTML comments on the lines before a fenced block says how it is r
     <!-- not run: REASON -->   never; the reason is what the test's skip says
     <!-- slow -->              by `pytest -m slow` alone; before a page's title: the whole page
     <!-- file: NAME -->        written to that file of the page's folder, for the blocks that follow; Python is not executed then
+    <!-- edit: NAME -->        what changes in that YAML file of the page's folder; checked like other YAML, and applied by the test that runs the page
 
 The blocks of a page run in order in one folder, so they share a store: a page is a story.
 """
@@ -24,7 +25,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-COMMENT = re.compile(r"<!-- (not run|slow|file)(?:: *(.*?))? *-->")
+COMMENT = re.compile(r"<!-- (not run|slow|file|edit)(?:: *(.*?))? *-->")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Block:
     not_run: str | None
     slow: bool
     file: str | None
+    edit: str | None
 
     @property
     def name(self) -> str:
@@ -68,7 +70,7 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type == "fence":
             language, line = token.info.strip().split(" ")[0], (token.map or [0])[0] + 1
             slow = page_is_slow or "slow" in marks
-            blocks.append(Block(page, line, language, token.content, marks.get("not run"), slow, marks.get("file")))
+            blocks.append(Block(page, line, language, token.content, marks.get("not run"), slow, marks.get("file"), marks.get("edit")))
         marks = {}
     return blocks
 

@@ -25,11 +25,14 @@ from bonsai.stages.data.depth import find_depth
 from bonsai.stages.data.files import UNREADABLE, read_values, require_readable
 from bonsai.stages.data.image_folder import Folder, passed_over, scan_folder
 from bonsai.stages.data.pixels import kind_of, quietly_opened
+from bonsai.stages.data.registry import TEST
 from bonsai.stages.data.splitting import split_samples
 from bonsai.stages.imports.registry import make_importable
 from bonsai.stages.networks.config import PRETRAINED, ModelConfig
 from bonsai.stages.networks.counting import count_macs
+from bonsai.stages.networks.factories import of_library
 from bonsai.stages.networks.registry import build_network, require_outputs
+from bonsai.stages.quantization.keeping import quantizable
 from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.tasks.intervals import images_to_prove, least_provable_drop
 from bonsai.stages.tasks.registry import DEFAULT, learning_of, task_named
@@ -41,6 +44,8 @@ METRIC = task_named(DEFAULT).metric
 RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
 SIDES = (32, 48, 64)
 """Sides in pixels to choose from: a CPU trains on them in minutes; larger ones are the user's choice."""
+MASKS = ("mask", "masks")
+"""Names of folders that hold the targets of a segmentation and no class."""
 OPENED = 5000
 """Most images that are opened, to look at their size and mode."""
 BATCHES, LEAST_STEPS_PER_EPOCH = (64, 32, 16, 8), 8
@@ -146,12 +151,14 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         sizes = {name: len(indices) for name, indices in split_samples(*_labels(found), len(found.images), found.classes, data).items()}
         network = build_network(ModelConfig(name=model), (channels, size, size), len(found.classes))
         require_outputs(network, DataSpec((channels, size, size), len(found.classes)), learning_of(DEFAULT, TrainConfig()))
+        layers = _layers(network, (channels, size, size))
         batch = next((b for b in BATCHES if sizes["train"] >= b * LEAST_STEPS_PER_EPOCH), BATCHES[-1])
         steps = max(sizes["train"] // batch, 1)
         seconds = PASS_MACS * batch * count_macs(network.eval(), (channels, size, size)) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         anew = trained.fresh_layers(network, len(found.classes)) if trained else ()
         epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
+        prune = fine_tuning_lines(layers[0]) if trained and not anew else prune_lines(layers[0])
         rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         choices = Choices(
             file=file.name,
@@ -172,7 +179,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             warmup_epochs=WARMUP if trained else max(1.0, round(epochs / 20, 1)),
             qat_epochs=max(2, epochs // 10),
             qat_lr=round(rate, 3) / 10,
-            prune=changes.prune or (fine_tuning_lines() if trained and not anew else prune_lines()),
+            prune=changes.prune or prune,
+            ends=(layers[0], layers[-1]),
+            normalised=trained is not None and of_library(model) is None,
             weights=ask.weights if ask.weights in (None, PRETRAINED) else _from(folder, Path(ask.weights)),
             reference="trained" if anew else "given",
             notes=changes.notes,
@@ -195,6 +204,9 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
             os.replace(draft, path)
         undo.pop_all()
     lines = [_counts(found, sizes), *seen.depth, *_warnings(found, sizes, drop)]
+    if trained and TEST not in {image.part for image in found.images}:
+        seen_before = "if the weights were trained with them, the given network looks better than it is: put images that it has not seen into test/"
+        lines.append(f"warning: the test images are taken from {'train/' if found.images[0].part is not None else 'all images'}; {seen_before}")
     if anew:
         lines.append(f"the weights are for other classes than these {len(found.classes)}: {', '.join(anew)} begins with random ones")
     passes = 1.0 if trained and not anew else PASSES
@@ -216,6 +228,19 @@ def choose_drop(test_images: int) -> tuple[float, str]:
         f"{test_images} images cannot prove a drop below {least:.3f}, even if none changes its class; {LEAST_DROP} needs {images_to_prove(LEAST_DROP)} images."
     )
     return drop, why
+
+
+def _layers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the convolutions and linear layers, in the order of execution.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    layers = quantizable(network, image_shape)
+    if not layers:
+        given, fix = f"a {type(network).__name__} of other operations", "build it of torch's modules"
+        raise ConfigError(describe("the network has no layer to prune or quantise", given=given, allowed="convolutions and linear layers", fix=fix))
+    return layers
 
 
 def _from(folder: Path, place: Path) -> str:
@@ -318,6 +343,8 @@ def _warnings(found: Folder, sizes: dict[str, int], drop: float) -> list[str]:
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if found.others:
         lines.append(f"warning: {passed_over(found)}")
+    if masks := [name for name in counts if name.lower() in MASKS]:
+        lines.append(f"warning: the folder {masks[0]} is taken for a class; for a segmentation write a table and a recipe: docs/trained-network.md has both")
     if counts[many] > 5 * counts[few]:
         lines.append(
             f"warning: {many} has {counts[many]} images, {few} only {counts[few]}: a network that never predicts {few} can still reach a high {METRIC.label}"

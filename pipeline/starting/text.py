@@ -23,6 +23,8 @@ class Choices(NamedTuple):
         found: Images and parts, in a few words.
         steps: Optimizer steps per epoch.
         prune: Lines of the section `prune`.
+        ends: Names of the first and the last layer.
+        normalised: Whether the weights may have been trained with a normalisation that only the user knows.
         weights: Trained weights that the recipe starts with; None for none.
         reference: What `training.reference` says.
         notes: Comment lines at the end.
@@ -47,6 +49,8 @@ class Choices(NamedTuple):
     qat_epochs: int
     qat_lr: float
     prune: Sequence[str]
+    ends: tuple[str, str]
+    normalised: bool
     weights: str | None
     reference: Literal["trained", "given"]
     notes: Sequence[str]
@@ -75,6 +79,7 @@ def recipe_text(choices: Choices) -> str:
         _row(f"    root: {c.root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
         _row(f"    size: {c.size}", "images are resized to squares of this side, in pixels; larger is slower, and often more accurate"),
         _row(f"    channels: {c.channels}", "3 colour, 1 grey"),
+        *(normalisation_lines(c.channels) if c.normalised else []),
         _row(f"  validation: {c.validation:g}", "fraction of the images for all choices during the run; ignored if val/ exists"),
         _row(f"  test: {c.test:g}", "fraction of the images for the final test; ignored if test/ exists"),
         _row("  seed: 0", "seed of the split"),
@@ -93,6 +98,7 @@ def recipe_text(choices: Choices) -> str:
         "quantize:",
         _row("  qat: when_needed", "fine-tune with simulated INT8 only if calibration costs more than max_drop; or always, never"),
         _row("  max_drop: 0.01", f"of validation {c.metric}"),
+        _row("  keep_float: []", f"layers that stay float, such as the first and the last: {list(c.ends)}"),
         _row(f"  epochs: {c.qat_epochs}", "length of that fine-tuning"),
         _row(f"  lr: {c.qat_lr:g}", "its highest learning rate"),
         *(f"# {note}".rstrip() for note in c.notes),
@@ -104,23 +110,39 @@ def _row(text: str, comment: str) -> str:
     return f"{text:{COLUMN}}  # {comment}"
 
 
-def prune_lines() -> list[str]:
-    """Return the section `prune` that `init` chooses."""
+def normalisation_lines(channels: int) -> list[str]:
+    """Return the place for the normalisation of trained weights: the usual one, not in force."""
+    mean, std = ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]") if channels == 3 else ("[0.5]", "[0.5]")
+    return [
+        _row(f"    # mean: {mean}", "normalisation that the weights were trained with, of pixels from 0 to 1;"),
+        _row(f"    # std: {std}", "without these two lines pixels become -1 to 1"),
+    ]
+
+
+def prune_lines(first: str) -> list[str]:
+    """Return the section `prune` that `init` chooses, given the name of the first layer."""
     return [
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
         _row("recover: {epochs: auto}", "training after the cut: so long as pruning after training costs, longer while validation misses max_drop and gains"),
-        _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
+        *_limit_lines(first),
     ]
 
 
-def fine_tuning_lines() -> list[str]:
-    """Return the section `prune` that `init` chooses for weights that are compared with themselves."""
+def fine_tuning_lines(first: str) -> list[str]:
+    """Return the section `prune` that `init` chooses for weights that are compared with themselves, given the name of the first layer."""
     return [
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the fine-tuning whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
         _row("distill: {teacher: trained}", "the pruned network imitates the given one, besides the labels"),
+        *_limit_lines(first),
+    ]
+
+
+def _limit_lines(first: str) -> list[str]:
+    return [
         _row("floor: 0.1", "smallest fraction of the channels that is kept in every layer"),
+        _row("keep: []", f"layers that keep all their channels, such as the first: {[first]}; the last is never pruned"),
     ]
 
 
@@ -137,8 +159,7 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         metric: Label of the metric.
     """
     if budget:
-        share = f"{{latency: {budget:g}, latency_ms: null}}" if parent.latency_ms else f"{{latency: {budget:g}}}"
-        own = _row(f"budget: {share}", "largest latency (p50), as a fraction of the dense FP32 engine's; or {latency_ms: 2.5}")
+        own = _row(f"budget: {{latency: {budget:g}}}", "largest latency (p50), as a fraction of the dense FP32 engine's; or {latency_ms: 2.5}")
     else:
         own = _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}")
     lines = [

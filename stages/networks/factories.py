@@ -8,6 +8,7 @@ FACTORIES = {
     "resnet20": "bonsai.stages.networks.cifar_resnet:resnet20",
     "resnet8": "bonsai.stages.networks.cifar_resnet:resnet8",
     "series_resnet14": "bonsai.stages.networks.series_resnet:series_resnet14",
+    "unet": "bonsai.stages.networks.unet:unet",
     **{
         name: f"{LIBRARIES['torchvision']}:{name}"
         for name in (

@@ -49,10 +49,12 @@ class Figure(Record):
 
     Attributes:
         svg: An ``<svg>`` element with the title and description in it; a line in its place where it could not be drawn.
+        caption: Text below it, for a figure that the title of its part does not describe.
     """
 
     title: str
     svg: str
+    caption: str = ""
 
 
 class Listing(Record):

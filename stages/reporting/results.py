@@ -75,8 +75,8 @@ def classes_part(evidence: Evidence, slug: str) -> tuple[Part, ...]:
     return (
         Part(
             title="Results in detail",
-            texts=("Of the shipped engine on the test images.",),
-            figures=tuple(Figure(title=one.title, svg=_embedded(one, f"{slug}-picture-{number}")) for number, one in enumerate(pictures, 1)),
+            texts=("The shipped engine gave these results on the test images.",),
+            figures=tuple(Figure(title=one.title, svg=_embedded(one, f"{slug}-picture-{number}"), caption=one.title) for number, one in enumerate(pictures, 1)),
             tables=tuple(Table(caption=one.caption, headers=one.headers, rows=one.rows, folded=len(one.rows) > LISTED_OPERATORS) for one in tables),
         ),
     )

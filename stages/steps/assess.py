@@ -14,7 +14,7 @@ from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.registry import task_named
 
 
-@stage(version=1, figures=Measurement.figures)
+@stage(version=2, figures=Measurement.figures)
 def assess(
     out_dir: Path,
     measurement: Measurement,

@@ -37,7 +37,7 @@ DENSE = "dense"
 PARTS, LAYERS = "parts.safetensors", "layers.json"
 
 
-@stage(version=6, timed=True, figures=Measurement.figures)
+@stage(version=7, timed=True, figures=Measurement.figures)
 def measure(
     out_dir: Path,
     dense: Engine,

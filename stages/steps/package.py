@@ -39,7 +39,7 @@ def figures_of(made: Package) -> str:
     return made.name
 
 
-@stage(version=13, figures=figures_of)
+@stage(version=14, figures=figures_of)
 def package(
     out_dir: Path,
     engine: Engine,

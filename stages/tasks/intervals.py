@@ -15,7 +15,8 @@ def wilson_of_share(share: float, images: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval around a share of hits, 0-1, of so many images (Wilson, JASA 22, 1927)."""
     scale, spread = 1 + Z**2 / images, Z * np.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
     middle = share + Z**2 / (2 * images)
-    return max(float((middle - spread) / scale), 0.0), min(float((middle + spread) / scale), 1.0)
+    low, high = float((middle - spread) / scale), float((middle + spread) / scale)
+    return max(min(low, share), 0.0), min(max(high, share), 1.0)  # at shares of 0 and 1 the ends are the share, but for rounding
 
 
 def paired_drop(before: np.ndarray, after: np.ndarray, images: int | None = None) -> tuple[float, float, float]:

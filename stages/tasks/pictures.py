@@ -11,10 +11,24 @@ from bonsai.stages.tasks.results_table import Picture
 
 SIDE = 64
 """Largest height and width of one image in a picture, in pixels."""
-COLOURS = np.array(
-    [[0, 0, 0], [230, 85, 13], [49, 130, 189], [49, 163, 84], [117, 107, 177], [222, 203, 28], [20, 175, 170], [214, 39, 120], [140, 86, 75]], dtype=np.float64
-)
-"""Colours of classes; the first class leaves the image as it is."""
+GREY = "grey"
+"""Word for the pixels of the first class, and for those that do not count: they stay grey."""
+COLOURS = {
+    "orange": (230, 85, 13),
+    "blue": (49, 130, 189),
+    "green": (49, 163, 84),
+    "violet": (117, 107, 177),
+    "yellow": (222, 203, 28),
+    "turquoise": (20, 175, 170),
+    "pink": (214, 39, 120),
+    "brown": (140, 86, 75),
+}
+"""Colours of the classes from the second on, by their word; after the last they start again."""
+
+
+def colour_of(number: int) -> str:
+    """Return the word for the colour of a class, which is counted from 0."""
+    return GREY if number == 0 else list(COLOURS)[(number - 1) % len(COLOURS)]
 
 
 def grey_or_colour(image: np.ndarray) -> np.ndarray:
@@ -25,10 +39,11 @@ def grey_or_colour(image: np.ndarray) -> np.ndarray:
 
 
 def painted(image: np.ndarray, mask: np.ndarray, ignored: int) -> np.ndarray:
-    """Return an image (h, w, 3) uint8 with the classes of a mask (h, w) in colour over it; `ignored` pixels stay."""
-    colours = COLOURS[np.where(mask > 0, (mask - 1) % (len(COLOURS) - 1) + 1, 0)]
+    """Return an image (h, w, 3) uint8 in grey, with the classes of a mask (h, w) in colour over it; `ignored` pixels stay grey."""
+    grey = image.mean(2, keepdims=True)
+    colours = np.array(list(COLOURS.values()))[(mask - 1) % len(COLOURS)]
     over = ((mask > 0) & (mask != ignored))[..., None]
-    return np.where(over, 0.4 * image + 0.6 * colours, image).round().astype(np.uint8)
+    return np.where(over, 0.4 * grey + 0.6 * colours, np.repeat(grey, 3, axis=2)).round().astype(np.uint8)
 
 
 def beside(images: Sequence[np.ndarray], title: str) -> Picture:

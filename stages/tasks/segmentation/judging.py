@@ -7,7 +7,7 @@ import numpy as np
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.tasks.intervals import mean_interval, samples_for, typical_loss, unseen_share
 from bonsai.stages.tasks.metric import Metric
-from bonsai.stages.tasks.pictures import beside, grey_or_colour, painted
+from bonsai.stages.tasks.pictures import beside, colour_of, grey_or_colour, painted
 from bonsai.stages.tasks.results_table import Picture, ResultsTable, percent
 from bonsai.stages.tasks.stored import Kinds, pack, unpack
 from bonsai.stages.tasks.task import Arrays, Baseline, DataSpec, Difference, Interval, Provable, Statistics, TensorSpec
@@ -107,14 +107,17 @@ class Segmentation:
         return samples_for(drop)
 
     def tables(self, statistics: Statistics, classes: Sequence[str]) -> tuple[ResultsTable, ...]:
-        """Return the IoU of each class."""
+        """Return the IoU of each class, and its colour in the pictures."""
         both, each = statistics[INTERSECTION].sum(0), statistics[UNION].sum(0)
-        rows = tuple((name, percent(share), str(pixels), str(all_)) for name, share, pixels, all_ in zip(classes, iou(statistics), both, each, strict=True))
-        return (ResultsTable(caption="IoU by class", headers=("class", "IoU", "pixels right", "pixels in either mask"), rows=rows),)
+        rows = tuple(
+            (name, colour_of(number), percent(share), str(pixels), str(all_))
+            for number, (name, share, pixels, all_) in enumerate(zip(classes, iou(statistics), both, each, strict=True))
+        )
+        return (ResultsTable(caption="IoU by class", headers=("class", "colour in the pictures", "IoU", "pixels right", "pixels in either mask"), rows=rows),)
 
     def pictures(self, images: np.ndarray, found: Arrays, targets: Arrays) -> tuple[Picture, ...]:
         """Return each image beside its mask and the engine's."""
-        masks, answers, title = targets.astype(np.int64), found.argmax(1), "Test image {}: the image, its mask, the engine's"
+        masks, answers, title = targets.astype(np.int64), found.argmax(1), "Test image {}: the image, its true mask, the engine's mask"
         return tuple(
             beside([shown, painted(shown, mask, IGNORED), painted(shown, answer, IGNORED)], title.format(number))
             for number, (shown, mask, answer) in enumerate(zip(map(grey_or_colour, images), masks, answers, strict=True), 1)

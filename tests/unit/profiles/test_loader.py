@@ -75,9 +75,23 @@ def test_a_fault_under_an_older_name_is_told_at_its_line(tmp_path: Path) -> None
         load_profile(str(tmp_path / "mine.yaml"))
 
 
-def test_a_budget_is_either_relative_or_absolute() -> None:
+def test_a_budget_is_either_relative_or_absolute(tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: local-cpu\nname: child\nbudget: {latency: 0.4, latency_ms: 2}\n")
     with pytest.raises(ConfigError, match="exactly one of `latency`"):
-        load_profile("local-cpu", {"budget.latency_ms": "2"})
+        load_profile(str(child))
+    with pytest.raises(ConfigError, match="exactly one of `latency`"):
+        load_profile("local-cpu", {"budget.latency": "null"})
+
+
+def test_a_budget_in_one_unit_replaces_a_parents_in_the_other(tmp_path: Path) -> None:
+    child, grandchild = tmp_path / "child.yaml", tmp_path / "grandchild.yaml"
+    child.write_text("extends: local-cpu\nname: child\nbudget: {latency_ms: 2, percentile: 90}\n")
+    grandchild.write_text("extends: child.yaml\nname: grandchild\nbudget: {latency: 0.3}\n")
+    assert load_profile(str(child)).budget == Budget(latency_ms=2, percentile=90)
+    assert load_profile(str(grandchild)).budget == Budget(latency=0.3, percentile=90)
+    assert load_profile(str(grandchild), {"budget.latency_ms": "5"}).budget == Budget(latency_ms=5, percentile=90)
+    assert load_profile(str(child), {"budget.percentile": "95"}).budget == Budget(latency_ms=2, percentile=95)
 
 
 def test_a_device_elsewhere_needs_published_rates(tmp_path: Path) -> None:

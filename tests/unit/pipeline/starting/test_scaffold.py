@@ -139,6 +139,11 @@ BROKEN = {
         "from torch import nn\ndef build(in_channels, num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 32 * 32, num_classes))",
         "no channels of this network can be pruned",
     ),
+    "no layers": (
+        "from torch import nn\ndef build(in_channels, num_classes): return nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d((1, 2)), Sum())\n"
+        "class Sum(nn.Module):\n    def forward(self, x): return x.sum(1).flatten(1)",
+        "the network has no layer to prune or quantise.*convolutions and linear layers",
+    ),
 }
 
 
@@ -168,6 +173,11 @@ def test_unequal_and_small_classes_are_told(images: Path, tmp_path: Path) -> Non
     assert "warning: cat has 100 images, dog only 10" in told
     assert "warning: dog has 10 images; a network learns little" in told
     assert "1 files that are no images are passed over, such as list.csv" in told
+
+
+def test_a_folder_of_masks_is_told(images: Path, tmp_path: Path) -> None:
+    (images / "dog").rename(images / "Masks")
+    assert "warning: the folder Masks is taken for a class; for a segmentation write a table" in text(scaffold(Ask(tmp_path, images)))
 
 
 @pytest.mark.parametrize(("images", "drop"), [(20, 0.2), (75, 0.07), (450, 0.03), (5000, 0.02)])
@@ -327,6 +337,34 @@ def test_trained_weights_make_a_short_fine_tuning(images: Path, tmp_path: Path) 
     assert tuned.training.epochs <= anew.training.epochs / 2
     assert tuned.training.lr == pytest.approx(anew.training.lr / 5, rel=0.05)
     assert tuned.quantize.lr == anew.quantize.lr
+
+
+def test_a_recipe_shows_how_the_first_and_the_last_layer_are_kept(images: Path, tmp_path: Path) -> None:
+    recipe = scaffold(Ask(tmp_path / "mine.yaml", images, write_model(tmp_path), 40)).files[0]
+    assert "such as the first: ['stem.0']; the last is never pruned" in recipe.read_text()
+    assert "such as the first and the last: ['stem.0', 'head']" in recipe.read_text()
+    assert "# mean:" not in recipe.read_text()
+    assert (load_recipe(str(recipe)).prune.keep, load_recipe(str(recipe)).quantize.keep_float) == ((), ())
+
+
+@pytest.mark.parametrize(("channels", "mode", "mean"), [(3, "RGB", [0.485, 0.456, 0.406]), (1, "L", [0.5])])
+def test_a_recipe_of_trained_weights_has_the_place_of_their_normalisation(channels: int, mode: str, mean: list[float], tmp_path: Path) -> None:
+    model, images = write_model(tmp_path), make_images(tmp_path / "images", mode, 40)
+    weights = save_weights(tmp_path / "best.pth", model, channels=channels)
+    recipe = scaffold(Ask(tmp_path / "tuned.yaml", images, model, 40, weights=str(weights))).files[0]
+    assert load_recipe(str(recipe)).data.options.keys() == {"root", "size", "channels"}
+    recipe.write_text(recipe.read_text().replace("# mean", "mean").replace("# std", "std"))
+    assert load_recipe(str(recipe)).data.options["mean"] == tuple(mean)
+
+
+@pytest.mark.parametrize(("parts", "told"), [((), "all images"), (("train", "val"), "train/"), (("train", "test"), None)])
+def test_test_images_that_the_weights_may_have_seen_are_told(parts: tuple[str, ...], told: str | None, tmp_path: Path) -> None:
+    model, images = write_model(tmp_path), tmp_path / "images"
+    for part in parts or ("",):
+        make_images(images / part, "RGB", 40)
+    written = scaffold(Ask(tmp_path / "tuned.yaml", images, model, 40, weights=str(save_weights(tmp_path / "best.pth", model))))
+    warning = [line for line in written.lines if "put images that it has not seen into test/" in line]
+    assert warning == ([] if told is None else [f"warning: the test images are taken from {told}; {warning[0].partition('; ')[2]}"])
 
 
 def test_weights_for_other_classes_train_a_reference_first(images: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from bonsai.stages.pruning.zeroing import Uncuttable, outputs
 
 HARD = ("FusedNorm", "SharedConvolution", "Siamese", "Hooked", "ChannelAttention", "AttentionPool", "CosineHead", "ReflectPadding", "Factorised")
 HARDER = ("NewWeightNorm", "SpectralNorm", "SharedBatchNorm", "SplitTokens", "ShuffleUnit", "Standardised", "SplitDepthwise", "Aggregated", "Mixed")
-SHIPPED = ("resnet20", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+SHIPPED = ("resnet20", "unet", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
 MAKERS = {
     **{name: make for name, (make, _) in CUT.items()},
     **{name: getattr(hard_networks, name) for name in HARD},

@@ -69,6 +69,7 @@ def test_results_by_class_and_pictures_are_shown_and_safe(tmp_path: Path) -> Non
     assert "&lt;b&gt;sky" in html
     assert "<b>sky" not in html
     assert html.count('href="data:image/png;base64,') == 2
+    assert html.count("<figcaption>Test image") == 2
     assert "90.0 %" in markdown
     ids = Page(html).ids
     assert len(ids) == len(set(ids))

@@ -18,6 +18,11 @@ def test_wilsons_interval_is_that_of_the_tables(right: int, of: int, low: float,
     assert wilson_of_share(right / of, of) == pytest.approx((low, high), abs=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_wilsons_interval_holds_the_share_for_any_number_of_images(share: float) -> None:
+    assert [images for images in range(1, 2000) if not 0 <= (ends := wilson_of_share(share, images))[0] <= share <= ends[1] <= 1] == []
+
+
 def test_a_drop_on_the_same_images_is_told_with_its_interval() -> None:
     drop, low, high = paired_drop(*hits(1000, lost=20, won=10))
     assert drop == pytest.approx(0.01)

@@ -10,6 +10,7 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data import pixels
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.multi_label.judging import LABELLED, MULTI_LABEL, SCORE, average_precision
+from bonsai.stages.tasks.pictures import painted
 from bonsai.stages.tasks.registry import TASKS, task_named
 from bonsai.stages.tasks.regression.judging import REGRESSION
 from bonsai.stages.tasks.segmentation.judging import IGNORED, INTERSECTION, SEGMENTATION, UNION
@@ -200,6 +201,23 @@ def test_pictures_of_masks_are_small_pngs() -> None:
     assert "mask" in pictures[0].title
     large = SEGMENTATION.pictures(np.zeros((1, 1, 300, 200), np.float32), np.zeros((1, 3, 300, 200), np.float32), np.zeros((1, 300, 200), np.uint8))
     assert max(large[0].height, large[0].width // 3) <= 64
+
+
+def test_the_table_of_a_segmentation_names_the_colours_of_its_pictures() -> None:
+    mask = np.arange(12).repeat(12).reshape(1, 12, 12)
+    names = tuple("abcdefghijkl")
+    found = np.eye(12, dtype=np.float32)[mask].transpose(0, 3, 1, 2)
+    (table,) = SEGMENTATION.tables(SEGMENTATION.per_sample(found, mask), names)
+    assert [row[:2] for row in table.rows[:3]] == [("a", "grey"), ("b", "orange"), ("c", "blue")]
+    assert [row[1] for row in table.rows[1:4]] == [row[1] for row in table.rows[9:]]
+    shown = painted(np.full((12, 12, 3), (200, 10, 90), np.uint8), mask[0], 255)
+    assert (shown[0] == 100).all()
+    assert [int(shown[row, 0].argmax()) for row in (1, 2, 3)] == [0, 2, 1]
+    assert (shown[1] == shown[9]).all()
+
+
+def test_pixels_that_do_not_count_stay_grey() -> None:
+    assert (painted(np.full((1, 1, 3), (200, 10, 90), np.uint8), np.array([[255]]), 255) == 100).all()
 
 
 REFUSED = {
