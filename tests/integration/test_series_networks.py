@@ -19,7 +19,8 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.parity import compare
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.series_resnet import series_resnet14
-from bonsai.stages.pruning.surgery import cut, find_groups
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
@@ -59,7 +60,7 @@ def float_network(name: str) -> nn.Module:
     if name == "pruned":
         kept = {group.name: tuple(range(0, group.width, 2)) for group in find_groups(network, SHAPE)}
         assert len(kept) == 3 + 6  # the three stages' sums, and the inside of each block
-        cut(network, find_groups(network, SHAPE), kept, SHAPE)
+        cut(network, find_groups(network, SHAPE), kept)
         assert [m.out_channels for m in network.modules() if isinstance(m, nn.Conv1d)][:3] == [16, 16, 16]
     return network.eval()
 
