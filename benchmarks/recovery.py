@@ -22,7 +22,9 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from math import ceil
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,12 @@ def _fashion(folder: Path) -> tuple[np.ndarray, list[int], list[str]]:
     return images, [*labels[0][:learned].tolist(), *labels[1][: COUNTS["test"]].tolist()], [part for part, count in COUNTS.items() for _ in range(count)]
 
 
-def run(data: str, network: str, seed: int, way: str, folder: Path) -> Outcome:
+def run(data: str, network: str, seed: int, way: str, folder: Path, images: Path) -> Outcome:
     """Train one way and judge it; what ways share stands in the store."""
+    torch.set_num_threads(1)
+    if not folder.exists():
+        scaffold(Ask(place=folder, data=images, model=NETWORKS[network]))
+    os.chdir(folder)
     bench = Bench(seed, folder / "my-recipe.yaml", Store(folder.parent / "store"))
     gates, training = load_profile(str(folder / "my-device.yaml")).gates, bench.recipe.training
     dense, (step, _) = bench.segment(bench.total), bench.trigger(bench.recipe.prune.criterion)
@@ -175,7 +181,6 @@ def main() -> None:
     options = parser.parse_args()
     began, root = time.monotonic(), (options.folder or Path(tempfile.mkdtemp(prefix="recovery-"))).resolve()
     outcomes = [Outcome.model_validate(row) for row in json.loads(RESULTS.read_text())["outcomes"]] if RESULTS.exists() else []
-    torch.set_num_threads(1)
     for seed in range(options.seeds):
         for data, network in CASES:
             if data == "fashion" and not options.fashion.exists():
@@ -184,15 +189,13 @@ def main() -> None:
             images, folder = root / data, root / f"{data}-{network}"
             if not images.exists():
                 draw(data, images, options.fashion)
-            if not folder.exists():
-                scaffold(Ask(place=folder, data=images, model=NETWORKS[network]))
-            os.chdir(folder)
             for way in WAYS:
                 if any((o.data, o.network, o.seed, o.way) == (data, network, seed, way) for o in outcomes):
                     continue
                 if options.minutes is not None and time.monotonic() - began > 60 * options.minutes:
                     return
-                outcomes.append(run(data, network, seed, way, folder))
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # each folder has a module `my_model`
+                    outcomes.append(apart.submit(run, data, network, seed, way, folder, images).result())
                 print(outcomes[-1], flush=True)
                 save(outcomes)
     save(outcomes)

@@ -74,7 +74,7 @@ def describe(model: ModelConfig, image_shape: tuple[int, ...]) -> tuple[NetworkL
     target = load_profile("x86-avx512-vnni").target
     peak = target.device.peak
     assert peak is not None
-    times = {point: estimate_us(*point, peak=peak, precision="int8", batch=1, step=STEP) for point in grid_points(operators, STEP)}
+    times = {point: estimate_us(*point, peak=peak, precision="int8", batch=1, step=STEP) for point in grid_points(operators, groups, STEP)}
     entries = [Entry(operator=op, ci=ci, co=co, p10_us=us, p50_us=us, reps=0, kernels="roofline") for (op, ci, co), us in times.items()]
     meta = {"source": "estimated", "device": "roofline", "runtime": "none", "runtime_version": "0", "precision": "int8", "batch": 1, "threads": 1, "step": STEP}
     table = LatencyTable(TableMeta.model_validate({**meta, "clock": "none", "statistic": "roofline", "date": ""}), entries)

@@ -56,7 +56,7 @@ def measure(name: str, model: ModelConfig, image_shape: tuple[int, ...], num_cla
     widths = width_choices(network.groups, recipe.prune, profile)
     timer = DeviceTimer(untrained_network(recipe, network), recipe.timing, profile, info, Store(store).run)
     operators = network.operators_at(profile.target)
-    grids = {"corners": grid_points(operators, STEP, middle=False), "three by three": grid_points(operators, STEP)}
+    grids = {"corners": grid_points(operators, network.groups, STEP, middle=False), "three by three": grid_points(operators, network.groups, STEP)}
     entries, seconds = {}, {}
     for grid, points in grids.items():
         started = time.perf_counter()

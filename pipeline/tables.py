@@ -113,7 +113,7 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
     for target in plan.targets:
         table = Table("group", "width", "may keep", title=f"{target.profile}: {target.device}; {target.budget}; gates {target.gates}", title_justify="left")
         for group in target.groups:
-            table.add_row(group.name, str(group.width), " ".join(map(str, group.options)))
+            table.add_row(group.name, f"{group.width}" + (f" x {group.positions}" if group.positions > 1 else ""), " ".join(map(str, group.options)))
         console.print(table)
         for sentence in target.prospect.sentences:
             console.print(sentence, markup=False)

@@ -26,6 +26,8 @@ SCHEMA = 2
 """Version of the file format. Version 1 had only square kernels, treated grouped convolutions as narrow dense ones, and had rows only for
 convolutions and linear layers."""
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
+DEPTHWISE = "depthwise*"
+"""Stands before the outputs of each channel of a depthwise convolution in the column `groups`; those of other groups are INPUTSxOUTPUTS."""
 
 
 OURS = "a file of `bonsai characterize`, as it was written"
@@ -118,7 +120,8 @@ class LatencyTable:
         """Return the milliseconds of an operator with `ci` input and `co` output channels; of arrays by broadcasting.
 
         Interpolated bilinearly between the nearest grid points and extrapolated from the outermost; widths that are neither on
-        the grid nor multiples of the device's step cost as much as the next multiple.
+        the grid nor multiples of the device's step cost as much as the next multiple. What is computed group by group costs as much as
+        its groups, and an operator without products that begins below a step (on attention heads) as much as its channels.
 
         Raises:
             ConfigError: The table does not hold this operator class.
@@ -133,11 +136,12 @@ class LatencyTable:
                 )
             )
         ins, outs, grid = self._grids[operator]
-        at = _Between.of(ins, ci, self.meta.step)
+        step = 1 if operator.is_light and ins[0] < self.meta.step else operator.step(self.meta.step)
+        at = _Between.of(ins, ci, step)
         if operator.one_axis:
             found = at.mix(grid[at.left], grid[at.right])
         else:
-            to = _Between.of(outs, co, self.meta.step)
+            to = _Between.of(outs, co, step)
             found = at.mix(to.mix(grid[at.left, to.left], grid[at.left, to.right]), to.mix(grid[at.right, to.left], grid[at.right, to.right]))
         return float(found) if np.ndim(found) == 0 else found
 
@@ -248,12 +252,14 @@ def _row(operator: OperatorClass) -> list[object]:
     """Return what stands in a table's row before the channels."""
     o = operator
     pairs = ["x".join(map(str, pair)) for pair in (o.kernel, o.stride, o.dilation)]
-    groups: object = f"depthwise*{o.multiplier}" if o.depthwise else o.groups
+    groups: object = o.groups
+    if o.group_channels is not None:
+        groups = f"{DEPTHWISE}{o.group_channels[1]}" if o.depthwise else "x".join(map(str, o.group_channels))
     return [o.op, *pairs, o.height, o.width, "x".join(map(str, o.input_size or ())), groups, o.tokens, o.epilogue, o.precision or ""]
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    depthwise, _, multiplier = row["groups"].partition("*")
+    groups = row["groups"].replace(DEPTHWISE, "1x", 1)
     operator = OperatorClass.model_validate(
         {
             "op": row["op"],
@@ -263,9 +269,8 @@ def _entry(row: dict[str, str]) -> Entry:
             "height": row["h"],
             "width": row["w"],
             "input_size": row["in"] or None,
-            "groups": 1 if multiplier else row["groups"],
-            "depthwise": depthwise == "depthwise",
-            "multiplier": multiplier or 1,
+            "groups": 1 if "x" in groups else groups,
+            "group_channels": groups if "x" in groups else None,
             "tokens": row["tokens"],
             "epilogue": row["epilogue"],
             "precision": row["float"] or None,
@@ -298,7 +303,7 @@ class _Between(NamedTuple):
 def _grid(operator: OperatorClass, points: Mapping[tuple[int, int], float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return input channels, output channels and milliseconds over both; over the input channels alone where the outputs follow from them."""
     ins, outs = sorted({ci for ci, _ in points}), sorted({co for _, co in points})
-    needed = [(c, c * operator.multiplier) for c in ins] if operator.one_axis else [(ci, co) for ci in ins for co in outs]
+    needed = [(c, operator.outputs(c)) for c in ins] if operator.one_axis else [(ci, co) for ci in ins for co in outs]
     missing = [point for point in needed if point not in points]
     if missing:
         raise ConfigError(

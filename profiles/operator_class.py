@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
@@ -44,8 +44,7 @@ class OperatorClass(Record):
         width: Output width in pixels.
         input_size: Input height and width where they are not output times stride (of a transposed convolution: output over stride).
         groups: Groups of a convolution, or products side by side (heads of an attention); an output sees the inputs of its own group.
-        depthwise: A group for every input channel, whatever their number, so that the outputs follow the inputs.
-        multiplier: Outputs for every input channel of a depthwise convolution.
+        group_channels: Inputs and outputs of each group, where whole groups may leave: their number and the outputs follow from the inputs.
         tokens: Rows that a linear layer or a product multiplies for every image.
         epilogue: What is fused behind it, such as ``relu`` (which a clip at 6 costs as much as) or ``add_relu``.
         precision: Number format, where it is not that of the whole network: of an operator that stays in float beside INT8.
@@ -59,11 +58,20 @@ class OperatorClass(Record):
     width: Count = 1
     input_size: Pair | None = None
     groups: Count = 1
-    depthwise: bool = False
-    multiplier: Count = 1
+    group_channels: Pair | None = None
     tokens: Count = 1
     epilogue: Literal["none", "relu", "add", "add_relu"] = "none"
     precision: Precision | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_package(cls, values: Any) -> Any:
+        """Read what packages of version 0.1 hold: `depthwise`, and `multiplier`."""
+        if not isinstance(values, dict) or "depthwise" not in values:
+            return values
+        values = dict(values)
+        depthwise, multiplier = values.pop("depthwise"), values.pop("multiplier", 1)
+        return values | ({"group_channels": (1, multiplier)} if depthwise else {})
 
     @property
     def is_light(self) -> bool:
@@ -73,7 +81,25 @@ class OperatorClass(Record):
     @property
     def one_axis(self) -> bool:
         """Whether the outputs follow from the inputs, so that its latency depends on one number of channels."""
-        return self.depthwise or self.is_light
+        return self.group_channels is not None or self.is_light
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether it is a convolution with a group for every input channel."""
+        return self.op.startswith("conv") and self.group_channels is not None and self.group_channels[0] == 1
+
+    def outputs(self, ci: int) -> int:
+        """Return the outputs that follow from the inputs, where `one_axis`."""
+        ins, outs = self.group_channels or (1, 1)
+        return ci // ins * outs
+
+    def num_groups(self, ci: int) -> int:
+        """Return the number of groups at a number of input channels."""
+        return self.groups if self.group_channels is None else ci // self.group_channels[0]
+
+    def step(self, device_step: int) -> int:
+        """Return the multiple of channels that kernels compute: the device's, or a whole group where each is computed on its own."""
+        return device_step if self.group_channels is None or self.depthwise else self.group_channels[0]
 
     @property
     def taps(self) -> int:
@@ -93,7 +119,8 @@ class OperatorClass(Record):
         """Return how many multipliers one place needs: the weights, or the second operand of a product."""
         if self.is_light:
             return 0
-        return (co if self.depthwise else ci * co // self.groups) * self.taps
+        inputs = ci // self.groups if self.group_channels is None else self.group_channels[0]  # that an output sees
+        return inputs * co * self.taps
 
     def macs(self, ci: int, co: int) -> int:
         """Return the multiply-accumulates for one image: every weight meets every output, of a transposed convolution every input."""
@@ -102,7 +129,9 @@ class OperatorClass(Record):
 
     def __str__(self) -> str:
         kernel, stride, dilation = (f"{pair[0]}x{pair[1]}" for pair in (self.kernel, self.stride, self.dilation))
-        words = ["depthwise" if self.depthwise else f"{self.groups} groups of" if self.groups > 1 else "", self.op.replace("_", " ")]
+        grouped = "x".join(map(str, self.group_channels or ()))
+        lead = "depthwise" if self.depthwise else f"groups {grouped} of" if grouped else f"{self.groups} groups of" if self.groups > 1 else ""
+        words = [lead, self.op.replace("_", " ")]
         words += [kernel if self.op.startswith("conv") or self.op.endswith("_pool") else ""]
         text = " ".join(word for word in words if word)
         text += (f", stride {stride}" if stride != "1x1" else "") + (f", dilation {dilation}" if dilation != "1x1" else "")

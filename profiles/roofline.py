@@ -30,18 +30,20 @@ def estimate_us(operator: OperatorClass, ci: int, co: int, *, peak: Peak, precis
     """
     precision = operator.precision or precision
     rate = (peak.tera_ops(precision) or peak.fp32_tflops) * 1e6  # float beside INT8 may be a format that the target has no rate for
-    operations = 2 * batch * operator.macs(*_tiled(operator, ci, co, step))
+    operations = 2 * batch * _tiled_macs(operator, ci, co, step)
     moved = BYTES[precision] * (batch * _values(operator, ci, co) + _constants(operator, ci, co))
     launch = 0.0 if operator.op in POINTWISE else LAUNCH_US
     return launch + max(operations / (rate * EFFICIENCY), moved / (peak.bandwidth_gb_s * 1e3))
 
 
-def _tiled(operator: OperatorClass, ci: int, co: int, step: int) -> tuple[int, int]:
-    """Return the channels that the kernels compute: whole tiles of outputs, and of inputs where an output sees all of them; of products in every head."""
+def _tiled_macs(operator: OperatorClass, ci: int, co: int, step: int) -> int:
+    """Return the work of the kernels, which compute whole tiles of outputs, and of inputs where an output sees all of them; of products in every head."""
     if operator.op == "matmul":
-        return tuple(operator.groups * ceil(channels / operator.groups / step) * step for channels in (ci, co))  # type: ignore[return-value]  # of two
-    tiled_co = ceil(co / step) * step
-    return (ci if operator.depthwise or operator.groups > 1 else ceil(ci / step) * step), tiled_co
+        heads = operator.num_groups(ci)
+        inner, outer = (ceil(channels / heads / step) * step for channels in (ci, co))
+        return operator.model_copy(update={"groups": heads, "group_channels": None}).macs(heads * inner, heads * outer)
+    grouped = operator.group_channels is not None or operator.groups > 1
+    return operator.macs(ci if grouped else ceil(ci / step) * step, ceil(co / step) * step)
 
 
 def _values(operator: OperatorClass, ci: int, co: int) -> int:

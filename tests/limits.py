@@ -91,7 +91,7 @@ LIMITS: Mapping[str, Limit] = {
     "NewWeightNorm": Limit("a parametrised weight", partial(simulated, _harder("NewWeightNorm")), (REFUSED, WORKS, FLOAT, WHOLE)),
     "SpectralNorm": Limit("`spectral_norm`, whose state changes in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("mv, vdot",)),
     # what the quantiser does not know
-    "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (FLOAT, WHOLE)),
+    "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (WHOLE,)),
     "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT, WHOLE)),
     "SplitTokens": Limit("hand-written attention; one layer gives queries, keys and values", partial(walked, _harder("SplitTokens")), (FLOAT, WHOLE)),
     "CosineHead": Limit("a head that is a product with a normalised parameter", partial(walked, "CosineHead"), (FLOAT, WHOLE)),

@@ -19,7 +19,7 @@ def make_chooser(network: nn.Module, image_shape: tuple[int, ...], config: Prune
     """Return a chooser whose budget is a share, 0-1, of the dense network's latency."""
     groups = find_groups(network, image_shape)
     operators = list_operators(network, groups, image_shape)
-    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in grid_points(operators, STEP)]
+    entries = [Entry(operator=cls, ci=ci, co=co, p10_us=ci * co, p50_us=ci * co, reps=1, kernels="") for cls, ci, co in grid_points(operators, groups, STEP)]
     table = LatencyTable(TableMeta.model_validate({**FACTS, "clock": "c", "statistic": "s", "date": "d"}), entries)
     latency = NetworkLatency(table, operators, Line())
     options = {group.name: width_options(group, step=STEP, floor=0.1) for group in groups}

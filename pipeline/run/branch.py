@@ -157,6 +157,7 @@ def pack(
         dense_history=dense_curve(dense, kept.final),
         dense_ms=kept.target.forecast_dense(),
         recovery=kept.pruned.recovery,
+        positions={group.name: group.positions for group in network.groups if group.positions > 1},
     )
     return step(
         package,

@@ -16,7 +16,7 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
-from bonsai.pipeline.run.own_preprocessing import data_of
+from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
 from bonsai.pipeline.run.preflight import Cleared, preflight
 from bonsai.pipeline.run.publish import publish
@@ -28,11 +28,9 @@ from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.devices import device_of
-from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.imports.contents import keep_hashes
-from bonsai.stages.imports.registry import code_digest
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import HASHES, Step, Store, require_writable_folder
@@ -120,7 +118,7 @@ def deliver(
     keep_hashes(store / HASHES)
     fit = [profile for profile in profiles if not isinstance(checked[profile.name], BonsaiError)]
     with Store(store).in_use(), tracking(tracker or os.environ.get(VARIABLE) or None, run=recipe.name):
-        grown = grow(recipe, fit, step, conduct, weights_of(recipe.model, store), releases, remeasure=remeasure)
+        grown = grow(recipe, fit, step, conduct, weights_of(recipe.model, store, step) if fit else None, releases, remeasure=remeasure)
         for package in grown.values():
             if isinstance(package, Package):
                 publish(package, out or store / "packages")
@@ -176,7 +174,7 @@ def grow(
     """
     if not profiles:
         return {}
-    dataset = step(prepare, data=data_of(recipe), content=source_digest(recipe.data), task=recipe.task, task_code=code_digest(recipe.task))
+    dataset = step(prepare, **prepare_inputs(recipe))
     segment_stops(recipe, dataset.sizes["train"])  # refuses a training that is too short before anything is timed
     require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)

@@ -1,12 +1,13 @@
-"""Images prepared as a library's own weights want them, as far as the recipe does not say how."""
+"""Data as a run prepares it: images as a library's own weights want them, as far as the recipe does not say how."""
 
 import inspect
+from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.preprocess import Preprocess
-from bonsai.stages.data.registry import LOADERS
-from bonsai.stages.imports.registry import resolve
+from bonsai.stages.data.registry import LOADERS, source_digest
+from bonsai.stages.imports.registry import code_digest, resolve
 from bonsai.stages.networks.config import PRETRAINED, RECIPE, ModelConfig
 from bonsai.stages.networks.libraries import may_undo_normalisation, preprocess_of
 from bonsai.stages.training.progress import say
@@ -14,6 +15,15 @@ from bonsai.stages.training.progress import say
 TAKEN_OVER = ("mean", "std", "resize", "crop", "interpolation")
 """Options of a loader that the library's preprocessing fills in."""
 NORMALISATION = ("mean", "std")
+
+
+def prepare_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Return what the stage `prepare` takes.
+
+    Raises:
+        ConfigError: The library has no such network, or the data's files cannot be read.
+    """
+    return {"data": data_of(recipe), "content": source_digest(recipe.data), "task": recipe.task, "task_code": code_digest(recipe.task)}
 
 
 def data_of(recipe: Recipe) -> DataConfig:

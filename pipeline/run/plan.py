@@ -1,6 +1,5 @@
 """The plan of a run (`--dry-run`): checks everything, trains nothing and writes nothing to the store."""
 
-import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,20 +9,18 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing
 from bonsai.pipeline.run.flow import grow
-from bonsai.pipeline.run.own_preprocessing import data_of
+from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.preflight import what_is_tried
-from bonsai.pipeline.run.prospects import Prospect, foresee
+from bonsai.pipeline.run.prospects import NotFinishedError, Prospect, finished_only, foresee, silence
 from bonsai.pipeline.run.releases import read_releases, require_releases
-from bonsai.pipeline.run.starting_weights import check_start, weights_of
+from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
 from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.devices import device_of
-from bonsai.stages.data.registry import source_digest
 from bonsai.stages.delivery.release import Release
-from bonsai.stages.imports.registry import code_digest
 from bonsai.stages.selection.choices import width_choices
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.package import package
@@ -32,15 +29,22 @@ from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import require_batches
+from bonsai.stages.training.progress import say
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
 
 class GroupPlan(Record):
-    """A group and the widths that it may keep."""
+    """A group and the widths that it may keep.
+
+    Attributes:
+        width: Channels of the dense network.
+        positions: Outputs of the layer that names the group, per channel.
+    """
 
     name: str
     width: int
+    positions: int = 1
     options: tuple[int, ...]
 
 
@@ -81,10 +85,6 @@ class Plan(Record):
     targets: tuple[TargetPlan, ...]
 
 
-class _NotCachedError(Exception):
-    """The first stage without a finished artifact."""
-
-
 def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, against: Sequence[Path] = ()) -> Plan:
     """Validate a run and look up what is finished already.
 
@@ -103,14 +103,14 @@ def plan_run(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, 
 
 
 def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scratch: Store, releases: Mapping[str, Release]) -> Plan:
-    inputs = {"data": data_of(recipe), "content": source_digest(recipe.data), "task": recipe.task, "task_code": code_digest(recipe.task)}
+    inputs = prepare_inputs(recipe)
     dataset = store.find(prepare, **inputs) or scratch.run(prepare, **inputs)
     require_batches(dataset, recipe.training)
     require_releases(releases.values(), dataset)
     require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
-    start = {"dataset": dataset, "model": recipe.model, "weights": weights_of(recipe.model, store.root)}
+    start = {"dataset": dataset, "model": recipe.model, "weights": _weights_at_hand(recipe, store)}
     check_start(store.find(initialise, **start) or scratch.run(initialise, **start), dataset, recipe)
     targets = []
     for profile in profiles:
@@ -125,7 +125,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
                 gates=profile.gates.model_dump_json(exclude_none=True),
                 preflight=what_is_tried(profile, info),
                 prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch),
-                groups=tuple(GroupPlan(name=g.name, width=g.width, options=tuple(options[g.name])) for g in network.groups),
+                groups=tuple(GroupPlan(name=g.name, width=g.width, positions=g.positions, options=tuple(options[g.name])) for g in network.groups),
                 cached=cached,
                 next_stage=next_stage,
             )
@@ -139,6 +139,16 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
         trunk_segments=len(stops) + (stops[-1] < total and to_the_end),
         targets=tuple(targets),
     )
+
+
+def _weights_at_hand(recipe: Recipe, store: Store) -> Weights:
+    """Return the weights that a run starts with; random ones in place of those that it would train first, which is said."""
+    try:
+        with silence():
+            return weights_of(recipe.model, store.root, finished_only(store))
+    except NotFinishedError:
+        say(f"{recipe.model.weights} is not trained yet: a run trains that network first; what follows is checked with random weights")
+        return None
 
 
 def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store) -> None:
@@ -176,19 +186,15 @@ def look_up(recipe: Recipe, profile: HardwareProfile, store: Store, releases: Ma
     def step(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         artifact = store.find(stage, **inputs)
         if artifact is None:
-            raise _NotCachedError(stage.__name__)
+            raise NotFinishedError(stage.__name__)
         found.setdefault(stage.__name__, set()).add(artifact.key)
         return artifact
 
     own = {name: release for name, release in releases.items() if name == profile.name}
-    logger = logging.getLogger("bonsai")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # the checks of a finished trunk are no news
     try:
-        grow(recipe, [profile], step, AllOrNothing(step), weights_of(recipe.model, store.root), own)
+        with silence():  # the checks of a finished trunk are no news
+            grow(recipe, [profile], step, AllOrNothing(step), weights_of(recipe.model, store.root, step), own)
         missing = None
-    except _NotCachedError as absent:
+    except NotFinishedError as absent:
         missing = str(absent)
-    finally:
-        logger.setLevel(level)
     return {stage: len(keys) for stage, keys in found.items()}, missing

@@ -55,7 +55,7 @@ class Prospect(Record):
         return work, f"latency: dense {self.dense_ms:.3g} ms, smallest {self.smallest_ms:.3g} ms ({self.source})"
 
 
-class _NotFinishedError(Exception):
+class NotFinishedError(Exception):
     """A stage without a finished artifact."""
 
 
@@ -93,10 +93,10 @@ def _milliseconds(
 ) -> tuple[float | None, float | None, str]:
     """Return the dense and the smallest latency, and where they come from."""
     try:
-        with _silence():
-            step = _finished(store) if info.present else _finished_or(store, scratch)
+        with silence():
+            step = finished_only(store) if info.present else _finished_or(store, scratch)
             target = prepare_precisions(recipe, profile, network, step).targets[0]
-    except _NotFinishedError:
+    except NotFinishedError:
         return _timed(recipe, profile, network, options, info, _finished_or(store, scratch))
     if info.present:
         return target.dense_ms, target.floor_ms, "dense timed by an earlier run, smallest predicted"
@@ -111,18 +111,18 @@ def _timed(
     if not runtime_of(profile.target).measures_operators or layers > MOST_LAYERS:
         return None, None, "not timed in a dry run, since its engines take long to build; a run times it before it trains"
     timer = DeviceTimer(untrained_network(recipe, network), recipe.timing.model_copy(update=QUICK), profile, info, step)
-    with _silence():
+    with silence():
         smallest = timer.time({group: min(widths) for group, widths in options.items()})
     return timer.dense_ms, smallest.ms, "timed just now, in a few hundred runs of untrained networks"
 
 
-def _finished(store: Store) -> Step:
+def finished_only(store: Store) -> Step:
     """Return a step that only looks up."""
 
     def step(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         artifact = store.find(stage, **inputs)
         if artifact is None:
-            raise _NotFinishedError(stage.__name__)
+            raise NotFinishedError(stage.__name__)
         return artifact
 
     return step
@@ -138,7 +138,7 @@ def _finished_or(store: Store, scratch: Store) -> Step:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep what the stages say of their progress to themselves."""
     logger = logging.getLogger("bonsai")
     level = logger.level

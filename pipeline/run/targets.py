@@ -37,7 +37,7 @@ from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.coverage import at_precision, left_in_float, require_seen
 from bonsai.stages.selection.latency import Forecast, NetworkLatency
 from bonsai.stages.selection.loop import Fit, Measured
-from bonsai.stages.selection.operator_records import Operator, Unseen
+from bonsai.stages.selection.operator_records import Operator, Unseen, with_groups
 from bonsai.stages.selection.operators import read_operators
 from bonsai.stages.selection.problem import require_reachable
 from bonsai.stages.selection.terms import Options
@@ -126,9 +126,9 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
     if deployed.edit is not None:
         require_fusable(network, deployed.edit, groups, image_shape)
         say(f"trained in branches, and fused before it is timed, quantised and exported: {len(deployed.edit.modules)} modules")
-    names = {group.name for group in groups}
-    operators, unseen = read_operators(deployed.network, [group for group in deployed.groups if group.name in names], image_shape)
-    return Network(image_shape, num_classes, groups, operators, unseen, kept_float, fused=deployed.edit is not None)
+    operators, unseen = read_operators(deployed.network, deployed.groups, image_shape)
+    fused = deployed.edit is not None
+    return Network(image_shape, num_classes, groups, with_groups(operators, {group.name for group in groups}), unseen, kept_float, fused)
 
 
 def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:

@@ -119,6 +119,23 @@ def grow_trunk(recipe: Recipe, dataset: Dataset, initial: Checkpoint, targets: S
     return monitors, dense if trained else reference
 
 
+def train_to_end(recipe: Recipe, dataset: Dataset, initial: Checkpoint, step: Step) -> Checkpoint:
+    """Train the dense network to the end of its cycle for no target, in the segments that targets would meet.
+
+    Args:
+        recipe: One without a regulariser, which would have to know the network's groups.
+        dataset: Data to train on.
+        initial: The network before any training.
+        step: Runs a stage.
+    """
+    assert recipe.prune.regulariser.name == "none", "tests/unit/pipeline/recipes/test_recipe.py checks the recipes that others start from"
+    checks, total = segment_stops(recipe, dataset.sizes["train"])
+    segment, inputs = initial, trunk_inputs(recipe, dataset, ())
+    for stop in dict.fromkeys((*checks, total)):
+        segment = grow_segment(inputs, segment, stop, step)
+    return segment
+
+
 def grow_segment(inputs: dict[str, Any], previous: Checkpoint, stop: int, step: Step) -> Checkpoint:
     """Train the trunk on to a step; where the moments of the segment before are gone, they are trained again first.
 

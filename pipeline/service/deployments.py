@@ -9,6 +9,8 @@ COMPRESS, COMPARE = "compress", "compare"
 FLOWS = "bonsai.pipeline.service.flows"
 BESIDE = "local-cpu-openvino"
 """Profile that a comparison adds to the recipe's own, if that is another one."""
+DEMO = "resnet-edge"
+"""The recipe that a first run is suggested with; `make demo` runs it too."""
 TIMING_LIMIT = "bonsai-timing"
 """Name of the global concurrency limit that lets one job at a time measure latency."""
 

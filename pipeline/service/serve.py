@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bonsai.pipeline.service.deployments import FLOWS, TIMING_LIMIT, list_deployments
+from bonsai.pipeline.service.deployments import COMPRESS, DEMO, FLOWS, TIMING_LIMIT, list_deployments
 from bonsai.pipeline.service.local_server import DEFAULT_PORT, api_url, find_port, home, local_server, run_lock, settings, wait_until_ready
 from bonsai.pipeline.service.package_server import URL_VARIABLE, serve_packages
 from bonsai.pipeline.service.quiet import quieten
@@ -145,8 +145,7 @@ def ensure_timing_limit() -> None:
 
 def start_command(port: int, host: str = LOOPBACK) -> str:
     """Return what to type in another shell; `prefect.toml` in the working directory knows the default port of this machine alone."""
-    first = list_deployments()[0]
-    command = f"prefect deployment run {first.flow}/{first.name} --watch"
+    command = f"prefect deployment run {COMPRESS}/{DEMO} --watch"
     known = (port, host) == (DEFAULT_PORT, LOOPBACK) and Path("prefect.toml").is_file()
     return command if known else f"PREFECT_API_URL={api_url(port, host)} {command}"
 

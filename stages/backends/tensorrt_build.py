@@ -17,6 +17,8 @@ TIMING_CACHE = "timing.cache"
 """File beside an engine: the kernel timings by which TensorRT chose the kernels."""
 DYNAMIC = -1
 """The library's value for a dimension of any size."""
+WIDENS = ("UNSQUEEZE", "SHUFFLE")
+"""Layers by which a release's parser adds a dimension."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,11 @@ def count_layers(trt: Any, network: Any) -> dict[str, int]:
     """Count in the network as parsed; what became of it in the engine only an inspector on the GPU may tell."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = Counter(layer.type for layer in layers)
-    dequantized = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
+    dequantized = set[str]()
+    for layer in layers:  # behind the DequantizeLinear the parser gives series a second dimension
+        widened = layer.type.name in WIDENS and layer.get_input(0).name in dequantized
+        if widened or layer.type == trt.LayerType.DEQUANTIZE:
+            dequantized.add(layer.get_output(0).name)
     return {
         "network_layers": len(layers),
         "network_convolutions": kinds[trt.LayerType.CONVOLUTION],

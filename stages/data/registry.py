@@ -21,6 +21,7 @@ LOADERS = {
     "image_folder": "bonsai.stages.data.image_folder:load_image_folder",
     "scenes": "bonsai.stages.data.scenes:load_scenes",
     "torchvision_dataset": "bonsai.stages.data.torchvision_dataset:load_torchvision_dataset",
+    "vibration": "bonsai.stages.data.vibration:load_vibration",
 }
 
 ROOT = "data.options.root"

@@ -69,6 +69,7 @@ class Decisions(Record):
         dense_history: The learning curve of the trunk, whose end is the dense reference; if there is none, or it was given, up to where the branch left.
         dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.
         recovery: What the training after the last cut took, where its length was its own.
+        positions: Outputs that each channel of a group stands for in the layer that names it, such as those of an attention head, where these are several.
     """
 
     recipe_name: str
@@ -86,3 +87,8 @@ class Decisions(Record):
     dense_history: tuple[History, ...]
     dense_ms: dict[Precision, float]
     recovery: Recovery | None = None
+    positions: dict[str, int] = {}
+
+    def outputs(self, widths: dict[str, int]) -> int:
+        """Return how many outputs of layers all groups have together, at these widths."""
+        return sum(width * self.positions.get(group, 1) for group, width in widths.items())

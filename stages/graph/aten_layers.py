@@ -1,6 +1,7 @@
 """Modules of torch's for ATen calls: what holds parameters, and what acts in training alone."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
 
 
-def _conv2d(owner: nn.Module | None, arguments: dict[str, Any]) -> nn.Module:
-    outputs, inputs, height, width = _parameter(owner, "weight").shape
+def _convolution(kind: type[nn.Conv1d] | type[nn.Conv2d], owner: nn.Module | None, arguments: dict[str, Any]) -> nn.Module:
+    outputs, inputs, *kernel = _parameter(owner, "weight").shape
     options = {name: arguments[name] for name in ("stride", "padding", "dilation", "groups")}
-    conv = nn.Conv2d(inputs * options["groups"], outputs, (height, width), bias=False, device="meta", **options)
+    conv = kind(inputs * options["groups"], outputs, tuple(kernel), bias=False, device="meta", **options)  # type: ignore[arg-type]  # as many as dimensions
     return _with_parameters(conv, owner, arguments)
 
 
@@ -68,7 +69,8 @@ def _feature_dropout(_: nn.Module | None, arguments: dict[str, Any]) -> nn.Modul
 
 
 LAYERS: dict[str, Builder] = {
-    "conv2d": _conv2d,
+    "conv1d": partial(_convolution, nn.Conv1d),
+    "conv2d": partial(_convolution, nn.Conv2d),
     "conv_transpose2d": _conv_transpose2d,
     "linear": _linear,
     "batch_norm": _batch_norm,

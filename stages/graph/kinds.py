@@ -16,8 +16,11 @@ MODULES: dict[type[nn.Module], str] = {
     nn.Hardswish: "hardswish",
     nn.Sigmoid: "sigmoid",
     nn.Hardsigmoid: "hardsigmoid",
+    nn.MaxPool1d: "max_pool1d",
     nn.MaxPool2d: "max_pool2d",
+    nn.AvgPool1d: "avg_pool1d",
     nn.AvgPool2d: "avg_pool2d",
+    nn.AdaptiveAvgPool1d: "adaptive_avg_pool1d",
     nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
     nn.BatchNorm1d: "batch_norm",
     nn.BatchNorm2d: "batch_norm",
@@ -32,7 +35,7 @@ MODULES: dict[type[nn.Module], str] = {
 }
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 FUNCTIONS = {"iadd": "add", "imul": "mul", "concat": "cat", "concatenate": "cat", "clip": "clamp", **dict.fromkeys(DROPOUTS, "identity")}
-SAME_VALUES = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool2d"}
+SAME_VALUES = {"flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool1d", "max_pool2d"}
 """Operations that only select, move or repeat values of their first input."""
 
 

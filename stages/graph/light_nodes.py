@@ -25,7 +25,13 @@ UNARY: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def shapes_of(operator: OperatorClass, channels: int, batch: int) -> tuple[Shape, Shape]:
-    """Return the shapes of what an operator reads and writes: (n, c, h, w), or (n, t, c) of a LayerNorm, and of a softmax, which is over the last."""
+    """Return the shapes of what an operator reads and writes: (n, c, h, w), or (n, t, c) of a LayerNorm, and of a softmax, which is over the last.
+
+    Of groups, such as the heads of an attention, it is (n, groups, t, c of each).
+    """
+    if operator.group_channels is not None:
+        shape: Shape = (batch, operator.num_groups(channels), operator.height * operator.width, operator.group_channels[0])
+        return shape, shape
     if operator.op in {"layer_norm", "softmax"}:
         shape = (batch, operator.height * operator.width, channels)
         return shape, shape

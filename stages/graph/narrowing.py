@@ -1,7 +1,7 @@
 """A dense network's ONNX file with fewer channels: what an export of the narrower network would give, in a fiftieth of the time."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -9,6 +9,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from bonsai.stages.pruning.groups import Group, Widths
+
+PLAIN = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+"""Layers that lose rows and columns of their weights, and nothing else."""
+TENSORS = {"weight", "bias", "running_mean", "running_var"}
 
 
 class CannotNarrow(Exception):
@@ -25,18 +29,21 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
         widths: Channels to keep per group; a group that is missing stays whole.
 
     Raises:
-        CannotNarrow: A weight of a layer that loses channels is not in the graph under its name.
+        CannotNarrow: The channels that leave run through something else than plain layers, one position each, or a weight of a layer that loses some
+            is not in the graph under its name.
     """
     narrowed = onnx.ModelProto()
     narrowed.CopyFrom(model)
-    gone = _positions(groups, widths)
+    sizes = _sizes(model)
+    smaller = [group for group in groups if widths.get(group.name, group.width) < group.width]
+    for group in smaller:
+        _require_plain(group, network, sizes)
+    gone = _positions(smaller, widths)
     tensors = {tensor.name: tensor for tensor in narrowed.graph.initializer}
     per_channel: dict[str, str] = {}  # name of a tensor by output channel -> the layer
     for (module, side), positions in gone.items():
         layer = network.get_submodule(module)
-        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            raise CannotNarrow(f"{module} is a {type(layer).__name__}")
-        if isinstance(layer, nn.BatchNorm2d) or _is_depthwise(layer):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) or _is_depthwise(layer):
             continue  # folded into its convolution, or fitted below to what it reads
         weight = tensors.get(f"{module}.weight")
         if weight is None:
@@ -73,6 +80,37 @@ def require_channels(model: onnx.ModelProto, expected: Mapping[str, tuple[int, i
             raise CannotNarrow(f"{module} has {found[::-1]} channels, not {(inputs, outputs)}")
 
 
+def _require_plain(group: Group, network: nn.Module, sizes: Collection[int]) -> None:
+    """Refuse a group whose channels are in the graph elsewhere than in the weights of layers: as sizes of a reshape or a split, or as parameters.
+
+    Args:
+        group: The group.
+        network: The dense network.
+        sizes: Whole numbers that the graph holds.
+
+    Raises:
+        CannotNarrow: The group runs through such a thing.
+    """
+    for member in group.members:
+        layer = network.get_submodule(member.module)
+        if not isinstance(layer, PLAIN):
+            raise CannotNarrow(f"{member.module} is a {type(layer).__name__}")
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups > 1 and not _is_depthwise(layer):
+            raise CannotNarrow(f"{member.module} has {layer.groups} groups")
+        flattened = isinstance(layer, nn.Linear) and member.side == "in"
+        if len(member.indices) > group.width and not (flattened and member.channels == tuple(sorted(member.channels))):
+            raise CannotNarrow(f"a channel of {group.name} is several positions of {member.module}")
+    for tensor in group.tensors:
+        module, _, attribute = tensor.tensor.rpartition(".")
+        if attribute not in TENSORS or not isinstance(network.get_submodule(module), PLAIN):
+            raise CannotNarrow(f"{tensor.tensor} goes with the channels of {group.name}")
+    for count in group.counts:
+        module, _, attribute = count.attribute.rpartition(".")
+        owner = network.get_submodule(module)
+        if not isinstance(owner, PLAIN) and (count.entry is not None or getattr(owner, attribute) in sizes):
+            raise CannotNarrow(f"{count.attribute} goes with the channels of {group.name}")
+
+
 def _positions(groups: Iterable[Group], widths: Widths) -> dict[tuple[str, str], np.ndarray]:
     """Return, by module and side, the positions that leave; nothing where all stay."""
     leave: dict[tuple[str, str], set[int]] = {}
@@ -99,13 +137,34 @@ def _cut_biases(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto], go
         if weight in layers and len(node.input) > 2 and node.input[2] in tensors and node.input[2] != f"{layers[weight]}.bias":
             _drop(tensors[node.input[2]], gone[layers[weight], "out"], axis=0)
         if node.op_type == "Gemm" and weight in tensors:
-            before = producers.get(node.input[0])
-            while before is not None and before.op_type in {"QuantizeLinear", "DequantizeLinear"}:
-                before = producers.get(before.input[0])
-            if before is not None and before.op_type == "Reshape" and before.input[1] in tensors:
+            before = _flattening(node, producers)
+            if before is not None and before.input[1] in tensors:
                 shape = tensors[before.input[1]]
                 flat = np.array([*numpy_helper.to_array(shape)[:-1], tensors[weight].dims[1]])
                 shape.CopyFrom(numpy_helper.from_array(flat, shape.name))
+
+
+def _flattening(gemm: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
+    """Return the reshape of what a matrix product reads, or None."""
+    before = producers.get(gemm.input[0])
+    while before is not None and before.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+        before = producers.get(before.input[0])
+    return before if before is not None and before.op_type == "Reshape" else None
+
+
+def _sizes(model: onnx.ModelProto) -> set[int]:
+    """Return the whole numbers of a graph, other than those of the reshapes that are fitted to their matrix product."""
+    producers = _producers(model)
+    flat = [_flattening(node, producers) for node in model.graph.node if node.op_type == "Gemm"]
+    fitted = {node.input[1] for node in flat if node is not None}
+    found = {number for tensor in model.graph.initializer if tensor.name not in fitted for number in _numbers(tensor)}
+    for attribute in (attribute for node in model.graph.node for attribute in node.attribute):
+        found |= {*attribute.ints, *(_numbers(attribute.t) if attribute.type == onnx.AttributeProto.TENSOR else ())}
+    return found
+
+
+def _numbers(tensor: onnx.TensorProto) -> list[int]:
+    return numpy_helper.to_array(tensor).reshape(-1).tolist() if tensor.data_type == onnx.TensorProto.INT64 else []
 
 
 def _cut_scales(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto], gone: Mapping[tuple[str, str], np.ndarray], layers: Mapping[str, str]) -> None:
@@ -178,7 +237,7 @@ def _places(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> li
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

@@ -69,7 +69,7 @@ class Rebuilding:
             name = str(node.target)
             if node.op == "call_module" and any(name.startswith(f"{layer}.") for layer in self._layers):
                 module = self._network.get_submodule(name)
-                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                if isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                     raise Untraceable(f"layer {name} is part of another")
                 node.target = name.replace(".", "_")
                 self._root.setdefault(node.target, self._root.pop(name, module))

@@ -41,6 +41,7 @@ class Signature(NamedTuple):
 _CONVOLVED = {"bias": None, "stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
 _NORMALISED = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
 SIGNATURES: dict[Callable[..., Any], Signature] = {
+    torch.conv1d: Signature("conv1d", ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), _CONVOLVED),
     torch.conv2d: Signature("conv2d", ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), _CONVOLVED),
     torch.conv_transpose2d: Signature("conv_transpose2d", ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"), _CONVOLVED),
     functional.linear: Signature("linear", ("input", "weight", "bias"), {"bias": None}),

@@ -50,14 +50,15 @@ def _linear(build: Builder, operator: OperatorClass, ci: int, co: int, batch: in
 
 def _matmul(build: Builder, operator: OperatorClass, ci: int, co: int, batch: int) -> None:
     """Add a product of two tensors that both depend on the image."""
-    heads, inner, outer = operator.groups, ci // operator.groups, co // operator.groups
+    heads = operator.num_groups(ci)
+    inner, outer = ci // heads, co // heads
     first, second = build.input("x", (batch, heads, operator.tokens, inner)), build.input("y", (batch, heads, inner, outer))
     build.output(build.node("MatMul", [first, second]), (batch, heads, operator.tokens, outer), quantized=True)
 
 
 def _convolution(build: Builder, operator: OperatorClass, ci: int, co: int, batch: int) -> None:
     """Add a convolution, transposed or of one dimension too, with what is fused behind it."""
-    groups, transposed = ci if operator.depthwise else operator.groups, operator.op == "conv_transposed"
+    groups, transposed = operator.num_groups(ci), operator.op == "conv_transposed"
     first = 1 if operator.op == "conv1d" else 0  # sides that it has, of height and width
     read, size, kernel = operator.reads[first:], (operator.height, operator.width)[first:], operator.kernel[first:]
     stride, dilation = operator.stride[first:], operator.dilation[first:]

@@ -32,7 +32,7 @@ def sweep_steps(classes: Sequence[OperatorClass], measure: Callable[[OperatorCla
     """Sweep one operator of each kind over its output and its input channels.
 
     Args:
-        classes: Of a network; of each kind the middle one by size is swept, of what multiplies matrices without fixed groups.
+        classes: Of a network; of each kind the middle one by size is swept, of what multiplies matrices without groups of several channels.
         measure: Times an operator class at given input and output channels.
 
     Returns:
@@ -40,7 +40,7 @@ def sweep_steps(classes: Sequence[OperatorClass], measure: Callable[[OperatorCla
     """
     kinds: dict[str, list[OperatorClass]] = {}
     for cls in classes:
-        if cls.is_light or cls.groups > 1 or cls.precision is not None:
+        if cls.is_light or cls.groups > 1 or (cls.one_axis and not cls.depthwise) or cls.precision is not None:
             continue
         name = f"{cls.op} {cls.kernel[0]}x{cls.kernel[1]}" if cls.op.startswith("conv") else cls.op
         kinds.setdefault(f"depthwise {name}" if cls.depthwise else name, []).append(cls)
@@ -48,7 +48,7 @@ def sweep_steps(classes: Sequence[OperatorClass], measure: Callable[[OperatorCla
     for kind, members in kinds.items():
         cls = sorted(members, key=lambda c: c.height * c.width)[len(members) // 2]
         if cls.depthwise:
-            found[kind] = detect_step(SWEEP, [measure(cls, width, width * cls.multiplier) for width in SWEEP])
+            found[kind] = detect_step(SWEEP, [measure(cls, width, cls.outputs(width)) for width in SWEEP])
             continue
         found[f"{kind} out"] = detect_step(SWEEP, [measure(cls, FIXED, width) for width in SWEEP])
         found[f"{kind} in"] = detect_step(SWEEP, [measure(cls, width, FIXED) for width in SWEEP])

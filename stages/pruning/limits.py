@@ -1,7 +1,7 @@
 """The user's limits for single layers: keep all channels, or at least a floor, or at most a cap."""
 
 from collections.abc import Iterable, Mapping
-from math import ceil
+from math import ceil, gcd
 
 from torch import nn
 
@@ -33,20 +33,38 @@ def prunable(groups: tuple[Group, ...], keep: Iterable[str], network: nn.Module)
     return tuple(group for group in groups if group.name not in whole)
 
 
+def described(group: Group) -> str:
+    """Return a group's width, and the positions of each channel where these are several, in words."""
+    return f"{group.width} channels" + (f" of {group.positions} positions each" if group.positions > 1 else "")
+
+
 def least_channels(group: Group, floor: float) -> int:
     """Return the fewest channels of a group that a floor, a share 0-1 of its dense width, leaves."""
     return max(1, ceil(floor * group.width))
 
 
+def width_step(group: Group, step: int) -> int:
+    """Return the fewest channels of a group whose positions are a multiple of a device's step: of attention heads of 64 positions, one."""
+    return step // gcd(step, group.positions)
+
+
 def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> tuple[int, ...]:
     """Return the widths that a group may keep, ascending.
 
-    Multiples of the device's step from `floor` to `cap` (ratios 0-1 of the dense width; at least one step), and the dense
-    width itself where the cap is 1.
+    Widths whose positions, in the layer that names the group, are a multiple of the device's step, from `floor` to `cap` (ratios 0-1 of the
+    dense width; at least one such width), and the dense width itself where the cap is 1. Where a layer's channels belong to several groups, each
+    keeps multiples for itself: their sum is one too, unless a group keeps its dense width or some channels belong to no group.
+
+    Args:
+        group: The group.
+        step: Channel multiple of the device's kernels.
+        floor: Least share of the dense width.
+        cap: Largest share of the dense width.
 
     Raises:
         ConfigError: There is none.
     """
+    step = width_step(group, step)
     least = max(step, least_channels(group, floor))
     options = [w for w in range(step, group.width, step) if least <= w <= cap * group.width]
     options += [group.width] if cap == 1 else []
@@ -54,7 +72,7 @@ def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> t
         raise ConfigError(
             describe(
                 f"group {group.name} cannot be cut as asked",
-                given=f"{group.width} channels, a floor of {floor:.0%}, a cap of {cap:.0%}, a step of {step}",
+                given=f"{described(group)}, a floor of {floor:.0%}, a cap of {cap:.0%}, a step of {step}",
                 allowed="a multiple of the step between floor and cap",
                 fix="raise its prune.caps, lower its prune.floors or the profile's channel_multiple",
             )

@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from bonsai.stages.graph.trace import module_of
 from bonsai.stages.networks.calling import evaluating, outputs_of
-from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
+from bonsai.stages.quantization.layers import BatchNorm, LoneBatchNorm, QuantConvolution, QuantLinear
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 
@@ -34,7 +34,7 @@ def calibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 def freeze_batchnorm(network: nn.Module) -> None:
     """From now on use BatchNorm's running statistics in training too."""
     for module in network.modules():
-        if isinstance(module, QuantConv2d | LoneBatchNorm):
+        if isinstance(module, QuantConvolution | LoneBatchNorm):
             module.frozen = True
 
 
@@ -46,7 +46,7 @@ def settle_batchnorm(network: fx.GraphModule, batches: Iterable[torch.Tensor]) -
         network: Quantised network, some of whose layers were quantised while it was trained and are in float now.
         batches: Images (n, c, h, w) float32 of the training split.
     """
-    norms = [module for node in network.graph.nodes if isinstance(module := module_of(network, node), nn.BatchNorm2d)]
+    norms = [module for node in network.graph.nodes if isinstance(module := module_of(network, node), BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     with evaluating(network):  # those within quantised layers stay
         for norm in norms:
@@ -60,6 +60,6 @@ def settle_batchnorm(network: fx.GraphModule, batches: Iterable[torch.Tensor]) -
         norm.momentum = momentum
 
 
-def layers_of(network: nn.Module) -> list[QuantConv2d | QuantLinear]:
+def layers_of(network: nn.Module) -> list[QuantConvolution | QuantLinear]:
     """Return the quantised layers in the network's order."""
-    return [m for m in network.modules() if isinstance(m, QuantConv2d | QuantLinear)]
+    return [m for m in network.modules() if isinstance(m, QuantConvolution | QuantLinear)]

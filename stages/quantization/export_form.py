@@ -7,9 +7,9 @@ from torch import fx, nn
 
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.graph.trace import module_of
-from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear, fold_ratio
+from bonsai.stages.quantization.layers import Convolution, LoneBatchNorm, QuantConvolution, QuantLinear, fold_ratio
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
-from bonsai.stages.quantization.qdq import OnnxGlobalAverage, QdqConv2d, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
+from bonsai.stages.quantization.qdq import OnnxGlobalAverage, QdqConvolution, QdqGatedActivation, QdqLinear, QdqTensor, as_stored
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid, WeightQuantizer
 from bonsai.stages.quantization.taking import calls_of
 
@@ -24,7 +24,7 @@ def to_export_form(network: fx.GraphModule, dialect: Dialect, float_type: FloatT
         form = _form(network, node, dialect, float_type)
         if form is None:
             continue
-        if isinstance(form, QdqConv2d | QdqLinear) and len(calls_of(network, node)) > 1:  # its bias follows from what each call reads
+        if isinstance(form, QdqConvolution | QdqLinear) and len(calls_of(network, node)) > 1:  # its bias follows from what each call reads
             copied.target = f"{str(node.target).replace('.', '_')}_of_{node.name}"
             exported.add_submodule(copied.target, form)
         else:
@@ -36,7 +36,7 @@ def to_export_form(network: fx.GraphModule, dialect: Dialect, float_type: FloatT
 
 def count_quantised(exported: fx.GraphModule) -> int:
     """Return how many convolutions and products with weights an export form holds as INT8."""
-    return sum(isinstance(module_of(exported, node), QdqConv2d | QdqLinear) for node in exported.graph.nodes)
+    return sum(isinstance(module_of(exported, node), QdqConvolution | QdqLinear) for node in exported.graph.nodes)
 
 
 def _form(network: fx.GraphModule, node: fx.Node, dialect: Dialect, float_type: FloatType) -> nn.Module | None:
@@ -46,7 +46,7 @@ def _form(network: fx.GraphModule, node: fx.Node, dialect: Dialect, float_type: 
         module = network.get_submodule(module.quantizer)
     if isinstance(module, ActivationQuantizer):
         return nn.Identity() if dialect == "trt" and module.fused_in_trt else QdqTensor.of(module, dialect, float_type)
-    if isinstance(module, QuantConv2d):
+    if isinstance(module, QuantConvolution):
         return _convolution(module.conv, *module.folded(), module.weight_quantizer, _input_scale(network, node, dialect), float_type)
     if isinstance(module, QuantLinear):
         return _linear(module, _input_scale(network, node, dialect), dialect, float_type)
@@ -74,16 +74,16 @@ def _input_scale(network: fx.GraphModule, node: fx.Node, dialect: Dialect) -> fl
 
 
 def _convolution(
-    conv: nn.Conv2d | nn.ConvTranspose2d,
+    conv: Convolution,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     quantizer: WeightQuantizer,
     input_scale: float,
     float_type: FloatType,
-) -> QdqConv2d:
+) -> QdqConvolution:
     groups = conv.groups if quantizer.axis == 1 else 1
     scale = as_stored(_holding(bias, quantizer.scale, input_scale, groups), float_type)
-    return QdqConv2d(conv, quantizer.integers(weight, scale), scale, bias)
+    return QdqConvolution(conv, quantizer.integers(weight, scale), scale, bias)
 
 
 def _linear(layer: QuantLinear, input_scale: float, dialect: Dialect, float_type: FloatType) -> QdqLinear:

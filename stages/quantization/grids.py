@@ -7,13 +7,13 @@ from torch import fx
 
 from bonsai.stages.graph.kinds import SAME_VALUES, before, is_activation, is_add, is_mul, is_tensor, operation, readers, rectified_to
 from bonsai.stages.graph.trace import module_of, only_user
-from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
+from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConvolution, QuantLinear
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
 from bonsai.stages.quantization.taking import is_kept
 
-READS_INTEGERS = (QuantConv2d, QuantLinear, LoneBatchNorm, GatedActivation, GlobalAverage, AveragePool)
+READS_INTEGERS = (QuantConvolution, QuantLinear, LoneBatchNorm, GatedActivation, GlobalAverage, AveragePool)
 GATES = {"sigmoid", "hardsigmoid"}
-PASSES_SIGN = SAME_VALUES | {"identity", "adaptive_avg_pool2d", GlobalAverage.__name__, AveragePool.__name__}
+PASSES_SIGN = SAME_VALUES | {"identity", "adaptive_avg_pool1d", "adaptive_avg_pool2d", GlobalAverage.__name__, AveragePool.__name__}
 """Operations whose output is non-negative where their input is."""
 
 
@@ -100,11 +100,11 @@ def is_fused_in_trt(traced: fx.GraphModule, node: fx.Node) -> bool:
     if len(behind) != 1:
         return False
     if isinstance(module_of(traced, behind[0]), GatedActivation) or operation(traced, behind[0]) in GATES:
-        return isinstance(module_of(traced, node), QuantConv2d | QuantLinear) or is_add(traced, node) or is_mul(traced, node)
+        return isinstance(module_of(traced, node), QuantConvolution | QuantLinear) or is_add(traced, node) or is_mul(traced, node)
     if not is_add(traced, behind[0]):
         return False
     inputs = [before(traced, source, {"identity"}) for source in behind[0].all_input_nodes]
-    convolutions = [source for source in inputs if isinstance(module_of(traced, source), QuantConv2d)]
+    convolutions = [source for source in inputs if isinstance(module_of(traced, source), QuantConvolution)]
     return convolutions[:1] == [node]
 
 

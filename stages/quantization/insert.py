@@ -14,9 +14,10 @@ from bonsai.stages.graph.trace import lost_in_training, module_of, only_user, tr
 from bonsai.stages.graph.values import ACTIVATION, TENSOR
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
+from bonsai.stages.quantization.layers import BatchNorm
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
 from bonsai.stages.quantization.rewrite import rewrite
-from bonsai.stages.quantization.taking import calls_of, keep_in_float
+from bonsai.stages.quantization.taking import calls_of, is_batch_norm_of, keep_in_float
 
 
 def insert_quantizers(network: nn.Module, image_shape: tuple[int, ...], state: Quantizers) -> fx.GraphModule:
@@ -73,10 +74,10 @@ def _insert_behind(traced: fx.GraphModule, source: fx.Node, name: str, module: n
 
 def _unfolded(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
     """Return the convolution before the BatchNorm that quantising it would fold, so that names do not depend on what stays in float."""
-    if not isinstance(module_of(traced, node), nn.BatchNorm2d):
+    if not isinstance(module_of(traced, node), BatchNorm):
         return node
     (before,) = node.all_input_nodes
-    folds = isinstance(module_of(traced, before), nn.Conv2d | nn.ConvTranspose2d) and only_user(before) is node and len(calls_of(traced, before)) == 1
+    folds = is_batch_norm_of(traced, node, before) and only_user(before) is node and len(calls_of(traced, before)) == 1
     return before if folds else node
 
 

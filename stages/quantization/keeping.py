@@ -15,12 +15,13 @@ from bonsai.stages.graph.trace import module_of, trace
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.layer_names import matches, matching
 from bonsai.stages.quantization.grids import computes
-from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.layers import Convolution, QuantConvolution, QuantLinear
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import folded_into, keep_in_float, name_of, takes_layer
 
 MOVES = {
-    *("identity", "flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as", "max_pool2d"),
+    *("identity", "flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "permute", "transpose", "expand", "expand_as"),
+    *("max_pool1d", "max_pool2d"),
     *("getitem", "getattr", "size", "chunk", "split", "unbind", "slice", "select", "narrow", "stack", "roll", "flip", "pad", "repeat", "to", "clone", "detach"),
     *("relu", "relu6", "hardtanh", "clamp", "neg", "dim", "type_as", "unflatten", "swapaxes", "movedim", "T", "rearrange", "pixel_shuffle", "channel_shuffle"),
 }
@@ -123,7 +124,7 @@ def _is_cheap(network: fx.GraphModule, node: fx.Node) -> bool:
     what, sources = operation(network, node), node.all_input_nodes
     if what in {"add", "mul", "sub", "div", "truediv"}:
         return len(sources) == 1
-    return what == "batch_norm" and isinstance(module_of(network, sources[0]), nn.Conv2d | nn.ConvTranspose2d)
+    return what == "batch_norm" and isinstance(module_of(network, sources[0]), Convolution)
 
 
 def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_shape: tuple[int, ...]) -> FloatConvolutions:
@@ -136,8 +137,8 @@ def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_s
     """
     graph = cast(fx.GraphModule, network)
     called = [(name_of(node), module_of(graph, node)) for node in graph.graph.nodes if node.op == "call_module"]
-    kept = sum(isinstance(module, nn.Conv2d) and name in quantizers.kept_float for name, module in called)
-    int8 = sum(isinstance(module, QuantConv2d) and isinstance(module.conv, nn.Conv2d) for _, module in called)
+    kept = sum(isinstance(module, nn.Conv1d | nn.Conv2d) and name in quantizers.kept_float for name, module in called)
+    int8 = sum(isinstance(module, QuantConvolution) and isinstance(module.conv, nn.Conv1d | nn.Conv2d) for _, module in called)
     with torch.no_grad(), _Convolutions() as counted:
         copy.deepcopy(graph).eval()(torch.zeros(1, *image_shape))
     return FloatConvolutions(kept, counted.number - int8)
@@ -145,7 +146,7 @@ def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_s
 
 def is_quantised(network: nn.Module) -> bool:
     """Whether a network holds any layer of INT8."""
-    return any(isinstance(module, QuantConv2d | QuantLinear) for module in network.modules())
+    return any(isinstance(module, QuantConvolution | QuantLinear) for module in network.modules())
 
 
 class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its base untyped

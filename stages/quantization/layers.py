@@ -6,18 +6,20 @@ from torch.nn import functional
 
 from bonsai.stages.quantization.quantizers import WeightQuantizer
 
-Convolution = nn.Conv2d | nn.ConvTranspose2d
+Convolution = nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
+"""What runs as INT8: over a series, over an image, or transposed over an image."""
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-class QuantConv2d(nn.Module):
-    """A convolution, transposed or not, with its BatchNorm, whose folded weights are quantised.
+class QuantConvolution(nn.Module):
+    """A convolution over images or series, transposed or not, with its BatchNorm, whose folded weights are quantised.
 
     In training the fold uses the running variance for the quantised weights and the batch's own statistics for
     the normalisation (Krishnamoorthi, arXiv 1806.08342, section 3.2.2); frozen and in evaluation it is the
     exact fold that the engine holds.
     """
 
-    def __init__(self, conv: Convolution, bn: nn.BatchNorm2d | None, weight_bits: int) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None, weight_bits: int) -> None:
         super().__init__()
         self.conv = conv
         self.bn = bn
@@ -26,15 +28,16 @@ class QuantConv2d(nn.Module):
         self.frozen = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in, h, w) to (n, out, h', w')."""
+        """Map (n, in, h, w) to (n, out, h', w'), or (n, in, t) to (n, out, t')."""
         as_evaluated = self.bn is None or self.frozen or not self.training
         weight, bias = self.folded(divisible=not as_evaluated)
         weight = self.weight_quantizer(weight)
         if self.bn is None or as_evaluated:
             return convolve(self.conv, x, weight, bias)
-        convolved = convolve(self.conv, x, weight, None) / fold_ratio(self.bn, divisible=True).reshape(1, -1, 1, 1)
+        by_channel = (1, -1, *(1,) * (x.ndim - 2))
+        convolved = convolve(self.conv, x, weight, None) / fold_ratio(self.bn, divisible=True).reshape(by_channel)
         if self.conv.bias is not None:  # cancels here, but the running mean must count it as the fold does
-            convolved = convolved + self.conv.bias.reshape(1, -1, 1, 1)
+            convolved = convolved + self.conv.bias.reshape(by_channel)
         normalised: torch.Tensor = self.bn(convolved)
         return normalised
 
@@ -76,7 +79,7 @@ class LoneBatchNorm(nn.Module):
         weight_bits: Of the depthwise convolution that it is exported as where that is faster; one weight per channel is exact.
     """
 
-    def __init__(self, bn: nn.BatchNorm1d | nn.BatchNorm2d, weight_bits: int) -> None:
+    def __init__(self, bn: BatchNorm, weight_bits: int) -> None:
         super().__init__()
         self.bn = bn
         self.weight_bits = weight_bits
@@ -95,18 +98,19 @@ def convolve(conv: Convolution, x: torch.Tensor, weight: torch.Tensor, bias: tor
     """Do what `conv` does, with other weights."""
     if isinstance(conv, nn.ConvTranspose2d):
         return functional.conv_transpose2d(x, weight, bias, conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)  # type: ignore[arg-type]
-    return functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    over = functional.conv1d if isinstance(conv, nn.Conv1d) else functional.conv2d
+    return over(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def scaled_by_output(conv: Convolution, ratio: torch.Tensor) -> torch.Tensor:
     """Return the weights, each times its output channel's ratio (out,)."""
     if not isinstance(conv, nn.ConvTranspose2d):
-        return conv.weight * ratio.reshape(-1, 1, 1, 1)
+        return conv.weight * ratio.reshape(-1, *(1,) * (conv.weight.ndim - 1))
     by_group = ratio.reshape(conv.groups, 1, -1, 1, 1).expand(-1, conv.in_channels // conv.groups, -1, 1, 1)
     return conv.weight * by_group.flatten(0, 1)  # (in, out / groups, k, k)
 
 
-def fold_ratio(bn: nn.BatchNorm1d | nn.BatchNorm2d, *, divisible: bool = False) -> torch.Tensor:
+def fold_ratio(bn: BatchNorm, *, divisible: bool = False) -> torch.Tensor:
     """Return gamma / sigma per channel.
 
     Args:

@@ -13,7 +13,7 @@ from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.quantization.calibrate import calibrate, settle_batchnorm
 from bonsai.stages.quantization.config import MixedConfig
 from bonsai.stages.quantization.insert import quantise_graph
-from bonsai.stages.quantization.layers import QuantConv2d, QuantLinear
+from bonsai.stages.quantization.layers import QuantConvolution, QuantLinear
 from bonsai.stages.quantization.records import Sensitivity, Weights
 from bonsai.stages.quantization.sensitivity import Layers, scan_layers
 from bonsai.stages.quantization.taking import name_of
@@ -63,7 +63,7 @@ class Mixer:
     @property
     def layers(self) -> Layers:
         """The layers that are quantised, in the order of execution."""
-        targets = (str(node.target) for node in self._quantised.graph.nodes if isinstance(module_of(self._quantised, node), QuantConv2d | QuantLinear))
+        targets = (str(node.target) for node in self._quantised.graph.nodes if isinstance(module_of(self._quantised, node), QuantConvolution | QuantLinear))
         return tuple(dict.fromkeys(targets))
 
     def quantizers(self, layers: Layers) -> Quantizers:

@@ -38,11 +38,11 @@ class GatedActivation(nn.Module):
 
 
 class GlobalAverage(nn.Module):
-    """Average over height and width, however the network writes it."""
+    """Average over height and width, or over time, however the network writes it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, c, h, w) to (n, c, 1, 1)."""
-        return x.mean((2, 3), keepdim=True)
+        """Map (n, c, h, w) to (n, c, 1, 1), and (n, c, t) to (n, c, 1)."""
+        return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 class AveragePool(nn.Module):

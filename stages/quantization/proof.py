@@ -15,7 +15,7 @@ from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
-from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.layers import QuantConvolution
 from bonsai.stages.quantization.quantizers import passing_through
 from bonsai.stages.training.progress import say
 
@@ -64,7 +64,7 @@ def require_same(network: nn.Module, quantised: fx.GraphModule, images: torch.Te
     Args:
         network: The float network.
         quantised: Made of it, or of a copy with the same weights.
-        images: (n, c, h, w) float32, three or more: how much their outputs vary is what a difference is measured by.
+        images: (n, c, h, w) or (n, c, t) float32, three or more: how much their outputs vary is what a difference is measured by.
 
     Raises:
         ConfigError: They differ.
@@ -118,7 +118,7 @@ def _require_layers(quantised: fx.GraphModule, network: nn.Module) -> None:
             describe(
                 "nothing of the network can be quantised",
                 given=f"{type(network).__name__}: {', '.join(node.described for node in float_nodes(quantised)) or 'no layers'}",
-                allowed="two-dimensional convolutions that pad with zeros, and linear layers",
+                allowed="convolutions over one or two dimensions that pad with zeros, and linear layers",
                 fix="set the profile's target.precision to fp32",
             )
         )
@@ -151,7 +151,7 @@ def _differ_in_double(network: nn.Module, quantised: nn.Module, images: torch.Te
 def _first_difference(network: nn.Module, quantised: fx.GraphModule, images: torch.Tensor) -> str:
     """Return the first node whose value differs, of those that both graphs have."""
     try:
-        traced = trace(network, (images.shape[1], images.shape[2], images.shape[3]))
+        traced = trace(network, tuple(images.shape[1:]))
         with passing_through(quantised):
             values = [_Values(each.eval()).of(images[:3].clone()) for each in (traced, quantised)]
     except (ConfigError, *FAILURES) as error:
@@ -168,7 +168,7 @@ def _first_difference(network: nn.Module, quantised: fx.GraphModule, images: tor
 
 
 def _folds(module: nn.Module) -> bool:
-    return isinstance(module, QuantConv2d) and module.bn is not None
+    return isinstance(module, QuantConvolution) and module.bn is not None
 
 
 class _Values(fx.Interpreter):

@@ -50,7 +50,7 @@ class QdqTensor(nn.Module):
         return dequantize(quantized, self.scale if self.restored is None else self.restored, self.zero_point)
 
 
-class QdqConv2d(nn.Module):
+class QdqConvolution(nn.Module):
     """A convolution of int8 weights, dequantised per output channel.
 
     Args:
@@ -75,7 +75,7 @@ class QdqConv2d(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in, h, w) to (n, out, h', w')."""
+        """Map (n, in, h, w) to (n, out, h', w'), or (n, in, t) to (n, out, t')."""
         return convolve(self.conv[0], x, dequantize(self.weight, self.scale, self.zero_point, axis=self.axis), self.bias)
 
 
@@ -139,8 +139,9 @@ class OnnxGlobalAverage(nn.Module):
     """GlobalAveragePool: torch's exporter writes ReduceMean, which ONNX Runtime computes in float."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, c, h, w) to (n, c, 1, 1)."""
-        return torch.onnx.ops.symbolic("GlobalAveragePool", [x], dtype=x.dtype, shape=(*x.shape[:2], 1, 1), version=BASE_OPSET)
+        """Map (n, c, h, w) to (n, c, 1, 1), and (n, c, t) to (n, c, 1)."""
+        shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
+        return torch.onnx.ops.symbolic("GlobalAveragePool", [x], dtype=x.dtype, shape=shape, version=BASE_OPSET)
 
 
 def as_stored(scale: torch.Tensor, float_type: FloatType) -> torch.Tensor:

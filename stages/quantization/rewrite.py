@@ -6,7 +6,7 @@ from bonsai.stages.graph.kinds import is_activation, operation
 from bonsai.stages.graph.restoring import replace_by_module
 from bonsai.stages.graph.trace import argument, module_of, shape_of
 from bonsai.stages.networks.edits.records import Quantizers
-from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d, QuantLinear
+from bonsai.stages.quantization.layers import BatchNorm, Convolution, LoneBatchNorm, QuantConvolution, QuantLinear
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation, GlobalAverage
 from bonsai.stages.quantization.taking import calls_of, folded_into, is_altered, is_kept, takes_batch_norm, takes_layer
 
@@ -39,16 +39,16 @@ def _replace_layers(traced: fx.GraphModule, state: Quantizers) -> None:
         if isinstance(module, nn.Linear):
             traced.set_submodule(name, QuantLinear(module, state.weight_bits))
             continue
-        if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if not isinstance(module, Convolution):
             continue  # replaced already, for an earlier call
         after = folded_into(traced, node)
         bn = None if after is None else module_of(traced, after)
-        assert bn is None or isinstance(bn, nn.BatchNorm2d)
+        assert bn is None or isinstance(bn, BatchNorm)
         if after is not None:
             after.replace_all_uses_with(node)
             traced.graph.erase_node(after)
             traced.delete_submodule(str(after.target))
-        traced.set_submodule(name, QuantConv2d(module, bn, state.weight_bits))
+        traced.set_submodule(name, QuantConvolution(module, bn, state.weight_bits))
 
 
 def _maps_activation(node: fx.Node) -> bool:
@@ -60,7 +60,7 @@ def _is_lone(traced: fx.GraphModule, node: fx.Node) -> bool:
     if not takes_batch_norm(traced, node):
         return False
     sources = [module_of(traced, call.all_input_nodes[0]) for call in calls_of(traced, node)]
-    return not any(isinstance(source, nn.Conv2d | nn.ConvTranspose2d) and not is_altered(source) for source in sources)
+    return not any(isinstance(source, Convolution) and not is_altered(source) for source in sources)
 
 
 def _average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.AvgPool2d | None:
@@ -78,13 +78,12 @@ def _average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.AvgPool2d | None:
 
 
 def _averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node averages over the whole height and width."""
+    """Whether a node averages over the whole height and width, or over the whole time."""
     kind, module = operation(traced, node), module_of(traced, node)
-    if kind == "adaptive_avg_pool2d":
-        size = module.output_size if isinstance(module, nn.AdaptiveAvgPool2d) else argument(node, 1, "output_size", None)
-        if len(shape_of(node)) != 4:
-            return False
-        return size in (1, (1, 1), [1, 1])
+    if kind in {"adaptive_avg_pool1d", "adaptive_avg_pool2d"}:
+        size = argument(node, 1, "output_size", None) if module is None else module.output_size
+        rank = int(kind[-2]) + 2
+        return len(shape_of(node)) == rank and size in (1, (1,) * (rank - 2), [1] * (rank - 2))
     if kind != "mean":
         return False
     dims = argument(node, 1, "dim", ())

@@ -25,18 +25,23 @@ def widths_part(evidence: Evidence, slug: str) -> Part:
     """Return the channels of every group."""
     decisions, title = evidence.decisions, "Widths: asked, dense, kept"
     dense, asked, kept = decisions.dense_widths, decisions.fit.widths, decisions.kept_widths
-    total = f"{sum(kept.values())} of {sum(dense.values())} channels are kept, in {len(dense)} groups of channels that go together"
+    several = decisions.positions
+    total = f"{decisions.outputs(kept)} of {decisions.outputs(dense)} channels are kept, in {len(dense)} groups of channels that go together"
     again = "" if asked == kept else " The kept widths differ from those chosen at the trigger, because they were chosen again between the cuts."
+    units = " Behind a group's name, (x 64) says that each of its channels is 64 outputs of the layer, such as an attention head." if several else ""
     gap = f"Their value is at most {percent(decisions.fit.gap)} below the best that is possible within the predicted latency."
     return Part(
         title=title,
-        texts=(f"{total}.{again} {gap}",),
+        texts=(f"{total}.{again}{units} {gap}",),
         figures=(Figure(title=title, svg=inline(draw_widths(dense, asked, kept), f"{slug}-widths", title, f"{total}; the table below has every group.")),),
         tables=(
             Table(
                 caption="Channels by group",
                 headers=("group", "dense", "asked", "kept", "of dense"),
-                rows=tuple((name, str(width), str(asked[name]), str(kept[name]), percent(kept[name] / width)) for name, width in dense.items()),
+                rows=tuple(
+                    (f"{name} (x {several[name]})" if name in several else name, str(width), str(asked[name]), str(kept[name]), percent(kept[name] / width))
+                    for name, width in dense.items()
+                ),
                 folded=True,
             ),
         ),

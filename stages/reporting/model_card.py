@@ -47,6 +47,7 @@ def write_model_card(
     outputs = ", ".join(f"`{output.name}`: float32 (batch, {', '.join(map(str, output.shape))})" for output in task.outputs(dataset.spec))
     how = describe_quantisation(final, metric)
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
+    kept, whole = (decisions.outputs(widths) for widths in (decisions.kept_widths, decisions.dense_widths))
     return f"""# {name}
 
 {verdict}{_warnings(measurement)} Budget: {profile.budget}.
@@ -72,7 +73,7 @@ figure of the table again.
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
 {_recovery(decisions, metric)}{_changes(decisions)}
 
-{sum(decisions.kept_widths.values())} of {sum(decisions.dense_widths.values())} channels are kept. `report.html`, or `report.md` without figures, has the widths
+{kept} of {whole} channels are kept. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
 
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)

@@ -1,5 +1,6 @@
 """The operator class of what a node of a traced network computes."""
 
+import math
 from typing import Any, Literal, NamedTuple
 
 from torch import fx
@@ -9,13 +10,15 @@ from bonsai.stages.graph.kinds import before, is_add, is_mul, is_tensor, operati
 from bonsai.stages.graph.products import BATCH
 from bonsai.stages.graph.products import Product as Recorded
 from bonsai.stages.graph.trace import argument, module_of, only_user, shape_of
-from bonsai.stages.selection.flows import averages_all, size_of
+from bonsai.stages.pruning.coupling.labels import Factor
+from bonsai.stages.selection.channels import Channels, Located
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
 """Operations that cost nothing, which may be between a tensor and the operator that computed it."""
 LIGHTS: dict[str, Light] = {
     "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
-    "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax", "max_pool2d": "max_pool",
+    "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax",
+    "max_pool1d": "max_pool", "max_pool2d": "max_pool",
     "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
     "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
 }  # fmt: skip
@@ -24,44 +27,66 @@ IN_INT8: frozenset[Light] = frozenset(
     {"add", "mul", "relu", "silu", "hardswish", "sigmoid", "hardsigmoid", "max_pool", "avg_pool", "global_pool", "batch_norm", "concat"}
 )
 """The operators that can be quantised."""
+LAST: frozenset[Light] = frozenset({"softmax", "layer_norm"})
+"""The operators over the last dimension, which holds the channels."""
 Epilogue = Literal["none", "relu", "add", "add_relu"]
 _SHORT = {name.replace("_", ""): light for name, light in LIGHTS.items()}
 
 
 class Classified(NamedTuple):
-    """An operator's class and its dense channels."""
+    """An operator's class and its channels; no outputs where they follow from the inputs."""
 
     operator: OperatorClass
-    inputs: int
-    outputs: int
+    inputs: Channels
+    outputs: Channels
 
 
-def classify(product: Recorded, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
+def classify(product: Recorded, located: Located, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
     """Return the class of a recorded product, or None where no class describes it.
 
     Args:
         product: The recorded product.
+        located: The groups of the network.
         epilogue: Operations that are fused behind it.
         by_weights: Whether the second operand is the network's own, the same for every image.
     """
     if product.name == "convolution":
-        return _convolution(product, epilogue)
+        return _convolution(product, located, epilogue)
     if product.name in {"mm", "addmm"} and by_weights:
-        (rows, inputs), (_, outputs) = product.operands
-        return Classified(OperatorClass(op="linear", tokens=rows // BATCH), inputs, outputs) if rows % BATCH == 0 else None
-    if product.name in {"bmm", "baddbmm"}:
-        (heads, rows, inner), (_, _, outer) = product.operands
-        if heads % BATCH == 0:
-            heads //= BATCH
-        elif rows % BATCH == 0:
-            rows //= BATCH
-        else:
-            return None
-        return Classified(OperatorClass(op="matmul", groups=heads, tokens=rows), heads * inner, heads * outer)
-    return None
+        return _linear(product, located)
+    return _product(product, located) if product.name in {"bmm", "baddbmm"} else None
 
 
-def _convolution(product: Recorded, epilogue: Epilogue) -> Classified | None:
+def _linear(product: Recorded, located: Located) -> Classified | None:
+    """Return the class of a layer on every row; None where rows leave, as of a layer that mixes the tokens of every channel."""
+    (rows, inputs), (_, outputs) = product.operands
+    first, _, result = product.factors
+    if rows % BATCH or located.along(first, 0, rows).groups:
+        return None
+    return Classified(OperatorClass(op="linear", tokens=rows // BATCH), located.along(first, 1, inputs), located.along(result, 1, outputs))
+
+
+def _product(product: Recorded, located: Located) -> Classified | None:
+    """Return the class of a product of two tensors in every head: heads leave whole, or every head loses channels alike; None where rows leave."""
+    (heads, rows, inner), (_, _, outer) = product.operands
+    first, second, _ = product.factors
+    if located.along(first, 1, rows).groups or (heads % BATCH and rows % BATCH):
+        return None
+    whole = located.along(first, 0, heads)
+    inputs, outputs = located.along(first, 2, inner), located.along(second, 2, outer)
+    if whole.groups and (inputs.groups or outputs.groups):
+        return None
+    if heads % BATCH:
+        rows //= BATCH
+    else:
+        heads //= BATCH
+        whole = Channels(tuple((name, positions // BATCH) for name, positions in whole.groups), whole.fixed // BATCH)
+    if whole.groups:
+        return Classified(OperatorClass(op="matmul", group_channels=(inner, outer), tokens=rows), whole.times(inner), Channels((), 0))
+    return Classified(OperatorClass(op="matmul", groups=heads, tokens=rows), inputs.times(heads), outputs.times(heads))
+
+
+def _convolution(product: Recorded, located: Located, epilogue: Epilogue) -> Classified | None:
     stride, _, dilation, transposed, _, groups = product.arguments
     read, weight = product.operands
     rank = len(read) - 2
@@ -69,7 +94,8 @@ def _convolution(product: Recorded, epilogue: Epilogue) -> Classified | None:
         return None
     op: Product = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
     inputs, outputs = read[1], product.output[1]
-    depthwise = groups > 1 and groups == inputs
+    first, _, result = product.factors
+    whole = groups > 1 and (groups == inputs or located.leaves_whole(first, 1, groups))
     size, input_size = (_pair(shape[2:]) for shape in (product.output, read))
     found = OperatorClass(
         op=op,
@@ -78,28 +104,39 @@ def _convolution(product: Recorded, epilogue: Epilogue) -> Classified | None:
         dilation=_pair(dilation),
         height=size[0],
         width=size[1],
-        groups=1 if depthwise else groups,
-        depthwise=depthwise,
-        multiplier=outputs // inputs if depthwise else 1,
+        groups=1 if whole else groups,
+        group_channels=(inputs // groups, outputs // groups) if whole else None,
         epilogue=epilogue,
     )
-    return Classified(_reading(found, input_size), inputs, outputs)
+    written = Channels((), 0) if whole else located.along(result, 1, outputs)
+    return Classified(_reading(found, input_size), located.along(first, 1, inputs), written)
 
 
-def light_class(traced: fx.GraphModule, node: fx.Node, channels: int) -> OperatorClass | None:
+def classify_light(traced: fx.GraphModule, node: fx.Node, located: Located, factors: list[Factor]) -> Classified | None:
     """Return the class of a node that multiplies no matrices, or None where it costs nothing or is not known.
 
     Args:
         traced: The graph.
-        node: Whose output has `channels` channels.
-        channels: Number that divides its values.
+        node: The node.
+        located: The groups of the network.
+        factors: Labels of its output.
     """
     op = _light(traced, node)
     if op is None or not is_tensor(node):
         return None
-    source = max((each for each in node.all_input_nodes if is_tensor(each)), key=size_of, default=None)
-    if source is None:
-        return None
+    shape = shape_of(node)
+    usual = 1 if len(shape) in {2, 4} and op not in LAST else len(shape) - 1
+    every = {axis: located.along(factors, axis, shape[axis]) for axis in range(1, len(shape))}
+    axis = next((axis for axis in (usual, *every) if every[axis].groups), usual)
+    if op == "softmax" and axis != usual:
+        each = shape[usual]
+        operator = OperatorClass(op=op, group_channels=(each, each), height=_size_of(node) // (shape[axis] * each))
+        return Classified(operator, every[axis].times(each), Channels((), 0))
+    return Classified(_light_class(traced, node, op, shape[axis]), every[axis], Channels((), 0))
+
+
+def _light_class(traced: fx.GraphModule, node: fx.Node, op: Light, channels: int) -> OperatorClass:
+    source = max((each for each in node.all_input_nodes if is_tensor(each)), key=_size_of)
     read = _size(source, channels) if op in {"max_pool", "avg_pool", "global_pool", "resize"} else _size(node, channels)
     height, width = (1, 1) if op == "global_pool" else _size(node, channels)
     kernel, stride = (1, 1), (1, 1)
@@ -144,18 +181,38 @@ def _light(traced: fx.GraphModule, node: fx.Node) -> Light | None:
         return "mul"
     if rectified_to(traced, node) is not None:
         return "relu"
-    if averages_all(traced, node):
+    if _averages_all(traced, node):
         return "global_pool"
     return _SHORT.get(operation(traced, node).lower().replace("_", ""))
 
 
 def _window(traced: fx.GraphModule, node: fx.Node) -> tuple[int, int] | None:
-    """Return the kernel of a pooling, or None for an adaptive one."""
+    """Return the kernel of a pooling, or None for an adaptive one; of one over a series its length and 1, as `_size` has it."""
     module = module_of(traced, node)
     kernel: Any = argument(node, 1, "kernel_size", None) if module is None else getattr(module, "kernel_size", None)
     if operation(traced, node).startswith("adaptive") or kernel is None:
         return None
-    return (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))
+    first, last = (kernel, kernel) if isinstance(kernel, int) else (int(kernel[0]), int(kernel[-1]))
+    return first, 1 if operation(traced, node).endswith("1d") else last
+
+
+def _size_of(node: fx.Node) -> int:
+    """Return the number of a tensor's values for one image."""
+    return max(math.prod(shape_of(node)) // BATCH, 1)
+
+
+def _averages_all(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node reduces height and width, or the time of a series, and nothing else, to one value."""
+    kind = operation(traced, node)
+    (source, *_) = node.all_input_nodes or [node]
+    if is_tensor(node) and kind in {"adaptive_avg_pool1d", "adaptive_max_pool1d"}:
+        return len(shape_of(node)) == 3 and shape_of(node)[2] == 1
+    if not is_tensor(source) or len(shape_of(source)) != 4 or not is_tensor(node):
+        return False
+    if kind in {"adaptive_avg_pool2d", "adaptive_max_pool2d"}:
+        return shape_of(node)[2:] == (1, 1)
+    dims = argument(node, 1, "dim", ())
+    return kind in {"mean", "sum", "amax"} and isinstance(dims, list | tuple) and sorted(dim % 4 for dim in dims) == [2, 3]
 
 
 def _size(node: fx.Node, channels: int) -> tuple[int, int]:
@@ -163,7 +220,7 @@ def _size(node: fx.Node, channels: int) -> tuple[int, int]:
     shape = shape_of(node)
     if len(shape) == 4 and shape[0] == BATCH and shape[1] == channels:
         return shape[2], shape[3]
-    return max(size_of(node) // channels, 1), 1
+    return max(_size_of(node) // channels, 1), 1
 
 
 def _reading(operator: OperatorClass, size: tuple[int, int]) -> OperatorClass:

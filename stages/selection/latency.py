@@ -1,6 +1,6 @@
 """Predicted latency of a network as a function of its widths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -127,50 +127,42 @@ class _Gathered:
         self.sums: list[SumTerm] = []
 
     def add(self, operator: Operator, table: LatencyTable, scale: float) -> None:
-        inputs, output = dict(operator.inputs), operator.output
-        outputs = np.array([operator.fixed_outputs]) if output is None else self.widths[output]
-        if len(inputs) > 1:
-            self._add_sum(operator, table, scale, outputs)
+        rows, ins = self._side(operator.inputs, operator.fixed_inputs)
+        columns, outs = self._side(operator.outputs, operator.fixed_outputs)
+        if len(rows) == 1 and rows.keys() == columns.keys():
+            self._add_unary(next(iter(rows)), scale * table.lookup_ms(operator.operator, ins, outs))
             return
-        group = next(iter(inputs), None)
-        ins = operator.fixed_inputs + (self.widths[group] * inputs[group] if group else np.zeros(1, dtype=int))
-        if group is not None and group == output:
-            self._add_unary(group, scale * table.lookup_ms(operator.operator, ins, outputs))
+        found = scale * table.lookup_ms(operator.operator, ins[:, None], outs[None])
+        if not (_adds_up(found, rows) and _adds_up(found.T, columns)):
+            placed = [{self.place[group]: part for group, part in side.items()} for side in (rows, columns)]
+            self.sums.append(SumTerm(placed[0], placed[1], found))
             return
-        found = scale * table.lookup_ms(operator.operator, ins[:, None], outputs[None])
-        if group and output:
-            self._add_pair(group, output, found)
-        elif group or output:
-            self._add_unary(group or output or "", found[:, 0] if group else found[0])
-        else:
-            self.constant += float(found[0, 0])
+        for group, block in _taken_apart(found, rows):
+            for other, turned in _taken_apart(block.T, columns):
+                self._add(group, other, turned.T)
 
-    def _add_sum(self, operator: Operator, table: LatencyTable, scale: float, outputs: Array) -> None:
-        """Add an operator on several joined groups: as pairs where its time is bilinear in the channels, else as it is."""
-        parts = {group: self.widths[group] * factor for group, factor in operator.inputs}
-        unit = int(np.gcd.reduce(np.concatenate(list(parts.values()))))
-        parts = {group: part // unit for group, part in parts.items()}
-        channels = operator.fixed_inputs + unit * np.arange(sum(int(part.max()) for part in parts.values()) + 1)
-        found = scale * table.lookup_ms(operator.operator, channels[:, None], outputs[None])
-        slope = found[-1] - found[0] if len(channels) > 1 else np.zeros(len(outputs))
-        line = found[0] + np.linspace(0, 1, len(channels))[:, None] * slope
-        if not np.allclose(found, line, rtol=1e-9, atol=1e-12):
-            named = {self.place[group]: part for group, part in parts.items()}
-            self.sums.append(SumTerm(named, None if operator.output is None else self.place[operator.output], found))
-            return
-        per_channel = slope / max(len(channels) - 1, 1)
-        for group, part in parts.items():
-            block = part[:, None] * per_channel
-            if operator.output is None:
-                self._add_unary(group, block[:, 0])
-            elif operator.output == group:
-                self._add_unary(group, np.diagonal(block).copy())
-            else:
-                self._add_pair(group, operator.output, block)
-        if operator.output is None:
-            self.constant += float(found[0, 0])
+    def _side(self, groups: tuple[tuple[str, int], ...], fixed: int) -> tuple[dict[str, Array], Array]:
+        """Return one side of an operator's table: where the options of every group lie in it, and its channels.
+
+        Those are the options of one group, or where several are joined all multiples of the common divisor of their channels.
+        """
+        channels = {group: self.widths[group] * positions for group, positions in groups}
+        if len(channels) == 1:
+            return {group: np.arange(len(each)) for group, each in channels.items()}, fixed + next(iter(channels.values()))
+        unit = int(np.gcd.reduce(np.concatenate(list(channels.values())))) if channels else 1
+        parts = {group: each // unit for group, each in channels.items()}
+        return parts, fixed + unit * np.arange(sum(int(part.max()) for part in parts.values()) + 1)
+
+    def _add(self, group: str | None, other: str | None, table: Array) -> None:
+        """Add a table over the options of an input's group and of an output's group, (1, ...) or (..., 1) of none."""
+        if group and other and group != other:
+            self._add_pair(group, other, table)
+        elif group and other:
+            self._add_unary(group, np.diagonal(table).copy())
+        elif group or other:
+            self._add_unary(group or other or "", table[:, 0] if group else table[0])
         else:
-            self._add_unary(operator.output, found[0])
+            self.constant += float(table[0, 0])
 
     def _add_unary(self, group: str, table: Array) -> None:
         self.unary[group] = self.unary.get(group, np.zeros(len(self.widths[group]))) + table
@@ -179,3 +171,19 @@ class _Gathered:
         if (second, first) in self.pairs:
             first, second, table = second, first, table.T
         self.pairs[first, second] = self.pairs.get((first, second), np.zeros(table.shape)) + table
+
+
+def _adds_up(table: Array, parts: Mapping[str, Array]) -> bool:
+    """Return whether a table is a sum over the groups of its rows: those of one group are, those of several where they grow evenly."""
+    if len(parts) < 2:
+        return True
+    line = table[0] + np.linspace(0, 1, len(table))[:, None] * (table[-1] - table[0])
+    return np.allclose(table, line, rtol=1e-9, atol=1e-12)
+
+
+def _taken_apart(table: Array, parts: Mapping[str, Array]) -> list[tuple[str | None, Array]]:
+    """Return the tables that a table which adds up is the sum of, with the options of one group as rows each, or one row of no group."""
+    if len(parts) == 1:
+        return [(group, table) for group in parts]
+    slope = (table[-1] - table[0]) / max(len(table) - 1, 1)
+    return [*((group, part[:, None] * slope) for group, part in parts.items()), (None, table[:1])]

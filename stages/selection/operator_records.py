@@ -1,6 +1,6 @@
 """Records of the operators of a network, and what they cost at given widths. No torch: `operators.py` reads them from a network."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
@@ -13,10 +13,10 @@ class Operator(Record):
     Attributes:
         module: Name of the module that computes it, or of the node with ``()`` where that calls a function.
         inputs: Groups that the input channels come from, each with its number of positions per channel
-            (above 1 behind a flatten).
+            (above 1 for attention heads, or behind a flatten).
         fixed_inputs: Input channels of no group.
-        output: Group of the output channels, or None for fixed ones, and for those that follow the inputs.
-        fixed_outputs: Output channels where `output` is None and they do not follow the inputs.
+        outputs: The same of the output channels; empty where they follow the inputs.
+        fixed_outputs: Output channels of no group; 0 where they follow the inputs.
         full_widths: Dense width of every group named here.
         quantized: Whether the quantiser takes it, unless it is asked not to.
     """
@@ -25,7 +25,7 @@ class Operator(Record):
     operator: OperatorClass
     inputs: tuple[tuple[str, int], ...]
     fixed_inputs: int
-    output: str | None
+    outputs: tuple[tuple[str, int], ...]
     fixed_outputs: int
     full_widths: tuple[tuple[str, int], ...]
     quantized: bool = True
@@ -33,14 +33,14 @@ class Operator(Record):
     @property
     def groups(self) -> frozenset[str]:
         """The groups that it depends on."""
-        return frozenset([name for name, _ in self.inputs] + ([self.output] if self.output else []))
+        return frozenset(name for name, _ in (*self.inputs, *self.outputs))
 
     def channels(self, widths: Widths) -> tuple[int, int]:
         """Return (input, output) channels at the given widths."""
-        ci = self.fixed_inputs + sum(widths[group] * factor for group, factor in self.inputs)
+        ci = self.fixed_inputs + sum(widths[group] * positions for group, positions in self.inputs)
         if self.operator.one_axis:
-            return ci, ci * self.operator.multiplier
-        return ci, self.fixed_outputs if self.output is None else widths[self.output]
+            return ci, self.operator.outputs(ci)
+        return ci, self.fixed_outputs + sum(widths[group] * positions for group, positions in self.outputs)
 
     def macs(self, widths: Widths) -> int:
         """Return the multiply-accumulates for one image, at the given widths."""
@@ -56,6 +56,25 @@ class Unseen(Record):
 
     name: str
     macs: int
+
+
+def with_groups(operators: Iterable[Operator], names: Collection[str]) -> tuple[Operator, ...]:
+    """Return the operators with the channels of all other groups fixed; their classes stay, since a table holds those of all groups."""
+
+    def of(operator: Operator) -> Operator:
+        full = dict(operator.full_widths)
+        fixed = [sum(full[name] * positions for name, positions in side if name not in names) for side in (operator.inputs, operator.outputs)]
+        return operator.model_copy(
+            update={
+                "inputs": tuple(pair for pair in operator.inputs if pair[0] in names),
+                "fixed_inputs": operator.fixed_inputs + fixed[0],
+                "outputs": tuple(pair for pair in operator.outputs if pair[0] in names),
+                "fixed_outputs": operator.fixed_outputs + fixed[1],
+                "full_widths": tuple(pair for pair in operator.full_widths if pair[0] in names),
+            }
+        )
+
+    return tuple(operator if operator.groups <= set(names) else of(operator) for operator in operators)
 
 
 def count_macs_at(operators: Iterable[Operator], widths: Widths) -> int:
@@ -75,5 +94,5 @@ def weight_channels(operators: Iterable[Operator], widths: Widths) -> dict[str, 
     for operator in operators:
         if operator.quantized and operator.operator.op in {"conv", "linear"}:
             inputs, outputs = operator.channels(widths)
-            found[operator.module] = (1 if operator.operator.depthwise else inputs // operator.operator.groups, outputs)
+            found[operator.module] = (inputs // operator.operator.num_groups(inputs), outputs)
     return found

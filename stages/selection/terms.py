@@ -15,50 +15,62 @@ Choice = np.ndarray
 
 
 class SumTerm(NamedTuple):
-    """Operators whose input joins several groups and whose time is no sum over them.
+    """An operator that reads or writes several groups and whose time is no sum over them.
 
     Attributes:
-        parts: Input channels by option, per group that the input comes from, in units of their common divisor.
-        output: Group of the output channels, or None.
-        table: Milliseconds, (units of the groups' channels from 0 on, options of the output or 1).
+        inputs: Rows by option, per group that the input comes from; those of the groups add up.
+        outputs: The same of the output and the columns.
+        table: Milliseconds.
     """
 
-    parts: Mapping[int, Array]
-    output: int | None
+    inputs: Mapping[int, Array]
+    outputs: Mapping[int, Array]
     table: Array
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The groups that it depends on."""
+        return frozenset({*self.inputs, *self.outputs})
 
     def total(self, choice: Choice) -> float:
         """Return the milliseconds at a choice."""
-        row = sum(int(part[choice[group]]) for group, part in self.parts.items())
-        return float(self.table[row, 0 if self.output is None else choice[self.output]])
+        row, column = (sum(int(part[choice[group]]) for group, part in side.items()) for side in (self.inputs, self.outputs))
+        return float(self.table[row, column])
 
     def along(self, choice: Choice, group: int) -> Array:
         """Return the milliseconds for every option of one group of the term."""
-        row = sum(int(part[choice[other]]) for other, part in self.parts.items() if other != group)
-        rows = row + self.parts[group] if group in self.parts else row
-        if self.output is None:
-            return np.asarray(self.table[rows, 0])
-        columns = np.arange(self.table.shape[1]) if self.output == group else choice[self.output]
+        rows, columns = (
+            sum(int(part[choice[other]]) for other, part in side.items() if other != group) + side.get(group, 0) for side in (self.inputs, self.outputs)
+        )
         return np.asarray(self.table[rows, columns])
 
     def between(self, at: Array) -> Array:
         """Return the milliseconds at (n, groups) positions between the options, interpolated."""
-        rows = np.sum([_along(part[None].astype(float), np.zeros(len(at), dtype=int), at[:, group]) for group, part in self.parts.items()], axis=0)
-        columns = np.zeros(len(at)) if self.output is None else at[:, self.output]
+        rows, columns = (
+            sum((_along(part[None].astype(float), np.zeros(len(at), dtype=int), at[:, group]) for group, part in side.items()), np.zeros(len(at)))
+            for side in (self.inputs, self.outputs)
+        )
         top, bottom, down = _between(rows, len(self.table))
         return np.asarray(_along(self.table, top, columns) * (1 - down) + _along(self.table, bottom, columns) * down)
 
     def lower_bound(self) -> tuple[tuple[int, ...], Array]:
-        """Return a table over one input and the output that is nowhere above the term."""
-        group = max(self.parts, key=lambda g: int(self.parts[g].max() - self.parts[g].min()))
-        rest = [part for other, part in self.parts.items() if other != group]
-        low, high = sum(int(part.min()) for part in rest), sum(int(part.max()) for part in rest)
-        least = np.stack([self.table[low + part : high + part + 1].min(0) for part in self.parts[group]])
-        if self.output is None:
-            return (group,), least[:, 0]
-        if self.output == group:
-            return (group,), np.diagonal(least).copy()
-        return (group, self.output), least
+        """Return a table over one input and one output that is nowhere above the term."""
+        row, least = _least(self.table, self.inputs)
+        column, turned = _least(least.T, self.outputs)
+        least = turned.T
+        if row is None or column is None:
+            return tuple(group for group in (row, column) if group is not None), least.reshape(-1)
+        return ((row,), np.diagonal(least).copy()) if row == column else ((row, column), least)
+
+
+def _least(table: Array, parts: Mapping[int, Array]) -> tuple[int | None, Array]:
+    """Return the group of the widest range, and the least entries of a table's rows at each of its options, whatever the other groups are."""
+    if not parts:
+        return None, table
+    group = max(parts, key=lambda g: int(parts[g].max() - parts[g].min()))
+    rest = [part for other, part in parts.items() if other != group]
+    low, high = sum(int(part.min()) for part in rest), sum(int(part.max()) for part in rest)
+    return group, np.stack([table[low + part : high + part + 1].min(0) for part in parts[group]])
 
 
 class Terms:
@@ -98,16 +110,15 @@ class Terms:
         for (i, j), table in self.pairs.items():
             self._beside[i].append((j, table))
             self._beside[j].append((i, table.T))
-        self._sums_of = [[term for term in self.sums if index in term.parts or index == term.output] for index in range(len(self.groups))]
+        self._sums_of = [[term for term in self.sums if index in term.groups] for index in range(len(self.groups))]
 
     @cached_property
     def neighbours(self) -> tuple[frozenset[int], ...]:
         """Groups that share an operator with each group."""
         found = [{other for other, _ in beside} for beside in self._beside]
         for term in self.sums:
-            scope = {*term.parts, *([] if term.output is None else [term.output])}
-            for group in scope:
-                found[group] |= scope - {group}
+            for group in term.groups:
+                found[group] |= term.groups - {group}
         return tuple(frozenset(others) for others in found)
 
     def total(self, choice: Choice) -> float:

@@ -40,7 +40,10 @@ def reciprocal_values(scores: Mapping[str, Sequence[float]], options: Options, o
     dense: dict[str, int] = {}
     for operator in operators:
         dense |= dict(operator.full_widths)
-        for group in [] if operator.operator.is_light else [name for name, _ in operator.inputs] + ([operator.output] if operator.output else []):
+        if operator.operator.is_light:
+            continue
+        written = operator.inputs if operator.operator.one_axis else operator.outputs
+        for group, _ in (*operator.inputs, *written):
             uses[group] += 1
     kept, found = values_from_scores(scores, options), {}
     for group, widths in options.items():

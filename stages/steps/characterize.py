@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.fused_groups import deployed_form
+from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.limits import width_step
 from bonsai.stages.quantization.keeping import layers_to_keep
 from bonsai.stages.selection.coverage import at_precision, left_in_float
 from bonsai.stages.selection.operator_records import Operator
@@ -54,7 +57,7 @@ def figures_of(table: TableArtifact) -> str:
     return table.source
 
 
-@stage(version=7, timed=True, figures=figures_of)
+@stage(version=8, timed=True, figures=figures_of)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
@@ -89,7 +92,7 @@ def characterize(
     Raises:
         ConfigError: The table brought was measured under other conditions, or lacks an operator.
     """
-    network, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
+    network, groups, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     in_float = left_in_float(operators, layers_to_keep(network, keep_float, image_shape))
     operators = at_precision(operators, target.precision, in_float, runtime_of(target).float_beside_int8)
     if brought is not None:
@@ -98,7 +101,7 @@ def characterize(
         for operator in operators:
             table.lookup_ms(operator.operator, *operator.channels(dict(operator.full_widths)))
         return TableArtifact(folder=out_dir, source=table.meta.source, entries=len(table.entries), contention=table.meta.contention)
-    points = grid_points(operators, step)
+    points = grid_points(operators, groups, step)
     measured = info.present and runtime_of(target).measures_operators
     contention = None
     if measured:
@@ -127,11 +130,11 @@ def characterize(
 
 
 @lru_cache(maxsize=1)
-def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Operator, ...]]:
-    """Return the dense network, fused, and its operators; kept, since a target has a table per precision."""
+def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
+    """Return the dense network, fused, its groups and its operators; kept, since a target has a table per precision."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
     deployed = deployed_form(network, find_groups(network, image_shape), image_shape)
-    return deployed.network, list_operators(deployed.network, deployed.groups, image_shape)
+    return deployed.network, deployed.groups, list_operators(deployed.network, deployed.groups, image_shape)
 
 
 def conditions(target: Target) -> dict[str, object]:
@@ -170,26 +173,28 @@ def _read_points(log: Path) -> list[MeasuredOperator]:
     return found
 
 
-def grid_points(operators: tuple[Operator, ...], step: int, *, middle: bool = True) -> list[OperatorPoint]:
+def grid_points(operators: tuple[Operator, ...], groups: Iterable[Group], step: int, *, middle: bool = True) -> list[OperatorPoint]:
     """Return the grid of every operator class.
 
     Args:
         operators: Operators of the dense network.
+        groups: Groups that the operators were read with.
         step: Channel multiple.
         middle: Whether a side has the aligned point halfway between its ends too.
     """
+    full = {group.name: group.width for group in groups}
+    narrow = {group.name: min(width_step(group, step), group.width) for group in groups}
     ends: dict[OperatorClass, tuple[set[int], set[int]]] = {}
     for operator in operators:
         ins, outs = ends.setdefault(operator.operator, (set(), set()))
-        full = dict(operator.full_widths)
-        for widths in ({group: min(step, width) for group, width in full.items()}, full):
+        for widths in (narrow, full):
             ci, co = (_whole(channels, operator.operator.groups) for channels in operator.channels(widths))
             ins.add(ci)
             outs.add(co)
     points: list[OperatorPoint] = []
     for cls, (ins, outs) in ends.items():
-        axes = [_axis(side, math.lcm(step, cls.groups), middle=middle) for side in (ins, outs)]
-        pairs = [(c, c * cls.multiplier) for c in axes[0]] if cls.one_axis else [(ci, co) for ci in axes[0] for co in axes[1]]
+        axes = [_axis(side, math.lcm(cls.step(step), cls.groups), middle=middle) for side in (ins, outs)]
+        pairs = [(c, cls.outputs(c)) for c in axes[0]] if cls.one_axis else [(ci, co) for ci in axes[0] for co in axes[1]]
         points += [OperatorPoint(cls, *pair) for pair in pairs]
     return points
 

@@ -48,7 +48,7 @@ def figures_of(quantised: Checkpoint) -> str:
     return f"{kept}, validation {metric.label} {metric.written(value)}"
 
 
-@stage(version=7, tools=("torch", "torchvision"), figures=figures_of)
+@stage(version=8, tools=("torch", "torchvision"), figures=figures_of)
 def quantize(
     out_dir: Path, pruned: Checkpoint, dataset: Dataset, training: TrainConfig, config: QuantizeConfig, dialect: Dialect, weight_bits: int
 ) -> Checkpoint:

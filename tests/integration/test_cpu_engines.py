@@ -129,7 +129,7 @@ def test_a_profile_says_what_share_the_int8_kernels_have(graphs: dict[Dialect, O
 @missing
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_an_operator_is_timed_by_the_targets_own_runtime(tmp_path: Path, precision: Precision) -> None:
-    wide = OperatorClass(op="conv", kernel=3, stride=1, height=16, width=16, depthwise=False, epilogue="add_relu")
+    wide = OperatorClass(op="conv", kernel=3, stride=1, height=16, width=16, epilogue="add_relu")
     target = target_of("local-cpu-openvino", precision)
     narrow_us, wide_us = (measure_operator(wide, c, c, target, scratch=tmp_path)[0] for c in (16, 128))
     assert narrow_us.kernels == wide_us.kernels == "Convolution"  # addition and activation are fused into it

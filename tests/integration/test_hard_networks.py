@@ -33,8 +33,8 @@ NAMES = [
     *("TrainingNoise", "FunctionalDropout", "FusedNorm", "SharedConvolution", "Siamese", "Hooked"),
     *("ChannelAttention", "AttentionPool", "CosineHead", "ReflectPadding"),
 ]
-INT8_CONVOLUTIONS = {"FusedNorm": 4, "SharedConvolution": 7, "Siamese": 6, "ReflectPadding": 2}
-FLOAT_CONVOLUTIONS = {"Hooked": 1, "ChannelAttention": 1, "ReflectPadding": 1}
+INT8_CONVOLUTIONS = {"FusedNorm": 4, "ChannelAttention": 4, "SharedConvolution": 7, "Siamese": 6, "ReflectPadding": 2}
+FLOAT_CONVOLUTIONS = {"Hooked": 1, "ReflectPadding": 1}
 
 
 def quantised(name: str, dialect: Dialect) -> tuple[nn.Module, torch.fx.GraphModule, Quantizers]:

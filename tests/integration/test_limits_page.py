@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hard_networks import AttentionPool, ChannelAttention, Factorised, ReflectPadding
+from hard_networks import AttentionPool, Factorised, ReflectPadding
 from harder_networks import Standardised
 from limits import LIMITS, PAGE, SECTIONS, row_of, section_of
 from torch import nn
@@ -89,7 +89,7 @@ def test_a_norm_fused_with_its_activation_goes_on_learning_its_statistics() -> N
     assert not torch.equal(before, made.get_buffer("extra.bn.running_mean"))
 
 
-@pytest.mark.parametrize(("network", "glob"), [(ChannelAttention, "eca"), (AttentionPool, "attention"), (ReflectPadding, "conv2")])
+@pytest.mark.parametrize(("network", "glob"), [(AttentionPool, "attention"), (ReflectPadding, "conv2")])
 def test_keep_float_knows_a_layer_that_would_stay_in_float_anyway(network: type[nn.Module], glob: str) -> None:
     assert layers_to_keep(network(), (glob,), SHAPE) == ()  # nothing more stays in float for it
     with pytest.raises(ConfigError, match="nothing that computes has this name"):

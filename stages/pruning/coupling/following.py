@@ -42,13 +42,20 @@ def follow(network: nn.Module, image_shape: tuple[int, ...]) -> Recorder:
         image_shape: (channels, ...) of one input.
     """
     at = Recorder(network)
-    with evaluating(network), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _slow_attention(), _named(network, at), _Following(at):
+    with evaluating(network), _named(network, at), following(at):
         found = network(torch.zeros(IMAGES, *image_shape))
     for tensor in tree_flatten(found)[0]:
         if isinstance(tensor, torch.Tensor):
             for factor in at.factors(tensor):
                 at.labels.tie(factor, OUTPUT)
     return at
+
+
+@contextmanager
+def following(at: Recorder) -> Iterator[None]:
+    """Record the labels of everything that is computed meanwhile, without gradients; attention is computed by its products."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _slow_attention(), _Following(at):
+        yield
 
 
 class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -12,7 +12,7 @@ from bonsai.profiles.roofline import LAUNCH_US, estimate_us
 from bonsai.profiles.schema import Peak
 
 CONV = OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu")
-DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True)
+DEPTHWISE = OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=1)
 META = TableMeta(
     source="measured",
     device="d",
@@ -94,12 +94,14 @@ def test_load_refuses_what_is_no_table(tmp_path: Path) -> None:
 ODD = OperatorClass(
     op="conv", kernel=(1, 7), stride=(2, 1), dilation=(1, 2), height=8, width=4, input_size=(17, 4), groups=4, tokens=1, epilogue="relu", precision="fp32"
 )
-WIDE = OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True, multiplier=2)
+WIDE = OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=(1, 2))
+WHOLE = OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=(4, 8))
+HEADS = OperatorClass(op="matmul", tokens=17, group_channels=(1, 17))
 
 
 def test_every_field_of_a_class_comes_back_from_the_file(tmp_path: Path) -> None:
-    classes = (ODD, WIDE, OperatorClass(op="linear", tokens=49), OperatorClass(op="silu", height=8, width=8))
-    LatencyTable(META, [entry(operator, 16, 16 * operator.multiplier, 1.0) for operator in classes]).save(tmp_path / "t.csv")
+    classes = (ODD, WIDE, WHOLE, HEADS, OperatorClass(op="linear", tokens=49), OperatorClass(op="silu", height=8, width=8))
+    LatencyTable(META, [entry(operator, 16, operator.outputs(16), 1.0) for operator in classes]).save(tmp_path / "t.csv")
     assert [each.operator for each in LatencyTable.load(tmp_path / "t.csv").entries] == list(classes)
 
 
@@ -114,6 +116,24 @@ def test_a_table_of_the_first_schema_is_refused_with_what_to_do(tmp_path: Path) 
 def test_a_class_that_an_earlier_package_holds_still_loads() -> None:
     old = {"op": "conv", "kernel": 3, "stride": 2, "height": 8, "width": 8, "depthwise": False, "epilogue": "relu"}
     assert OperatorClass.model_validate(old) == OperatorClass(op="conv", kernel=(3, 3), stride=(2, 2), height=8, width=8, epilogue="relu")
+
+
+def test_a_depthwise_class_that_an_earlier_package_holds_is_one_still() -> None:
+    old = {"op": "conv", "kernel": 3, "height": 8, "width": 8, "depthwise": True, "multiplier": 2}
+    assert OperatorClass.model_validate(old) == WIDE
+    assert OperatorClass.model_validate({**old, "multiplier": 1}) == DEPTHWISE
+
+
+def test_whole_groups_cost_as_much_as_they_are_and_are_not_rounded_up_to_a_step() -> None:
+    table = LatencyTable(META, [entry(WHOLE, 4, 8, 10.0), entry(WHOLE, 24, 48, 60.0)])
+    assert [table.lookup_ms(WHOLE, 4 * groups, 8 * groups) for groups in (1, 2, 5, 6)] == pytest.approx([0.01, 0.02, 0.05, 0.06])
+
+
+def test_what_multiplies_nothing_and_begins_below_a_step_is_not_rounded_up_to_one() -> None:
+    add, wide = OperatorClass(op="add", height=17, width=17), OperatorClass(op="add", height=8, width=8)
+    table = LatencyTable(META, [entry(add, 1, 1, 1.0), entry(add, 3, 3, 3.0), entry(wide, 16, 16, 16.0), entry(wide, 64, 64, 64.0)])
+    assert table.lookup_ms(add, 2, 2) == pytest.approx(0.002)
+    assert table.lookup_ms(wide, 20, 20) == pytest.approx(0.032)
 
 
 def test_float_beside_int8_has_times_of_its_own() -> None:
@@ -142,10 +162,17 @@ def test_roofline_counts_true_weights_and_turning_the_image_changes_nothing() ->
 
 
 def test_roofline_of_a_grouped_convolution_lies_between_a_depthwise_and_a_dense_one() -> None:
-    classes = [OperatorClass(op="conv", kernel=3, height=64, width=64, **kind) for kind in ({"depthwise": True}, {"groups": 4}, {})]
+    classes = [OperatorClass(op="conv", kernel=3, height=64, width=64, **kind) for kind in ({"group_channels": 1}, {"groups": 4}, {})]
     times = [estimate(operator, 64, 64) for operator in classes]
     assert times == sorted(times)
     assert times[1] - LAUNCH_US == pytest.approx((times[2] - LAUNCH_US) / 4)
+    assert times[1] == estimate(OperatorClass(op="conv", kernel=3, height=64, width=64, group_channels=(16, 16)), 64, 64)
+
+
+def test_roofline_of_heads_falls_with_their_number() -> None:
+    heads = OperatorClass(op="matmul", tokens=196, group_channels=(64, 196))
+    assert estimate(heads, 192, 588) == estimate(OperatorClass(op="matmul", tokens=196, groups=3), 192, 588)
+    assert estimate(heads, 64, 196) - LAUNCH_US == pytest.approx((estimate(heads, 192, 588) - LAUNCH_US) / 3)
 
 
 def test_roofline_of_float_beside_int8_is_that_of_the_float_format() -> None:
@@ -204,6 +231,9 @@ ROW = "16,16,10.360,10.360,1,k"
         ("16,128,", "16,16,", r"table\.csv:4: an operator's channels are there twice\n  given:   first at line 3"),
         ("\nconv,", "\nconvolution,", r"op.* = 'convolution'"),
         ("3x3", "3x3x3", r"kernel = "),
+        ("depthwise*1", "depthwise*", r"group_channels"),
+        ("depthwise*1", "depthwise", r"groups = 'depthwise'"),
+        ("depthwise*1", "8x8x8", r"group_channels"),
         ("p50_us", "p51_us", r"table\.csv:2: other columns"),
         ('"step":16', '"step":0', r"table\.csv:1: #meta is not usable\n  given:   step = 0"),
         ('"contention":null', '"contention":NaN', r"table\.csv:1: no JSON after #meta"),

@@ -10,9 +10,7 @@ from bonsai.stages.pruning.coupling.recorder import Recorder
 from bonsai.stages.pruning.coupling.rules.registry import Factors, elementwise, rule, whole
 
 
-@rule(
-    "mean", "sum", "amax", "amin", "var", "var_mean", "std", "linalg_vector_norm", "max", "min", "argmax", "logsumexp", "nansum", "norm", "prod", "any", "all"
-)
+@rule("mean", "sum", "amax", "amin", "var", "var_mean", "std", "linalg_vector_norm", "max", "min", "logsumexp", "nansum", "norm", "prod", "any", "all")
 def _reduce(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Any:
     source = args[0]
     given = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], float | bool | torch.Tensor) else None)

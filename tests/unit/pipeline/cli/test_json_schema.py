@@ -15,6 +15,7 @@ from bonsai.pipeline.cli.main import app
 
 PROFILES = sorted(bonsai.profiles.loader.SHIPPED.glob("*.yaml"))
 RECIPES = sorted(bonsai.pipeline.recipes.recipe.SHIPPED.glob("*.yaml"))
+EDGE = bonsai.pipeline.recipes.recipe.SHIPPED / "resnet-edge.yaml"
 CONFIGS = Path(__file__).parents[3] / "integration" / "configs"
 
 
@@ -62,7 +63,7 @@ def test_a_broken_profile_does_not_fit(text: str, fault: str) -> None:
 
 
 def test_a_broken_recipe_does_not_fit() -> None:
-    broken = RECIPES[0].read_text().replace("epochs: 20", "epochs: many")
+    broken = EDGE.read_text().replace("epochs: 20", "epochs: many")
     assert any("'many'" in found for found in faults("recipe", broken))
 
 
@@ -77,5 +78,5 @@ def test_a_broken_recipe_does_not_fit() -> None:
     ],
 )
 def test_the_policy_of_quantisation_is_in_the_schema(text: str, fault: str | None) -> None:
-    found = faults("recipe", f"{RECIPES[0].read_text()}".replace("quantize: {qat: always, epochs: 4, lr: 0.005}", f"quantize: {text}"))
+    found = faults("recipe", EDGE.read_text().replace("quantize: {qat: always, epochs: 4, lr: 0.005}", f"quantize: {text}"))
     assert any(fault in message for message in found) if fault else found == [], found

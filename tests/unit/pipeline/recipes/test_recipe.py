@@ -7,6 +7,7 @@ from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.imports.registry import resolve
+from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.epi import EpiConfig
@@ -19,7 +20,14 @@ def test_every_shipped_recipe_loads_and_names_what_exists(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert load_profile(recipe.profile).name == recipe.profile
-    assert build_network(recipe.model, (1, 32, 32), 10) is not None
+    assert build_network(recipe.model, (3, 512) if recipe.data.name == "vibration" else (1, 32, 32), 10) is not None
+
+
+def test_a_shipped_recipe_starts_at_most_from_another_that_ships_and_can_be_trained_for_no_target() -> None:
+    named = {name: load_recipe(name).model.weights for name in list_recipes()}
+    others = {weights.removeprefix(RECIPE) for weights in named.values() if weights is not None}
+    assert others == {"mobilenet-digits"}
+    assert all(load_recipe(name).prune.regulariser.name == "none" for name in others)
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -8,7 +8,7 @@ import pytest
 from bonsai.pipeline.cli.lineage_tree import read_family
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run import plan
-from bonsai.pipeline.run.plan import Plan, TargetPlan, look_up
+from bonsai.pipeline.run.plan import GroupPlan, Plan, TargetPlan, look_up
 from bonsai.pipeline.run.prospects import Prospect
 from bonsai.pipeline.tables import show_plan
 from bonsai.profiles.loader import load_profile
@@ -65,9 +65,12 @@ def test_a_new_stage_stands_in_the_dry_run_where_the_flow_comes_to_it(finished: 
     assert list(finished["cached"].items()) == [("water", 2), ("a_new_stage", 1)]
     prospect = Prospect(prunable_macs=1, least_macs=0.1, seen_macs=1, dense_ms=None, smallest_ms=None, source="not timed")
     texts = {"profile": "p", "device": "d", "budget": "b", "gates": "g", "preflight": "f"}
-    target = TargetPlan(**texts, prospect=prospect, groups=(), **finished)
+    groups = (GroupPlan(name="stem", width=32, options=(16, 32)), GroupPlan(name="qkv", width=3, positions=192, options=(1, 2, 3)))
+    target = TargetPlan(**texts, prospect=prospect, groups=groups, **finished)
     show_plan(Plan(recipe="r", images={}, epochs=1, trunk_segments=1, targets=(target,)), as_json=False)
-    assert "finished: water 2, a_new_stage 1\nwould run: blossom and what follows it" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert [" ".join(line.replace("│", " ").split()) for line in told.splitlines() if "stem" in line or "qkv" in line] == ["stem 32 16 32", "qkv 3 x 192 1 2 3"]
+    assert "finished: water 2, a_new_stage 1\nwould run: blossom and what follows it" in told
 
 
 def test_a_new_stage_is_shown_with_its_own_figures(store: Store) -> None:

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bonsai.pipeline.recipes import recipe as recipes
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.loading import load
+from bonsai.pipeline.run.own_preprocessing import prepare_inputs
+from bonsai.pipeline.run.plan import plan_run
 from bonsai.pipeline.run.starting_weights import check_start, weights_of
+from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -15,6 +20,8 @@ from bonsai.stages.networks.checkpoints import load_network, load_training
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.steps.initialise import initialise
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import TrainConfig
 
@@ -30,7 +37,7 @@ def recipe_of(model: ModelConfig, reference: str = "trained") -> Recipe:
 
 
 def started(model: ModelConfig, digits: Dataset, store: Store) -> Checkpoint:
-    return store.run(initialise, dataset=digits, model=model, weights=weights_of(model, store.root))
+    return store.run(initialise, dataset=digits, model=model, weights=weights_of(model, store.root, store.run))
 
 
 def test_random_weights_are_those_of_the_networks_seed(digits: Dataset, small_model: ModelConfig, store: Store) -> None:
@@ -82,7 +89,7 @@ def test_a_new_head_is_told_and_is_no_reference(
 
 def test_a_recipe_that_was_not_run_has_no_network(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"no recipe of this name was run with this store\n  given:   recipe:base, store .*\n  allowed: nothing"):
-        weights_of(ModelConfig(name="resnet8", weights="recipe:base"), store.root)
+        weights_of(ModelConfig(name="resnet8", weights="recipe:base"), store.root, store.run)
 
 
 def test_the_path_of_weights_starts_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +100,48 @@ def test_the_path_of_weights_starts_from_the_recipes_folder(tmp_path: Path, monk
     assert load_recipe("project/mine.yaml").model.weights == "project/best.pth"
     assert load_recipe("project/mine.yaml", {"model.weights": "other.pth"}).model.weights == "other.pth"
     assert load_recipe("project/mine.yaml", {"model.weights": "recipe:base.pth"}).model.weights == "recipe:base.pth"
+
+
+BASE = """name: base
+description: d
+model: {name: resnet8, options: {width: 16}}
+data: {name: digits, options: {size: 8}, test: 0.6}
+training: {epochs: 2, threads: 1}
+prune: {epi: {every: 0.2, window: 1, latest: 0.7}}
+"""
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let a tiny recipe be one that ships; return its name."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "base.yaml").write_text(BASE)
+    monkeypatch.setattr(recipes, "SHIPPED", tmp_path / "recipes")
+    return "base"
+
+
+def test_a_shipped_recipes_network_is_trained_to_its_end_where_no_run_left_one(shipped: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    model = ModelConfig(name="resnet8", options={"width": 16}, weights=f"recipe:{shipped}")
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        trained = weights_of(model, store.root, store.run)
+    assert isinstance(trained, Checkpoint)
+    assert "recipe:base: no package of this recipe is in the store; its dense network is trained first" in caplog.text
+    recipe = load_recipe(shipped)
+    dataset = store.run(prepare, **prepare_inputs(recipe))
+    checks, total = segment_stops(recipe, dataset.sizes["train"])
+    segments = list(store.manifests(train_dense))
+    assert trained.step == total
+    assert sorted(segment.record["step"] for segment in segments) == [*checks, total]
+    assert trained.reached().startswith("epoch 2, validation top-1 ")
+    assert weights_of(model, store.root, store.run) == trained
+    assert len(list(store.manifests(train_dense))) == len(segments)
+
+
+def test_a_dry_run_trains_no_network_to_start_with_and_says_so(shipped: str, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = BASE.replace("name: base", "name: next", 1).replace("{width: 16}", "{width: 32}").replace("width: 32}", f"width: 32}}, weights: recipe:{shipped}")
+    (tmp_path / "next.yaml").write_text(text)
+    with caplog.at_level(logging.INFO, logger="bonsai"):
+        plan = plan_run(*load(str(tmp_path / "next.yaml"), "x86-avx2", {"profile.target.precision": "fp32", "profile.budget.latency": 0.9}), store)
+    assert "recipe:base is not trained yet: a run trains that network first; what follows is checked with random weights" in caplog.text
+    assert not list(store.manifests(train_dense))
+    assert plan.targets[0].next_stage == "prepare"

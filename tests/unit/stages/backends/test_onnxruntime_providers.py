@@ -106,7 +106,7 @@ def test_a_node_that_the_provider_leaves_to_the_cpu_is_a_build_error(tmp_path: P
 @installed
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_openvinos_operators_are_timed(tmp_path: Path, precision: str) -> None:
-    wide = OperatorClass(op="conv", kernel=3, stride=1, height=16, width=16, depthwise=False, epilogue="add_relu")
+    wide = OperatorClass(op="conv", kernel=3, stride=1, height=16, width=16, epilogue="add_relu")
     target = target_of("openvino", precision=precision)
     narrow, full = (measure_operator(wide, c, c, target, scratch=tmp_path)[0] for c in (16, 128))
     assert full.p50_us > 2 * narrow.p50_us  # 64 times the work, above some 20 microseconds that a call of the provider takes

@@ -1,5 +1,6 @@
 """A narrowed file is what exporting the narrower network gives."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
+from onnx import helper, numpy_helper
 from torch import nn
+from torch.nn import functional
 
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
@@ -67,3 +71,107 @@ def test_what_is_not_in_the_graph_under_its_name_is_refused() -> None:
     with pytest.raises(CannotNarrow, match="channels, not"):
         require_channels(empty, {"conv1": (1, 16)})
     assert isinstance(network.conv1, nn.Conv2d)
+
+
+class Grouped(nn.Module):
+    """A grouped convolution between two others; whole groups leave it where there are many, else a channel of every group."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.first, self.grouped, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=groups), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.grouped(self.first(x).relu()).relu()).mean((2, 3))
+
+
+class Halves(nn.Module):
+    """A convolution whose halves are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.first(x).relu().chunk(2, 1)
+        return self.last(left + right).mean((2, 3))
+
+
+class Pieces(nn.Module):
+    """A convolution that is split into parts of the sizes of an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [6, 10]
+        self.first, self.left, self.right = nn.Conv2d(3, 16, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(10, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.first(x).relu().split(self.sizes, 1)
+        return (self.left(left) + self.right(right)).mean((2, 3))
+
+
+class Scaled(nn.Module):
+    """A convolution, and a parameter that scales its channels, or a LayerNorm of them."""
+
+    def __init__(self, *, norm: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+        self.scale = nn.LayerNorm(16) if norm else nn.Parameter(torch.rand(16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).permute(0, 2, 3, 1)
+        return self.last(functional.relu(self.scale(x) if isinstance(self.scale, nn.LayerNorm) else x * self.scale)).mean((1, 2))
+
+
+class Reshaped(nn.Module):
+    """A network that reshapes to a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 16
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x).view(len(x), self.width, -1).mean(2))
+
+
+@pytest.mark.parametrize(
+    ("network", "group", "reason"),
+    [
+        (Grouped(8), "first", "a channel of first is several positions of first"),
+        (Grouped(2), "grouped", "grouped has 2 groups"),
+        (Halves(), "first", "a channel of first is several positions of first"),
+        (Pieces(), "first[6]", "sizes goes with the channels of first"),
+        (Scaled(norm=True), "first", "scale is a LayerNorm"),
+        (Scaled(norm=False), "first", "scale goes with the channels of first"),
+        (Reshaped(), "first", "width goes with the channels of first"),
+    ],
+    ids=["whole groups", "a channel of every group", "halves", "a split", "LayerNorm", "a parameter", "a reshape"],
+)
+def test_channels_that_are_elsewhere_than_in_the_weights_of_layers_are_refused(network: nn.Module, group: str, reason: str) -> None:
+    groups = find_groups(network.eval(), (3, 8, 8))
+    shape = numpy_helper.from_array(np.array([1, 16, -1]), "shape")
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [], [shape]))
+    narrow = {each.name: 1 for each in groups if each.name == group}
+    assert narrow
+    with pytest.raises(CannotNarrow, match=f"^{re.escape(reason)}"):
+        narrow_graph(model, network, groups, narrow)
+    assert narrow_graph(model, network, groups, {each.name: each.width for each in groups}) == model
+
+
+def test_a_number_of_the_network_that_the_graph_does_not_hold_does_not_matter() -> None:
+    network = Reshaped().eval()
+    weights = [numpy_helper.from_array(value.detach().numpy(), name) for name, value in network.named_parameters()]
+    nodes = [
+        helper.make_node("Conv", ["x", "first.weight", "first.bias"], ["y"]),
+        helper.make_node("ReduceMean", ["y"], ["z"], keepdims=0),
+        helper.make_node("Gemm", ["z", "last.weight", "last.bias"], ["out"], transB=1),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [], weights))
+    narrowed = narrow_graph(model, network, find_groups(network, (3, 8, 8)), {"first": 4})
+    assert {tensor.name: tuple(tensor.dims) for tensor in narrowed.graph.initializer} == {
+        "first.weight": (4, 3, 1, 1),
+        "first.bias": (4,),
+        "last.weight": (5, 4),
+        "last.bias": (5,),
+    }

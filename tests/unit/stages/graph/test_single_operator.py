@@ -14,7 +14,7 @@ OPERATORS = [
     (OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu"), 16, 32),
     (OperatorClass(op="conv", kernel=3, stride=2, height=4, width=4, epilogue="none"), 16, 32),
     (OperatorClass(op="conv", kernel=1, height=8, width=8, epilogue="add_relu"), 16, 16),
-    (OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True, epilogue="relu"), 16, 16),
+    (OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=1, epilogue="relu"), 16, 16),
     (OperatorClass(op="linear"), 16, 10),
 ]
 OTHERS = [
@@ -24,12 +24,16 @@ OTHERS = [
     (OperatorClass(op="conv", kernel=2, stride=2, height=8, width=6, input_size=(17, 13)), 16, 16),
     (OperatorClass(op="conv", kernel=3, dilation=2, height=8, width=8, input_size=(12, 12)), 16, 16),
     (OperatorClass(op="conv", kernel=3, height=8, width=8, groups=4), 16, 32),
-    (OperatorClass(op="conv", kernel=3, height=6, width=6, depthwise=True, multiplier=2), 16, 32),
+    (OperatorClass(op="conv", kernel=3, height=6, width=6, group_channels=(1, 2)), 16, 32),
     (OperatorClass(op="conv_transposed", kernel=3, stride=2, height=16, width=16, groups=2), 16, 32),
     (OperatorClass(op="conv_transposed", kernel=2, stride=2, height=16, width=16), 16, 32),
     (OperatorClass(op="conv1d", kernel=(1, 3), width=48), 1, 1),
     (OperatorClass(op="linear", tokens=49), 16, 32),
     (OperatorClass(op="matmul", groups=4, tokens=49), 32, 196),
+    (OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=(4, 8)), 16, 32),
+    (OperatorClass(op="conv_transposed", kernel=2, stride=2, height=8, width=8, group_channels=(2, 1)), 16, 8),
+    (OperatorClass(op="matmul", group_channels=(8, 49), tokens=49), 32, 196),
+    (OperatorClass(op="softmax", group_channels=(49, 49), height=49), 196, 196),
     (OperatorClass(op="global_pool", input_size=(7, 7)), 16, 16),
     (OperatorClass(op="avg_pool", kernel=2, stride=2, height=8, width=8, input_size=(20, 20)), 16, 16),
     (OperatorClass(op="max_pool", kernel=3, stride=2, height=8, width=8), 16, 16),
@@ -42,7 +46,10 @@ def shape_of(operator: OperatorClass, co: int) -> tuple[int, ...]:
     if operator.op == "linear":
         return (2, co) if operator.tokens == 1 else (2, operator.tokens, co)
     if operator.op == "matmul":
-        return (2, operator.groups, operator.tokens, co // operator.groups)
+        heads = operator.groups if operator.group_channels is None else co // operator.group_channels[1]
+        return (2, heads, operator.tokens, co // heads)
+    if operator.op == "softmax" and operator.group_channels is not None:
+        return (2, co // operator.group_channels[1], operator.height, operator.group_channels[1])
     if operator.op in {"layer_norm", "softmax"}:
         return (2, operator.height * operator.width, co)
     return (2, co, operator.width) if operator.op == "conv1d" else (2, co, operator.height, operator.width)

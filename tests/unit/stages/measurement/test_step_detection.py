@@ -18,7 +18,8 @@ def test_the_step_of_a_noisy_staircase_is_found(step: int) -> None:
 
 def test_every_kind_of_operator_is_swept_on_both_sides() -> None:
     classes = [OperatorClass(op="conv", kernel=3, height=h, width=h) for h in (32, 16, 8)]
-    classes += [OperatorClass(op="conv", kernel=3, height=8, width=8, depthwise=True), OperatorClass(op="linear")]
+    classes += [OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=1), OperatorClass(op="linear")]
+    classes += [OperatorClass(op="conv", kernel=3, height=8, width=8, group_channels=8)]  # of whole groups, which have no step
     seen = set()
 
     def measure(cls: OperatorClass, ci: int, co: int) -> float:

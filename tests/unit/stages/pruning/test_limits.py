@@ -4,7 +4,7 @@ from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
-from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.groups import Group, Member
 from bonsai.stages.pruning.limits import width_options
 from bonsai.stages.selection.choices import width_choices
 
@@ -27,6 +27,9 @@ def test_a_kept_layer_keeps_what_it_is_coupled_with() -> None:
         "layer3.0.conv2",  # the stream of the third stage runs through layer3.1
         "layer3.1.conv1",
     }
+    kept = network_of({"prune.keep": ["layer1.*.conv2", "layer3.0.conv1"]})
+    assert {group for operator in kept.operators for group in operator.groups} == left
+    assert [operator.operator for operator in kept.operators] == [operator.operator for operator in network_of({}).operators]
     assert everything - left == {"conv1", "layer3.0.conv1"}  # layer1.*.conv2 adds to the stream that conv1 begins
 
 
@@ -67,6 +70,13 @@ def test_floors_and_caps_bound_their_groups_alone() -> None:
     assert bound["layer3.0.conv1"] == (32, 48, 64, 80, 96, 112, 128)  # the last glob that matches counts
     assert bound["layer2.0.conv1"] == (16, 32)
     assert bound["conv1"] == plain["conv1"]
+
+
+def test_what_cannot_be_done_says_how_many_positions_a_channel_has() -> None:
+    side = tuple(range(192)), tuple(index % 3 for index in range(192))
+    heads = Group(name="qkv", width=3, members=(Member(module="qkv", side="out", indices=side[0], channels=side[1]),))
+    with pytest.raises(ConfigError, match=r"group qkv cannot be cut as asked\n  given:   3 channels of 64 positions each, a floor of 80%"):
+        width_options(heads, step=16, floor=0.8, cap=0.9)
 
 
 @pytest.mark.parametrize(("width", "floor", "cap"), [(32, 0.1, 0.4), (64, 0.8, 0.5)])

@@ -7,7 +7,7 @@ from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.qdq import QdqConv2d, QdqLinear, QdqTensor
+from bonsai.stages.quantization.qdq import QdqConvolution, QdqLinear, QdqTensor
 
 SHAPE = (3, 8, 8)
 DIALECTS: tuple[Dialect, ...] = ("ort", "trt")
@@ -30,7 +30,7 @@ def test_the_bias_of_a_dead_channel_fits_into_an_int32(dialect: Dialect) -> None
     with torch.no_grad():
         bn.weight[0], bn.bias[0] = 0, 0.7
     exported = export_form(head(conv, bn, nn.ReLU()), dialect)
-    layer = next(m for m in exported.modules() if isinstance(m, QdqConv2d))
+    layer = next(m for m in exported.modules() if isinstance(m, QdqConvolution))
     scale = next(m for m in exported.modules() if isinstance(m, QdqTensor)).scale
     assert layer.bias is not None
     steps = layer.bias / (layer.scale * scale)
@@ -62,15 +62,15 @@ def test_a_lone_batchnorm_and_average_pooling_are_depthwise_convolutions_in_ort(
     network = head(bn, nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(3, 4, 1))
     exported = {dialect: export_form(network, dialect) for dialect in DIALECTS}
     depthwise = exported["ort"].get_submodule("0")
-    assert isinstance(depthwise, QdqConv2d)
+    assert isinstance(depthwise, QdqConvolution)
     assert depthwise.weight.flatten().tolist()[:2] == [127, -127]
     assert float(depthwise.scale[2] * 127) < 2e-6
     torch.testing.assert_close(depthwise.scale[:2] * 127, bn.weight[:2].detach().abs() / (1 + bn.eps) ** 0.5)
     pooling = exported["ort"].get_submodule("2")
-    assert isinstance(pooling, QdqConv2d)
+    assert isinstance(pooling, QdqConvolution)
     assert set(pooling.weight.flatten().tolist()) == {127}
     assert isinstance(exported["trt"].get_submodule("0"), nn.BatchNorm2d)
-    assert not isinstance(exported["trt"].get_submodule("2"), QdqConv2d)
+    assert not isinstance(exported["trt"].get_submodule("2"), QdqConvolution)
 
 
 def test_a_grid_ends_where_its_clip_does() -> None:

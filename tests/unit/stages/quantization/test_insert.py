@@ -9,7 +9,7 @@ from bonsai.stages.networks.counting import count_macs, count_parameters
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.layers import QuantConvolution
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
 SHAPE = (1, 16, 16)
@@ -70,7 +70,7 @@ def test_the_frozen_fold_equals_the_fold_in_evaluation() -> None:
 def test_training_uses_the_batchs_statistics_until_frozen() -> None:
     torch.manual_seed(0)
     conv, bn = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
-    layer = QuantConv2d(conv, bn, 8)
+    layer = QuantConvolution(conv, bn, 8)
     layer.calibrate()
     x = torch.randn(16, 3, 8, 8) * 5 + 2
     out = layer.train()(x)
@@ -82,7 +82,7 @@ def test_training_uses_the_batchs_statistics_until_frozen() -> None:
 def test_training_and_the_frozen_fold_agree_in_the_long_run(bias: bool) -> None:
     torch.manual_seed(0)
     conv, bn = nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, momentum=None)
-    layer = QuantConv2d(conv, bn, 8)
+    layer = QuantConvolution(conv, bn, 8)
     layer.calibrate()
     x = torch.randn(64, 3, 8, 8) * 2 + 1
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_a_dead_channel_is_dead_in_evaluation_however_large_the_weights_that_rea
     conv, bn = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
     with torch.no_grad():
         bn.weight[0], bn.bias[0] = 0, 0
-    layer = QuantConv2d(conv, bn, 8)
+    layer = QuantConvolution(conv, bn, 8)
     layer.calibrate()
     images = torch.randn(4, 3, 8, 8)
     assert not layer.eval()(images)[:, 0].any()

@@ -6,7 +6,7 @@ from torch.nn import functional
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.quantization.calibrate import calibrate, freeze_batchnorm
 from bonsai.stages.quantization.insert import insert_quantizers
-from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConv2d
+from bonsai.stages.quantization.layers import LoneBatchNorm, QuantConvolution
 from bonsai.stages.quantization.operations import AveragePool, GatedActivation
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
 
@@ -54,7 +54,7 @@ def test_a_transposed_convolution_holds_its_batchnorm(groups: int) -> None:
     with torch.no_grad():
         for parameter in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
             parameter.uniform_(0.5, 1.5)
-    layer = QuantConv2d(conv, bn, 8).eval()
+    layer = QuantConvolution(conv, bn, 8).eval()
     layer.calibrate()
     x = torch.randn(2, 8, 4, 4)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from bonsai.stages.quantization import proof
 from bonsai.stages.quantization.calibrate import calibrate, layers_of
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, layers_to_keep
-from bonsai.stages.quantization.layers import QuantConv2d
+from bonsai.stages.quantization.layers import QuantConvolution
 from bonsai.stages.quantization.proof import prove_quantizable, require_same, vary
 
 SHAPE = (3, 8, 8)
@@ -26,7 +26,7 @@ LEFT = {
     "SharedConvolution": ("interpolate (interpolate)",),
     "Siamese": (),
     "Hooked": ("conv2 (Conv2d)",),
-    "ChannelAttention": ("eca (Conv1d)",),
+    "ChannelAttention": (),
     "AttentionPool": ("attention (MultiheadAttention)",),
     "CosineHead": ("normalize (normalize)", "linear (linear)"),
     "ReflectPadding": ("conv2 (Conv2d)",),
@@ -116,7 +116,7 @@ def test_a_norm_is_folded_only_into_a_convolution_that_is_called_once(name: str)
     network = getattr(hard_networks, name)()
     made = insert_quantizers(network, SHAPE, Quantizers(dialect="ort", weight_bits=8))
     shared = {"SharedConvolution": "shared", "Siamese": "conv1"}[name]
-    assert [layer.bn is None for layer in layers_of(made) if isinstance(layer, QuantConv2d)].count(True) == 1
+    assert [layer.bn is None for layer in layers_of(made) if isinstance(layer, QuantConvolution)].count(True) == 1
     assert made.get_submodule(shared).bn is None
 
 
@@ -137,8 +137,8 @@ def test_what_is_another_network_in_training_is_refused_by_name() -> None:
 
 
 def test_a_network_without_any_layer_to_quantise_is_refused() -> None:
-    network = nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 8, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
-    with pytest.raises(ConfigError, match=r"nothing of the network can be quantised\n  given:   Sequential: 1 \(Conv1d\)"):
+    network = nn.Sequential(nn.Unflatten(2, (1, 8)), nn.Conv3d(3, 8, (1, 3, 3)), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match=r"nothing of the network can be quantised\n  given:   Sequential: (.*)1 \(Conv3d\)"):
         prove_quantizable(network, SHAPE, (), ("ort",))
 
 
@@ -162,7 +162,7 @@ def test_dropout_drops_in_training_alone_when_quantised(dialect: Dialect) -> Non
     calibrate(made, [images])
     assert torch.equal(made.eval()(images), made(images))
     for module in made.modules():
-        if isinstance(module, QuantConv2d):
+        if isinstance(module, QuantConvolution):
             module.frozen = True
     assert not torch.equal(made.train()(images), made(images))
 
@@ -170,7 +170,8 @@ def test_dropout_drops_in_training_alone_when_quantised(dialect: Dialect) -> Non
 @pytest.mark.parametrize(
     ("name", "globs", "kept"),
     [
-        ("ChannelAttention", ["eca"], ()),  # in float anyway
+        ("ChannelAttention", ["eca"], ("eca",)),
+        ("AttentionPool", ["attention.out_proj"], ()),  # in float anyway
         ("ChannelAttention", ["sigmoid"], ("sigmoid",)),
         ("AttentionPool", ["attention.out_proj", "add"], ("add",)),
         ("CosineHead", ["linear", "conv1"], ("conv1",)),

@@ -272,3 +272,19 @@ def test_a_report_says_what_the_reference_is(tmp_path: Path, training: object, s
     manifest = a_manifest()
     _, markdown = written(tmp_path, manifest.model_copy(update={"recipe": {**manifest.recipe, "training": training}}))
     assert said in markdown
+
+
+def test_a_channel_that_is_several_outputs_counts_as_many(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    decisions = manifest.decisions | {"positions": {"stem": 64}}
+    _, markdown = written(tmp_path, manifest.model_copy(update={"decisions": decisions}))
+    assert "1072 of 2112 channels are kept, in 2 groups" in markdown
+    assert "| stem (x 64) | 32 | 16 | 16 | 50.00 % |" in re.sub(" +", " ", markdown)
+    assert "(x 64) says that each of its channels is 64 outputs" in markdown
+
+
+def test_a_channel_of_no_outputs_is_refused(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    decisions = manifest.decisions | {"positions": {"stem": 0}}
+    with pytest.raises(VerificationError, match="a width, or a number of positions, is not above 0"):
+        written(tmp_path, manifest.model_copy(update={"decisions": decisions}))

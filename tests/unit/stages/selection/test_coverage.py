@@ -10,8 +10,8 @@ def operator(name: str, *, output: str | None = None, quantized: bool = True) ->
     """Return one of 100 multiply-accumulates."""
     cls = OperatorClass(op="conv", height=2, width=5)
     widths = ((output, 2),) if output else ()
-    outputs = 0 if output else 2
-    return Operator(module=name, operator=cls, inputs=(), fixed_inputs=5, output=output, fixed_outputs=outputs, full_widths=widths, quantized=quantized)
+    outputs, fixed = (((output, 1),), 0) if output else ((), 2)
+    return Operator(module=name, operator=cls, inputs=(), fixed_inputs=5, outputs=outputs, fixed_outputs=fixed, full_widths=widths, quantized=quantized)
 
 
 OPERATORS = (operator("a", output="a"), operator("b"), operator("c", quantized=False))

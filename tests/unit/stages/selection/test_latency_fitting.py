@@ -41,7 +41,8 @@ def measured(widths: dict[str, int]) -> float:
 
 
 TABLE = LatencyTable(
-    TABLE_META, [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in grid_points(OPERATORS, 16)]
+    TABLE_META,
+    [Entry(operator=p[0], ci=p[1], co=p[2], p10_us=table_us(*p), p50_us=table_us(*p), reps=1, kernels="") for p in grid_points(OPERATORS, GROUPS, 16)],
 )
 
 

@@ -133,14 +133,15 @@ def test_every_kind_of_convolution_has_its_own_class() -> None:
     assert (classes["depthwise"].kernel, classes["depthwise"].depthwise) == ((5, 1), True)
     assert (classes["grouped"].groups, classes["grouped"].depthwise) == (4, False)
     assert operators["grouped"].macs({group.name: group.width for group in groups}) == 32 * 8 * 9 * 16 * 16
-    assert (classes["multiplied"].depthwise, classes["multiplied"].multiplier) == (True, 2)
+    assert (classes["multiplied"].depthwise, classes["multiplied"].group_channels) == (True, (1, 2))
     assert operators["multiplied"].channels({group.name: group.width for group in groups}) == (32, 64)
 
 
 def test_a_subclassed_convolution_is_listed_under_its_name_with_its_groups() -> None:
     groups, operators = read(Standardised().eval())
     assert operators["row"].operator.kernel == (1, 5)
-    assert (operators["row"].inputs, operators["row"].output) == ((("stem", 1),), "row")
+    assert (operators["row"].inputs, operators["row"].fixed_inputs) == ((), 32)  # its weights are standardised over the inputs
+    assert (operators["last"].outputs, operators["last"].fixed_outputs) == ((("last", 1),), 0)
     assert not operators["row"].quantized
     assert not set(weight_channels(operators.values(), {group.name: group.width for group in groups})) & {
         "stem",
@@ -151,9 +152,15 @@ def test_a_subclassed_convolution_is_listed_under_its_name_with_its_groups() -> 
 
 def test_layers_on_tokens_and_products_of_two_tensors_say_their_rows() -> None:
     _, operators = read(Tokens().eval())
-    assert (operators["fc1"].operator.op, operators["fc1"].operator.tokens, operators["fc1"].output) == ("linear", 16, "fc1")
+    assert (operators["fc1"].operator.op, operators["fc1"].operator.tokens, operators["fc1"].outputs) == ("linear", 16, (("fc1", 1),))
     products = [operator for operator in operators.values() if operator.operator.op == "matmul"]
-    assert [(each.operator.groups, each.operator.tokens, each.channels({"patch": 32})) for each in products] == [(4, 16, (32, 64)), (4, 16, (64, 32))]
+    assert [(each.operator.group_channels, each.operator.tokens, each.channels({"qkv": 4})) for each in products] == [
+        ((8, 16), 16, (32, 64)),
+        ((16, 8), 16, (64, 32)),
+    ]
+    assert [each.operator.num_groups(each.channels({"qkv": 3})[0]) for each in products] == [3, 3]  # whole heads leave
+    softmax = operators["softmax()"]
+    assert (softmax.operator.group_channels, softmax.operator.height, softmax.inputs) == ((16, 16), 16, (("qkv", 16),))
     assert operators["gelu()"].inputs == (("fc1", 1),)
 
 
@@ -198,7 +205,7 @@ def test_reading_leaves_every_module_in_its_mode() -> None:
 
 
 def test_a_group_counts_the_products_on_it_and_no_activations() -> None:
-    conv = Operator(module="a", operator=OperatorClass(op="conv"), inputs=(), fixed_inputs=3, output="a", fixed_outputs=0, full_widths=(("a", 4),))
-    gelu = Operator(module="b", operator=OperatorClass(op="gelu"), inputs=(("a", 1),), fixed_inputs=0, output=None, fixed_outputs=4, full_widths=(("a", 4),))
+    conv = Operator(module="a", operator=OperatorClass(op="conv"), inputs=(), fixed_inputs=3, outputs=(("a", 1),), fixed_outputs=0, full_widths=(("a", 4),))
+    gelu = Operator(module="b", operator=OperatorClass(op="gelu"), inputs=(("a", 1),), fixed_inputs=0, outputs=(), fixed_outputs=0, full_widths=(("a", 4),))
     scores, options = {"a": [1.0] * 4}, {"a": (2, 4)}
     assert reciprocal_values(scores, options, [conv, gelu]) == reciprocal_values(scores, options, [conv])

@@ -54,7 +54,7 @@ def bilinear_us(cls: OperatorClass, ci: int, co: int) -> float:
 def model_of(network: nn.Module, shape: tuple[int, int, int], *, step: int = 16) -> tuple[NetworkLatency, Options]:
     groups = find_groups(network, shape)
     operators = list_operators(network, groups, shape)
-    times = {point: bilinear_us(*point) for point in grid_points(operators, step)}
+    times = {point: bilinear_us(*point) for point in grid_points(operators, groups, step)}
     entries = [Entry(operator=cls, ci=ci, co=co, p10_us=us, p50_us=us, reps=1, kernels="") for (cls, ci, co), us in times.items()]
     latency = NetworkLatency(LatencyTable(TABLE_META, entries), operators, Line(offset_ms=0.01, scale=1.1))
     return latency, {g.name: width_options(g, step=step, floor=0.1) for g in groups}
@@ -148,7 +148,7 @@ def test_the_bound_holds_where_tables_are_split(seed: int, budget: float) -> Non
 def test_an_operator_on_joined_groups_that_is_no_sum_over_them() -> None:
     options = {"a": (1, 2), "b": (1, 2, 3), "c": (1, 2)}
     table = np.array([[float((row // 2) * (column + 1)) for column in range(2)] for row in range(6)])
-    term = SumTerm({0: np.array([1, 2]), 1: np.array([1, 2, 3])}, 2, table)
+    term = SumTerm({0: np.array([1, 2]), 1: np.array([1, 2, 3])}, {2: np.arange(2)}, table)
     terms = Terms(options, constant=1.0, unary={"c": np.array([0.1, 0.2])}, sums=[term])
     widths = {"a": 2, "b": 3, "c": 2}
     choice = terms.choice(widths)

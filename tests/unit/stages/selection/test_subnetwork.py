@@ -104,7 +104,7 @@ def test_shuffled_scores_lower_epi_and_the_overlap() -> None:
 def test_at_an_option_the_interpolated_latency_is_the_latency(widths: list[int]) -> None:
     rng = np.random.default_rng(0)
     options = {"a": (16, 32, 48, 64), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
-    joined = SumTerm({0: np.array([1, 2, 3, 4]), 1: np.array([1, 2, 3, 4])}, 2, np.sort(rng.random((9, 4)), axis=0))
+    joined = SumTerm({0: np.array([1, 2, 3, 4]), 1: np.array([1, 2, 3, 4])}, {2: np.arange(4)}, np.sort(rng.random((9, 4)), axis=0))
     terms = Terms(options, constant=0.5, unary={"a": rng.random(4)}, pairs={("b", "c"): rng.random((4, 4))}, sums=[joined])
     choice = terms.choice(dict(zip("abc", widths, strict=True)))
     assert terms.between(np.array([widths], dtype=float))[0] == pytest.approx(terms.total(choice))
