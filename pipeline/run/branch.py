@@ -17,7 +17,7 @@ from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
-from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.groups import WidthPlan, Widths, blocks_of
 from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
@@ -30,6 +30,7 @@ from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.steps.recover import recover
+from bonsai.stages.steps.weigh_blocks import weigh_blocks
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.lineage import trace_lineage
 from bonsai.stages.store.store import Step
@@ -102,7 +103,9 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     """
     target, segment = monitor.target, monitor.segment
     assert segment is not None
-    fit, grown = target.fit(segment), list[Branch]()
+    weighed = {"dataset": dataset, "training": recipe.training, "criterion": recipe.prune.criterion}
+    losses = step(weigh_blocks, segment=segment, **weighed) if blocks_of(target.groups) else None
+    fit, grown = target.fit(segment, losses), list[Branch]()
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
@@ -112,7 +115,7 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     grow(fit)
     while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, recipe.prune.margin):
         latest = grown[-1]
-        fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        fit = target.fit(segment, losses, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
         grow(fit)

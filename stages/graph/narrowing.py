@@ -29,9 +29,11 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
         widths: Channels to keep per group; a group that is missing stays whole.
 
     Raises:
-        CannotNarrow: The channels that leave run through something else than plain layers, one position each, or a weight of a layer that loses some
-            is not in the graph under its name.
+        CannotNarrow: A block is left out; or the channels that leave run through something else than plain layers, one position each; or a weight of a
+            layer that loses some is not in the graph under its name.
     """
+    if not all(widths.values()):
+        raise CannotNarrow("a block is left out")
     narrowed = onnx.ModelProto()
     narrowed.CopyFrom(model)
     sizes = _sizes(model)

@@ -22,7 +22,7 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.fusing import fuse
 from bonsai.stages.networks.edits.records import Fuse, Quantizers
 from bonsai.stages.networks.registry import build_network, to_channels_last
-from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.blocks import groups_with_blocks
 from bonsai.stages.pruning.fused_groups import Deployed, deployed_form
 from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
 from bonsai.stages.pruning.surgery import cut
@@ -107,7 +107,7 @@ def export_untrained(
 def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[tuple[Group, ...], Deployed, tuple[Operator, ...]]:
     """Return the dense network's groups, the network fused, and its operators; kept, since a target's many candidates are all cut from one network."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
-    groups = find_groups(network, image_shape)
+    groups = groups_with_blocks(network, image_shape)
     deployed = deployed_form(network, groups, image_shape)
     return groups, deployed, list_operators(deployed.network, deployed.groups, image_shape)
 
@@ -127,7 +127,8 @@ def _export(
 ) -> dict[str, int]:
     network = build_network(model, image_shape, num_classes)
     if plan.widths:
-        cut(network, groups, first_channels(plan.widths))
+        edit = cut(network, groups, first_channels(plan.widths))
+        fusion = fusion and Fuse(modules=tuple(name for name in fusion.modules if not edit.drops(name)))
     to_channels_last(network)
     images = torch.from_numpy(probe_images(image_shape, IMAGES))
     _vary(network, images)
