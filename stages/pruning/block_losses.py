@@ -67,7 +67,7 @@ def measure_blocks(
         learning: The task's.
     """
     blocks = blocks_of(groups)
-    before = _loss(network, batches, learning)
+    before = _loss(copy_network(network), batches, learning)
     done, total = 0, len(blocks) + sum(map(len, blocks.values()))
     found, halved = list[BlockLoss](), dict[str, float]()
     for name, inside in blocks.items():
@@ -85,13 +85,7 @@ def measure_blocks(
 
 @torch.no_grad()
 def _loss(network: nn.Module, batches: Iterable[Batch], learning: Learning) -> float:
+    """Return the mean loss of a copy of the network."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # their running statistics stay
-    try:
-        with evaluating(network, but=norms):
-            return mean(float(learning.loss(outputs_of(network, images), targets)) for images, targets in batches)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    with evaluating(network, but=norms):
+        return mean(float(learning.loss(outputs_of(network, images), targets)) for images, targets in batches)

@@ -121,9 +121,11 @@ class NetworkLatency:
         gathered = _Gathered(options)
         for operator in self.operators:
             gathered.add(operator, self.table, self.line.scale)
-        for block in blocks_in(self.operators):
+        together = [block for block in blocks_in(self.operators) if all(min(options[group]) == 0 < max(options[group]) for group in block)]
+        for block in together:
             gathered.keep_together(block)
-        return Terms(options, constant=self.line.offset_ms + gathered.constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums)
+        constant = self.line.offset_ms + gathered.constant
+        return Terms(options, constant=constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums, together=together)
 
 
 class _Gathered:
@@ -154,7 +156,7 @@ class _Gathered:
 
     def keep_together(self, block: tuple[str, ...]) -> None:
         """Forbid options of which some keep channels of a block and some none."""
-        first, *others = self._may_leave(block) or ("",)
+        first, *others = block
         for other in others:
             apart = (self.widths[first] > 0)[:, None] != (self.widths[other] > 0)[None]
             self._add_pair(first, other, NEVER_MS * apart)

@@ -31,19 +31,17 @@ def _with_blocks(values: Values, options: Options, losses: BlockLosses | None) -
     """Return the values, with that of being left out for every group whose block may be.
 
     The increase of the loss was measured where a block is left out, and where half of each of its groups is. The halves tell how much value a unit of loss
-    is. A block that is left out costs the value of its own increase, at its first group; and no less than the narrowest width of every group does.
+    is. A block that is left out costs the value of its own increase, which its first group bears.
     """
     found = {group: dict(values.get(group, {})) for group in options}
     for group, widths in options.items():
         if 0 in widths:
-            found[group][0] = min(values[group].values()) if group in values else 0.0
+            found[group][0] = max(values[group].values()) if group in values else 0.0
     if losses is None:
         return found
     for block in losses.blocks:
-        table = {group: values[group] for group in block.groups if 0 in options.get(group, ()) and group in values}
-        narrow, whole = (sum(pick(each.values()) for each in table.values()) for pick in (min, max))
-        if table:
-            found[block.groups[0]][0] -= max(narrow - (whole - block.loss * _worth(values, losses)), 0.0)
+        if 0 in options.get(block.groups[0], ()):
+            found[block.groups[0]][0] -= max(block.loss, 0.0) * _worth(values, losses)
     return found
 
 
