@@ -87,7 +87,7 @@ class Target(Record):
         runtime: Software that runs the engine; `bonsai list backends` describes the choices.
         provider: Execution provider of ONNX Runtime; its package, which `runtime_version` is of, differs by provider.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
-        precisions: Precisions that the device supports with this runtime.
+        precisions: Precisions that the device supports with this runtime; FP32 or FP16 among them, for the dense reference.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
             the gates is shipped; where nothing can be measured, the one of this precision.
         timing_cache: File of kernel timings that an engine of TensorRT is built with, so that the same kernels are chosen again;
@@ -143,6 +143,13 @@ class Target(Record):
         timings = sha256(Path(self.timing_cache).read_bytes()).hexdigest() if self.timing_cache else ""
         default = set() if self.sparse_weights else {"sparse_weights"}  # engines that were built before there was the key are still this target's
         return self.model_dump_json(exclude={"timing_cache", *default}) + timings
+
+    @field_validator("precisions")
+    @classmethod
+    def _has_a_reference(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if precisions == ("int8",):
+            raise ValueError("fp32 or fp16 among them: the dense reference is a float engine. `precision: int8` alone makes the run try no other")
+        return precisions
 
     @field_validator("precision")
     @classmethod

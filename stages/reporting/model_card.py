@@ -73,7 +73,7 @@ figure of the table again.
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
 {_recovery(decisions, metric)}{_changes(decisions)}
 
-{kept} of {whole} channels are kept. `report.html`, or `report.md` without figures, has the widths
+{kept} of {whole} channels are kept{_dropped(final)}. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
 
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
@@ -103,6 +103,11 @@ def _trunk(decisions: Decisions) -> str:
     trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
     given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
     return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
+
+
+def _dropped(final: Checkpoint) -> str:
+    """Return which residual blocks were left out; empty if none was."""
+    return f", and the residual blocks {markdown(', '.join(final.dropped))} are left out" if final.dropped else ""
 
 
 def _changes(decisions: Decisions) -> str:
