@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
 
-Product = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
+Heavy = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
 Light = Literal[
     "add", "mul", "relu", "leaky_relu", "elu", "silu", "hardswish", "mish", "gelu", "tanh", "sigmoid", "hardsigmoid", "softmax",
     "max_pool", "avg_pool", "global_pool", "batch_norm", "layer_norm", "group_norm", "concat", "resize",
 ]  # fmt: skip
 LIGHT: frozenset[str] = frozenset(get_args(Light))
-"""Operators without a matrix product. Their cost is the memory that they move."""
+"""Operators without a matrix product, unlike `Heavy` ones. Their cost is the memory that they move."""
 POINTWISE: frozenset[str] = frozenset(get_args(Light)[:12])
 """Elementwise operators, with one or two inputs."""
 
@@ -50,7 +50,7 @@ class OperatorClass(Record):
         precision: Number format, where it is not that of the whole network: of an operator that stays in float beside INT8.
     """
 
-    op: Product | Light
+    op: Heavy | Light
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)

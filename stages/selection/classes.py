@@ -5,10 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 from torch import fx
 
-from bonsai.profiles.operator_class import Light, OperatorClass, Product
+from bonsai.profiles.operator_class import Heavy, Light, OperatorClass
 from bonsai.stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
-from bonsai.stages.graph.products import BATCH
-from bonsai.stages.graph.products import Product as Recorded
+from bonsai.stages.graph.products import BATCH, Product
 from bonsai.stages.graph.trace import argument, module_of, only_user, shape_of
 from bonsai.stages.pruning.coupling.labels import Factor
 from bonsai.stages.selection.channels import Channels, Located
@@ -41,7 +40,7 @@ class Classified(NamedTuple):
     outputs: Channels
 
 
-def classify(product: Recorded, located: Located, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
+def classify(product: Product, located: Located, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
     """Return the class of a recorded product, or None where no class describes it.
 
     Args:
@@ -57,7 +56,7 @@ def classify(product: Recorded, located: Located, epilogue: Epilogue, *, by_weig
     return _product(product, located) if product.name in {"bmm", "baddbmm"} else None
 
 
-def _linear(product: Recorded, located: Located) -> Classified | None:
+def _linear(product: Product, located: Located) -> Classified | None:
     """Return the class of a layer on every row; None where rows leave, as of a layer that mixes the tokens of every channel."""
     (rows, inputs), (_, outputs) = product.operands
     first, _, result = product.factors
@@ -66,7 +65,7 @@ def _linear(product: Recorded, located: Located) -> Classified | None:
     return Classified(OperatorClass(op="linear", tokens=rows // BATCH), located.along(first, 1, inputs), located.along(result, 1, outputs))
 
 
-def _product(product: Recorded, located: Located) -> Classified | None:
+def _product(product: Product, located: Located) -> Classified | None:
     """Return the class of a product of two tensors in every head: heads leave whole, or every head loses channels alike; None where rows leave."""
     (heads, rows, inner), (_, _, outer) = product.operands
     first, second, _ = product.factors
@@ -86,13 +85,13 @@ def _product(product: Recorded, located: Located) -> Classified | None:
     return Classified(OperatorClass(op="matmul", groups=heads, tokens=rows), inputs.times(heads), outputs.times(heads))
 
 
-def _convolution(product: Recorded, located: Located, epilogue: Epilogue) -> Classified | None:
+def _convolution(product: Product, located: Located, epilogue: Epilogue) -> Classified | None:
     stride, _, dilation, transposed, _, groups = product.arguments
     read, weight = product.operands
     rank = len(read) - 2
     if rank not in {1, 2} or (transposed and rank == 1) or read[0] != BATCH:
         return None
-    op: Product = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
+    op: Heavy = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
     inputs, outputs = read[1], product.output[1]
     first, _, result = product.factors
     whole = groups > 1 and (groups == inputs or located.leaves_whole(first, 1, groups))
