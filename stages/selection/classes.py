@@ -14,11 +14,11 @@ from bonsai.stages.selection.channels import Channels, Located
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
 """Operations that cost nothing, which may be between a tensor and the operator that computed it."""
+POOLS: dict[str, Light] = {"max_pool": "max_pool", "avg_pool": "avg_pool", "adaptive_max_pool": "max_pool", "adaptive_avg_pool": "avg_pool"}
 LIGHTS: dict[str, Light] = {
     "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
     "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax",
-    "max_pool1d": "max_pool", "max_pool2d": "max_pool",
-    "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
+    **{f"{kind}{dims}d": pool for kind, pool in POOLS.items() for dims in (1, 2)}, "batch_norm": "batch_norm", "layer_norm": "layer_norm",
     "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
 }  # fmt: skip
 """Operators without a matrix product, by the name that `operation` returns, in lower case with or without underscores."""
@@ -28,6 +28,8 @@ IN_INT8: frozenset[Light] = frozenset(
 """The operators that can be quantised."""
 LAST: frozenset[Light] = frozenset({"softmax", "layer_norm"})
 """The operators over the last dimension, which holds the channels."""
+FIRST: frozenset[Light] = frozenset({"max_pool", "avg_pool", "global_pool", "batch_norm", "group_norm", "resize"})
+"""The operators whose channels lie in the first dimension behind the batch, of a series too."""
 Epilogue = Literal["none", "relu", "add", "add_relu"]
 _SHORT = {name.replace("_", ""): light for name, light in LIGHTS.items()}
 
@@ -124,7 +126,7 @@ def classify_light(traced: fx.GraphModule, node: fx.Node, located: Located, fact
     if op is None or not is_tensor(node):
         return None
     shape = shape_of(node)
-    usual = 1 if len(shape) in {2, 4} and op not in LAST else len(shape) - 1
+    usual = 1 if op in FIRST or (len(shape) in {2, 4} and op not in LAST) else len(shape) - 1
     every = {axis: located.along(factors, axis, shape[axis]) for axis in range(1, len(shape))}
     axis = next((axis for axis in (usual, *every) if every[axis].groups), usual)
     if op == "softmax" and axis != usual:
