@@ -185,6 +185,7 @@ def test_poolings_of_a_series_are_listed_by_their_times_whether_channels_may_lea
         ("global_pool", 1, 4, 1),
     ]
     assert [each.channels({"0": 16}) for each in pools] == [(16, 16)] * 6
+    assert [each.quantized for each in pools] == [False, True, True, False, True, True]  # the quantiser has no averaging over windows of a series
 
 
 def test_what_is_fused_is_listed_once_and_what_is_not_has_a_class_of_its_own() -> None:
