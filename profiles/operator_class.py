@@ -44,7 +44,7 @@ class OperatorClass(Record):
         width: Output width in pixels.
         input_size: Input height and width where they are not output times stride (of a transposed convolution: output over stride).
         groups: Groups of a convolution, or products side by side (heads of an attention); an output sees the inputs of its own group.
-        group_channels: Inputs and outputs of each group, where whole groups may leave: their number and the outputs follow from the inputs.
+        group_channels: Inputs and outputs of each group, where whole groups may leave. The number of groups and the outputs then follow from the inputs.
         tokens: Rows that a linear layer or a product multiplies for every image.
         epilogue: What is fused behind it, such as ``relu`` (which a clip at 6 costs as much as) or ``add_relu``.
         precision: Number format, where it is not that of the whole network: of an operator that stays in float beside INT8.
