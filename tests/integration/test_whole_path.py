@@ -233,8 +233,9 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     assert again == packages
     assert count() == before
     (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root, out=tmp_path)  # the tests below look at the first package
-    grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
-    branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
+    timed = {"benchmark"}  # candidates are timed again where the engine came out off its budget, even if no other widths are found
+    grown = {stage: count()[stage] - before[stage] for stage in before.keys() - timed if count()[stage] != before[stage]}
+    branches = len(changed.decisions.attempts)  # a second one where other widths are found
     expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "time_engine": 1, "package": 1}
     assert all(grown[stage] >= count for stage, count in expected.items())
     assert branches > 1 or grown == expected
