@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from bonsai.stages.networks.cifar_resnet import series_resnet14
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.networks.series_resnet import series_resnet14
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.pruning.trial import refused_groups
