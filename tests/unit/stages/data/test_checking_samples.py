@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from given_samples import picture
 from PIL import Image
+from torch.utils.data import Dataset as Samples
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data import storing
+from bonsai.stages.data.checking_samples import check_samples
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset as Prepared
 from bonsai.stages.data.files import upright_size
 from bonsai.stages.data.pixels import ORIENTATION
-from bonsai.stages.data.registry import source_digest
+from bonsai.stages.data.preprocess import Preprocess
+from bonsai.stages.data.registry import LoadedSamples, source_digest
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store
 
@@ -82,3 +85,27 @@ def test_an_image_has_the_size_that_it_has_upright(tag: int, size: tuple[int, in
     image = Image.new("L", (6, 4))
     image.getexif()[ORIENTATION] = tag
     assert upright_size(image) == size
+
+
+class BrokenOnce(Samples[tuple[np.ndarray, int]]):
+    """Sample 23 cannot be made while a file is there, which the first try removes."""
+
+    def __init__(self, obstacle: Path) -> None:
+        self._obstacle = obstacle
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+        if number == 23 and self._obstacle.exists():
+            self._obstacle.unlink()
+            raise OSError("not now")
+        return np.zeros((1, 4, 4), np.uint8), number % 2
+
+
+def test_a_sample_that_can_be_made_at_the_second_try_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "obstacle").touch()
+    loaded = LoadedSamples(BrokenOnce(tmp_path / "obstacle"), np.arange(40) % 2, ("a", "b"), "own", Preprocess.of((1, 4, 4)))
+    with pytest.raises(ConfigError, match=r"(?s)could not be made at first, and could when it was tried again.*sample 23"):
+        check_samples(loaded, lambda targets: targets)
+    check_samples(loaded, lambda targets: targets)
