@@ -12,9 +12,9 @@ from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.networks.layer_names import matches
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.equality import outputs
 from bonsai.stages.pruning.groups import Group, blocks_of
 from bonsai.stages.pruning.settling import wake
-from bonsai.stages.pruning.zeroing import outputs
 
 IMAGES = 2
 

@@ -29,6 +29,7 @@ class TensorAxis(Record):
 
     Attributes:
         tensor: Dotted name in the network.
+        axis: The dimension.
         indices: Positions in the dimension.
         channels: The group's channel that each position belongs to; as long as `indices`.
     """

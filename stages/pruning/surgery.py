@@ -10,8 +10,8 @@ from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.masking import masked
+from bonsai.stages.pruning.equality import Uncuttable, outputs, require_equal
 from bonsai.stages.pruning.groups import Group, Kept, blocks_of
-from bonsai.stages.pruning.zeroing import Uncuttable, outputs, require_equal
 
 TRIAL_IMAGES = 4
 

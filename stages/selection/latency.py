@@ -191,7 +191,7 @@ class _Gathered:
     def _side(self, groups: tuple[tuple[str, int], ...], fixed: int) -> tuple[dict[str, Array], Array]:
         """Return one side of an operator's table: where the options of every group lie in it, and its channels.
 
-        Those are the options of one group, or where several are joined all multiples of the common divisor of their channels.
+        With one group, the table has a row per option. With several, it has a row per multiple of the greatest common divisor of their channels.
         """
         channels = {group: self.widths[group] * positions for group, positions in groups}
         if len(channels) == 1:
@@ -221,7 +221,7 @@ class _Gathered:
 
 
 def _adds_up(table: Array, parts: Mapping[str, Array]) -> bool:
-    """Return whether a table is a sum over the groups of its rows: those of one group are, those of several where they grow evenly."""
+    """Return whether a table is the sum of one table per group of its rows. With one group it is; with several, if it grows evenly from row to row."""
     if len(parts) < 2:
         return True
     line = table[0] + np.linspace(0, 1, len(table))[:, None] * (table[-1] - table[0])
@@ -229,7 +229,7 @@ def _adds_up(table: Array, parts: Mapping[str, Array]) -> bool:
 
 
 def _taken_apart(table: Array, parts: Mapping[str, Array]) -> list[tuple[str | None, Array]]:
-    """Return the tables that a table which adds up is the sum of, with the options of one group as rows each, or one row of no group."""
+    """Split a table that adds up: one table per group with its options as rows, and with several groups one row that belongs to none."""
     if len(parts) == 1:
         return [(group, table) for group in parts]
     slope = (table[-1] - table[0]) / max(len(table) - 1, 1)

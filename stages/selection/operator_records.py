@@ -114,7 +114,7 @@ def weight_channels(operators: Iterable[Operator], widths: Widths) -> dict[str, 
     """Return, for every layer that an exported graph holds under its name, the (input, output) channels of its weight at the given widths."""
     found = {}
     for operator in operators:
-        if operator.quantized and operator.operator.op in {"conv", "linear"}:
+        if operator.quantized and operator.operator.op in {"conv", "conv1d", "linear"}:
             inputs, outputs = operator.channels(widths)
             found[operator.module] = (inputs // operator.operator.num_groups(inputs), outputs)
     return found

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.products import BATCH, Product, record_products
-from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.graph.trace import module_of, shape_of, trace
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.groups import Group, blocks_of
 from bonsai.stages.selection.channels import Located
@@ -85,7 +85,8 @@ class _Reader:
             return
         self._fused |= set(node.users) if found.operator.epilogue == "relu" else set()
         name = str(node.target) if node.op == "call_module" else f"{node.name}()"
-        self._append(node, name, found, quantized=found.operator.op in IN_INT8)
+        of_series = len(shape_of(node)) == 3
+        self._append(node, name, found, quantized=found.operator.op in IN_INT8 and not (of_series and found.operator.op == "avg_pool"))
 
     def _append(self, node: fx.Node, name: str, found: Classified, *, quantized: bool) -> None:
         used = {group for group, _ in (*found.inputs.groups, *found.outputs.groups)}

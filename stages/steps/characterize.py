@@ -57,7 +57,7 @@ def figures_of(table: TableArtifact) -> str:
     return table.source
 
 
-@stage(version=8, timed=True, figures=figures_of)
+@stage(version=9, timed=True, figures=figures_of)
 def characterize(
     out_dir: Path,
     model: ModelConfig,

@@ -14,7 +14,7 @@ from bonsai.stages.imports.user_code import FAILURES, say_what
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.edits.records import Fuse
-from bonsai.stages.pruning.zeroing import outputs
+from bonsai.stages.pruning.equality import outputs
 
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")
 """Names of the methods, in the order in which one is looked for. They return the module's successor, or change the module in place."""

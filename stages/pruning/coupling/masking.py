@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from bonsai.stages.networks.edits.records import KeepChannels
 
 DIRECTIONS = ("weight_v", "weight.original1")
-"""Of a weight that is a length times a direction: a direction of zeros would be no number."""
+"""Weight norm keeps a length and a direction. The direction is not masked: one of zeros would make the weight NaN."""
 
 
 @contextmanager

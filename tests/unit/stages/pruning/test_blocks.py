@@ -14,11 +14,11 @@ from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.blocks import droppable, groups_with_blocks
 from bonsai.stages.pruning.carrying import keep_in_training
 from bonsai.stages.pruning.coupling.editing import groups_left
+from bonsai.stages.pruning.equality import outputs
 from bonsai.stages.pruning.groups import Group, Kept, blocks_of
 from bonsai.stages.pruning.pruner import Plan, Pruner
 from bonsai.stages.pruning.settling import settle, wake
 from bonsai.stages.pruning.surgery import check_cut, cut
-from bonsai.stages.pruning.zeroing import outputs
 
 
 def awake(name: str, seed: int = 0) -> nn.Module:
