@@ -62,16 +62,27 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(self.patch(x).flatten(2).transpose(1, 2))).mean(1))
 
 
+class Captured(Bottlenecks):
+    """The same without the last two blocks; the path that it takes depends on the size of the images, so that torch.export alone can follow it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x = self.second(self.first(self.stem(x)))
+        return self.head((x if x.shape[2] > 4 else x[:, :, ::2]).mean((2, 3)))
+
+
 NETWORKS = {
     "resnet8": lambda: resnet8(width=8, in_channels=3, num_classes=5),
     "resnet20": lambda: resnet20(width=8, in_channels=3, num_classes=5),
     "bottlenecks": Bottlenecks,
+    "captured": Captured,
     "transformer": Transformer,
 }
 BLOCKS = {
     "resnet8": {"layer1.0": ("layer1.0.conv1",)},
     "resnet20": {f"layer{stage}.{place}": (f"layer{stage}.{place}.conv1",) for stage in (1, 2, 3) for place in range(3) if stage == 1 or place},
     "bottlenecks": {name: (f"{name}.branch.0", f"{name}.branch.3") for name in ("first", "second")},
+    "captured": {name: (f"{name}.branch.0", f"{name}.branch.3") for name in ("first", "second")},
     "transformer": {f"blocks.{place}": (f"blocks.{place}.qkv", f"blocks.{place}.up") for place in (0, 1)},
 }
 """Blocks that may be left out, with the groups inside of them."""

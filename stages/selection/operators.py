@@ -7,15 +7,13 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.products import BATCH, Product, record_products
+from bonsai.stages.graph.rebuilding import STACK
 from bonsai.stages.graph.trace import module_of, shape_of, trace
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.groups import Group, blocks_of
 from bonsai.stages.selection.channels import Located
 from bonsai.stages.selection.classes import IN_INT8, Classified, classify, classify_light, epilogue_of
 from bonsai.stages.selection.operator_records import Operator, Unseen
-
-STACK = "nn_module_stack"
-"""Key of the modules that torch.fx's nodes are computed in, outermost first."""
 
 
 def list_operators(network: nn.Module, groups: Iterable[Group], image_shape: tuple[int, ...]) -> tuple[Operator, ...]:
