@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.pipeline.starting.text import MODEL, Choices, device_text, fine_tuning_lines, prune_lines, recipe_text
 from bonsai.pipeline.starting.trained import RATE, WARMUP, epochs_of, read_trained, side_of

@@ -15,6 +15,7 @@ from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
 from bonsai.stages.networks.factories import FACTORIES, LIBRARIES, of_library
+from bonsai.stages.networks.held import HELD, build_held
 from bonsai.stages.networks.libraries import module_of
 from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.networks.several_outputs import named_outputs, select_outputs
@@ -73,6 +74,8 @@ def _factory_of(name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: There is no such network.
     """
+    if name.startswith(HELD):
+        return lambda *, in_channels, num_classes: build_held(name)
     found = of_library(name)
     if found is None or name in FACTORIES:
         return cast(Callable[..., Any], resolve(name, FACTORIES, "model", also=[f"{library}/NAME" for library in LIBRARIES]))
