@@ -14,11 +14,17 @@ from bonsai.stages.imports.training_extra import explain_missing
 
 if TYPE_CHECKING:
     from bonsai.pipeline.compare.comparing import compare
+    from bonsai.pipeline.loop.pruner import Pruner
     from bonsai.pipeline.run.flow import compress
     from bonsai.pipeline.run.load import load
 
-__all__ = ["compare", "compress", "load"]
-HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pipeline.run.flow", "load": "bonsai.pipeline.run.load"}
+__all__ = ["Pruner", "compare", "compress", "load"]
+HOMES = {
+    "Pruner": "bonsai.pipeline.loop.pruner",
+    "compare": "bonsai.pipeline.compare.comparing",
+    "compress": "bonsai.pipeline.run.flow",
+    "load": "bonsai.pipeline.run.load",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -80,6 +80,7 @@ class Pruner:
         groups: Groups of the network, if they are known already.
         averages: Moving averages of the network, such as an `AveragedModel`. They are cut with it.
         measure: Times an untrained network of given widths; None trusts the chooser's prediction.
+        doubt: Returns the upper end over the latency of a network that nobody has timed yet.
         steps: Optimizer steps of the whole training. The config places the checks at fractions of it.
         steps_per_epoch: Optimizer steps of an epoch, for the policy ``epoch``. With 1, an epoch is a step.
         window: Batches that criteria of batches are averaged over.
@@ -106,6 +107,7 @@ class Pruner:
         groups: tuple[Group, ...] | None = None,
         averages: Sequence[nn.Module] = (),
         measure: Callable[[Widths], Measured] | None = None,
+        doubt: Callable[[], float] = lambda: 1.0,
         steps: int = 0,
         steps_per_epoch: int = 1,
         window: int = 40,
@@ -116,7 +118,7 @@ class Pruner:
         self.trigger: Trigger | None = None
         self._network, self._optimizer, self._image_shape, self._window = network, optimizer, image_shape, window
         self._averages = tuple(average.module if isinstance(average, AveragedModel) else average for average in averages)
-        self._criterion, self._chooser, self._measure = config.criterion, chooser, measure
+        self._criterion, self._chooser, self._measure, self._doubt = config.criterion, chooser, measure, doubt
         self._indicator = Indicator(config.policy, config.epi, config.criterion)
         if chooser:
             require_own_loop(config)
@@ -292,7 +294,8 @@ class Pruner:
         if trigger is None:
             return None
         scores = self.scores()
-        return Plan(kept=best_channels(scores, self._require_chooser().fit(scores, self._measure).widths), trigger=trigger)
+        fit = self._require_chooser().fit(scores, self._measure, doubt=self._doubt())
+        return Plan(kept=best_channels(scores, fit.widths), trigger=trigger)
 
     def _require_chooser(self) -> Chooser:
         if self._chooser is None:

@@ -1,0 +1,104 @@
+"""Pruning to a latency budget in a training loop of one's own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from bonsai.pipeline.loop.in_hand import Settings, profile_of, prune_config, require_bare, shape_of
+from bonsai.pipeline.run.inspecting import dialects_of, inspect
+from bonsai.pipeline.run.loading import DEFAULT_STORE
+from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
+from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.graph.randomness import require_repeatable
+from bonsai.stages.networks.calling import copy_network
+from bonsai.stages.networks.held import hold
+from bonsai.stages.pruning import pruner
+from bonsai.stages.pruning.config import PruneConfig, require_own_loop
+from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.store.store import Store
+
+
+class Pruner(pruner.Pruner):
+    """Cuts a network in training, with its optimizer and averages, once its structure is stable and as far as a device's budget asks.
+
+        pruner = bonsai.Pruner(model, optimizer, images, target="local-cpu", latency=0.25, steps=total_steps)
+        for images, labels in loader:
+            criterion(model(images), labels).backward()
+            pruner.observe()
+            optimizer.step()
+            optimizer.zero_grad()
+            pruner.step()
+
+    The device's latency is measured when the pruner is made, and kept in the store for the next one of the same network.
+
+    Args:
+        model: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one.
+        optimizer: Its optimizer, of `torch.optim` or any that keeps numbers and tensors of its parameters' shapes.
+        example_input: A batch as the network gets it, floating point (n, channels, height, width) or (n, channels, time); its values do not matter.
+        target: Name of a profile, or the path of a file.
+        latency: Budget as a fraction (0-1) of the dense engine's latency; the profile's own where neither budget is given.
+        latency_ms: Budget in milliseconds for one inference.
+        steps: Optimizer steps of the whole training.
+        steps_per_epoch: Optimizer steps of an epoch, for the policy ``epoch``. With 1, an epoch is a step.
+        precision: Of the engine that the network is pruned for; the profile's own by default.
+        prune: Settings, as a recipe's `prune` has them: a record, or values by dotted key such as ``{"epi.every": 0.02}``.
+        averages: Moving averages of the network, such as an `AveragedModel`. They are cut with it.
+        keep_float: Globs over layers that stay in float beside INT8.
+        timing: How long engines are timed.
+        store: Folder of what was measured.
+
+    Attributes:
+        target: The device, with its latency model and the budget.
+
+    Raises:
+        ConfigError: The network cannot be traced, copied or pruned, the settings do not fit, or the training is too short.
+        BudgetError: The budget is below the narrowest network's latency.
+        DeviceUnavailable: The runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_input: torch.Tensor,
+        *,
+        steps: int,
+        target: str = "local-cpu",
+        latency: float | None = None,
+        latency_ms: float | None = None,
+        steps_per_epoch: int = 1,
+        precision: Precision | None = None,
+        prune: PruneConfig | Mapping[str, Any] | None = None,
+        averages: Sequence[nn.Module] = (),
+        keep_float: Sequence[str] = (),
+        timing: TimingConfig | None = None,
+        store: str | Path = DEFAULT_STORE,
+    ) -> None:
+        network, shape = require_bare(model, "the model"), shape_of(example_input)
+        profile = profile_of(target, latency=latency, latency_ms=latency_ms, precision=precision)
+        config = prune_config(prune)
+        require_own_loop(config)
+        copied = copy_network(network).cpu()
+        require_repeatable(copied, shape)
+        quantize = QuantizeConfig(keep_float=tuple(keep_float))
+        settings = Settings(model=hold(copied), prune=config, quantize=quantize, timing=timing or TimingConfig())
+        found = inspect(copied, settings, shape, 0, dialects_of([profile]))
+        held = Store(Path(store))
+        with held.in_use():
+            self.target: ReadyTarget = prepare_target(settings, profile, found, held.run)
+        super().__init__(
+            network,
+            optimizer,
+            shape,
+            chooser=self.target.chooser,
+            averages=averages,
+            measure=self.target.time_untrained if self.target.info.present else None,
+            doubt=lambda: self.target.timer.doubt,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+        )
