@@ -17,13 +17,13 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.held import hold
-from bonsai.stages.pruning import pruner
 from bonsai.stages.pruning.config import PruneConfig, require_own_loop
+from bonsai.stages.pruning.stepping import SteppingPruner
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.store.store import Store
 
 
-class Pruner(pruner.Pruner):
+class Pruner(SteppingPruner):
     """Cuts a network in training, with its optimizer and averages, once its structure is stable and as far as a device's budget asks.
 
         pruner = bonsai.Pruner(model, optimizer, images, target="local-cpu", latency=0.25, steps=total_steps)
