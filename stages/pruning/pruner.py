@@ -27,7 +27,6 @@ from bonsai.stages.pruning.scores import Scores, weight_scores
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut
-from bonsai.stages.training.progress import say
 
 STATISTICS = "statistics"
 
@@ -142,8 +141,6 @@ class Pruner:
         self.edit, self.difference = self.edit.then(edit), max(self.difference, difference)
         self.kept = {name: tuple(self.kept[name][i] for i in plan.kept[name]) if name in plan.kept else left for name, left in self.kept.items()}
         self._observed = observed
-        if plan.trigger:
-            say(f"pruner: cut {plan.trigger.sentence}")
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the statistics alone; the trunk saves them beside the optimizer's moments."""
