@@ -12,14 +12,20 @@ from bonsai.pipeline.loop.in_hand import Settings, profile_of, prune_config, req
 from bonsai.pipeline.run.inspecting import dialects_of, inspect
 from bonsai.pipeline.run.loading import DEFAULT_STORE
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
+from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.delivery.contents import REPORTS
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.held import hold
 from bonsai.stages.pruning.config import PruneConfig, require_own_loop
 from bonsai.stages.pruning.stepping import SteppingPruner
 from bonsai.stages.quantization.config import QuantizeConfig
+from bonsai.stages.reporting.content import Report
+from bonsai.stages.reporting.making import moment_of, widths_of
+from bonsai.stages.reporting.results import forecast_part
+from bonsai.stages.reporting.writing import write_pages
 from bonsai.stages.store.store import Store
 
 
@@ -102,3 +108,38 @@ class Pruner(SteppingPruner):
             steps=steps,
             steps_per_epoch=steps_per_epoch,
         )
+
+    def report(self, folder: str | Path) -> Path:
+        """Write a page on the cut: when it was made, the widths, and the latency by operator.
+
+        Args:
+            folder: Receives ``report.html`` and ``report.md``.
+
+        Returns:
+            The page.
+
+        Raises:
+            ConfigError: Nothing was cut yet.
+        """
+        if self.fit is None or self.trigger is None:
+            raise ConfigError(
+                describe("there is nothing to report yet", given="a network that was not cut", allowed="one that was", fix="report after the cut")
+            )
+        dense = self.target.network.dense_widths
+        kept = {name: len(channels) for name, channels in self.kept.items() if name in dense}
+        forecast = self.target.forecast(kept)
+        limit, source = self.target.limit_ms, self.target.table_source
+        rounds = "; ".join(f"{one.measured_ms:.3f} ms at most {one.upper_ms:.3f} ms" for one in self.fit.rounds) or "none was timed"
+        told = (
+            f"{self.target.profile.name}, {self.target.profile.target.precision}: budget {limit:.3f} ms, {self.latency_ms:.3f} ms predicted now, by a {source} table.",
+            f"Untrained networks of candidate widths, timed on the device: {rounds}. The verdict is `bonsai.deploy`'s, on the engine of the trained network.",
+        )
+        positions = {group.name: group.positions for group in self.target.groups if group.positions > 1}
+        parts = (widths_of(dense, self.fit, kept, positions, "w"), moment_of(self.trigger, "e"), forecast_part(forecast, source, "o"))
+        write_pages(Path(folder), Report(title="What was pruned", notes=told, summary=parts, chapters=()))
+        return Path(folder) / REPORTS[0]
+
+    @property
+    def latency_ms(self) -> float:
+        """Predicted latency of the network as it is now, in milliseconds, at the target's precision."""
+        return self.target.latency({name: len(channels) for name, channels in self.kept.items() if name in self.target.network.dense_widths})
