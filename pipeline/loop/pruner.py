@@ -128,11 +128,11 @@ class Pruner(SteppingPruner):
         dense = self.target.network.dense_widths
         kept = {name: len(channels) for name, channels in self.kept.items() if name in dense}
         forecast = self.target.forecast(kept)
-        limit, source = self.target.limit_ms, self.target.table_source
+        profile, limit, source = self.target.profile, self.target.limit_ms, self.target.table_source
         rounds = "; ".join(f"{one.measured_ms:.3f} ms at most {one.upper_ms:.3f} ms" for one in self.fit.rounds) or "none was timed"
         told = (
-            f"{self.target.profile.name}, {self.target.profile.target.precision}: budget {limit:.3f} ms, {self.latency_ms:.3f} ms predicted now, by a {source} table.",
-            f"Untrained networks of candidate widths, timed on the device: {rounds}. The verdict is `bonsai.deploy`'s, on the engine of the trained network.",
+            f"{profile.name}, {profile.target.precision}: budget {limit:.3f} ms, {self.latency_ms:.3f} ms predicted now, by a {source} table.",
+            f"Untrained networks of candidate widths, timed on the device: {rounds}. The trained network is judged by its own engine, in bonsai.deploy.",
         )
         positions = {group.name: group.positions for group in self.target.groups if group.positions > 1}
         parts = (widths_of(dense, self.fit, kept, positions, "w"), moment_of(self.trigger, "e"), forecast_part(forecast, source, "o"))

@@ -205,7 +205,7 @@ class SteppingPruner(Pruner):
         super().apply(plan)
         self.trigger = self.trigger or plan.trigger
         if plan.trigger:
-            say(f"pruner: cut {plan.trigger.sentence}")
+            say(f"pruner: step {self._steps}: cut {plan.trigger.sentence}")
 
     def scores(self) -> Scores:
         """Return the channels' scores by group, (width,) float32 on the CPU, averaged over the ranks of a distributed training."""
