@@ -183,6 +183,23 @@ class Pruner:
         self.edit, self.kept, self.difference = saved.edit, saved.kept, saved.difference
         self.restore(state[STATISTICS])
 
+    def adopt(self, network: nn.Module, optimizer: Optimizer, averages: Sequence[nn.Module] = ()) -> None:
+        """Go on with another network of the same structure, its optimizer and its averages: after a kill, with those that a trainer has rebuilt.
+
+        Raises:
+            ConfigError: It has another structure.
+        """
+        before, after = ({name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (self._network, network))
+        if before != after:
+            differing = ", ".join(sorted({name for name, _ in before.items() ^ after.items()})[:5])
+            raise ConfigError(
+                describe("the network has another structure", given=differing, allowed="what the pruner has cut", fix="cut it by the pruner's `edit` first")
+            )
+        observed = self.state()
+        self._network, self._optimizer = network, optimizer
+        self._averages = tuple(average.module if isinstance(average, AveragedModel) else average for average in averages)
+        self.restore(observed)
+
     def _carry(self, edit: KeepChannels, kept: Kept) -> None:
         groups = groups_left(self.groups, kept)
         keep_in_training(self._network, self._optimizer, self._averages, edit)
