@@ -17,8 +17,8 @@ from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.contents import REPORTS
 from bonsai.stages.graph.randomness import require_repeatable
-from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.held import hold
+from bonsai.stages.networks.several_outputs import select_outputs
 from bonsai.stages.pruning.config import PruneConfig, require_own_loop
 from bonsai.stages.pruning.stepping import SteppingPruner
 from bonsai.stages.quantization.config import QuantizeConfig
@@ -53,6 +53,8 @@ class Pruner(SteppingPruner):
         steps_per_epoch: Optimizer steps of an epoch, for the policy ``epoch``. With 1, an epoch is a step.
         precision: Of the engine that the network is pruned for; the profile's own by default.
         prune: Settings, as a recipe's `prune` has them: a record, or values by dotted key such as ``{"epi.every": 0.02}``.
+        outputs: Which outputs of a network that returns several are looked at to find and to check the cut: keys of a dict, fields of a named tuple, or
+            places in a tuple. Empty for a network that returns one tensor.
         averages: Moving averages of the network, such as an `AveragedModel`. They are cut with it.
         keep_float: Globs over layers that stay in float beside INT8.
         timing: How long engines are timed.
@@ -80,6 +82,7 @@ class Pruner(SteppingPruner):
         steps_per_epoch: int = 1,
         precision: Precision | None = None,
         prune: PruneConfig | Mapping[str, Any] | None = None,
+        outputs: Sequence[str] = (),
         averages: Sequence[nn.Module] = (),
         keep_float: Sequence[str] = (),
         timing: TimingConfig | None = None,
@@ -89,7 +92,9 @@ class Pruner(SteppingPruner):
         profile = profile_of(target, latency=latency, latency_ms=latency_ms, precision=precision)
         config = prune_config(prune)
         require_own_loop(config)
-        copied = copy_network(network).cpu()
+        self._outputs = tuple(outputs)
+        self._network = network
+        copied = self._copy()
         require_repeatable(copied, shape)
         quantize = QuantizeConfig(keep_float=tuple(keep_float))
         settings = Settings(model=hold(copied), prune=config, quantize=quantize, timing=timing or TimingConfig())
@@ -108,6 +113,10 @@ class Pruner(SteppingPruner):
             steps=steps,
             steps_per_epoch=steps_per_epoch,
         )
+
+    def _copy(self) -> nn.Module:
+        copied = super()._copy()
+        return select_outputs(copied, self._outputs) if self._outputs else copied
 
     def report(self, folder: str | Path) -> Path:
         """Write a page on the cut: when it was made, the widths, and the latency by operator.
