@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels
+from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels, varying
 
+IMAGES = 2
+"""Images that the network runs on."""
 FREE = None
 """Instead of factors: a tensor that the network fills with one value, as large as it is needed."""
 
@@ -89,8 +91,10 @@ class Recorder:
     def resized(self, out: torch.Tensor, factors: list[Factor]) -> None:
         """Note that a module reshapes a tensor: whole numbers that it keeps may be the sizes."""
         for factor in factors:
-            for axis in (axis for axis, size in enumerate(factor.shape) if size > 1):
-                self.counted(out.shape[axis], factor, axis)
+            for axis in varying(factor):
+                first, *others = factor.chunk(IMAGES, axis)
+                if not others or not all(torch.equal(first, other) for other in others):  # not the heads of all images in one row
+                    self.counted(out.shape[axis], factor, axis)
 
     def counted(self, size: int, factor: Factor, axis: int) -> None:
         """Note that a module's whole numbers of this value may be the number of positions along an axis."""
