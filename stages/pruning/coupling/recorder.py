@@ -1,6 +1,6 @@
 """What is known of the tensors of a network while it runs once: their labels, and what must still be decided about them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,10 +67,13 @@ class Recorder:
                 axes = [axis for axis, size in enumerate(tensor.shape) if size > 1 and tensor.is_floating_point()]
                 self.own[name] = {axis: self.labels.fresh(size if each == axis else 1 for each, size in enumerate(tensor.shape)) for axis in axes}
             return list(self.own[name].values())
-        return list(self._factors.get(tensor) or [])
+        found = self._factors.get(tensor)
+        if callable(found):
+            found = self._factors[tensor] = found()
+        return list(found or [])
 
-    def note(self, tensor: torch.Tensor, factors: list[Factor] | None) -> None:
-        """Note the factors of a new tensor."""
+    def note(self, tensor: torch.Tensor, factors: list[Factor] | Callable[[], list[Factor]] | None) -> None:
+        """Note the factors of a new tensor, or what finds them when the tensor is first read: one that nobody reads ties nothing."""
         if id(tensor) not in self.parameters:
             self._factors[tensor] = factors
 
