@@ -1,6 +1,7 @@
 """Small networks with attention: torch's encoder and attention in several uses, torchvision's and timm's vision transformers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +57,12 @@ class Pooled(nn.Module):
         return self.head(self.norm(found).squeeze(1))
 
 
+def torchvision_vit(in_channels: int = 3, num_classes: int = 5, **options: Any) -> nn.Module:
+    assert in_channels == 3
+    sizes = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 64, **options}
+    return VisionTransformer(**sizes, num_classes=num_classes)
+
+
 class Case(NamedTuple):
     """A network and what must be prunable in it.
 
@@ -85,7 +92,7 @@ QUICK = {
     "encoder without biases": Case(lambda: Encoded(bias=False), 16, 2, 3),
     "tokens first": Case(TokensFirst, 16, 2, 3),
     "pooled": Case(Pooled, 16, 1, 5),
-    "torchvision": Case(lambda: VisionTransformer(32, 8, num_layers=2, num_heads=4, hidden_dim=48, mlp_dim=64, num_classes=5), 32, 2, 3),
+    "torchvision": Case(torchvision_vit, 32, 2, 3),
     "vit_tiny": Case(of_timm("vit_tiny_patch16_224", **SMALL), 32, 2, 3),
     "deit_tiny": Case(of_timm("deit_tiny_distilled_patch16_224", **SMALL), 32, 2, 3),
     "swin_tiny": Case(
@@ -95,8 +102,9 @@ QUICK = {
         6,
     ),
 }
+VIT_B_16 = {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
 WHOLE = {
-    "torchvision vit_b_16": Case(lambda: VisionTransformer(224, 16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=5), 224, 12, 13),
+    "torchvision vit_b_16": Case(partial(torchvision_vit, **VIT_B_16), 224, 12, 13),
     "vit_tiny": Case(of_timm("vit_tiny_patch16_224"), 224, 12, 13),
     "deit_tiny": Case(of_timm("deit_tiny_distilled_patch16_224"), 224, 12, 13),
     "swin_tiny": Case(of_timm("swin_tiny_patch4_window7_224"), 224, 12, 16),

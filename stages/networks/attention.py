@@ -17,7 +17,7 @@ INPUTS = ("q_proj", "k_proj", "v_proj")
 def replace_attention(network: nn.Module) -> None:
     """Replace torch's attention in a network, in place; its weights have new names.
 
-    Attention stays as it is if it has `add_bias_kv`, `add_zero_attn`, hooks, or a class of its own. An encoder of torch gets no nested tensors any more:
+    Attention with `add_bias_kv`, `add_zero_attn`, hooks or a class of its own stays as it is. An encoder of torch gets no nested tensors any more:
     padded positions are then computed in evaluation as they are in training.
 
     Args:
@@ -26,16 +26,17 @@ def replace_attention(network: nn.Module) -> None:
     made: dict[nn.Module, Attention] = {}
     for module in list(network.modules()):
         for name, child in module._modules.items():
-            if type(child) is nn.MultiheadAttention and _replaceable(child):
+            if isinstance(child, nn.MultiheadAttention) and replaceable(child):
                 module._modules[name] = made.setdefault(child, Attention(child))
     for module in network.modules() if made else ():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
 
 
-def _replaceable(attention: nn.MultiheadAttention) -> bool:
+def replaceable(attention: nn.MultiheadAttention) -> bool:
+    """Whether `replace_attention` replaces it."""
     hooked = attention._forward_hooks or attention._forward_pre_hooks
-    return attention.bias_k is None and not attention.add_zero_attn and not hooked
+    return type(attention) is nn.MultiheadAttention and attention.bias_k is None and not attention.add_zero_attn and not hooked
 
 
 class Attention(nn.Module):
@@ -57,8 +58,9 @@ class Attention(nn.Module):
     def __init__(self, of: nn.MultiheadAttention) -> None:
         super().__init__()
         self.num_heads, self.batch_first, self.scale = of.num_heads, of.batch_first, of.head_dim**-0.5
-        for name, inputs in zip(INPUTS, (of.embed_dim, of.kdim, of.vdim), strict=True):
-            self.add_module(name, nn.Linear(inputs, of.embed_dim, bias=of.in_proj_bias is not None, device="meta"))
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(inputs, of.embed_dim, bias=of.in_proj_bias is not None, device="meta") for inputs in (of.embed_dim, of.kdim, of.vdim)
+        )
         self.dropout = nn.Dropout(of.dropout)
         self.out_proj = nn.Linear(of.embed_dim, of.embed_dim, bias=of.out_proj.bias is not None, device="meta")
         frozen = [name for name, parameter in of.named_parameters() if not parameter.requires_grad]
@@ -113,7 +115,8 @@ class Attention(nn.Module):
         """Return what is added to the products, to be broadcast to (n, heads, queries, keys)."""
         masks = []
         if attention is not None:
-            masks.append(_added(attention, like).unflatten(0, (-1, self.num_heads)) if attention.dim() == 3 else _added(attention, like))
+            per_head = (-1, self.num_heads) if attention.dim() == 3 else ()
+            masks.append(_added(attention, like).reshape(*per_head, *attention.shape[-2:]))
         if padding is not None:
             masks.append(_added(padding, like).reshape(-1, 1, 1, padding.shape[-1]))
         return sum(masks[1:], masks[0]) if masks else None

@@ -10,11 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from bonsai.stages.networks.attention import replaceable
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.coupling.labels import OUTPUT
 from bonsai.stages.pruning.coupling.recorder import IMAGES, Recorder
 from bonsai.stages.pruning.coupling.rules import RULES, elementwise
 
+UNREPLACED = "an nn.MultiheadAttention (call `replace_attention` before the optimizer is made)"
+IRREPLACEABLE = "an nn.MultiheadAttention with add_bias_kv, add_zero_attn, hooks or a class of its own"
 POINTWISE = {
     "where",
     "_prelu_kernel",
@@ -119,7 +122,7 @@ def _keep_torchs_attention(network: nn.Module, at: Recorder) -> None:
     """Let everything stay that runs through attention of torch: it computes the width of a head from that of its inputs."""
     for name, module in network.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            at.unknown.add("an nn.MultiheadAttention that `replace_attention` has not replaced")
+            at.unknown.add(UNREPLACED if replaceable(module) else IRREPLACEABLE)
             for tensor, _ in module.named_parameters(prefix=name):
                 for factor in at.own.get(tensor, {}).values():
                     at.fix(factor)

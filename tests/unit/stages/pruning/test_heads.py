@@ -149,5 +149,12 @@ def test_attention_that_cannot_be_replaced_stays_whole_and_is_named(options: dic
     groups = find_groups(network, (3, 32, 32))
     assert [group.name.rpartition("encoder_layer_")[2] for group in groups] == ["0.self_attention.q_proj", "0.mlp.0", "1.mlp.0"]
     reasons = refused_groups(network, groups, (3, 32, 32))
-    assert "an nn.MultiheadAttention that `replace_attention` has not replaced" in reasons["encoder.layers.encoder_layer_1.self_attention.out_proj"]
+    assert "an nn.MultiheadAttention with add_bias_kv, add_zero_attn, hooks" in reasons["encoder.layers.encoder_layer_1.self_attention.out_proj"]
     assert "conv_proj" in reasons
+
+
+def test_attention_of_torchs_that_was_not_replaced_says_what_to_do() -> None:
+    network = QUICK["encoder"].make()
+    groups = find_groups(network, (3, 16, 16))
+    assert [group.name for group in groups] == ["encoder.layers.0.linear1", "encoder.layers.1.linear1"]
+    assert "(call `replace_attention` before the optimizer is made)" in refused_groups(network, groups, (3, 16, 16))["patches"]
