@@ -58,9 +58,10 @@ class Pooled(nn.Module):
 
 
 def torchvision_vit(in_channels: int = 3, num_classes: int = 5, **options: Any) -> nn.Module:
-    assert in_channels == 3
     sizes = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 64, **options}
-    return VisionTransformer(**sizes, num_classes=num_classes)
+    network = VisionTransformer(**sizes, num_classes=num_classes)
+    network.conv_proj = nn.Conv2d(in_channels, sizes["hidden_dim"], sizes["patch_size"], sizes["patch_size"])
+    return network
 
 
 class Case(NamedTuple):

@@ -63,10 +63,12 @@ class Attention(nn.Module):
         )
         self.dropout = nn.Dropout(of.dropout)
         self.out_proj = nn.Linear(of.embed_dim, of.embed_dim, bias=of.out_proj.bias is not None, device="meta")
-        frozen = [name for name, parameter in of.named_parameters() if not parameter.requires_grad]
-        self.load_state_dict({name: value.clone() for name, value in of.state_dict().items()}, assign=True)
+        frozen = {name for name, parameter in of.named_parameters() if not parameter.requires_grad}
+        state = dict(of.state_dict())
+        rename_weights(state, "")
+        self.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)  # no two of which share memory
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not {name, *_torchs(name)} & set(frozen))
+            parameter.requires_grad_(frozen.isdisjoint({name, *_torchs(name)}))
         self.train(of.training)
 
     def forward(

@@ -134,6 +134,8 @@ def test_what_is_frozen_or_shared_stays_so() -> None:
     assert frozen == {"q_proj.weight", "k_proj.weight", "v_proj.weight"}
     assert not network["one"].training
     assert network["one"].out_proj.weight.dtype == torch.float64
+    storages = [parameter.untyped_storage().data_ptr() for parameter in network["one"].parameters()]
+    assert len(set(storages)) == len(storages)
 
 
 class Own(nn.MultiheadAttention):
