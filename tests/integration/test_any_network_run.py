@@ -31,13 +31,14 @@ QUICK: dict[str, Any] = {
     "profile.gates": {"max_drop": 1},
 }
 ADAM = {"training.optimizer": "adamw", "training.lr": 0.002}
+FLOAT = {"profile.target.precision": "fp32"}
 TIMM_VIT = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 128, "num_heads": 4}
 TORCH_VIT = {"hidden_dim": 128, "mlp_dim": 256}
 RUNS: dict[str, tuple[ModelConfig, dict[str, Any], str]] = {  # network, settings, a group whose channels are pruned
     "timm-vit": (ModelConfig(name="timm/vit_tiny_patch16_224", options=TIMM_VIT), ADAM, "blocks.1.attn.qkv"),
     "torchvision-vit": (ModelConfig(name="small_vits:torchvision_vit", options=TORCH_VIT), ADAM, "encoder.layers.encoder_layer_1.self_attention.q_proj"),
-    "shufflenet": (ModelConfig(name="torchvision/shufflenet_v2_x0_5"), {}, "stage2.0.branch2.0"),
-    "regnet": (ModelConfig(name="timm/regnety_002"), {}, "s4.b1.conv1.conv"),
+    "shufflenet": (ModelConfig(name="torchvision/shufflenet_v2_x0_5"), FLOAT, "stage2.0.branch2.0"),
+    "regnet": (ModelConfig(name="timm/regnety_002"), FLOAT, "s4.b1.conv1.conv"),
 }
 
 
