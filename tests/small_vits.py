@@ -102,7 +102,8 @@ QUICK = {
         4,
         6,
     ),
-}
+    "levit": Case(of_timm("levit_128s", img_size=64, embed_dim=(32, 48), num_heads=(4, 4), depth=(1, 1), key_dim=8, attn_ratio=2, mlp_ratio=2), 64, 3, 8),
+}  # LeViT's keys are as wide as two images have heads
 VIT_B_16 = {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
 WHOLE = {
     "torchvision vit_b_16": Case(partial(torchvision_vit, **VIT_B_16), 224, 12, 13),
