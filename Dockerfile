@@ -4,7 +4,7 @@ FROM python:3.11.14-slim-bookworm AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/opt/bonsai/constraints.txt \
     PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1
 # Artifacts live in a volume, owned by whoever runs the container.
-RUN useradd --create-home bonsai && install --directory --owner=bonsai --group=bonsai /work
+RUN useradd --create-home bonsai && install --directory --owner=bonsai --group=bonsai /data
 WORKDIR /opt/bonsai
 # The dependencies come before the sources, so that a change of the sources installs none of them again: an empty package brings them.
 COPY pyproject.toml constraints.txt ./
@@ -21,8 +21,8 @@ RUN pip install ".${EXTRA:+[${EXTRA}]}"
 COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps --force-reinstall /wheel/*.whl
 USER bonsai
-WORKDIR /work
-VOLUME /work
+WORKDIR /data
+VOLUME /data
 ENTRYPOINT ["bonsai"]
 CMD ["--help"]
 
@@ -37,8 +37,8 @@ RUN pip install ".[train${EXTRA:+,${EXTRA}}]"
 COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps --force-reinstall /wheel/*.whl
 USER bonsai
-WORKDIR /work
-VOLUME /work
+WORKDIR /data
+VOLUME /data
 EXPOSE 4200
 ENTRYPOINT ["bonsai"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-"""What strangers bring: the first two networks of 34 modules of timm and torchvision, each taken from the dry run to the engine.
+"""What strangers bring: the first four networks of 34 modules of timm and torchvision, each taken from the dry run to the engine.
 
     python benchmarks/zoo.py                        # what has no row yet; results/zoo.json and docs/zoo.md; hours
     python benchmarks/zoo.py --only resnet/ecaresnet101d --again all

@@ -47,7 +47,7 @@ TIMM_MODULES = (
 )
 
 TORCHVISION_FAMILIES = ("shufflenet", "squeezenet", "googlenet", "mnasnet")
-FIRST = 2
+FIRST = 4
 """Networks of each module, in the order of the alphabet."""
 SIZES = (64, 96, 128, 160, 192, 224)
 """Edges of the images, in pixels: the first that a network runs on is taken."""

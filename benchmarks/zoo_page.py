@@ -11,7 +11,7 @@ NOTICE = "<!-- Written by `python benchmarks/zoo.py --write` from benchmarks/res
 HEAD = """# The zoo: networks of timm and torchvision, from the dry run to the engine
 {notice}
 
-The first two networks, in the order of the alphabet, of {modules} modules. Each goes through six steps in a process of its own: **dry run** (built, traced,
+The first four networks, in the order of the alphabet, of {modules} modules. Each goes through six steps in a process of its own: **dry run** (built, traced,
 its groups cut on trial), **cut** (about half of the channels of every group, a multiple of eight, drawn at random), **training step**, **INT8** (quantisers,
 calibration), **export** (a float file and a Q/DQ file, each run by ONNX Runtime), **engine** (both built for this CPU and run). Weights are random: what is
 shown is whether a network passes, not how accurate it gets. RepVGG is a part of `byobnet` in timm 1.0; a network of a fixed input size is built for the

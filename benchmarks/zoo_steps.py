@@ -35,10 +35,12 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.edits.fusing import fuse, fusion_of, require_same_fused
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.limits import width_step
 from bonsai.stages.pruning.surgery import check_cut, cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
@@ -182,9 +184,10 @@ def macs_by_module(network: nn.Module, shape: tuple[int, int, int]) -> dict[str,
 
 
 def half(groups: tuple[Group, ...]) -> Kept:
-    """Keep about half of every group's channels, a multiple of eight, drawn at random; a group of less than 16 stays whole."""
+    """Keep about half of every group's channels, drawn at random: so many that their positions are a multiple of eight. A group with fewer stays whole."""
     generator = torch.Generator().manual_seed(0)
-    widths = {group.name: (group.width, group.width // 2 // ALIGNED * ALIGNED) for group in groups}
+    steps = {group.name: width_step(group, ALIGNED) for group in groups}
+    widths = {group.name: (group.width, group.width // 2 // steps[group.name] * steps[group.name]) for group in groups}
     return {name: tuple(sorted(torch.randperm(dense, generator=generator)[:kept].tolist())) for name, (dense, kept) in widths.items() if kept}
 
 
@@ -250,7 +253,11 @@ def train_once(walk: Walk) -> None:
 
 
 def quantise(walk: Walk) -> None:
-    """Insert quantisers and calibrate them."""
+    """Fuse the branches of a network that is trained in such, insert quantisers and calibrate them."""
+    fusion = fusion_of(walk.network)
+    if fusion is not None:
+        walk.row["differences"]["fused"] = require_same_fused(walk.network, fusion, walk.pixels(8, seed=4))
+        fuse(walk.network, fusion)
     twin = copy.deepcopy(walk.network)
     target = load("resnet-edge", PROFILE, {})[1][0].target
     bits = backend_of(target).weight_bits(check_target(target))

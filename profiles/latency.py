@@ -27,7 +27,7 @@ SCHEMA = 2
 convolutions and linear layers."""
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
 DEPTHWISE = "depthwise*"
-"""Stands before the outputs of each channel of a depthwise convolution in the column `groups`; those of other groups are INPUTSxOUTPUTS."""
+"""In the column `groups`, `depthwise*2` is a depthwise convolution of two outputs per channel. Other groups that leave whole are INPUTSxOUTPUTS, as `4x8`."""
 
 
 OURS = "a file of `bonsai characterize`, as it was written"
@@ -119,9 +119,9 @@ class LatencyTable:
     def lookup_ms(self, operator: OperatorClass, ci: int | np.ndarray, co: int | np.ndarray) -> float | np.ndarray:
         """Return the milliseconds of an operator with `ci` input and `co` output channels; of arrays by broadcasting.
 
-        Interpolated bilinearly between the nearest grid points and extrapolated from the outermost; widths that are neither on
-        the grid nor multiples of the device's step cost as much as the next multiple. What is computed group by group costs as much as
-        its groups, and an operator without products that begins below a step (on attention heads) as much as its channels.
+        Interpolated bilinearly between the nearest grid points and extrapolated from the outermost. A width that is neither on the grid nor a
+        multiple of the device's step costs as much as the next multiple. Two kinds of operators are not rounded up to the step: those that lose
+        whole groups are rounded up to a whole group, and light ones whose grid begins below the step, such as a softmax over heads, not at all.
 
         Raises:
             ConfigError: The table does not hold this operator class.

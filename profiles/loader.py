@@ -11,7 +11,7 @@ from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20
 EITHER = ("latency", "latency_ms")
-"""Keys of a budget of which a profile has one."""
+"""A budget has one of these two keys."""
 OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
@@ -96,7 +96,7 @@ def _with_parents(file: Path, seen: tuple[Path, ...]) -> LocatedMapping:
 
 
 def _without_other_budget(parent: LocatedMapping, child: LocatedMapping) -> LocatedMapping:
-    """Return a parent without its budget in the unit that the child's budget is not in."""
+    """Return the parent without its budget in the other unit, where the child has a budget in one."""
     budget, inherited = child.data.get("budget"), parent.data.get("budget")
     if not isinstance(budget, dict) or not isinstance(inherited, dict):
         return parent

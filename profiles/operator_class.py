@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
 
-Product = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
+Heavy = Literal["conv", "conv1d", "conv_transposed", "linear", "matmul"]
 Light = Literal[
     "add", "mul", "relu", "leaky_relu", "elu", "silu", "hardswish", "mish", "gelu", "tanh", "sigmoid", "hardsigmoid", "softmax",
     "max_pool", "avg_pool", "global_pool", "batch_norm", "layer_norm", "group_norm", "concat", "resize",
 ]  # fmt: skip
 LIGHT: frozenset[str] = frozenset(get_args(Light))
-"""Operators without a matrix product. Their cost is the memory that they move."""
+"""Operators without a matrix product, unlike `Heavy` ones. Their cost is the memory that they move."""
 POINTWISE: frozenset[str] = frozenset(get_args(Light)[:12])
 """Elementwise operators, with one or two inputs."""
 
@@ -44,13 +44,13 @@ class OperatorClass(Record):
         width: Output width in pixels.
         input_size: Input height and width where they are not output times stride (of a transposed convolution: output over stride).
         groups: Groups of a convolution, or products side by side (heads of an attention); an output sees the inputs of its own group.
-        group_channels: Inputs and outputs of each group, where whole groups may leave: their number and the outputs follow from the inputs.
+        group_channels: Inputs and outputs of each group, where whole groups may leave. The number of groups and the outputs then follow from the inputs.
         tokens: Rows that a linear layer or a product multiplies for every image.
         epilogue: What is fused behind it, such as ``relu`` (which a clip at 6 costs as much as) or ``add_relu``.
         precision: Number format, where it is not that of the whole network: of an operator that stays in float beside INT8.
     """
 
-    op: Product | Light
+    op: Heavy | Light
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)

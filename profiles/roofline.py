@@ -37,7 +37,7 @@ def estimate_us(operator: OperatorClass, ci: int, co: int, *, peak: Peak, precis
 
 
 def _tiled_macs(operator: OperatorClass, ci: int, co: int, step: int) -> int:
-    """Return the work of the kernels, which compute whole tiles of outputs, and of inputs where an output sees all of them; of products in every head."""
+    """Return the multiply-accumulates of the kernels. Outputs come in whole tiles, and inputs where an output sees all of them; of attention in every head."""
     if operator.op == "matmul":
         heads = operator.num_groups(ci)
         inner, outer = (ceil(channels / heads / step) * step for channels in (ci, co))

@@ -76,6 +76,10 @@ class Hardware(Record):
         return self
 
 
+SPARSE_SM = 8.0
+"""Least compute capability of a GPU that has kernels for 2:4 sparse weights."""
+
+
 class Target(Record):
     """How the network runs on the device: all that latency depends on besides the network.
 
@@ -83,11 +87,13 @@ class Target(Record):
         runtime: Software that runs the engine; `bonsai list backends` describes the choices.
         provider: Execution provider of ONNX Runtime; its package, which `runtime_version` is of, differs by provider.
         runtime_version: Version range of the runtime, as in a Python requirement: ``>=1.22,<2``.
-        precisions: Precisions that the device supports with this runtime.
+        precisions: Precisions that the device supports with this runtime; FP32 or FP16 among them, for the dense reference.
         precision: The one of them that widths are chosen for. Engines of the wider ones are built too: measured, the fastest that meets
             the gates is shipped; where nothing can be measured, the one of this precision.
         timing_cache: File of kernel timings that an engine of TensorRT is built with, so that the same kernels are chosen again;
             ``timing.cache`` beside an earlier engine. Relative to the profile's file.
+        sparse_weights: Whether TensorRT may run layers whose weights are 2:4 sparse by kernels for that. Bonsai makes no weights sparse; it counts the
+            layers that are. Runtime ``tensorrt`` alone, compute capability 8.0 or higher.
         power_mode: Name of the device's power mode that the rates and the budget are meant for; set it yourself, nothing here does.
         threads: Threads that the runtime may use.
         batch: Images per inference.
@@ -100,6 +106,7 @@ class Target(Record):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "int8")
     precision: Precision
     timing_cache: str | None = None
+    sparse_weights: bool = False
     power_mode: str | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1)] = 1
@@ -121,10 +128,28 @@ class Target(Record):
             raise ValueError("left out: only runtime tensorrt times kernels while it builds")
         return file
 
+    @field_validator("sparse_weights")
+    @classmethod
+    def _where_kernels_are(cls, sparse: bool, others: ValidationInfo) -> bool:
+        device: Hardware | None = others.data.get("device")
+        if sparse and others.data.get("runtime") != "tensorrt":
+            raise ValueError("left out: only runtime tensorrt has kernels for sparse weights")
+        if sparse and device is not None and float(device.sm or 0) < SPARSE_SM:
+            raise ValueError(f"left out: kernels for sparse weights need compute capability {SPARSE_SM} or higher, not {device.sm}")
+        return sparse
+
     def identity(self) -> str:
         """Return the JSON, with the content of the timing cache in place of its path."""
         timings = sha256(Path(self.timing_cache).read_bytes()).hexdigest() if self.timing_cache else ""
-        return self.model_dump_json(exclude={"timing_cache"}) + timings
+        default = set() if self.sparse_weights else {"sparse_weights"}  # engines that were built before there was the key are still this target's
+        return self.model_dump_json(exclude={"timing_cache", *default}) + timings
+
+    @field_validator("precisions")
+    @classmethod
+    def _has_a_reference(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if precisions == ("int8",):
+            raise ValueError("fp32 or fp16 among them: the dense reference is a float engine. `precision: int8` alone makes the run try no other")
+        return precisions
 
     @field_validator("precision")
     @classmethod

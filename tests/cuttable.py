@@ -134,4 +134,6 @@ REFUSED = {  # network, groups that are refused
     "attention": (lambda: Net(8, Attention(8), 8), ["first", "middle.attention.out_proj"]),
     "channel mean": (lambda: Net(8, Call(lambda x: x - x.mean(1, keepdim=True)), 8), ["first"]),
     "softmax": (lambda: Net(8, nn.Softmax(1), 8), ["first"]),
+    "roll as one row": (lambda: Net(8, Call(lambda x: x.roll(3)), 8), ["first"]),
+    "crop": (lambda: Net(8, nn.Sequential(Call(lambda x: nn.functional.pad(x, (-1, 1, 0, 0, 0, -2))), conv(6, 6)), 6), ["first"]),
 }

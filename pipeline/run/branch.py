@@ -17,18 +17,20 @@ from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
-from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.groups import WidthPlan, Widths, blocks_of
 from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
+from bonsai.stages.steps.fuse import fuse
 from bonsai.stages.steps.measure import measure
 from bonsai.stages.steps.package import package
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.quantize import quantize
 from bonsai.stages.steps.recover import recover
+from bonsai.stages.steps.weigh_blocks import weigh_blocks
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.lineage import trace_lineage
 from bonsai.stages.store.store import Step
@@ -101,7 +103,9 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     """
     target, segment = monitor.target, monitor.segment
     assert segment is not None
-    fit, grown = target.fit(segment), list[Branch]()
+    weighed = {"dataset": dataset, "training": recipe.training, "criterion": recipe.prune.criterion}
+    losses = step(weigh_blocks, segment=segment, **weighed) if blocks_of(target.groups) else None
+    fit, grown = target.fit(segment, losses), list[Branch]()
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
@@ -111,7 +115,7 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     grow(fit)
     while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, recipe.prune.margin):
         latest = grown[-1]
-        fit = target.fit(segment, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        fit = target.fit(segment, losses, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
         grow(fit)
@@ -190,7 +194,8 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
     length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune, **_goal(recipe, target, dense)}
-    pruned = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
+    trained = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
+    pruned = _deployed(trained, dataset, target.network, step)
     quantised = None
     if target.profile.target.precision == "int8":
         form = {"dialect": graph_form(target.profile.target).dialect, "weight_bits": recipe.quantize.weight_bits or target.weight_bits}
@@ -201,7 +206,7 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
-    reference = build(dense, target.profile.target.reference) if dense is not None else target.build_untrained()
+    reference = build(_deployed(dense, dataset, target.network, step), target.profile.target.reference) if dense is not None else target.build_untrained()
     engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
@@ -215,6 +220,11 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         **about_reference(dense),
     )
     return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+
+
+def _deployed(trained: Checkpoint, dataset: Dataset, network: Network, step: Step) -> Checkpoint:
+    """Return a trained network as it is quantised and exported: with its branches fused, where it has some."""
+    return step(fuse, trained=trained, dataset=dataset) if network.fused else trained
 
 
 def _goal(recipe: Recipe, target: ReadyTarget, dense: Checkpoint | None) -> dict[str, Goal | Checkpoint | None]:

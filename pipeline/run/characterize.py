@@ -22,6 +22,7 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.measurement.step_detection import sweep_steps
 from bonsai.stages.selection.choices import width_choices
+from bonsai.stages.selection.operator_records import blocks_in
 from bonsai.stages.steps.characterize import characterize
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.store import Store, require_writable_folder
@@ -92,7 +93,7 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     timer = DeviceTimer(untrained, recipe.timing, profile, info, store.run)
     operators = network.operators_at(target)
     latency = timer.fit(table, operators, options, budget=False)
-    fresh = random_networks(options, TRIED, seed=1)
+    fresh = random_networks(options, TRIED, seed=1, blocks=blocks_in(operators))
     errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, timer.survey(fresh), strict=True)]
     meta = latency.table.meta.model_copy(update={"line": latency.line})
     file = out / f"{recipe.name}--{profile.name}--{target.precision}.csv"

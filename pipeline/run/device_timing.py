@@ -3,7 +3,7 @@
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,8 @@ from bonsai.stages.measurement.process_interval import LEAST_SPREAD, half_width,
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.selection.fitting import FittedLatency
-from bonsai.stages.selection.latency import LatencyModel
-from bonsai.stages.selection.operator_records import Operator
+from bonsai.stages.selection.latency import NetworkLatency
+from bonsai.stages.selection.operator_records import Block, Operator, blocks_in, whole_blocks
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.benchmark import benchmark
 from bonsai.stages.steps.compile import compile as compile_engine
@@ -133,7 +133,7 @@ class DeviceTimer:
             ConfigError: The narrowest network is not faster than the dense one.
         """
         name = self._profile.name
-        networks = sample_networks(options, self._fitting - self._fitting // 2 if budget else self._fitting)
+        networks = sample_networks(options, self._fitting - self._fitting // 2 if budget else self._fitting, blocks=blocks_in(operators))
         say(f"{name}: timing {len(networks)} untrained networks to fit the latency model")
         for repeat in range(SURVEYS):
             timed = [(widths, found.ms) for widths, found in zip(networks, self.survey(networks, repeat), strict=True)]
@@ -258,26 +258,26 @@ class DeviceTimer:
         return Timed(engine_ms / found.reference.at(percentile) * self.dense_ms, candidate.error, engine_ms, found.reference.at(percentile))
 
 
-def sample_networks(options: Options, count: int) -> list[Widths]:
+def sample_networks(options: Options, count: int, *, blocks: Collection[Block] = ()) -> list[Widths]:
     """Return the dense network, the narrowest, and random ones of the same options, always the same."""
     edges = [{group: pick(widths) for group, widths in options.items()} for pick in (max, min)]
-    return edges + random_networks(options, count, seed=0)
+    return edges + random_networks(options, count, seed=0, blocks=blocks)
 
 
-def random_networks(options: Options, count: int, *, seed: int) -> list[Widths]:
-    """Return networks of random options, always the same for a seed."""
+def random_networks(options: Options, count: int, *, seed: int, blocks: Collection[Block] = ()) -> list[Widths]:
+    """Return networks of random options, always the same for a seed. A block of which some group keeps nothing is left out."""
     rng = random.Random(seed)  # noqa: S311  # no secret
-    return [{group: rng.choice(list(widths)) for group, widths in options.items()} for _ in range(count)]
+    return [whole_blocks({group: rng.choice(list(widths)) for group, widths in options.items()}, blocks) for _ in range(count)]
 
 
-def networks_near(options: Options, latency: LatencyModel, limit_ms: float, count: int) -> list[Widths]:
+def networks_near(options: Options, latency: NetworkLatency, limit_ms: float, count: int) -> list[Widths]:
     """Return random networks whose predicted latency is nearest to a limit, always the same; each is narrow or wide in most of its groups."""
     rng = random.Random(1)  # noqa: S311  # no secret
-    terms = latency.terms(options)
+    terms, blocks = latency.terms(options), blocks_in(latency.operators)
     drawn = {}
     for _ in range(DRAWS * count):
         mode = rng.random()
         choice = tuple(min(int(rng.triangular(0, len(widths), mode * len(widths))), len(widths) - 1) for widths in terms.widths)
-        drawn[choice] = abs(math.log(max(terms.total(np.array(choice)), TINY_MS) / limit_ms))
-    nearest = sorted(drawn, key=lambda choice: drawn[choice])[:count]
-    return [terms.widths_at(np.array(choice)) for choice in nearest]
+        widths = whole_blocks(terms.widths_at(np.array(choice)), blocks)
+        drawn[tuple(widths.items())] = abs(math.log(max(terms.total(terms.choice(widths)), TINY_MS) / limit_ms))
+    return [dict(network) for network in sorted(drawn, key=lambda network: drawn[network])[:count]]

@@ -53,7 +53,7 @@ def data_of(recipe: Recipe) -> DataConfig:
 
 
 def _tell_other_normalisation(model: ModelConfig, data: DataConfig, known: Preprocess) -> None:
-    """Say where the recipe normalises images in another way than the library's weights want, unless it surely knows better: for most weights in a file."""
+    """Warn if the recipe normalises images otherwise than the library's weights want. Most weights in a file get no warning: their training is not known."""
     other = [key for key in NORMALISATION if key in data.options and data.options[key] != getattr(known, key)]
     if other and (model.weights == PRETRAINED or may_undo_normalisation(model)):
         shown = "; ".join(f"{key} {data.options[key]}, not {getattr(known, key)}" for key in other)

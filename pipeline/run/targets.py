@@ -22,8 +22,11 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.inspection import require_plain_state, require_whole_state
 from bonsai.stages.networks.registry import build_network, require_outputs, require_own_weights
+from bonsai.stages.pruning.block_losses import BlockLosses
+from bonsai.stages.pruning.blocks import droppable, groups_with_blocks
 from bonsai.stages.pruning.coupling.finding import find_groups
-from bonsai.stages.pruning.groups import Group, Widths
+from bonsai.stages.pruning.fused_groups import deployed_form, require_fusable
+from bonsai.stages.pruning.groups import Group, Widths, blocks_of
 from bonsai.stages.pruning.limits import prunable
 from bonsai.stages.pruning.regularisers import make_regulariser
 from bonsai.stages.pruning.scores import Scores, require_scores
@@ -56,6 +59,7 @@ class Network:
     Attributes:
         unseen: Matrix products that the latency table cannot describe.
         kept_float: Layers that the recipe leaves in float.
+        fused: Whether it is trained in branches that are fused before it is timed and exported. The operators are the fused network's.
     """
 
     image_shape: tuple[int, ...]
@@ -64,6 +68,7 @@ class Network:
     operators: tuple[Operator, ...]
     unseen: tuple[Unseen, ...] = ()
     kept_float: tuple[str, ...] = ()
+    fused: bool = False
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -86,8 +91,8 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
         dialects: Forms of the INT8 files that will be made of it, see `dialects_of`.
 
     Raises:
-        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced or
-            quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
+        ConfigError: The network does not exist, does not run, is more than its state, draws random numbers in evaluation, cannot be traced,
+            fused or quantised, shares weights between layers, lacks what the criterion or the regulariser needs, a layer that the recipe names, or has
             nothing to prune.
     """
     network = build_network(recipe.model, image_shape, num_classes)
@@ -97,17 +102,20 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
     require_own_weights(network)
     require_repeatable(network, image_shape)
     require_whole_state(recipe.model, network, spec, learning)
-    kept_float = layers_to_keep(network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
+    found = groups_with_blocks(network, image_shape) if recipe.prune.blocks else find_groups(network, image_shape)
+    deployed = deployed_form(network, found, image_shape)
+    kept_float = layers_to_keep(deployed.network, recipe.quantize.keep_float, image_shape)  # refuses what the network has not
     dialects = tuple(dialects)
     if dialects:
-        left = prove_quantizable(network, image_shape, recipe.quantize.keep_float, dialects)
+        left = prove_quantizable(deployed.network, image_shape, recipe.quantize.keep_float, dialects)
         if left:
             say(f"in float beside INT8: {listed(left)}")
-    found = find_groups(network, image_shape)
     refused = refused_groups(network, found, image_shape)
     for name, reason in refused.items():
         say(f"group {name} is left whole: {reason}")
-    groups = prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, network)
+    free = {group.name for group in prunable(tuple(group for group in found if group.name not in refused), recipe.prune.keep, network)}
+    found = droppable(found, free, (*recipe.prune.keep, *recipe.prune.floors), network)
+    groups = tuple(group for group in found if group.name in free)
     if not groups:
         raise ConfigError(
             describe(
@@ -119,8 +127,16 @@ def inspect_network(recipe: Recipe, image_shape: tuple[int, ...], num_classes: i
         )
     require_scores(network, groups, recipe.prune.criterion)
     make_regulariser(recipe.prune.regulariser, network, groups)  # refuses what the network has not
-    operators, unseen = read_operators(network, found, image_shape)
-    return Network(image_shape, num_classes, groups, with_groups(operators, {group.name for group in groups}), unseen, kept_float)
+    if deployed.edit is not None:
+        require_fusable(network, deployed.edit, groups, image_shape)
+        say(f"trained in branches, and fused before it is timed, quantised and exported: {len(deployed.edit.modules)} modules")
+    if recipe.prune.blocks:
+        say(f"residual blocks that may be left out: {', '.join(blocks_of(groups)) or 'none'}")
+    blocks = {group.name: group.block for group in found}
+    used = tuple(group.model_copy(update={"block": blocks[group.name]}) for group in deployed.groups)
+    operators, unseen = read_operators(deployed.network, used, image_shape)
+    fused = deployed.edit is not None
+    return Network(image_shape, num_classes, groups, with_groups(operators, {group.name for group in groups}), unseen, kept_float, fused)
 
 
 def dialects_of(profiles: Iterable[HardwareProfile]) -> tuple[Dialect, ...]:
@@ -232,15 +248,16 @@ class ReadyTarget:
         """Return the scores of a segment's channels by the recipe's criterion."""
         return load_scores(segment, self.chooser.config.criterion)
 
-    def fit(self, segment: Checkpoint, correction: float = 1.0) -> Fit:
+    def fit(self, segment: Checkpoint, losses: BlockLosses | None = None, correction: float = 1.0) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here.
 
         Args:
             segment: Holds the scores.
+            losses: What the absence of residual blocks costs; without it none is left out.
             correction: Measured over predicted latency, from a finished engine.
         """
         measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, correction=correction, doubt=self.timer.doubt)
+        return self.chooser.fit(self.scores(segment), measure=measure, losses=losses, correction=correction, doubt=self.timer.doubt)
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""

@@ -47,6 +47,7 @@ class Engine(Artifact):
         runnable: Whether the engine can be run on this machine.
         timing_cache: sha256 of the file of kernel timings that the build left beside the engine; empty where it left none.
         not_simplified: As of the graph that it was built from.
+        fused: As of the graph.
     """
 
     file: str
@@ -61,6 +62,7 @@ class Engine(Artifact):
     runnable: bool
     timing_cache: str = ""
     not_simplified: str = ""
+    fused: bool = False
 
     def for_target(self, target: Target) -> EngineFile:
         """Return this engine as a device takes it, to run with a target's threads and batch."""

@@ -32,6 +32,7 @@ class Request:
         input: Name of the graph's only input.
         image_shape: (channels, height, width).
         batch: Images per inference that kernels are chosen for, and the most that the engine takes; all that it takes where the graph fixes them.
+        sparse_weights: Whether layers with 2:4 sparse weights may run by kernels for that.
         timing_cache: File of kernel timings to build with, where it exists, and to write; None keeps none.
         capability: Member of the library's ``ComputeCapability`` to build for; None builds for the GPU of this machine.
     """
@@ -44,6 +45,7 @@ class Request:
     batch: int
     capability: str | None
     timing_cache: str | None = None
+    sparse_weights: bool = False
 
 
 class Refused(Exception):
@@ -130,6 +132,8 @@ def _config(trt: Any, builder: Any, network: Any, request: Request) -> Any:
         cache = config.create_timing_cache(known.read_bytes() if known.exists() else b"")
         if not config.set_timing_cache(cache, ignore_mismatch=False):
             raise Refused(["the timing cache is of another GPU or another version of the library"])
+    if request.sparse_weights:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if request.capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, request.capability), 0)

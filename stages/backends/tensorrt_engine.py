@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import onnx
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
@@ -24,6 +25,7 @@ from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.errors import BuildError, DeviceUnavailable
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
+from bonsai.stages.graph.sparsity import count_sparse
 from bonsai.stages.interpreter import run_file
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class TensorRTBackend:
         return 8
 
     def build(self, graph: Path, engine: Path, target: Target, image_shape: tuple[int, ...]) -> dict[str, int]:
-        """Build the engine in a process of its own; return counts of layers in the network as the library parsed it.
+        """Build the engine in a process of its own; return counts of layers in the network as the library parsed it, and of sparse ones.
 
         Raises:
             BuildError: The library refuses the graph, crashes or takes more than `BUILD_SECONDS`.
@@ -118,6 +120,7 @@ class TensorRTBackend:
             input=INPUT,
             image_shape=image_shape,
             batch=target.batch,
+            sparse_weights=target.sparse_weights,
             timing_cache=None if self.ahead_of_time else str(engine.with_name(TIMING_CACHE).resolve()),
             capability=f"SM{target.device.sm}".replace(".", "") if self.ahead_of_time else None,
         )
@@ -126,7 +129,7 @@ class TensorRTBackend:
             os.replace(part, engine)
         finally:
             part.unlink(missing_ok=True)
-        return coverage
+        return coverage | count_sparse(onnx.load(graph))
 
     def open_engine(self, engine: Path, target: Target) -> Run:
         """Load an engine on this machine's GPU of the target's model.

@@ -1,6 +1,6 @@
-"""Makes every sample of a large set once, so that a broken one is not met hours later, in the test part perhaps.
+"""Makes every sample of a large set once, before training: a broken one would else end the run hours later.
 
-It is a part of preparing the set, whose key has the digest of its contents: the same contents are not checked again.
+The stage `prepare` does so. Its key has the digest of the contents, so the same contents are not checked again.
 """
 
 import time

@@ -20,8 +20,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 ARRAY = ".npy"
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 """Errors that Pillow raises for files that are not images, or are broken."""
-LYING = 5
-"""The least value of the EXIF tag that swaps width and height."""
+LYING = range(5, 9)
+"""Values of the EXIF tag that swap width and height."""
 SHOWN = 5
 SECONDS = 5.0
 """Time between two lines of progress."""
@@ -105,7 +105,7 @@ class Files:
 
 def upright_size(opened: Image.Image) -> tuple[int, int]:
     """Return width and height of an opened image, turned as its EXIF tag says; no pixel is read."""
-    return opened.size if opened.getexif().get(ORIENTATION, 1) < LYING else opened.size[::-1]
+    return opened.size[::-1] if opened.getexif().get(ORIENTATION) in LYING else opened.size
 
 
 def require_proportions(image: tuple[int, int], mask: tuple[int, int]) -> None:

@@ -142,7 +142,7 @@ def _read_all(loaded: LoadedSamples) -> Pixels:
 
 
 def make_sample(samples: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a sample and its target, looked at once and for all; errors of files go on as they are.
+    """Return a sample and its target, and check a mask against its image. Errors of files are raised as they are.
 
     Raises:
         ConfigError: The user's dataset raises something.

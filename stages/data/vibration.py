@@ -1,7 +1,7 @@
 """Vibration of a rotating machine, drawn: three accelerometers, seven states, other speed, load and noise in every recording.
 
-Faults of bearings show as blows at a multiple of the speed that is no whole number, each of which makes the housing ring. The other faults change the
-harmonics of the speed. A network has to find the speed, which drifts within a recording, in order to tell them apart. Every recording depends on the
+A flaw in a bearing gives blows, 3.58 or 5.42 in a revolution, and each blow makes the housing ring. The other faults change the harmonics of the speed.
+To tell them apart, a network has to find the speed, which drifts within a recording. Every recording depends on the
 seed and its own number alone.
 """
 

@@ -1,7 +1,8 @@
 """A package as a model of a Triton model repository: ``NAME/config.pbtxt``, ``NAME/labels.txt``, ``NAME/1/model.plan`` or ``model.onnx``.
 
-The model takes inputs that are prepared already, and gives what the network gives. The configuration says how inputs are prepared, as a sentence and as the
-JSON of a `Preprocess`, and how outputs are read. ``predict.py`` beside it has the functions for a client; no Python runs in the server.
+The model takes prepared inputs and returns the network's outputs. Comments in the configuration tell a client how to prepare inputs and how to read
+outputs. The parameter ``preprocess`` has the former as JSON, the parameter ``task`` names the reading. ``predict.py`` has the functions for both, and the
+client calls them; no Python runs in the server.
 """
 
 import json

@@ -72,11 +72,6 @@ def is_mul(traced: fx.GraphModule, node: fx.Node) -> bool:
     return operation(traced, node) == "mul" and _takes_two_tensors(node)
 
 
-def is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is a ReLU."""
-    return operation(traced, node) == "relu"
-
-
 def rectified_to(traced: fx.GraphModule, node: fx.Node) -> float | None:
     """Return the highest value that a rectifier lets through: infinity for ReLU, 6 for ReLU6, None for what is no rectifier."""
     kind, module = operation(traced, node), module_of(traced, node)

@@ -25,9 +25,9 @@ UNARY: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def shapes_of(operator: OperatorClass, channels: int, batch: int) -> tuple[Shape, Shape]:
-    """Return the shapes of what an operator reads and writes: (n, c, h, w), or (n, t, c) of a LayerNorm, and of a softmax, which is over the last.
+    """Return the shapes of what an operator reads and writes.
 
-    Of groups, such as the heads of an attention, it is (n, groups, t, c of each).
+    They are (n, c, h, w) as a rule, (n, t, c) of LayerNorm and softmax, and (n, groups, t, channels of a group) of groups such as attention heads.
     """
     if operator.group_channels is not None:
         shape: Shape = (batch, operator.num_groups(channels), operator.height * operator.width, operator.group_channels[0])

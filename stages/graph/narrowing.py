@@ -29,9 +29,11 @@ def narrow_graph(model: onnx.ModelProto, network: nn.Module, groups: Iterable[Gr
         widths: Channels to keep per group; a group that is missing stays whole.
 
     Raises:
-        CannotNarrow: The channels that leave run through something else than plain layers, one position each, or a weight of a layer that loses some
-            is not in the graph under its name.
+        CannotNarrow: A block is left out; or the channels that leave run through something else than plain layers, one position each; or a weight of a
+            layer that loses some is not in the graph under its name.
     """
+    if not all(widths.values()):
+        raise CannotNarrow("a block is left out")
     narrowed = onnx.ModelProto()
     narrowed.CopyFrom(model)
     sizes = _sizes(model)
@@ -76,7 +78,7 @@ def require_channels(model: onnx.ModelProto, expected: Mapping[str, tuple[int, i
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for module, (inputs, outputs) in expected.items():
         found = shapes.get(f"{module}.weight", ())[:2]
-        if found not in {(outputs, inputs), (outputs, 1)}:
+        if found != (outputs, inputs):
             raise CannotNarrow(f"{module} has {found[::-1]} channels, not {(inputs, outputs)}")
 
 

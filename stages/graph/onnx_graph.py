@@ -20,6 +20,7 @@ class OnnxGraph(Artifact):
         audit: Counts of nodes.
         not_simplified: Why the simplified file was rejected and the exporter's kept; empty where it was not.
         parity: Agreement with the torch network on real images.
+        fused: Whether the network was trained in branches that are fused in the file.
     """
 
     dialect: Dialect
@@ -31,3 +32,4 @@ class OnnxGraph(Artifact):
     parity: dict[str, float]
     parameters: int
     macs: int
+    fused: bool = False

@@ -70,7 +70,7 @@ def record_products(traced: fx.GraphModule, network: nn.Module, image_shape: tup
 
 
 class _Run(fx.Interpreter):
-    """Computes a graph node by node, each under a recorder."""
+    """Computes a graph node by node, and keeps what it multiplies and what is known of its result."""
 
     def __init__(self, traced: fx.GraphModule, at: Recorder) -> None:
         super().__init__(traced)
@@ -84,16 +84,16 @@ class _Run(fx.Interpreter):
             return super().run_node(n)
         called = [str(n.target)] if n.op == "call_module" else [name for name, _ in (n.meta.get("nn_module_stack") or {}).values()]
         self._at.module = called[-1] if called else ""  # some rules ask it for the sizes of a split
-        with _Recorder(self._at) as recorder:
+        with _Multiplied(self._at) as multiplied:
             result = super().run_node(n)
-        if recorder.found:
-            self.products[n] = recorder.found
+        if multiplied.found:
+            self.products[n] = multiplied.found
         if isinstance(result, torch.Tensor):
             self.factors[n] = self._at.factors(result)
         return result
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class _Multiplied(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Keeps what `FlopCounterMode` would count, with the shapes and the labels."""
 
     def __init__(self, at: Recorder) -> None:

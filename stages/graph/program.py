@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import BytesIO, StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import fx, nn
@@ -32,7 +33,7 @@ def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.ex
     failed = []
     for strict in (False, True):
         try:
-            with _quiet():
+            with _quiet(), _without_idle_autocast():
                 return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
         except FAILURES as error:
             blame_memory(error)
@@ -66,6 +67,17 @@ def save_program(network: nn.Module, image_shape: tuple[int, ...], file: Path) -
         blame_memory(error)
         raise Untraceable(explain(error)) from error
     file.write_bytes(content.getvalue())  # torch would tell of a full disk in words of its own
+
+
+@contextmanager
+def _without_idle_autocast() -> Iterator[None]:
+    """Let `with torch.autocast(..., enabled=False)` do nothing meanwhile: nothing is cast here, and the export would set its region apart as a module."""
+    enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
+    with (
+        patch.object(torch.autocast, "__enter__", lambda self: enter(self) if self._enabled else self),  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        patch.object(torch.autocast, "__exit__", lambda self, *raised: leave(self, *raised) if self._enabled else None),
+    ):
+        yield
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from bonsai.stages.graph.aten_layers import LAYERS, Builder, arguments_of, name_
 from bonsai.stages.graph.symbolic import is_leaf
 from bonsai.stages.graph.untraceable import Untraceable
 
+STACK = "nn_module_stack"
+"""Key of the modules that a node is computed in, outermost first."""
 CHECKS = ("_assert", "sym_constrain")
 """Prefixes of operators that only check assumptions of the capture."""
 
@@ -53,6 +55,8 @@ class Rebuilding:
                 self._made[node] = self._call(name, self._network.get_submodule(name), source)
             elif node not in inside:
                 self._rebuild(node)
+            if node in self._made:  # by name, as torch.fx itself notes it
+                self._made[node].meta[STACK] = {name: (name, kind) for name, kind in (node.meta.get(STACK) or {}).values()}
         self._free_inner_modules()
         made = fx.GraphModule(self._root, self._graph, type(self._network).__name__)
         made.graph.eliminate_dead_code()
@@ -78,7 +82,7 @@ class Rebuilding:
         """Return every call of a leaf that maps one tensor to one: its name, what it reads, and its nodes up to the one that is read."""
         nodes_of: defaultdict[tuple[str, str], list[fx.Node]] = defaultdict(list)
         for node in self._program.graph.nodes:
-            for key, (name, _) in (node.meta.get("nn_module_stack") or {}).items():
+            for key, (name, _) in (node.meta.get(STACK) or {}).items():
                 module = self._submodule(name)
                 if node.op == "call_function" and module is not None and is_leaf(module, name, self._whole):
                     nodes_of[key, name].append(node)

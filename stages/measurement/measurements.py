@@ -153,6 +153,7 @@ class Row(Record):
         validation: Accuracy on the validation images, if `accuracy` is on the test images.
         latency: None if the network was not run as an engine.
         size_bytes: Size of the file with the network.
+        fused: Whether the network was trained in branches that are fused.
     """
 
     network: Literal["dense", "pruned", "simulated"]
@@ -165,12 +166,13 @@ class Row(Record):
     size_bytes: int
     parameters: int
     macs: int
+    fused: bool = False
 
     @property
     def label(self) -> str:
         """Name of the row in the table."""
         how = f" {NAMES[self.quantised]}" if self.quantised else "" if self.accuracy is not None else " (untrained)"
-        return f"{self.network} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
+        return f"{self.network}{' fused' if self.fused else ''} {self.precision}{how}" + (" (shipped)" if self.shipped else "")
 
     @property
     def judged(self) -> Accuracy:

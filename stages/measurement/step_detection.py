@@ -32,7 +32,7 @@ def sweep_steps(classes: Sequence[OperatorClass], measure: Callable[[OperatorCla
     """Sweep one operator of each kind over its output and its input channels.
 
     Args:
-        classes: Of a network; of each kind the middle one by size is swept, of what multiplies matrices without groups of several channels.
+        classes: Those of a network. The one of middle size is swept of each kind; light operators and groups of several channels are left out.
         measure: Times an operator class at given input and output channels.
 
     Returns:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.networks.edits.records import Edit, Quantizers
+from bonsai.stages.networks.edits.records import Edit, Fuse, KeepChannels, Quantizers
 from bonsai.stages.pruning.recovery import Recovery
 from bonsai.stages.quantization.records import Quantization
 from bonsai.stages.store.artifact import Artifact
@@ -101,6 +101,16 @@ class Checkpoint(Artifact):
     def quantizers(self) -> Quantizers | None:
         """The edit that made the network compute as INT8; None where it is in float."""
         return next((edit for edit in self.edits if isinstance(edit, Quantizers)), None)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The residual blocks that were left out."""
+        return tuple(block for edit in self.edits if isinstance(edit, KeepChannels) for block in edit.dropped)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the network was trained in branches that are fused now."""
+        return any(isinstance(edit, Fuse) for edit in self.edits)
 
     def successor(self, folder: Path, *, metrics: Mapping[str, float] | None = None, **changes: object) -> "Checkpoint":
         """Return the record of the same network after another stage, which wrote `folder`."""

@@ -45,8 +45,8 @@ class ModelConfig(Record):
             for a network that returns one tensor.
         seed: Seed of the initial weights.
         weights: Weights that the network starts with. A file (``.safetensors``, ``.pth``, ``.pt``), from the recipe's folder; ``pretrained``: those of timm
-            or torchvision, which are fetched; ``recipe:NAME``: those of the dense network that a recipe of this name trained in the same store (that of
-            a shipped recipe is trained first where there is none); null: random ones.
+            or torchvision, which are fetched; ``recipe:NAME``: those of the dense network that a run of this recipe left in the same store; if
+            there is none, that of a shipped recipe is trained first. Null: random ones.
         files: Inputs that your own factory reads: files, folders or patterns such as `tables/*.csv`, from the recipe's folder. Their contents are part of
             the input. An option that repeats an entry is passed as the path of that file.
     """

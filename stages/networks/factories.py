@@ -7,7 +7,7 @@ LIBRARIES = {"timm": "bonsai.stages.networks.timm_models", "torchvision": "bonsa
 FACTORIES = {
     "resnet20": "bonsai.stages.networks.cifar_resnet:resnet20",
     "resnet8": "bonsai.stages.networks.cifar_resnet:resnet8",
-    "series_resnet14": "bonsai.stages.networks.series_resnet:series_resnet14",
+    "series_resnet14": "bonsai.stages.networks.cifar_resnet:series_resnet14",
     "unet": "bonsai.stages.networks.unet:unet",
     **{
         name: f"{LIBRARIES['torchvision']}:{name}"

@@ -16,7 +16,7 @@ AUXILIARY = ("aux_logits", "aux_loss")
 AUXILIARY_LAYERS = ("aux_classifier.", "aux1.", "aux2.", "AuxLogits.")
 TRANSFORMING = ("googlenet", "inception_v3")
 """Networks whose weights torchvision loads with `transform_input`: forward() then turns ImageNet's normalisation into inputs from -1 to 1, which the weights
-were trained with. Without that option, images are normalised so at once."""
+were trained with. Without that option, Bonsai normalises images so itself."""
 
 
 def make(name: str, *, in_channels: int, num_classes: int, **options: Any) -> nn.Module:

@@ -23,7 +23,7 @@ def keep_in_training(network: nn.Module, optimizer: Optimizer, averages: Iterabl
         network: Network on any device. A parameter that loses channels becomes a new object.
         optimizer: Optimizer of the network; it may hold parameters of other networks too.
         averages: Networks of the same structure, such as a moving average.
-        edit: Channels to keep.
+        edit: Channels to keep, and blocks to leave out, whose parameters leave the optimizer.
 
     Raises:
         ConfigError: The optimizer's state cannot be cut, or an average or the edit belongs to another network. Nothing is changed then.
@@ -31,6 +31,7 @@ def keep_in_training(network: nn.Module, optimizer: Optimizer, averages: Iterabl
     before = dict(network.named_parameters())
     shapes = _shapes(network)
     unknown = [name for (name, axis), kept in edit.by_axis().items() if axis >= len(shapes.get(name, ())) or kept[-1] >= shapes[name][axis]]
+    unknown += [block for block in edit.dropped if not any(name.startswith(f"{block}.") for name in shapes)]
     if unknown:
         raise _refusal(
             "the cut belongs to another network",
@@ -55,11 +56,13 @@ def keep_in_training(network: nn.Module, optimizer: Optimizer, averages: Iterabl
 def _carry_optimizer(optimizer: Optimizer, before: Mapping[str, nn.Parameter], after: Mapping[str, nn.Parameter], edit: KeepChannels) -> None:
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in before.items()}
     for group in optimizer.param_groups:
-        group["params"] = [after[names[parameter]] if parameter in names else parameter for parameter in group["params"]]
+        group["params"] = [after.get(names.get(each, ""), each) for each in group["params"] if not edit.drops(names.get(each, ""))]
     states = list(optimizer.state.items())
     optimizer.state.clear()
     for parameter, state in states:
         name = names.get(parameter, "")
+        if edit.drops(name):
+            continue
         live = after.get(name, parameter)
         optimizer.state[live] = state if live is parameter else {key: _carried(value, name, live, edit) for key, value in state.items()}
 

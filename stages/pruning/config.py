@@ -59,6 +59,7 @@ class PruneConfig(Record):
         floor: Smallest fraction of a group's channels, 0-1, that is kept.
         floors: Other floors for the groups of some layers: from a glob over names of layers to a fraction; the last glob that matches counts.
         caps: Largest fraction of a group's channels that is kept, in the same form.
+        blocks: Whether residual blocks may be left out as a whole; what their absence costs is measured on training images when the branch leaves.
         rounds: Most networks that the closed loop builds and times.
         margin: Fraction of the budget, 0-1, that the closed loop leaves free beside the verdict's interval: the gate is met only if the whole interval
             is within the budget, so the loop judges a network by where that interval's upper end will probably be.
@@ -79,6 +80,7 @@ class PruneConfig(Record):
     floor: Share = 0.1
     floors: dict[str, Share] = {}
     caps: dict[str, Share] = {}
+    blocks: bool = False
     rounds: Annotated[int, Field(ge=1)] = 6
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.008
@@ -100,6 +102,8 @@ class PruneConfig(Record):
         if self.policy.finetune and self.recover.epochs:
             raise ValueError("`recover.epochs` is the length of a branch within the cycle: with the policy `trained` it is `policy.finetune.epochs`")
         if self.policy.name == "initialisation":
+            if self.blocks:
+                raise ValueError("`blocks` need a trained network: with the policy `initialisation` nobody knows what their absence costs")
             if self.regulariser.name != "none":
                 raise ValueError("`regulariser` acts in the trunk, before the branch leaves: with the policy `initialisation` it has no time to")
             if self.distill and self.distill.teacher == "trigger":
@@ -111,19 +115,20 @@ def require_own_loop(config: PruneConfig) -> None:
     """Refuse settings that only Bonsai's own training loop can follow.
 
     Raises:
-        ConfigError: The policy prunes before or after the training, the schedule has several cuts, or there is a regulariser.
+        ConfigError: The policy prunes before or after the training, the schedule has several cuts, there is a regulariser, or blocks may be left out.
     """
     asked = {
         f"policy {config.policy.name}": config.policy.name in ("initialisation", "trained"),
         f"schedule {config.schedule.name}": config.schedule.steps > 1,
         f"regulariser {config.regulariser.name}": config.regulariser.name != "none",
+        "blocks": config.blocks,
     }
     if any(asked.values()):
         raise ConfigError(
             describe(
                 "in your own training loop, the pruner cuts once, during the training",
                 given=", ".join(name for name, found in asked.items() if found),
-                allowed="the policies epi and epoch, one cut, no regulariser",
-                fix="change prune.policy, prune.schedule or prune.regulariser, or use a recipe",
+                allowed="the policies epi and epoch, one cut, no regulariser, no blocks",
+                fix="change prune.policy, prune.schedule, prune.regulariser or prune.blocks, or use a recipe",
             )
         )

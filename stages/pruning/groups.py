@@ -1,5 +1,7 @@
 """Groups of coupled channels, and the widths that they may keep."""
 
+from collections.abc import Iterable
+
 from bonsai.profiles.located_yaml import Record
 
 Widths = dict[str, int]
@@ -27,6 +29,7 @@ class TensorAxis(Record):
 
     Attributes:
         tensor: Dotted name in the network.
+        axis: The dimension.
         indices: Positions in the dimension.
         channels: The group's channel that each position belongs to; as long as `indices`.
     """
@@ -61,6 +64,7 @@ class Group(Record):
         tensors: Every dimension that loses positions.
         counts: Whole numbers that go with them.
         normalised: Whether a layer such as LayerNorm takes its mean over the channels: without one of them the others change.
+        block: Residual block that all of the channels are inside of; the block is left out where nothing of its groups is kept. Empty where there is none.
     """
 
     name: str
@@ -69,12 +73,22 @@ class Group(Record):
     tensors: tuple[TensorAxis, ...] = ()
     counts: tuple[Count, ...] = ()
     normalised: bool = False
+    block: str = ""
 
     @property
     def positions(self) -> int:
         """Positions of the layer that names the group, per channel."""
         module = self.name.partition("[")[0]
         return next((len(m.indices) // self.width for m in self.members if m.module == module and m.side == "out"), 1)
+
+
+def blocks_of(groups: Iterable[Group]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the groups inside of each residual block that may be left out, in the network's order."""
+    found: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        if group.block:
+            found[group.block] = (*found.get(group.block, ()), group.name)
+    return found
 
 
 class WidthPlan(Record):

@@ -44,16 +44,16 @@ def least_channels(group: Group, floor: float) -> int:
 
 
 def width_step(group: Group, step: int) -> int:
-    """Return the fewest channels of a group whose positions are a multiple of a device's step: of attention heads of 64 positions, one."""
+    """Return the fewest channels of a group whose positions are a multiple of a device's step: one head, if it has 64 positions and the step is 16."""
     return step // gcd(step, group.positions)
 
 
 def width_options(group: Group, *, step: int, floor: float, cap: float = 1) -> tuple[int, ...]:
     """Return the widths that a group may keep, ascending.
 
-    Widths whose positions, in the layer that names the group, are a multiple of the device's step, from `floor` to `cap` (ratios 0-1 of the
-    dense width; at least one such width), and the dense width itself where the cap is 1. Where a layer's channels belong to several groups, each
-    keeps multiples for itself: their sum is one too, unless a group keeps its dense width or some channels belong to no group.
+    These are the widths from `floor` to `cap` whose positions, in the layer that names the group, are a multiple of the device's step. If the cap
+    is 1, the dense width is one too. Where a layer's channels belong to several groups, each group keeps multiples for itself. Their sum is
+    a multiple too, unless a group keeps its dense width or some channels belong to no group.
 
     Args:
         group: The group.

@@ -89,7 +89,7 @@ class Pruner:
         masks: Masks of channels that are zero for now. `Removal` sets them before it trains; a cut removes them.
         edit: All cuts as one.
         kept: Channels of the dense network that are left, by group.
-        difference: Largest difference between zeroing and removing, relative to how much outputs vary between images, over all cuts.
+        difference: Largest difference between masking and removing, relative to how much outputs vary between images, over all cuts.
         trigger: The policy's reason for the cut. None before a cut, and if the plan had none.
 
     Raises:

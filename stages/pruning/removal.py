@@ -32,6 +32,7 @@ class Removal:
         criterion: Criterion by which the network is scored again before each later cut.
         schedule: Number of cuts, the training between them, and whether channels are masked before they are cut.
         window: Batches that criteria of batches are averaged over.
+        groups: Groups of the network, if they are known already.
 
     Attributes:
         state: The training.
@@ -39,10 +40,18 @@ class Removal:
         returned: Channels that were masked and came back.
     """
 
-    def __init__(self, state: TrainState, image_shape: tuple[int, ...], criterion: Criterion, schedule: ScheduleConfig, window: int) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        image_shape: tuple[int, ...],
+        criterion: Criterion,
+        schedule: ScheduleConfig,
+        window: int,
+        groups: tuple[Group, ...] | None = None,
+    ) -> None:
         averages = (state.average,) if state.average else ()
         self.state, self.returned = state, 0
-        self.pruner = Pruner(state.network, state.optimizer, image_shape, criterion=criterion, averages=averages, window=window)
+        self.pruner = Pruner(state.network, state.optimizer, image_shape, criterion=criterion, groups=groups, averages=averages, window=window)
         self._schedule = schedule
 
     @property
@@ -86,7 +95,8 @@ class Removal:
         for step in range(done + 1, schedule.steps + 1):
             if choose and step > 1:
                 final = choose(scores, pruner.groups)
-            chosen = best_channels(scores, widths_after(step, dense, final, schedule))
+            left = {group.name for group in pruner.groups}
+            chosen = best_channels(scores, {name: width for name, width in widths_after(step, dense, final, schedule).items() if name in left})
             if masks and step < schedule.steps:
                 masks.set(chosen)
             else:

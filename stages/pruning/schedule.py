@@ -42,9 +42,9 @@ class ScheduleConfig(Record):
 
 
 def widths_after(step: int, dense: Widths, final: Widths, config: ScheduleConfig) -> Widths:
-    """Return the channels left per group after cut number `step`, from 1 to `config.steps`."""
+    """Return the channels left per group after cut number `step`, from 1 to `config.steps`; a block that is left out leaves at the first."""
     done = step / config.steps
-    return {group: min(dense[group], max(_left(config.name, done, dense[group], width), width)) for group, width in final.items()}
+    return {group: min(dense[group], max(_left(config.name, done, dense[group], width), width)) if width else 0 for group, width in final.items()}
 
 
 def _left(name: str, done: float, first: int, last: int) -> int:

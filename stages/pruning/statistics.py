@@ -147,8 +147,9 @@ class BatchStatistics:
 
     @staticmethod
     def cut(tensors: Mapping[str, torch.Tensor], kept: Kept) -> dict[str, torch.Tensor]:
-        """Return the state of the channels that a cut has left."""
-        return {key: value[list(kept[group])] if (group := key.partition("/")[2]) in kept else value for key, value in tensors.items()}
+        """Return the state of the channels that a cut has left; of a group without any there is none."""
+        left = {key: value for key, value in tensors.items() if kept.get(key.partition("/")[2]) != ()}
+        return {key: value[list(kept[group])] if (group := key.partition("/")[2]) in kept else value for key, value in left.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from the state of an earlier segment."""

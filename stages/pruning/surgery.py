@@ -10,8 +10,8 @@ from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.masking import masked
-from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.zeroing import Uncuttable, outputs, require_equal
+from bonsai.stages.pruning.equality import Uncuttable, outputs, require_equal
+from bonsai.stages.pruning.groups import Group, Kept, blocks_of
 
 TRIAL_IMAGES = 4
 
@@ -22,17 +22,19 @@ def cut(network: nn.Module, groups: tuple[Group, ...], kept: Kept) -> KeepChanne
     Args:
         network: The network that `groups` were found in; where an error is raised, it is left as it was.
         groups: Groups from `find_groups`.
-        kept: Channels to keep by group name, ascending; a group without an entry stays whole.
+        kept: Channels to keep by group name, ascending; a group without an entry stays whole. A residual block is left out where none of its groups
+            keeps any.
 
     Raises:
-        ValueError: A group does not exist, would be emptied, or a channel does not exist.
+        ValueError: A group does not exist, would be emptied alone, or a channel does not exist.
         Uncuttable: A parameter cannot be replaced.
     """
     by_name = {group.name: group for group in groups}
     for name, channels in kept.items():
         if name not in by_name:
             raise ValueError(f"cannot cut group {name!r}: the network has {', '.join(by_name)}")
-        if not channels or not set(channels) <= set(range(by_name[name].width)):
+        gone = by_name[name].block and all(kept.get(other) == () for other in blocks_of(groups)[by_name[name].block])
+        if (not channels and not gone) or not set(channels) <= set(range(by_name[name].width)):
             raise ValueError(f"cannot cut group {name!r} to channels {channels}: keep at least one of 0..{by_name[name].width - 1}")
     edit = edit_of(network, groups, kept)
     twin = copy_network(network)

@@ -11,10 +11,10 @@ from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.finding import fixed_layers
 from bonsai.stages.pruning.coupling.masking import masked
+from bonsai.stages.pruning.equality import VARIES, Uncuttable, outputs, require_equal, variation, varies
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.settling import has_batchnorm, settle, wake
 from bonsai.stages.pruning.surgery import TRIAL_IMAGES
-from bonsai.stages.pruning.zeroing import VARIES, Uncuttable, outputs, require_equal, variation, varies
 
 UNDECIDED = "without some of its channels the outputs hardly depend on the image, so that a cut cannot be checked"
 

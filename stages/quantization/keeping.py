@@ -1,7 +1,7 @@
 """Nodes that stay in float within a quantised network."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -65,13 +65,14 @@ def quantizable(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, 
     return tuple(dict.fromkeys(name_of(node) for node in traced.graph.nodes if takes_layer(traced, node)))
 
 
-def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[int, ...]) -> tuple[str, ...]:
+def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[int, ...], *, dropped: Collection[str] = ()) -> tuple[str, ...]:
     """Return the names of what a recipe leaves in float, in the order of execution: of what would be quantised otherwise.
 
     Args:
         network: A float network.
         globs: Of `quantize.keep_float`: over names of modules, of what holds them, and of functions as the graph calls them.
         image_shape: (channels, height, width).
+        dropped: Residual blocks that the network has lost: a glob may have named what was in them.
 
     Raises:
         ConfigError: A glob matches nothing, or nothing is left to quantise.
@@ -91,7 +92,7 @@ def layers_to_keep(network: nn.Module, globs: Iterable[str], image_shape: tuple[
     for glob in globs:
         if any(matches(name, glob) for name in computing):
             found |= {name for name in computing if matches(name, glob)}
-        elif not any(matches(name, glob) for name in [*names, *others]):
+        elif not dropped and not any(matches(name, glob) for name in [*names, *others]):
             matching(glob, computing, problem="quantize.keep_float: nothing that computes has this name")
         found |= {name for name, conv in folded.items() if matches(name, glob) and conv not in found}
     if layers and layers <= found:

@@ -14,8 +14,8 @@ FLOAT, NAME = "float", "name"
 """Keys of a node's metadata: whether the recipe keeps it in float, and its name in the recipe, even after another module replaced it."""
 RANKS: dict[type[nn.Module], int] = {nn.Conv1d: 3, nn.Conv2d: 4, nn.ConvTranspose2d: 4}
 """Dimensions of the tensors that each kind of convolution reads, with the one of the batch."""
-BATCHES = range(2, sys.maxsize)
-"""Numbers of dimensions of what a linear layer or a BatchNorm reads."""
+ANY_RANK = range(2, sys.maxsize)
+"""Dimensions of what a linear layer or a BatchNorm reads: two or more."""
 
 
 def keep_in_float(traced: fx.GraphModule, names: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ def takes_layer(traced: fx.GraphModule, node: fx.Node) -> bool:
     kind = next((kind for kind in (*RANKS, nn.Linear) if module is not None and is_plain(module, kind)), None)
     if kind is None or (isinstance(module, Convolution) and not _pads_alike(module)):
         return False
-    ranks = {RANKS[kind]} if kind in RANKS else BATCHES
+    ranks = {RANKS[kind]} if kind in RANKS else ANY_RANK
     return all(_reads_one(call, ranks) for call in calls_of(traced, node)) and not _is_read_inside(traced, node)
 
 
@@ -57,7 +57,7 @@ def takes_batch_norm(traced: fx.GraphModule, node: fx.Node) -> bool:
         return False
     assert isinstance(module, BatchNorm)
     affine = module.affine and module.running_mean is not None
-    return affine and all(_reads_one(call, BATCHES) for call in calls_of(traced, node)) and not _is_read_inside(traced, node)
+    return affine and all(_reads_one(call, ANY_RANK) for call in calls_of(traced, node)) and not _is_read_inside(traced, node)
 
 
 def folded_into(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -81,8 +81,10 @@ def _of_decisions(decisions: Decisions) -> Iterator[tuple[str, str]]:
         yield "the trigger's curves are not equally long", f"{len(trigger.epochs)} epochs, {len(trigger.curve)} of EPI, {len(trigger.overlap)} of overlap"
     if not dense or not dense.keys() == decisions.kept_widths.keys() == decisions.fit.widths.keys():
         yield "the groups of the dense, the asked and the kept widths are not the same", ", ".join(dense) or "no group"
-    elif any(not width > 0 for widths in (dense, decisions.kept_widths, decisions.fit.widths, decisions.positions) for width in widths.values()):
-        yield "a width, or a number of positions, is not above 0", str(decisions.kept_widths | decisions.positions)
+    elif any(not width > 0 for widths in (dense, decisions.positions) for width in widths.values()):
+        yield "a dense width, or a number of positions, is not above 0", str(dense | decisions.positions)
+    elif any(not width >= 0 for widths in (decisions.kept_widths, decisions.fit.widths) for width in widths.values()):
+        yield "a width is below 0", str(decisions.kept_widths)
     predicted = [ms for attempt in decisions.attempts for ms in (attempt.predicted_ms, *(found.predicted_ms for found in attempt.rounds))]
     if any(ms <= 0 for ms in (*predicted, *(operator.dense_ms for operator in decisions.forecast.operators))):
         yield "a predicted latency is not above 0", "decisions.attempts, decisions.forecast"

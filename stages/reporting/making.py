@@ -29,10 +29,11 @@ def widths_part(evidence: Evidence, slug: str) -> Part:
     total = f"{decisions.outputs(kept)} of {decisions.outputs(dense)} channels are kept, in {len(dense)} groups of channels that go together"
     again = "" if asked == kept else " The kept widths differ from those chosen at the trigger, because they were chosen again between the cuts."
     units = " Behind a group's name, (x 64) says that each of its channels is 64 outputs of the layer, such as an attention head." if several else ""
+    without = " Of a group that keeps 0 channels, the residual block around it is left out." if 0 in kept.values() else ""
     gap = f"Their value is at most {percent(decisions.fit.gap)} below the best that is possible within the predicted latency."
     return Part(
         title=title,
-        texts=(f"{total}.{again}{units} {gap}",),
+        texts=(f"{total}.{without}{again}{units} {gap}",),
         figures=(Figure(title=title, svg=inline(draw_widths(dense, asked, kept), f"{slug}-widths", title, f"{total}; the table below has every group.")),),
         tables=(
             Table(

@@ -73,7 +73,7 @@ figure of the table again.
 Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
 {_recovery(decisions, metric)}{_changes(decisions)}
 
-{kept} of {whole} channels are kept. `report.html`, or `report.md` without figures, has the widths
+{kept} of {whole} channels are kept{_dropped(final)}. `report.html`, or `report.md` without figures, has the widths
 of every group, the networks that were timed to fit the budget, the precisions that were tried, latency by operator, and provenance.
 
 ![EPI until the trigger, and the learning curve of {curve}](training.svg)
@@ -103,6 +103,11 @@ def _trunk(decisions: Decisions) -> str:
     trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
     given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
     return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
+
+
+def _dropped(final: Checkpoint) -> str:
+    """Return which residual blocks were left out; empty if none was."""
+    return f", and the residual blocks {markdown(', '.join(final.dropped))} are left out" if final.dropped else ""
 
 
 def _changes(decisions: Decisions) -> str:
@@ -158,7 +163,7 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
     )
     if not is_compared:
         accuracy += f" There is no reference: {NO_REFERENCE}. The dense network was timed with untrained weights."
-    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}"
+    precision = f"Precision: {measurement.reason}.{_float_kernels(measurement)}{_sparsity(engine, target)}"
     latencies = {row.label: row.latency for row in measurement.rows if row.latency is not None}
     shipped = measurement.shipped_row.latency
     assert shipped is not None
@@ -178,6 +183,14 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
 
 def _simplification(engine: Engine) -> str:
     return f", as the exporter wrote it, since onnxsim's was rejected: {engine.not_simplified}" if engine.not_simplified else ""
+
+
+def _sparsity(engine: Engine, target: Target) -> str:
+    """Return how many layers have 2:4 sparse weights; empty if the library was not told to look for them."""
+    if not target.sparse_weights:
+        return ""
+    sparse, eligible = engine.coverage["sparse_layers"], engine.coverage["sparse_eligible_layers"]
+    return f" 2:4 sparsity: {sparse} of the {eligible} layers that could run as sparse have such weights; the others run as dense."
 
 
 def _float_kernels(measurement: Measurement) -> str:

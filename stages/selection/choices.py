@@ -9,7 +9,7 @@ from bonsai.stages.selection.terms import Options
 
 
 def width_choices(groups: tuple[Group, ...], config: PruneConfig, profile: HardwareProfile) -> Options:
-    """Return the widths in channels that each group may keep on a target, ascending.
+    """Return the widths in channels that each group may keep on a target, ascending; 0 for one whose residual block may be left out.
 
     Args:
         groups: Groups of the dense network.
@@ -21,7 +21,7 @@ def width_choices(groups: tuple[Group, ...], config: PruneConfig, profile: Hardw
     """
     floors = shares(groups, config.floors, config.floor, "prune.floors")
     caps = shares(groups, config.caps, 1, "prune.caps")
-    options = {g.name: width_options(g, step=profile.width_step, floor=floors[g.name], cap=caps[g.name]) for g in groups}
+    options = {g.name: ((0,) if g.block else ()) + width_options(g, step=profile.width_step, floor=floors[g.name], cap=caps[g.name]) for g in groups}
     if all(len(widths) == 1 for widths in options.values()):
         raise ConfigError(
             describe(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from bonsai.stages.pruning.block_losses import BlockLosses
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.limits import least_channels, shares
@@ -56,19 +57,31 @@ class Chooser:
         """Return the channels that the budget would keep now, for EPI. Nothing is timed, and widths are not rounded to the device's step."""
         return self._ranking.keep(self._comparable(scores))
 
-    def fit(self, scores: Scores, measure: Callable[[Widths], Measured] | None = None, *, correction: float = 1.0, doubt: float = 1.0) -> Fit:
+    def fit(
+        self,
+        scores: Scores,
+        measure: Callable[[Widths], Measured] | None = None,
+        *,
+        losses: BlockLosses | None = None,
+        correction: float = 1.0,
+        doubt: float = 1.0,
+    ) -> Fit:
         """Return the widths of most value within the budget.
 
         Args:
             scores: Scores of the channels now.
             measure: Times an untrained network of given widths; None trusts the prediction.
+            losses: What the absence of residual blocks costs now; without it, or where it tells nothing, none is left out.
             correction: Measured over predicted latency, from a finished engine.
             doubt: Upper end over latency of a network that nobody has timed yet.
 
         Raises:
             BudgetError: Even the narrowest network is above the budget.
         """
-        return fit_widths(self._values(scores), self.options, self.latency, self.limit_ms, self.config, measure, correction=correction, doubt=doubt)
+        usable = losses if losses is not None and losses.tell else None
+        options = self.options if usable else self._all_there
+        values = self._values(scores, options, usable)
+        return fit_widths(values, options, self.latency, self.limit_ms, self.config, measure, correction=correction, doubt=doubt)
 
     def reselection(self, limit_ms: float) -> Reselection:
         """Return a record for choosing again between two cuts, within `limit_ms` predicted milliseconds or, if that is too small, `floor_ms`."""
@@ -78,12 +91,17 @@ class Chooser:
     def _ranking(self) -> Ranking:
         floors = shares(self.groups, self.config.floors, self.config.floor, "prune.floors")
         least = {group.name: least_channels(group, floors[group.name]) for group in self.groups}
-        return Ranking(self.latency, self.options, self.limit_ms * (1 - self.config.margin), least)
+        return Ranking(self.latency, self._all_there, self.limit_ms * (1 - self.config.margin), least)
+
+    @cached_property
+    def _all_there(self) -> Options:
+        """The widths with which no block is left out."""
+        return {group: tuple(width for width in widths if width) for group, widths in self.options.items()}
 
     def _comparable(self, scores: Scores) -> Scores:
         found = normalise(scores, self.groups, self.config.normalisation)
         return {group: found[group] for group in self.options}
 
-    def _values(self, scores: Scores) -> Values:
+    def _values(self, scores: Scores, options: Options, losses: BlockLosses | None) -> Values:
         by_channel = {group: vector.tolist() for group, vector in self._comparable(scores).items()}
-        return values_of(self.config.value, by_channel, self.options, self.operators)
+        return values_of(self.config.value, by_channel, options, self.operators, losses)

@@ -5,21 +5,20 @@ from typing import Any, Literal, NamedTuple
 
 from torch import fx
 
-from bonsai.profiles.operator_class import Light, OperatorClass, Product
+from bonsai.profiles.operator_class import Heavy, Light, OperatorClass
 from bonsai.stages.graph.kinds import before, is_add, is_mul, is_tensor, operation, rectified_to
-from bonsai.stages.graph.products import BATCH
-from bonsai.stages.graph.products import Product as Recorded
+from bonsai.stages.graph.products import BATCH, Product
 from bonsai.stages.graph.trace import argument, module_of, only_user, shape_of
 from bonsai.stages.pruning.coupling.labels import Factor
 from bonsai.stages.selection.channels import Channels, Located
 
 PASSED_OVER = {"identity", "flatten", "reshape", "view", "squeeze"}
 """Operations that cost nothing, which may be between a tensor and the operator that computed it."""
+POOLS: dict[str, Light] = {"max_pool": "max_pool", "avg_pool": "avg_pool", "adaptive_max_pool": "max_pool", "adaptive_avg_pool": "avg_pool"}
 LIGHTS: dict[str, Light] = {
     "leaky_relu": "leaky_relu", "prelu": "leaky_relu", "elu": "elu", "selu": "elu", "celu": "elu", "silu": "silu", "hardswish": "hardswish", "mish": "mish",
     "gelu": "gelu", "tanh": "tanh", "sigmoid": "sigmoid", "hardsigmoid": "hardsigmoid", "softmax": "softmax",
-    "max_pool1d": "max_pool", "max_pool2d": "max_pool",
-    "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "avg_pool", "adaptive_max_pool2d": "max_pool", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
+    **{f"{kind}{dims}d": pool for kind, pool in POOLS.items() for dims in (1, 2)}, "batch_norm": "batch_norm", "layer_norm": "layer_norm",
     "group_norm": "group_norm", "cat": "concat", "interpolate": "resize", "upsample": "resize", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
 }  # fmt: skip
 """Operators without a matrix product, by the name that `operation` returns, in lower case with or without underscores."""
@@ -29,6 +28,8 @@ IN_INT8: frozenset[Light] = frozenset(
 """The operators that can be quantised."""
 LAST: frozenset[Light] = frozenset({"softmax", "layer_norm"})
 """The operators over the last dimension, which holds the channels."""
+FIRST: frozenset[Light] = frozenset({"max_pool", "avg_pool", "global_pool", "batch_norm", "group_norm", "resize"})
+"""The operators whose channels lie in the first dimension behind the batch, of a series too."""
 Epilogue = Literal["none", "relu", "add", "add_relu"]
 _SHORT = {name.replace("_", ""): light for name, light in LIGHTS.items()}
 
@@ -41,7 +42,7 @@ class Classified(NamedTuple):
     outputs: Channels
 
 
-def classify(product: Recorded, located: Located, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
+def classify(product: Product, located: Located, epilogue: Epilogue, *, by_weights: bool) -> Classified | None:
     """Return the class of a recorded product, or None where no class describes it.
 
     Args:
@@ -57,7 +58,7 @@ def classify(product: Recorded, located: Located, epilogue: Epilogue, *, by_weig
     return _product(product, located) if product.name in {"bmm", "baddbmm"} else None
 
 
-def _linear(product: Recorded, located: Located) -> Classified | None:
+def _linear(product: Product, located: Located) -> Classified | None:
     """Return the class of a layer on every row; None where rows leave, as of a layer that mixes the tokens of every channel."""
     (rows, inputs), (_, outputs) = product.operands
     first, _, result = product.factors
@@ -66,7 +67,7 @@ def _linear(product: Recorded, located: Located) -> Classified | None:
     return Classified(OperatorClass(op="linear", tokens=rows // BATCH), located.along(first, 1, inputs), located.along(result, 1, outputs))
 
 
-def _product(product: Recorded, located: Located) -> Classified | None:
+def _product(product: Product, located: Located) -> Classified | None:
     """Return the class of a product of two tensors in every head: heads leave whole, or every head loses channels alike; None where rows leave."""
     (heads, rows, inner), (_, _, outer) = product.operands
     first, second, _ = product.factors
@@ -86,13 +87,13 @@ def _product(product: Recorded, located: Located) -> Classified | None:
     return Classified(OperatorClass(op="matmul", groups=heads, tokens=rows), inputs.times(heads), outputs.times(heads))
 
 
-def _convolution(product: Recorded, located: Located, epilogue: Epilogue) -> Classified | None:
+def _convolution(product: Product, located: Located, epilogue: Epilogue) -> Classified | None:
     stride, _, dilation, transposed, _, groups = product.arguments
     read, weight = product.operands
     rank = len(read) - 2
     if rank not in {1, 2} or (transposed and rank == 1) or read[0] != BATCH:
         return None
-    op: Product = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
+    op: Heavy = "conv1d" if rank == 1 else "conv_transposed" if transposed else "conv"
     inputs, outputs = read[1], product.output[1]
     first, _, result = product.factors
     whole = groups > 1 and (groups == inputs or located.leaves_whole(first, 1, groups))
@@ -125,7 +126,7 @@ def classify_light(traced: fx.GraphModule, node: fx.Node, located: Located, fact
     if op is None or not is_tensor(node):
         return None
     shape = shape_of(node)
-    usual = 1 if len(shape) in {2, 4} and op not in LAST else len(shape) - 1
+    usual = 1 if op in FIRST or (len(shape) in {2, 4} and op not in LAST) else len(shape) - 1
     every = {axis: located.along(factors, axis, shape[axis]) for axis in range(1, len(shape))}
     axis = next((axis for axis in (usual, *every) if every[axis].groups), usual)
     if op == "softmax" and axis != usual:

@@ -10,8 +10,11 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Precision
 from bonsai.stages.pruning.groups import Widths
-from bonsai.stages.selection.operator_records import Operator
+from bonsai.stages.selection.operator_records import Operator, blocks_in
 from bonsai.stages.selection.terms import Array, Options, SumTerm, Terms
+
+NEVER_MS = 1e6
+"""Milliseconds of what cannot be: a block of which only a part is left out."""
 
 
 class LatencyModel(Protocol):
@@ -82,7 +85,10 @@ class NetworkLatency:
 
     def sum_ms(self, widths: Widths) -> float:
         """Return the sum over the operators in milliseconds."""
-        return sum(self.table.lookup_ms(operator.operator, *operator.channels(widths)) for operator in self.operators)
+        return sum(self._operator_ms(operator, widths) for operator in self.operators)
+
+    def _operator_ms(self, operator: Operator, widths: Widths) -> float:
+        return self.table.lookup_ms(operator.operator, *operator.channels(widths)) if operator.is_there(widths) else 0.0
 
     def __call__(self, widths: Widths) -> float:
         """Return the latency of the whole network in milliseconds."""
@@ -92,7 +98,7 @@ class NetworkLatency:
         """Return the latency of every operator at the dense and at the kept widths."""
 
         def milliseconds(operator: Operator, widths: Widths) -> float:
-            return self.line.scale * self.table.lookup_ms(operator.operator, *operator.channels(widths))
+            return self.line.scale * self._operator_ms(operator, widths)
 
         operators = [
             OperatorForecast(
@@ -108,11 +114,18 @@ class NetworkLatency:
         return Forecast(precision=self.table.meta.precision, overhead_ms=self.line.offset_ms, operators=tuple(operators))
 
     def terms(self, options: Options) -> Terms:
-        """Return the latency as tables over the options of every group, which must be all groups of the operators."""
+        """Return the latency as tables over the options of every group, which must be all groups of the operators.
+
+        Where a block may be left out, options of which some keep channels of it and some none have `NEVER_MS`.
+        """
         gathered = _Gathered(options)
         for operator in self.operators:
             gathered.add(operator, self.table, self.line.scale)
-        return Terms(options, constant=self.line.offset_ms + gathered.constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums)
+        together = [block for block in blocks_in(self.operators) if all(min(options[group]) == 0 < max(options[group]) for group in block)]
+        for block in together:
+            gathered.keep_together(block)
+        constant = self.line.offset_ms + gathered.constant
+        return Terms(options, constant=constant, unary=gathered.unary, pairs=gathered.pairs, sums=gathered.sums, together=together)
 
 
 class _Gathered:
@@ -129,22 +142,56 @@ class _Gathered:
     def add(self, operator: Operator, table: LatencyTable, scale: float) -> None:
         rows, ins = self._side(operator.inputs, operator.fixed_inputs)
         columns, outs = self._side(operator.outputs, operator.fixed_outputs)
+        inside = self._may_leave(operator.block)
         if len(rows) == 1 and rows.keys() == columns.keys():
-            self._add_unary(next(iter(rows)), scale * table.lookup_ms(operator.operator, ins, outs))
+            self._add_where_there(inside, next(iter(rows)), None, (scale * table.lookup_ms(operator.operator, ins, outs))[:, None])
             return
         found = scale * table.lookup_ms(operator.operator, ins[:, None], outs[None])
         if not (_adds_up(found, rows) and _adds_up(found.T, columns)):
-            placed = [{self.place[group]: part for group, part in side.items()} for side in (rows, columns)]
-            self.sums.append(SumTerm(placed[0], placed[1], found))
+            self._add_sum(inside, rows, columns, found)
             return
         for group, block in _taken_apart(found, rows):
             for other, turned in _taken_apart(block.T, columns):
-                self._add(group, other, turned.T)
+                self._add_where_there(inside, group, other, turned.T)
+
+    def keep_together(self, block: tuple[str, ...]) -> None:
+        """Forbid options of which some keep channels of a block and some none."""
+        first, *others = block
+        for other in others:
+            apart = (self.widths[first] > 0)[:, None] != (self.widths[other] > 0)[None]
+            self._add_pair(first, other, NEVER_MS * apart)
+
+    def _may_leave(self, block: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the groups of a block, where it may be left out."""
+        return block if any(0 in self.widths[group] for group in block) else ()
+
+    def _add_where_there(self, inside: tuple[str, ...], group: str | None, other: str | None, table: Array) -> None:
+        """Add a table, where the groups of the operator's block keep channels."""
+        within = [name for name in (group, other) if name in inside]
+        if not inside:
+            self._add(group, other, table)
+        elif within:
+            there = [self.widths[name] > 0 if name in inside else np.ones(len(side), dtype=bool) for name, side in ((group, table), (other, table.T))]
+            self._add(group, other, table * there[0][:, None] * there[1][None])
+        elif group and other:
+            self._add_sum(inside, {group: np.arange(len(table))}, {other: np.arange(len(table.T))}, table)
+        else:
+            beside = group or other
+            self._add(inside[0], beside, (self.widths[inside[0]] > 0)[:, None] * (table.reshape(1, -1) if beside else table))
+
+    def _add_sum(self, inside: tuple[str, ...], rows: Mapping[str, Array], columns: Mapping[str, Array], table: Array) -> None:
+        """Add a table over sums of options; where its block may be left out, the rows without the block come first."""
+        if inside:
+            there = len(table) * (self.widths[inside[0]] > 0)
+            rows = {**rows, inside[0]: rows.get(inside[0], 0) + there}
+            table = np.concatenate([np.zeros_like(table), table])
+        placed = [{self.place[group]: part for group, part in side.items()} for side in (rows, columns)]
+        self.sums.append(SumTerm(placed[0], placed[1], table))
 
     def _side(self, groups: tuple[tuple[str, int], ...], fixed: int) -> tuple[dict[str, Array], Array]:
         """Return one side of an operator's table: where the options of every group lie in it, and its channels.
 
-        Those are the options of one group, or where several are joined all multiples of the common divisor of their channels.
+        With one group, the table has a row per option. With several, it has a row per multiple of the greatest common divisor of their channels.
         """
         channels = {group: self.widths[group] * positions for group, positions in groups}
         if len(channels) == 1:
@@ -174,7 +221,7 @@ class _Gathered:
 
 
 def _adds_up(table: Array, parts: Mapping[str, Array]) -> bool:
-    """Return whether a table is a sum over the groups of its rows: those of one group are, those of several where they grow evenly."""
+    """Return whether a table is the sum of one table per group of its rows. With one group it is; with several, if it grows evenly from row to row."""
     if len(parts) < 2:
         return True
     line = table[0] + np.linspace(0, 1, len(table))[:, None] * (table[-1] - table[0])
@@ -182,7 +229,7 @@ def _adds_up(table: Array, parts: Mapping[str, Array]) -> bool:
 
 
 def _taken_apart(table: Array, parts: Mapping[str, Array]) -> list[tuple[str | None, Array]]:
-    """Return the tables that a table which adds up is the sum of, with the options of one group as rows each, or one row of no group."""
+    """Split a table that adds up: one table per group with its options as rows, and with several groups one row that belongs to none."""
     if len(parts) == 1:
         return [(group, table) for group in parts]
     slope = (table[-1] - table[0]) / max(len(table) - 1, 1)

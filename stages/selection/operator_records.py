@@ -6,6 +6,9 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.stages.pruning.groups import Widths
 
+Block = tuple[str, ...]
+"""The groups inside of a residual block that may be left out."""
+
 
 class Operator(Record):
     """One convolution, matrix product, or other operator that costs time.
@@ -19,6 +22,7 @@ class Operator(Record):
         fixed_outputs: Output channels of no group; 0 where they follow the inputs.
         full_widths: Dense width of every group named here.
         quantized: Whether the quantiser takes it, unless it is asked not to.
+        block: Groups inside of the residual block that it is part of, where that may be left out: it is not there without their channels.
     """
 
     module: str
@@ -29,6 +33,7 @@ class Operator(Record):
     fixed_outputs: int
     full_widths: tuple[tuple[str, int], ...]
     quantized: bool = True
+    block: Block = ()
 
     @property
     def groups(self) -> frozenset[str]:
@@ -36,11 +41,17 @@ class Operator(Record):
         return frozenset(name for name, _ in (*self.inputs, *self.outputs))
 
     def channels(self, widths: Widths) -> tuple[int, int]:
-        """Return (input, output) channels at the given widths."""
+        """Return (input, output) channels at the given widths; none of an operator that is left out with its block."""
+        if not self.is_there(widths):
+            return 0, 0
         ci = self.fixed_inputs + sum(widths[group] * positions for group, positions in self.inputs)
         if self.operator.one_axis:
             return ci, self.operator.outputs(ci)
         return ci, self.fixed_outputs + sum(widths[group] * positions for group, positions in self.outputs)
+
+    def is_there(self, widths: Widths) -> bool:
+        """Whether the block that it is part of is not left out."""
+        return all(widths.get(group, 1) for group in self.block)
 
     def macs(self, widths: Widths) -> int:
         """Return the multiply-accumulates for one image, at the given widths."""
@@ -56,6 +67,17 @@ class Unseen(Record):
 
     name: str
     macs: int
+
+
+def blocks_in(operators: Iterable[Operator]) -> tuple[Block, ...]:
+    """Return the blocks that operators are part of, in order."""
+    return tuple(dict.fromkeys(operator.block for operator in operators if operator.block))
+
+
+def whole_blocks(widths: Widths, blocks: Iterable[Block]) -> Widths:
+    """Return widths at which every block of which a group keeps nothing is left out as a whole."""
+    gone = {group for block in blocks if any(widths[group] == 0 for group in block) for group in block}
+    return {group: 0 if group in gone else width for group, width in widths.items()}
 
 
 def with_groups(operators: Iterable[Operator], names: Collection[str]) -> tuple[Operator, ...]:
@@ -92,7 +114,7 @@ def weight_channels(operators: Iterable[Operator], widths: Widths) -> dict[str, 
     """Return, for every layer that an exported graph holds under its name, the (input, output) channels of its weight at the given widths."""
     found = {}
     for operator in operators:
-        if operator.quantized and operator.operator.op in {"conv", "linear"}:
+        if operator.quantized and operator.operator.op in {"conv", "conv1d", "linear"}:
             inputs, outputs = operator.channels(widths)
             found[operator.module] = (inputs // operator.operator.num_groups(inputs), outputs)
     return found

@@ -7,9 +7,10 @@ import torch
 from torch import fx, nn
 
 from bonsai.stages.graph.products import BATCH, Product, record_products
-from bonsai.stages.graph.trace import module_of, trace
+from bonsai.stages.graph.rebuilding import STACK
+from bonsai.stages.graph.trace import module_of, shape_of, trace
 from bonsai.stages.networks.calling import evaluating
-from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.groups import Group, blocks_of
 from bonsai.stages.selection.channels import Located
 from bonsai.stages.selection.classes import IN_INT8, Classified, classify, classify_light, epilogue_of
 from bonsai.stages.selection.operator_records import Operator, Unseen
@@ -40,6 +41,7 @@ class _Reader:
         self.operators: list[Operator] = []
         self.unseen: list[Unseen] = []
         self._widths = {group.name: group.width for group in groups}
+        self._blocks = blocks_of(groups)
         self._located = Located(network, groups)
         self._recorded = record_products(self.traced, network, image_shape, self._located.at)
         self._position = {node: place for place, node in enumerate(self.traced.graph.nodes)}
@@ -73,7 +75,7 @@ class _Reader:
                 self.unseen.append(Unseen(name=f"{called} ({product.name})", macs=product.macs // BATCH))
                 continue
             self._fused.update(fused)
-            self._append(called, found, quantized=quantized)
+            self._append(node, called, found, quantized=quantized)
 
     def _light(self, node: fx.Node) -> None:
         found = classify_light(self.traced, node, self._located, self._recorded.factors.get(node, []))
@@ -81,9 +83,10 @@ class _Reader:
             return
         self._fused |= set(node.users) if found.operator.epilogue == "relu" else set()
         name = str(node.target) if node.op == "call_module" else f"{node.name}()"
-        self._append(name, found, quantized=found.operator.op in IN_INT8)
+        of_series = len(shape_of(node)) == 3
+        self._append(node, name, found, quantized=found.operator.op in IN_INT8 and not (of_series and found.operator.op == "avg_pool"))
 
-    def _append(self, name: str, found: Classified, *, quantized: bool) -> None:
+    def _append(self, node: fx.Node, name: str, found: Classified, *, quantized: bool) -> None:
         used = {group for group, _ in (*found.inputs.groups, *found.outputs.groups)}
         self.operators.append(
             Operator(
@@ -95,6 +98,7 @@ class _Reader:
                 fixed_outputs=found.outputs.fixed,
                 full_widths=tuple((group, width) for group, width in self._widths.items() if group in used),
                 quantized=quantized,
+                block=next((self._blocks[module] for module in node.meta.get(STACK, ()) if module in self._blocks), ()),
             )
         )
 

@@ -57,14 +57,14 @@ class Reselection(Record):
         return NetworkLatency(LatencyTable(self.meta, self.entries), self.operators, self.line)
 
     def choose(self, scores: Scores, groups: tuple[Group, ...]) -> Widths:
-        """Return the widths of most value now, none wider than what is left of its group.
+        """Return the widths of most value now, none wider than what is left of its group. Blocks that are there stay, and the others are gone.
 
         Args:
             scores: Scores of the channels that are left.
             groups: Those channels.
         """
         left = {group.name: group.width for group in groups}
-        options = {name: tuple(width for width in widths if width <= left[name]) for name, widths in self.options.items()}
+        options = {name: tuple(width for width in widths if 0 < width <= left[name]) if name in left else (0,) for name, widths in self.options.items()}
         comparable = normalise(scores, tuple(group for group in groups if group.name in options), self.normalisation)
-        values = values_of(self.value, {name: comparable[name].tolist() for name in options}, options, self.operators)
+        values = values_of(self.value, {name: vector.tolist() for name, vector in comparable.items()}, options, self.operators)
         return select_widths(values, options, self.latency, self.limit_ms).widths

@@ -1,5 +1,8 @@
 """Chooses the width of each group: the most value within a latency budget. A local search starts from the solution of the Lagrangian relaxation."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from bonsai.profiles.located_yaml import Record
@@ -12,6 +15,9 @@ REACH = 3
 """One move of the search changes a group's width by at most this many options, up or down."""
 GAIN = 1e-12
 """A move must gain more than this fraction of the largest value."""
+
+ROOM = 1e-3
+"""Blocks are tried in turn if the bound is above the value by more than this fraction."""
 
 
 class Selection(Record):
@@ -53,6 +59,7 @@ def solve(problem: Problem) -> Selection:
     require_reachable(smallest, problem.limit_ms, what="width selection")
     relaxed = relax(problem)
     choice = search(problem, relaxed.choice if relaxed.choice is not None else fastest)
+    choice = _search_blocks(problem, choice, relaxed.bound)
     value = problem.value(choice)
     return Selection(widths=problem.terms.widths_at(choice), predicted_ms=problem.terms.total(choice), value=value, bound=max(relaxed.bound, value))
 
@@ -63,6 +70,27 @@ def search(problem: Problem, start: Choice) -> Choice:
     while (move := state.best_move()) is not None:
         state.make(move)
     return state.choice
+
+
+def _search_blocks(problem: Problem, choice: Choice, bound: float) -> Choice:
+    """Improve a choice by leaving one block out or taking one in again, with all widths chosen anew, while the bound leaves room for more value."""
+    blocks = problem.terms.together
+    waiting = list(range(len(blocks)))
+    while waiting and bound - problem.value(choice) > ROOM * abs(bound):
+        turned = waiting.pop(0)
+        there = [(choice[block[0]] > 0) != (place == turned) for place, block in enumerate(blocks)]
+        start = relax(_with_blocks_as(problem, there)).choice
+        found = choice if start is None else search(problem, start)
+        if problem.value(found) > problem.value(choice) + GAIN * abs(bound):
+            choice, waiting = found, [place for place in range(len(blocks)) if place != turned]
+    return choice
+
+
+def _with_blocks_as(problem: Problem, there: Sequence[bool]) -> Problem:
+    """Return the problem in which only the given blocks are there."""
+    sizes = problem.terms.sizes
+    barred = {group: (0,) if stays else range(1, sizes[group]) for block, stays in zip(problem.terms.together, there, strict=True) for group in block}
+    return replace(problem, values=problem.values.without(barred))
 
 
 class _State:

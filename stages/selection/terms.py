@@ -1,6 +1,7 @@
 """A figure of a network, its latency or its value, as a sum of small tables over the options of every group: what makes selection quick."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from bonsai.stages.pruning.groups import Widths
 
+FAR = 1e3
+"""How far an option is moved that is not to be chosen, over the largest values of all groups."""
 Options = Mapping[str, Sequence[int]]
 Array = np.ndarray
 Choice = np.ndarray
@@ -82,6 +85,7 @@ class Terms:
         unary: (options,) by group; groups that are missing add nothing of their own.
         pairs: (options of the first, options of the second) by pair of groups.
         sums: The rest.
+        together: Groups whose least options are chosen together or not at all.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Terms:
         unary: Mapping[str, Array] | None = None,
         pairs: Mapping[tuple[str, str], Array] | None = None,
         sums: Sequence[SumTerm] = (),
+        together: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.groups = tuple(options)
         self.widths = tuple(np.array(options[group], dtype=int) for group in self.groups)
@@ -106,11 +111,25 @@ class Terms:
             key, oriented = ((i, j), table) if i < j else ((j, i), table.T)
             self.pairs[key] = self.pairs.get(key, 0.0) + oriented
         self.sums = tuple(sums)
+        self.together = tuple(tuple(place[group] for group in block) for block in together)
         self._beside: list[list[tuple[int, Array]]] = [[] for _ in self.groups]
         for (i, j), table in self.pairs.items():
             self._beside[i].append((j, table))
             self._beside[j].append((i, table.T))
         self._sums_of = [[term for term in self.sums if index in term.groups] for index in range(len(self.groups))]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of options of each group."""
+        return [len(widths) for widths in self.widths]
+
+    def without(self, options: Mapping[int, Iterable[int]]) -> "Terms":
+        """Return the figure with some options, by group, so much lower that they are never the largest."""
+        found = copy(self)
+        found.unary = [table.copy() for table in self.unary]
+        for group, some in options.items():
+            found.unary[group][list(some)] -= FAR * (1 + sum(float(np.abs(table).max()) for table in self.unary))
+        return found
 
     @cached_property
     def neighbours(self) -> tuple[frozenset[int], ...]:

@@ -20,6 +20,7 @@ from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.fused_groups import deployed_form
 from bonsai.stages.pruning.groups import Group
 from bonsai.stages.pruning.limits import width_step
 from bonsai.stages.quantization.keeping import layers_to_keep
@@ -56,7 +57,7 @@ def figures_of(table: TableArtifact) -> str:
     return table.source
 
 
-@stage(version=7, timed=True, figures=figures_of)
+@stage(version=9, timed=True, figures=figures_of)
 def characterize(
     out_dir: Path,
     model: ModelConfig,
@@ -130,10 +131,10 @@ def characterize(
 
 @lru_cache(maxsize=1)
 def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
-    """Return the dense network, its groups and its operators; kept, since a target has a table per precision."""
+    """Return the dense network, fused, its groups and its operators; kept, since a target has a table per precision."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
-    groups = find_groups(network, image_shape)
-    return network, groups, list_operators(network, groups, image_shape)
+    deployed = deployed_form(network, find_groups(network, image_shape), image_shape)
+    return deployed.network, deployed.groups, list_operators(deployed.network, deployed.groups, image_shape)
 
 
 def conditions(target: Target) -> dict[str, object]:

@@ -21,7 +21,7 @@ def figures_of(engine: Engine) -> str:
     return f"{engine.runtime} {engine.precision}, {engine.parameters / 1e3:.0f} k parameters"
 
 
-@stage(version=3, figures=figures_of)
+@stage(version=4, figures=figures_of)
 def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -> Engine:  # the stage's name in DESIGN.md
     """Build the engine on the device. The engine of an untrained network is run there too, and its outputs are compared with torch's.
 
@@ -56,6 +56,7 @@ def compile(out_dir: Path, graph: OnnxGraph, target: Target, info: DeviceInfo) -
         runnable=info.present,
         timing_cache=built.timing_cache,
         not_simplified=graph.not_simplified,
+        fused=graph.fused,
     )
     if info.present and target.device.kind == "cpu" and (graph.folder / PROBES).exists():  # of an untrained network, which nothing has run yet
         _require_as_torch(engine, target, load_outputs(graph.folder))

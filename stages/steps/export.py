@@ -88,4 +88,5 @@ def export(
         parity=parity,
         parameters=count_parameters(network),
         macs=count_macs(network, checkpoint.image_shape),
+        fused=checkpoint.fused,
     )

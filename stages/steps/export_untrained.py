@@ -19,9 +19,11 @@ from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_ch
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
 from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.networks.edits.fusing import fuse
+from bonsai.stages.networks.edits.records import Fuse, Quantizers
 from bonsai.stages.networks.registry import build_network, to_channels_last
-from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.blocks import groups_with_blocks
+from bonsai.stages.pruning.fused_groups import Deployed, deployed_form
 from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
@@ -41,7 +43,7 @@ def figures_of(graph: OnnxGraph) -> str:
     return f"untrained, {graph.parameters / 1e3:.0f} k parameters"
 
 
-@stage(version=7, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
+@stage(version=8, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
 def export_untrained(
     out_dir: Path,
     model: ModelConfig,
@@ -55,7 +57,7 @@ def export_untrained(
     keep_float: tuple[str, ...] = (),
     batch: int | None = None,
 ) -> OnnxGraph:
-    """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in.
+    """Write a network of the planned widths with its initial weights, in the form that a trained one is exported in: fused, where it has branches.
 
     Args:
         out_dir: Receives ``model.onnx``, and ``probes.safetensors`` with torch's outputs where the network was exported.
@@ -71,12 +73,12 @@ def export_untrained(
         keep_float: Globs over the layers that the recipe leaves in float.
         batch: Images that the file takes; None for any number.
     """
-    network, groups, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
+    groups, deployed, operators = _dense(model.identity(), model.model_dump_json(), image_shape, num_classes)
     widths = {group.name: group.width for group in groups} | plan.widths
     audit = None
     if dense is not None:
         try:
-            narrowed = narrow_graph(onnx.load(dense.folder / MODEL), network, groups, widths)
+            narrowed = narrow_graph(onnx.load(dense.folder / MODEL), deployed.network, deployed.groups, widths)
             require_channels(narrowed, weight_channels(operators, widths))
             onnx.save(narrowed, out_dir / MODEL)
             require_runs(out_dir / MODEL, image_shape)
@@ -84,8 +86,9 @@ def export_untrained(
         except (CannotNarrow, BuildError):
             audit = None  # exported below
     if audit is None:
-        quantizers = None if dialect == "float" else Quantizers(dialect=dialect, weight_bits=8, kept_float=layers_to_keep(network, keep_float, image_shape))
-        audit = _export(out_dir / MODEL, model, image_shape, num_classes, groups, plan, quantizers, float_type, opset, batch)
+        kept = layers_to_keep(deployed.network, keep_float, image_shape)
+        quantizers = None if dialect == "float" else Quantizers(dialect=dialect, weight_bits=8, kept_float=kept)
+        audit = _export(out_dir / MODEL, model, image_shape, num_classes, groups, plan, deployed.edit, quantizers, float_type, opset, batch)
     return OnnxGraph(
         folder=out_dir,
         dialect=dialect,
@@ -96,15 +99,17 @@ def export_untrained(
         parity={},
         parameters=count_weights_at(operators, widths),
         macs=count_macs_at(operators, widths),
+        fused=deployed.edit is not None,
     )
 
 
 @lru_cache(maxsize=1)
-def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, tuple[Group, ...], tuple[Operator, ...]]:
-    """Return the dense network, its groups and its operators; kept, since a target's many candidates are all cut from one network."""
+def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes: int) -> tuple[tuple[Group, ...], Deployed, tuple[Operator, ...]]:
+    """Return the dense network's groups, the network fused, and its operators; kept, since a target's many candidates are all cut from one network."""
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
-    groups = find_groups(network, image_shape)
-    return network, groups, list_operators(network, groups, image_shape)
+    groups = groups_with_blocks(network, image_shape)
+    deployed = deployed_form(network, groups, image_shape)
+    return groups, deployed, list_operators(deployed.network, deployed.groups, image_shape)
 
 
 def _export(
@@ -114,6 +119,7 @@ def _export(
     num_classes: int,
     groups: tuple[Group, ...],
     plan: WidthPlan,
+    fusion: Fuse | None,
     quantizers: Quantizers | None,
     float_type: FloatType,
     opset: int,
@@ -121,10 +127,14 @@ def _export(
 ) -> dict[str, int]:
     network = build_network(model, image_shape, num_classes)
     if plan.widths:
-        cut(network, groups, first_channels(plan.widths))
+        edit = cut(network, groups, first_channels(plan.widths))
+        fusion = fusion and Fuse(modules=tuple(name for name in fusion.modules if not edit.drops(name)))
     to_channels_last(network)
     images = torch.from_numpy(probe_images(image_shape, IMAGES))
     _vary(network, images)
+    if fusion is not None:
+        fuse(network, fusion)
+        to_channels_last(network)
     exported: nn.Module = network
     if quantizers is not None:
         network = insert_quantizers(network, image_shape, quantizers)

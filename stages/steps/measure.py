@@ -138,6 +138,7 @@ def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency
         size_bytes=(engine.folder / engine.file).stat().st_size,
         parameters=engine.parameters,
         macs=engine.macs,
+        fused=engine.fused,
     )
 
 
@@ -153,5 +154,5 @@ def _simulated_row(how: Quantised, quantised: Checkpoint, engine: Engine, seen: 
     assert quantised.quantization is not None
     size = (quantised.folder / (WEIGHTS if how == quantised.quantization.kept else weights_of(how))).stat().st_size
     accuracy = accuracy_of(seen, task, "torch", "validation")
-    counts = {"parameters": engine.parameters, "macs": engine.macs}
+    counts = {"parameters": engine.parameters, "macs": engine.macs, "fused": engine.fused}
     return Row(network="simulated", precision="int8", quantised=how, accuracy=accuracy, latency=None, size_bytes=size, **counts)

@@ -5,6 +5,7 @@ from pathlib import Path
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import STATISTICS, load_moments, load_scores, load_training, save_training
+from bonsai.stages.pruning.blocks import groups_with_blocks
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.policy import FinetuneConfig
@@ -23,10 +24,11 @@ from bonsai.stages.training.state import TrainState, reproducible
 
 def figures_of(pruned: Checkpoint) -> str:
     """Return what is left, in a few words."""
-    return f"{sum(map(len, pruned.kept.values()))} channels kept in {len(pruned.kept)} groups"
+    without = f", without {', '.join(pruned.dropped)}" if pruned.dropped else ""
+    return f"{sum(map(len, pruned.kept.values()))} channels kept in {len(pruned.kept)} groups{without}"
 
 
-@stage(version=9, tools=("torch", "torchvision", "torch-pruning"), figures=figures_of)
+@stage(version=10, tools=("torch", "torchvision", "torch-pruning"), figures=figures_of)
 def prune(
     out_dir: Path,
     dense: Checkpoint,
@@ -66,7 +68,9 @@ def prune(
         report("removal", done=stop, total=whole[1], first=whole[0], unit="step")
 
     with reproducible(training):
-        removal = Removal(load_training(dense, training), dense.image_shape, criterion, schedule, training.score_window)
+        state = load_training(dense, training)
+        groups = None if all(plan.widths.values()) else groups_with_blocks(state.network, dense.image_shape)
+        removal = Removal(state, dense.image_shape, criterion, schedule, training.score_window, groups)
         stop = removal.run(
             plan.widths,
             load_scores(dense, criterion),

@@ -72,7 +72,8 @@ def quantize(
     trained = pruned
     with reproducible(training):
         reference, twin = load_network(pruned).to(training.device), load_network(pruned)
-        quantizers = Quantizers(dialect=dialect, weight_bits=weight_bits, kept_float=layers_to_keep(twin, config.keep_float, pruned.image_shape))
+        kept_float = layers_to_keep(twin, config.keep_float, pruned.image_shape, dropped=pruned.dropped)
+        quantizers = Quantizers(dialect=dialect, weight_bits=weight_bits, kept_float=kept_float)
         network = insert_quantizers(twin, pruned.image_shape, quantizers).to(training.device)
         calibration = [phase.batches.batch(pruned.step + i)[0] for i in range(config.calibration_batches)]
         require_same(reference, network, calibration[0][:COMPARED])

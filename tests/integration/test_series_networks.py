@@ -17,8 +17,8 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.graph.parity import compare
+from bonsai.stages.networks.cifar_resnet import series_resnet14
 from bonsai.stages.networks.edits.records import Quantizers
-from bonsai.stages.networks.series_resnet import series_resnet14
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate

@@ -1,4 +1,4 @@
-"""Every recipe that ships, shortened: from its data to a package that is verified, and whose predict.py answers. Whoever adds a recipe adds a case."""
+"""Each shipped recipe runs in a shortened form. Its package is verified, and its predict.py answers. A new recipe is found by itself."""
 
 import inspect
 import json

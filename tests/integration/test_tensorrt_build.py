@@ -7,7 +7,10 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision
@@ -78,6 +81,23 @@ def test_an_fp32_build_still_fails_for_turing(graphs: dict[str, OnnxGraph], tmp_
     target = load_profile("rtx-4090", {"target.device.sm": '"7.5"'}).target
     with pytest.raises(BuildError, match=r"tensorrt-rtx cannot build model.onnx:\n  .*FP32 GEMM is not supported"):
         rtx.build(graphs["fp32"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+
+
+def test_the_builder_takes_the_flag_of_sparse_weights_and_their_layers_are_counted(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:
+    """Whether sparse kernels are chosen only a GPU can show."""
+    target = TARGET.model_copy(update={"sparse_weights": True})  # which the schema keeps for runtime tensorrt
+    model = onnx.load(graphs["fp32"].folder / MODEL)
+    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] % 4 == 0]
+    dense = rtx.build(graphs["fp32"].folder / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+    for tensor in weights:
+        value = numpy_helper.to_array(tensor).copy()
+        value[:, np.arange(value.shape[1]) % 4 < 2] = 0
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, tmp_path / MODEL)
+    halved = rtx.build(tmp_path / MODEL, tmp_path / rtx.engine_file, target, SHAPE)
+    assert len(weights) == CONVOLUTIONS - 1  # the first reads one channel
+    assert (dense["sparse_layers"], halved["sparse_layers"]) == (0, len(weights))
+    assert dense["sparse_eligible_layers"] == halved["sparse_eligible_layers"] == CONVOLUTIONS  # and the classifier
 
 
 def test_a_timing_cache_is_written_and_read_by_the_next_build(graphs: dict[str, OnnxGraph], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from lineages import ancestor, manifest_of
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tiny_package import reseal
@@ -24,7 +25,6 @@ from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.reporting.writing import write_reports
-from bonsai.stages.store.manifest import MANIFEST
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, RTX = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-rtx"))
@@ -48,10 +48,6 @@ def change_golden(folder: Path, by: float) -> None:
     golden = load_file(folder / "golden.safetensors")
     save_file({**golden, "logits": golden["logits"] + np.float32(by)}, folder / "golden.safetensors")
     reseal(folder)
-
-
-def manifest_of(root: Path, name: str) -> dict[str, object]:
-    return dict(json.loads((root / "packages" / name / MANIFEST).read_text()))
 
 
 def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tuple[Package, ...], root: Path) -> None:
@@ -82,7 +78,7 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
 
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
-    manifest = manifest_of(root, "tiny--tiny-cpu")
+    manifest = manifest_of(root)
     written = {"MODEL_CARD.md", "training.svg", "report.html", "report.md", "predict.py", "test_samples.txt"}
     network = {"network.pt2", "network.safetensors", "network.json"}
     assert set(manifest["files"]) == {"model.onnx", "engine.onnx", "golden.safetensors", "test_results.safetensors"} | written | network
@@ -149,7 +145,7 @@ def test_an_engine_for_an_absent_gpu_is_built_and_its_latency_called_estimated(
 
 
 def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Package, ...], root: Path) -> None:
-    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    lineage = manifest_of(root)["lineage"]
     folder = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("prune/"))
     network = load(folder)
     assert type(network).__name__ == "CifarResNet"
@@ -160,7 +156,7 @@ def test_a_pruned_network_loads_bit_equal_in_a_fresh_process(packages: tuple[Pac
 
 
 def test_a_package_s_network_opens_in_plain_torch_and_in_its_class_to_the_bit(packages: tuple[Package, ...], root: Path) -> None:
-    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    lineage = manifest_of(root)["lineage"]
     checkpoint = root / next(a["artifact"] for a in lineage if a["artifact"].startswith("quantize/"))
     folder, images = root / "packages" / "tiny--tiny-cpu", torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16)
     expected = load(checkpoint)(images).tolist()
@@ -217,49 +213,6 @@ def test_a_policy_decides_when_the_branch_leaves(packages: tuple[Package, ...], 
 
 
 @pytest.mark.slow
-def test_everything_that_training_can_carry_goes_through_the_path(root: Path) -> None:
-    overrides = {
-        "training": {"epochs": 4, "batch_size": 64, "lr": 0.003, "optimizer": "adamw", "ema": 0.8, "precision": "bf16"},
-        "prune.regulariser": {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 5},
-        "prune.schedule": {"name": "geometric", "steps": 3, "iterations": 6, "soft": True},
-        "prune.criterion": "bn_gradient",
-        "prune.distill": {"weight": 0.3, "temperature": 2.0},
-        "prune.keep": ["layer1.0.conv1"],
-        "prune.floors": {"layer3.*": 0.3},
-        "quantize.distill": {"weight": 0.3, "temperature": 2.0},
-        "quantize.keep_float": ["conv1"],
-    }
-    (package,) = compress(TINY, CPU, overrides, store=root)
-    assert {gate.name: gate.passed for gate in package.gates} == {"latency": True, "accuracy drop": True, "float convolutions": True}
-    kept = package.decisions.kept_widths
-    assert "layer1.0.conv1" not in kept
-    assert kept["layer3.0.conv1"] >= 48
-    manifests = {stage: ancestor(root, stage) for stage in ("train_dense", "prune", "recover")}
-    assert {name: len(channels) for name, channels in manifests["prune"]["record"]["kept"].items()} == kept
-    assert manifests["prune"]["record"]["metrics"]["cut_difference"] <= 1e-4
-    assert set(manifests["train_dense"]["files"]) == {"average.safetensors", "scores.safetensors", "weights.safetensors"}
-    beside = json.loads((root / "moments" / str(manifests["train_dense"]["key"]) / MANIFEST).read_text())
-    assert set(beside["files"]) == {"penalty.safetensors", "statistics.safetensors", "training.safetensors"}
-    assert manifests["recover"]["inputs"]["teacher"]["artifact"].startswith("train_dense/")
-    card = (root / "packages" / "tiny--tiny-cpu" / "MODEL_CARD.md").read_text()
-    assert "with the regulariser growing" in card
-    assert "In float by the recipe: conv1." in card
-    assert next(gate.found for gate in package.gates if gate.name == "float convolutions") == 1
-    averaged, raw = (load(root / folder_of(root, "prune")), load_file(root / folder_of(root, "prune") / "weights.safetensors"))
-    assert not np.array_equal(averaged.conv1.weight.detach().numpy(), raw["conv1.weight"])
-
-
-def folder_of(root: Path, stage: str) -> str:
-    """Return the folder of the newest ancestor of the package that a stage made."""
-    lineage = manifest_of(root, "tiny--tiny-cpu")["lineage"]
-    return next(a["artifact"] for a in lineage if a["artifact"].startswith(f"{stage}/"))
-
-
-def ancestor(root: Path, stage: str) -> dict[str, dict[str, object]]:
-    return dict(json.loads((root / folder_of(root, stage) / MANIFEST).read_text()))
-
-
-@pytest.mark.slow
 def test_the_removal_chooses_again_and_still_fits(packages: tuple[Package, ...], root: Path) -> None:
     (package,) = compress(TINY, CPU, {"prune.schedule": {"name": "linear", "steps": 3, "iterations": 4}, "prune.criterion": "activation"}, store=root)
     assert ancestor(root, "prune")["inputs"]["schedule"]["name"] == "linear"
@@ -280,8 +233,9 @@ def test_a_second_run_repeats_nothing_and_one_qat_setting_repeats_what_follows(p
     assert again == packages
     assert count() == before
     (changed,) = compress(TINY, CPU, {"quantize.lr": 0.004}, store=root, out=tmp_path)  # the tests below look at the first package
-    grown = {stage: count()[stage] - before[stage] for stage in before if count()[stage] != before[stage]}
-    branches = len(changed.decisions.attempts)  # a second one where the engine came out off its budget
+    timed = {"benchmark"}  # candidates are timed again where the engine came out off its budget, even if no other widths are found
+    grown = {stage: count()[stage] - before[stage] for stage in before.keys() - timed if count()[stage] != before[stage]}
+    branches = len(changed.decisions.attempts)  # a second one where other widths are found
     expected = {"quantize": branches, "export": branches, "compile": branches, "measure": branches, "assess": 1, "time_engine": 1, "package": 1}
     assert all(grown[stage] >= count for stage, count in expected.items())
     assert branches > 1 or grown == expected
@@ -344,13 +298,13 @@ def test_a_finished_engine_is_timed_again_and_nothing_else_is_done(packages: tup
         return {f"{folder.parent.name}/{folder.name}" for folder in root.glob("[a-z]*/*") if folder.parent.name != "packages"}
 
     assert bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--allow-undecided").returncode == 0  # other tests publish under this name too
-    before, lineage = artifacts(), manifest_of(root, "tiny--tiny-cpu")["lineage"]
+    before, lineage = artifacts(), manifest_of(root)["lineage"]
     again = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--remeasure", "--allow-undecided", "--json")
     assert again.returncode == 0, again.stderr
     new = artifacts() - before
     assert sorted(address.split("/")[0] for address in new) == ["package", "time_engine"]
     assert json.loads(again.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
-    timed = {a["artifact"] for a in manifest_of(root, "tiny--tiny-cpu")["lineage"]}
+    timed = {a["artifact"] for a in manifest_of(root)["lineage"]}
     assert timed - {a["artifact"] for a in lineage} == {address for address in new if address.startswith("time_engine/")}
     assert bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--allow-undecided").returncode == 0
     assert artifacts() == before | new

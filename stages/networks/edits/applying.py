@@ -3,7 +3,8 @@
 from torch import nn
 
 from bonsai.stages.networks.edits.channels import keep_channels
-from bonsai.stages.networks.edits.records import Edit, KeepChannels
+from bonsai.stages.networks.edits.fusing import fuse
+from bonsai.stages.networks.edits.records import Edit, Fuse, KeepChannels
 from bonsai.stages.quantization.insert import insert_quantizers
 
 
@@ -17,5 +18,8 @@ def apply(network: nn.Module, edit: Edit, image_shape: tuple[int, ...]) -> nn.Mo
     """
     if isinstance(edit, KeepChannels):
         keep_channels(network, edit)
+        return network
+    if isinstance(edit, Fuse):
+        fuse(network, edit)
         return network
     return insert_quantizers(network, image_shape, edit)

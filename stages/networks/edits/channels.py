@@ -1,4 +1,4 @@
-"""Channels removed from a network, and from tensors that go with its parameters."""
+"""Channels and residual blocks removed from a network, and from tensors that go with its parameters."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,10 @@ from bonsai.stages.networks.edits.records import KeepChannels
 
 
 def keep_channels(network: nn.Module, edit: KeepChannels) -> None:
-    """Cut a network in place. Its parameters are new ones, without gradients; a frozen one stays frozen."""
+    """Cut a network in place. Parameters that lose positions are new ones, without gradients; a frozen one stays frozen."""
+    for block in edit.dropped:
+        place, _, attribute = block.rpartition(".")
+        setattr(network.get_submodule(place), attribute, nn.Identity())
     whole = dict(network.named_parameters()) | dict(network.named_buffers())
     names: dict[int, list[str]] = {}
     for name, shared in (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)):
@@ -32,7 +35,7 @@ def carry(tensors: Mapping[str, torch.Tensor], edit: KeepChannels) -> dict[str, 
         tensors: By the name of the parameter or buffer, and of its shape; one without dimensions, such as a step count, stays as it is.
         edit: What the network keeps.
     """
-    carried = dict(tensors)
+    carried = {name: value for name, value in tensors.items() if not edit.drops(name)}
     for kept in edit.kept:
         indices = torch.tensor(kept.indices, dtype=torch.long)
         for name, axes in kept.axes.items():

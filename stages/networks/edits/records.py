@@ -27,25 +27,27 @@ class Positions(Record):
 
 
 class KeepChannels(Record):
-    """Parameters and buffers keep some of their positions; the others are removed.
+    """Parameters and buffers keep some of their positions; the others are removed. So are whole residual blocks, whose skip connection remains.
 
     Attributes:
         kept: A dimension that is not named keeps all positions.
         sizes: What modules say of their own sizes afterwards, by ``<module>.<attribute>``: `conv1.out_channels`.
+        dropped: Names of the residual blocks that are left out: they return their input.
     """
 
     kind: Literal["keep_channels"] = "keep_channels"
     kept: tuple[Positions, ...] = ()
     sizes: dict[str, Size] = {}
+    dropped: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, by_axis: Mapping[Axis, Indices], sizes: Mapping[str, Size]) -> "KeepChannels":
-        """Return the edit that keeps these positions of each dimension."""
+    def of(cls, by_axis: Mapping[Axis, Indices], sizes: Mapping[str, Size], dropped: tuple[str, ...] = ()) -> "KeepChannels":
+        """Return the edit that keeps these positions of each dimension, and leaves these blocks out."""
         found: dict[Indices, dict[str, tuple[int, ...]]] = {}
         for (tensor, axis), indices in by_axis.items():
             axes = found.setdefault(indices, {})
             axes[tensor] = (*axes.get(tensor, ()), axis)
-        return cls(kept=tuple(Positions(indices=indices, axes=axes) for indices, axes in found.items()), sizes=dict(sizes))
+        return cls(kept=tuple(Positions(indices=indices, axes=axes) for indices, axes in found.items()), sizes=dict(sizes), dropped=dropped)
 
     def by_axis(self) -> dict[Axis, Indices]:
         """Return the kept positions of each dimension."""
@@ -53,9 +55,14 @@ class KeepChannels(Record):
 
     def then(self, later: "KeepChannels") -> "KeepChannels":
         """Return the one edit that does what this one and a later one do."""
-        before = self.by_axis()
+        before = {(tensor, axis): indices for (tensor, axis), indices in self.by_axis().items() if not later.drops(tensor)}
         after = {axis: tuple(before[axis][i] for i in indices) if axis in before else indices for axis, indices in later.by_axis().items()}
-        return KeepChannels.of(before | after, self.sizes | later.sizes)
+        sizes = {name: size for name, size in self.sizes.items() if not later.drops(name)}
+        return KeepChannels.of(before | after, sizes | later.sizes, (*self.dropped, *later.dropped))
+
+    def drops(self, name: str) -> bool:
+        """Whether a parameter, buffer or module is part of a block that is left out."""
+        return any(name == block or name.startswith(f"{block}.") for block in self.dropped)
 
 
 class Quantizers(Record):
@@ -73,4 +80,15 @@ class Quantizers(Record):
     kept_float: tuple[str, ...] = ()
 
 
-Edit = Annotated[KeepChannels | Quantizers, Field(discriminator="kind")]
+class Fuse(Record):
+    """Modules with several branches compute as the single layers that do the same in evaluation.
+
+    Attributes:
+        modules: Names of the modules, in the order in which their own methods are called.
+    """
+
+    kind: Literal["fuse"] = "fuse"
+    modules: tuple[str, ...]
+
+
+Edit = Annotated[KeepChannels | Fuse | Quantizers, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bonsai.stages.networks.edits.records import Axis, Indices, KeepChannels, Size
-from bonsai.stages.pruning.groups import Group, Kept
+from bonsai.stages.pruning.groups import Group, Kept, blocks_of
 
 
 def edit_of(network: nn.Module, groups: Iterable[Group], kept: Kept) -> KeepChannels:
@@ -19,8 +19,9 @@ def edit_of(network: nn.Module, groups: Iterable[Group], kept: Kept) -> KeepChan
     Args:
         network: The network that the groups were found in.
         groups: Its groups.
-        kept: Channels to keep by group name; a group without an entry stays whole.
+        kept: Channels to keep by group name; a group without an entry stays whole. Where none of a block's channels are kept, the block is left out.
     """
+    groups, dropped = _outside(groups, kept)
     gone: dict[Axis, set[int]] = defaultdict(set)
     fewer: dict[str, dict[int | None, int]] = defaultdict(lambda: defaultdict(int))
     for group in groups:
@@ -43,7 +44,31 @@ def edit_of(network: nn.Module, groups: Iterable[Group], kept: Kept) -> KeepChan
         own = {key: cut[id(value)] for key, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)) if id(value) in cut}
         if own:
             sizes |= _sizes(name, module, own, left, sizes)
-    return KeepChannels.of(left, {name: size for name, size in sizes.items() if size != _attribute(network, name)})
+    return KeepChannels.of(left, {name: size for name, size in sizes.items() if size != _attribute(network, name)}, dropped)
+
+
+def dropped_blocks(groups: Iterable[Group], kept: Kept) -> tuple[str, ...]:
+    """Return the residual blocks that are left out because none of their channels are kept."""
+    return tuple(block for block, names in blocks_of(groups).items() if all(not kept.get(name, (0,)) for name in names))
+
+
+def _outside(groups: Iterable[Group], kept: Kept) -> tuple[tuple[Group, ...], tuple[str, ...]]:
+    """Return what groups have outside of the blocks that are left out, and those blocks."""
+    groups = tuple(groups)
+    blocks = dropped_blocks(groups, kept)
+    edit = KeepChannels(dropped=blocks)
+
+    def outside(group: Group) -> Group:
+        return group.model_copy(
+            update={
+                "members": tuple(member for member in group.members if not edit.drops(member.module)),
+                "tensors": tuple(each for each in group.tensors if not edit.drops(each.tensor)),
+                "counts": tuple(count for count in group.counts if not edit.drops(count.attribute)),
+            }
+        )
+
+    left = tuple(group for group in groups if group.block not in blocks)
+    return (tuple(map(outside, left)) if blocks else left), blocks
 
 
 def _attribute(network: nn.Module, name: str) -> Any:
@@ -97,13 +122,13 @@ def _convolution(module: _ConvNd, shape: list[int], counted: dict[str, Size], le
 
 
 def groups_left(groups: Iterable[Group], kept: Kept) -> tuple[Group, ...]:
-    """Return the groups of the network that a cut leaves, of the same names in the same order.
+    """Return the groups of the network that a cut leaves, of the same names in the same order; without those of blocks that it leaves out.
 
     Args:
         groups: Groups of the network before the cut.
         kept: Channels that it keeps, by group name; a group without an entry stays whole.
     """
-    groups = tuple(groups)
+    groups, _ = _outside(groups, kept)
     gone: dict[Axis, set[int]] = defaultdict(set)
     left = {group.name: tuple(kept.get(group.name, range(group.width))) for group in groups}
     for group in groups:

@@ -12,8 +12,8 @@ from bonsai.stages.pruning.coupling.following import follow
 from bonsai.stages.pruning.coupling.library import Members, library_groups
 from bonsai.stages.pruning.coupling.recorder import Recorder
 from bonsai.stages.pruning.coupling.units import groups_of, layers_that_stay
+from bonsai.stages.pruning.equality import outputs
 from bonsai.stages.pruning.groups import Group
-from bonsai.stages.pruning.zeroing import outputs
 
 
 def find_groups(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[Group, ...]:

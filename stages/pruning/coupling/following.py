@@ -109,8 +109,9 @@ def _named(network: nn.Module, at: Recorder) -> Iterator[None]:
                 stack.append(name)
                 at.module = name
 
-            def leave(_module: nn.Module, _args: Any, _out: Any) -> None:
+            def leave(_module: nn.Module, args: Any, out: Any, name: str = name) -> None:
                 stack.pop()
+                at.called(name, args[0] if args else None, out)
                 at.module = stack[-1] if stack else ""
 
             hooks.callback(module.register_forward_pre_hook(enter).remove)

@@ -32,7 +32,8 @@ class Endless(Exception):
 def library_groups(network: nn.Module, image_shape: tuple[int, ...]) -> list[Members]:
     """Return the members of every group that Torch-Pruning finds; none where it cannot follow the network.
 
-    It goes wrong, without a word, behind a channel shuffle and in a grouped convolution, and stops at many a split.
+    Its groups are wrong behind a channel shuffle and in a grouped convolution, and no error says so. At many splits it stops with an error. So
+    `find_groups` uses only those of its groups that Bonsai's own labels confirm.
 
     Args:
         network: It is left as it was.

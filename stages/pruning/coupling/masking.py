@@ -1,4 +1,4 @@
-"""What a network computes without some of its channels, although they are still there: the reference of every cut."""
+"""What a network computes without some of its channels or blocks, although they are still there: the reference of every cut."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from bonsai.stages.networks.edits.records import KeepChannels
 
 DIRECTIONS = ("weight_v", "weight.original1")
-"""Of a weight that is a length times a direction: a direction of zeros would be no number."""
+"""Weight norm keeps a length and a direction. The direction is not masked: one of zeros would make the weight NaN."""
 
 
 @contextmanager
@@ -20,12 +20,15 @@ def masked(network: nn.Module, edit: KeepChannels) -> Iterator[None]:
     """Set the parameters to zero that an edit would remove, and normalise over what is left, meanwhile.
 
     Layers with fewer inputs, and layers whose outputs are zero, are the same as layers that are smaller. LayerNorm is not: its mean is taken over the
-    channels that are left.
+    channels that are left. A residual block adds nothing where all of its parameters are zero.
     """
     parameters = dict(network.named_parameters())
-    before = {name: parameters[name].detach().clone() for name, _ in edit.by_axis() if name in parameters}
+    gone = [name for name in parameters if edit.drops(name)]
+    before = {name: parameters[name].detach().clone() for name in (*gone, *(name for name, _ in edit.by_axis() if name in parameters))}
     left: dict[int, torch.Tensor] = {}
     with torch.no_grad():
+        for name in gone:
+            parameters[name].zero_()
         for (name, axis), indices in edit.by_axis().items():
             if name not in parameters or (axis == 0 and name.endswith(DIRECTIONS)):
                 continue

@@ -5,14 +5,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from bonsai.stages.networks.edits.fusing import can_fuse
 from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels, varying
 
 IMAGES = 2
 """Images that the network runs on."""
 FREE = None
 """Instead of factors: a tensor that the network fills with one value, as large as it is needed."""
+CONVOLUTION = {"kernel_size", "stride", "padding", "dilation"}
+"""Sizes of a convolution that are no numbers of channels; it has as many groups as inputs where it is depthwise."""
 
 
 class Resized(NamedTuple):
@@ -42,6 +46,7 @@ class Recorder:
         sizes: Whole numbers of modules that go with the labels.
         convolutions: Labels that convolutions read and write, by module.
         module: Name of the module that runs.
+        fusing: Names of the modules that fuse themselves later, by sizes that they keep.
         unknown: Operators without a rule.
     """
 
@@ -56,6 +61,7 @@ class Recorder:
         self.sizes: list[Resized] = []
         self.convolutions: dict[str, tuple[Factor, Factor]] = {}
         self.module = ""
+        self.fusing = {name for name, module in self.modules.items() if can_fuse(module)}
         self.unknown: set[str] = set()
         self._factors: Any = WeakTensorKeyDictionary()
 
@@ -118,7 +124,34 @@ class Recorder:
         self.sizes.append(Resized(f"{owner}.in_channels".lstrip("."), len(read), ((read, 0),)))
         if groups is not None:
             self.sizes.append(Resized(f"{owner}.groups".lstrip("."), len(groups), ((groups, 0),)))
+            outer = [name for name in self.fusing if owner.startswith(f"{name}.")]
+            self.sizes += [Resized(f"{name}.groups", len(groups), ((groups, 0),)) for name in outer if getattr(self.modules[name], "groups", 0) == len(groups)]
 
-    def _attributes(self) -> list[tuple[str, Any]]:
-        found = self.modules.get(self.module)
-        return [] if found is None else [(f"{self.module}.{key}".lstrip("."), value) for key, value in vars(found).items() if not key.startswith("_")]
+    def called(self, module: str, given: object, made: object) -> None:
+        """Note that a module was called that fuses itself later: whole numbers that it keeps are the channels of its input and output.
+
+        A BatchNorm of its own is a branch that becomes an identity kernel, of as many channels as that has.
+        """
+        if isinstance(self.modules[module], _NormBase):
+            module = module.rpartition(".")[0]
+        if module not in self.fusing:
+            return
+        for side, tensor in (("in", given), ("out", made)):
+            for factor in self.factors(tensor) if isinstance(tensor, torch.Tensor) and tensor.ndim > 1 else ():
+                for attribute, value in self._attributes(module):
+                    if isinstance(value, int) and value == factor.shape[1] > 1 and side in _sides_of(attribute):
+                        self.sizes.append(Resized(attribute, value, ((factor, 1),)))
+
+    def _attributes(self, module: str | None = None) -> list[tuple[str, Any]]:
+        name = self.module if module is None else module
+        found = self.modules.get(name)
+        return [] if found is None else [(f"{name}.{key}".lstrip("."), value) for key, value in vars(found).items() if not key.startswith("_")]
+
+
+def _sides_of(attribute: str) -> tuple[str, ...]:
+    """Return whose channels an attribute counts, by its name: `in_chs`, `dim_out`; one such as `dim` counts both, and one of a convolution neither."""
+    name = attribute.rpartition(".")[2]
+    if name in CONVOLUTION:
+        return ()
+    words = name.split("_")
+    return ("in",) if "in" in words else ("out",) if "out" in words else ("in", "out")

@@ -127,9 +127,6 @@ class _Classes:
             normalised=not self._normal.isdisjoint(units),
         )
 
-    def _place(self, side: tuple[str, str]) -> tuple[int, str]:
-        return self.order[side[0]], side[1]
-
     def _side(self, place: Place) -> tuple[str, str] | None:
         """Return which side of which module a dimension of a weight is, other than a convolution's."""
         name, _, attribute = place[0].rpartition(".")

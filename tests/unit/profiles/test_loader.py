@@ -103,6 +103,11 @@ def test_a_device_elsewhere_needs_published_rates(tmp_path: Path) -> None:
         load_profile(str(file))
 
 
+def test_a_target_without_a_float_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)'target.precisions' is not usable.*int8.*the dense reference is a float engine"):
+        load_profile("local-cpu", {"target.precision": "int8", "target.precisions": "[int8]"})
+
+
 def test_a_precision_must_be_among_those_of_the_device() -> None:
     with pytest.raises(ConfigError, match=r"(?s)'target.precision' is not usable.*given:   'fp16'.*one of `precisions`: fp32, int8"):
         load_profile("local-cpu", {"target.precision": "fp16"})

@@ -92,15 +92,9 @@ def _product(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.Te
             at.labels.tie(left[0], right[0])
         elif left or right:
             at.fix((left or right)[0])
-    passed = [factor for factor in lefts if factor.shape[-1] == 1] + [factor for factor in rights if factor.shape[-2] == 1]
     sides = [[factor for factor in lefts if factor.shape[-1] == 1], [factor for factor in rights if factor.shape[-2] == 1]]
-    found = [factor for factor in passed if factor.numel() > 1]
-    if batched:
-        found = _batch(at, sides, first.shape[0])
-    for other in added:
-        like = torch.empty(out.shape, device="meta")
-        return elementwise_of(at, [(tuple(out.shape), found), (tuple(other.shape), at.factors(other))], like.ndim)
-    return found
+    found = _batch(at, sides, first.shape[0]) if batched else [factor for side in sides for factor in side if factor.numel() > 1]
+    return elementwise_of(at, [(tuple(out.shape), found), *((tuple(other.shape), at.factors(other)) for other in added)]) if added else found
 
 
 def _inner(at: Recorder, factors: Factors, axis: int, *, batched: bool) -> Factors:

@@ -57,7 +57,7 @@ def elementwise(at: Recorder, operands: Sequence[Any], out: torch.Tensor, *, but
     return joined
 
 
-def elementwise_of(at: Recorder, operands: list[tuple[tuple[int, ...], Factors]], rank: int) -> Factors:
+def elementwise_of(at: Recorder, operands: list[tuple[tuple[int, ...], Factors]]) -> Factors:
     """Do as `elementwise` for operands whose factors are given."""
     made = [at.stand_in(shape, factors) for shape, factors in operands]
     return elementwise(at, made, made[0])

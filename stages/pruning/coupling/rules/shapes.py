@@ -240,20 +240,25 @@ def _restride(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.T
 @rule("constant_pad_nd", "pad")
 def _pad(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.Tensor) -> Factors:
     source, pads = args[0], list(args[1])
+    ends = {source.ndim - 1 - place // 2: pads[place : place + 2] for place in range(0, len(pads), 2)}
     found = []
     for factor in at.factors(source):
-        for place in range(0, len(pads), 2):
-            axis = source.ndim - 1 - place // 2
-            if factor.shape[axis] > 1 and any(pads[place : place + 2]):
-                factor = functional.pad(factor, [0, 0] * (place // 2) + [max(each, 0) for each in pads[place : place + 2]], value=FIXED)
-        found.append(factor)
+        if any(factor.shape[axis] > 1 and min(pair) < 0 for axis, pair in ends.items()):  # a crop: it would take others from what is left
+            at.fix(factor)
+            continue
+        widened = [number if factor.shape[axis] > 1 else 0 for axis, pair in ends.items() for number in pair]
+        found.append(functional.pad(factor, widened, value=FIXED))
     return found
 
 
-@rule("roll", "flip")
-def _move(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: torch.Tensor) -> Factors:
-    dims = args[-1] if len(args) > 1 else kwargs.get("dims", list(range(out.ndim)))
-    dims = [dims] if isinstance(dims, int) else dims
+@rule("flip")
+def _flip(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.Tensor) -> Factors:
+    return whole(at, args[0], *(dim % out.ndim for dim in args[1]))
+
+
+@rule("roll")
+def _roll(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.Tensor) -> Factors:
+    dims = args[2] if len(args) > 2 else range(out.ndim)  # without any, the tensor is rolled as one row
     return whole(at, args[0], *(dim % out.ndim for dim in dims))
 
 

@@ -136,3 +136,22 @@ def test_building_process_answers_unavailable_when_the_library_cannot_be_importe
     request = Request(library="tensorrt_missing", graph="g", engine="e", input="input", image_shape=(1, 8, 8), batch=1, capability=None)
     done = subprocess.run([sys.executable, "-P", str(BUILD_FILE)], input=json.dumps(asdict(request)), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"unavailable": "No module named 'tensorrt_missing'"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "reason"),
+    [
+        ("rtx-4090", {}, "only runtime tensorrt has kernels"),
+        ("local-cpu", {}, "only runtime tensorrt"),
+        ("a10", {"target.device.sm": '"7.5"'}, "need compute"),
+    ],
+)
+def test_sparse_weights_are_refused_where_no_kernels_are(profile: str, overrides: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'target\.sparse_weights' is not usable(.|\n)*{reason}"):
+        load_profile(profile, {**overrides, "target.sparse_weights": True})
+
+
+def test_sparse_weights_are_off_and_another_target_when_on() -> None:
+    plain, sparse = load_profile("a10").target, load_profile("a10", {"target.sparse_weights": True}).target
+    assert (plain.sparse_weights, "sparse" in plain.identity()) == (False, False)
+    assert sparse.identity() != plain.identity()

@@ -1,3 +1,5 @@
+"""The drawn vibration: states that differ as those of machines do."""
+
 import numpy as np
 import pytest
 
@@ -12,17 +14,6 @@ SMALL = {"train": 70, "validation": 14, "test": 28}
 
 def recordings(loaded: LoadedSamples) -> np.ndarray:
     return np.stack([loaded.samples[number][0] for number in range(len(loaded.samples))])
-
-
-def test_the_set_is_the_same_whenever_it_is_drawn_and_another_at_another_seed() -> None:
-    first, again, other = (recordings(load_vibration(**SMALL, seed=seed)) for seed in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_a_recording_does_not_depend_on_how_many_there_are() -> None:
-    few, many = recordings(load_vibration(**SMALL)), recordings(load_vibration(**{**SMALL, "train": 140}))
-    assert np.array_equal(few[:70], many[:70])
 
 
 def test_every_part_has_as_many_recordings_of_each_state() -> None:
@@ -54,8 +45,7 @@ def test_a_flaw_of_a_bearing_rings_above_all_harmonics_that_others_have(state: s
     assert (found > healthy) == (state == "outer race")
 
 
-def test_the_sets_own_split_is_kept(store: Store) -> None:
+def test_what_is_prepared_has_channels_samples_and_states(store: Store) -> None:
     made = store.run(prepare, data=DataConfig(name="vibration", options=SMALL), content="")
-    assert made.sizes == SMALL
     assert made.image_shape == (CHANNELS, 512)
     assert made.classes == CLASSES

@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch import nn
 
+from bonsai.stages.networks.cifar_resnet import series_resnet14
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network
-from bonsai.stages.networks.series_resnet import series_resnet14
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.pruning.trial import refused_groups
 from bonsai.stages.quantization.proof import prove_quantizable
-from bonsai.stages.selection.operator_records import count_macs_at
+from bonsai.stages.selection.operator_records import count_macs_at, weight_channels
 from bonsai.stages.selection.operators import read_operators
 
 SHAPE = (3, 128)
@@ -48,6 +48,9 @@ def test_the_operators_are_all_that_the_network_computes() -> None:
     assert unseen == ()
     assert [str(each.operator.op) for each in operators] == ["conv1d"] * 15 + ["global_pool", "linear"]
     assert all(each.quantized for each in operators)
+    assert weight_channels(operators, {group.name: group.width for group in find_groups(built, SHAPE)}) == {
+        name: (module.weight.shape[1], module.weight.shape[0]) for name, module in built.named_modules() if isinstance(module, nn.Conv1d | nn.Linear)
+    }
     assert operators[0].operator.kernel == (1, 9)
     assert (operators[0].operator.width, operators[0].operator.epilogue) == (32, "relu")
     assert count_macs_at(operators, {group.name: group.width for group in find_groups(built, SHAPE)}) == count_macs(built, SHAPE)

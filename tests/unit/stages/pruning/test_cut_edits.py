@@ -17,10 +17,10 @@ from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.coupling.library import library_groups
+from bonsai.stages.pruning.equality import outputs
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.pruning.trial import refused_groups
-from bonsai.stages.pruning.zeroing import outputs
 
 HARD = ("FusedNorm", "SharedConvolution", "Siamese", "Hooked", "ChannelAttention", "AttentionPool", "CosineHead", "ReflectPadding", "Factorised")
 HARDER = ("NewWeightNorm", "SpectralNorm", "SharedBatchNorm", "SplitTokens", "ShuffleUnit", "Standardised", "SplitDepthwise", "Aggregated", "Mixed")

@@ -12,6 +12,7 @@ from bonsai.stages.networks.cifar_resnet import CifarResNet, resnet8
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.pruning.coupling import library
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.equality import Uncuttable, require_equal
 from bonsai.stages.pruning.scores import best_channels
 from bonsai.stages.pruning.surgery import check_cut, cut
 from bonsai.stages.pruning.trial import refused_groups
@@ -33,6 +34,15 @@ class Concatenating(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         both = torch.cat([self.left(x), self.depthwise(self.right(x))], 1)
         return self.head(torch.relu(self.norm(both)).mean((2, 3)))
+
+
+class FixedWeight(nn.Conv2d):
+    """A convolution that takes no other weight."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "weight" and "weight" in self._parameters:
+            raise TypeError("this weight is not to be replaced")
+        super().__setattr__(name, value)
 
 
 class Shuffling(nn.Module):
@@ -105,6 +115,20 @@ def test_a_wrong_cut_is_caught() -> None:
     wrong = KeepChannels.of(edit.by_axis() | {(name, axis): tuple(range(len(edit.by_axis()[name, axis])))}, edit.sizes)
     with pytest.raises(ValueError, match="not the same as zeroing"):
         check_cut(dense, pruned, wrong, SHAPE)
+
+
+def test_outputs_of_another_shape_are_no_equal_ones() -> None:
+    with pytest.raises(Uncuttable, match=r"does not run without some of its channels: outputs \(4, 9\) instead of \(4, 10\)"):
+        require_equal(torch.randn(4, 10), torch.randn(4, 9))
+
+
+def test_a_weight_that_cannot_be_replaced_refuses_the_cut_and_leaves_the_network_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), FixedWeight(6, 5, 3))
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(Uncuttable, match="the network cannot be cut: TypeError: this weight is not to be replaced"):
+        cut(network, find_groups(network, SHAPE), {"0": (0, 2)})
+    assert network[0].out_channels == 6
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_frozen_parameters_stay_frozen_and_are_cut_too() -> None:

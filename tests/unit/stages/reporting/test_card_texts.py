@@ -21,6 +21,19 @@ NAMES = ("two\nlines", "a, b", "<img src=x onerror=alert(1)>", "\u202egnp.exe", 
 LICENCE = "<script>alert(1)</script> mine"
 
 
+def test_a_card_tells_how_many_layers_are_sparse_where_that_was_asked_for() -> None:
+    told = a_manifest()
+    fields = told.engine.model_dump(exclude={"graph", "run_here", "coverage"})
+    coverage = {"sparse_layers": 2, "sparse_eligible_layers": 9}
+    engine = Engine.model_validate({**fields, "coverage": coverage, "folder": Path(), "info": told.device, "parameters": 1, "macs": 1, "runnable": True})
+    measured = {"rows": told.metrics, "gates": told.gates, "shipped": "int8", "reason": "fast", "kernels": (), "dense_kernels": (), "contention": 1.0}
+    measurement = Measurement.model_validate({**measured, "folder": Path()})
+    target = told.profile.target
+    asked = figure_notes(measurement, engine, target.model_copy(update={"sparse_weights": True}), None)[0]
+    assert asked.endswith("2:4 sparsity: 2 of the 9 layers that could run as sparse have such weights; the others run as dense.")
+    assert "2:4" not in figure_notes(measurement, engine, target, None)[0]
+
+
 def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None = None) -> str:
     told = a_manifest()
     decisions = Decisions.model_validate({**told.decisions, "recipe": json.dumps(recipe or {"prune": {"regulariser": {"name": "none"}}})})

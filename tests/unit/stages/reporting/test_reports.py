@@ -283,8 +283,24 @@ def test_a_channel_that_is_several_outputs_counts_as_many(tmp_path: Path) -> Non
     assert "(x 64) says that each of its channels is 64 outputs" in markdown
 
 
+def test_a_group_without_channels_says_that_its_block_is_left_out(tmp_path: Path, one: tuple[str, str]) -> None:
+    manifest = a_manifest()
+    decisions = manifest.decisions | {"kept_widths": {**manifest.decisions["kept_widths"], "stem": 0}}
+    _, markdown = written(tmp_path, manifest.model_copy(update={"decisions": decisions}))
+    said = "Of a group that keeps 0 channels, the residual block around it is left out."
+    assert said in markdown and said not in one[1]
+    assert "| stem | 32 | 16 | 0 | 0.00 % |" in re.sub(" +", " ", markdown)
+
+
+def test_a_width_below_nothing_is_refused(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    decisions = manifest.decisions | {"kept_widths": {**manifest.decisions["kept_widths"], "stem": -1}}
+    with pytest.raises(VerificationError, match="a width is below 0"):
+        written(tmp_path, manifest.model_copy(update={"decisions": decisions}))
+
+
 def test_a_channel_of_no_outputs_is_refused(tmp_path: Path) -> None:
     manifest = a_manifest()
     decisions = manifest.decisions | {"positions": {"stem": 0}}
-    with pytest.raises(VerificationError, match="a width, or a number of positions, is not above 0"):
+    with pytest.raises(VerificationError, match="a dense width, or a number of positions, is not above 0"):
         written(tmp_path, manifest.model_copy(update={"decisions": decisions}))

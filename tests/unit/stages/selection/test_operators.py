@@ -164,6 +164,30 @@ def test_layers_on_tokens_and_products_of_two_tensors_say_their_rows() -> None:
     assert operators["gelu()"].inputs == (("fc1", 1),)
 
 
+@pytest.mark.parametrize("free", [True, False])
+def test_poolings_of_a_series_are_listed_by_their_times_whether_channels_may_leave_or_not(free: bool) -> None:
+    class Pools(nn.Sequential):
+        def __init__(self) -> None:
+            pools = [nn.AvgPool1d(4, 2, 1), nn.MaxPool1d(2), nn.BatchNorm1d(16), nn.AdaptiveAvgPool1d(8), nn.AdaptiveMaxPool1d(4)]
+            super().__init__(nn.Conv1d(3, 16, 5, padding=2), *pools, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5))
+
+    network = Pools().eval()
+    groups = find_groups(network, (3, 128)) if free else ()
+    operators, unseen = read_operators(network, groups, (3, 128))
+    pools = [each for each in operators if each.operator.is_light]
+    assert unseen == ()
+    assert [(str(each.operator.op), each.operator.kernel[0], each.operator.reads[0], each.operator.height) for each in pools] == [
+        ("avg_pool", 4, 128, 64),
+        ("max_pool", 2, 64, 32),
+        ("batch_norm", 1, 32, 32),
+        ("avg_pool", 4, 32, 8),
+        ("max_pool", 2, 8, 4),
+        ("global_pool", 1, 4, 1),
+    ]
+    assert [each.channels({"0": 16}) for each in pools] == [(16, 16)] * 6
+    assert [each.quantized for each in pools] == [False, True, True, False, True, True]  # the quantiser has no averaging over windows of a series
+
+
 def test_what_is_fused_is_listed_once_and_what_is_not_has_a_class_of_its_own() -> None:
     _, operators = read(Mixed().eval())
     assert operators["depthwise"].operator.epilogue == "relu"  # a clip at 6

@@ -1,4 +1,4 @@
-"""Whether removing channels is the same as zeroing them, measured by what a network makes of images."""
+"""Whether a network without some channels computes what it computes while they are masked."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.networks.seeding import seeded
 
 TOLERANCE = 1e-3
-"""Largest difference between zeroing and removing channels, relative to how much outputs vary between images (fp32)."""
+"""Largest difference between masking and removing channels, relative to how much outputs vary between images (fp32)."""
 VARIES = 0.02
 """Outputs that vary by less than this fraction of the largest are too flat to show the effect of a cut."""
 
@@ -36,7 +36,7 @@ def varies(found: torch.Tensor) -> bool:
 
 
 def require_equal(expected: torch.Tensor, found: torch.Tensor) -> float:
-    """Return the largest difference relative to how much the expected outputs vary; where they hardly do, to the least that would show.
+    """Return the largest difference, divided by how much the expected outputs vary, or by the least variation that would show a cut if they vary less.
 
     Raises:
         Uncuttable: It exceeds `TOLERANCE`.
