@@ -11,11 +11,11 @@ from bonsai.stages.networks.attention import replace_attention
 from bonsai.stages.networks.inspection import random_images
 from bonsai.stages.pruning.carrying import keep_in_training
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.equality import outputs, varies
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.settling import settle, wake
 from bonsai.stages.pruning.surgery import check_cut, cut
 from bonsai.stages.pruning.trial import refused_groups
-from bonsai.stages.pruning.zeroing import outputs, varies
 
 CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
 CASES += [pytest.param(case, id=f"{name}, whole", marks=pytest.mark.slow) for name, case in WHOLE.items()]
