@@ -55,7 +55,8 @@ class Pruner:
     """Collects statistics of a network in training. Cuts the network, its optimizer and its averages in place.
 
     Args:
-        network: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one.
+        network: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one. Attention of torch loses channels
+            only if `replace_attention(network)` was called before the optimizer was made.
         optimizer: Optimizer of the network.
         image_shape: (channels, height, width) of one image.
         criterion: Criterion that ranks channels.
