@@ -107,11 +107,12 @@ class Recorder:
 
     def counted(self, size: int, factor: Factor, axis: int) -> None:
         """Note that a module's whole numbers of this value may be the number of positions along an axis."""
-        self.sizes += [Resized(name, size, ((factor, axis),)) for name, value in self._attributes() if value == size and not isinstance(value, bool)]
+        self.sizes += [Resized(name, size, ((factor, axis),)) for name, value in self._attributes() if _is_whole(value) and value == size]
 
     def attribute_of(self, sizes: Sequence[int]) -> str:
         """Return the module's list or tuple of these sizes, or nothing."""
-        return next((name for name, value in self._attributes() if isinstance(value, list | tuple) and list(value) == list(sizes)), "")
+        listed = ((name, value) for name, value in self._attributes() if isinstance(value, list | tuple) and all(map(_is_whole, value)))
+        return next((name for name, value in listed if list(value) == list(sizes)), "")
 
     def listed(self, attribute: str, pieces: Sequence[tuple[Factor, int]]) -> None:
         """Note the pieces whose sizes an attribute lists."""
@@ -146,6 +147,11 @@ class Recorder:
         name = self.module if module is None else module
         found = self.modules.get(name)
         return [] if found is None else [(f"{name}.{key}".lstrip("."), value) for key, value in vars(found).items() if not key.startswith("_")]
+
+
+def _is_whole(value: object) -> bool:
+    """Whether an attribute is a whole number: a tensor, which is compared number by number, is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _sides_of(attribute: str) -> tuple[str, ...]:
