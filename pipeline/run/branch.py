@@ -114,7 +114,8 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
             grown.append(_grow(recipe, dataset, monitor, dense, fit, step))
 
     grow(fit)
-    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, recipe.prune.margin):
+    asked = {"margin": recipe.prune.margin, "tolerance": recipe.prune.tolerance}
+    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, **asked):
         latest = grown[-1]
         fit = target.fit(segment, losses, correction=latest.used * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):

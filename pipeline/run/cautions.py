@@ -11,6 +11,9 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.progress import say
 
+LOOKED_AT = 500
+"""Most test samples that are made to see their targets."""
+
 
 def require_gates(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
     """Check limits on a metric that is a ratio 0-1.
@@ -28,19 +31,22 @@ def require_gates(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None
 
 
 def warn_of_few(dataset: Dataset, profiles: Sequence[HardwareProfile]) -> None:
-    """Warn of accuracy gates that this number of test images cannot prove.
+    """Warn of accuracy gates that this number of test images, with these targets, cannot prove.
 
     A small drop can still be proven if the engine is better than the dense network; a limit on the metric itself cannot.
     """
     task, test_images = task_named(dataset.task), dataset.sizes["test"]
-    provable, metric = task.provable(test_images), task.metric
+    targets = Part(dataset, "test").some_targets(LOOKED_AT)
+    provable, metric = task.provable(targets, test_images), task.metric
     if provable is None:
         return
+    assumed = f", {provable.assumed}" if provable.assumed else ""
     for profile in profiles:
         asked, least = profile.gates.max_drop, profile.gates.min_metric
         if asked is not None and asked < provable.drop:
-            needed = f"at least {task.samples_to_prove(asked)} are needed" if asked else "no number is enough"
-            say(f"warning: {profile.name}: {test_images} test images cannot prove an accuracy drop below {provable.drop:.3f}; the gate is {asked:g}: {needed}")
+            needed = f"at least {task.samples_to_prove(asked, targets)} are needed" if asked else "no number is enough"
+            limit = f"cannot prove an accuracy drop below {provable.drop:.3f}{assumed}"
+            say(f"warning: {profile.name}: {test_images} test images {limit}; the gate is {asked:g}: {needed}")
         if least is not None and metric.merit(least) > metric.merit(provable.metric):
             beyond = "above" if metric.direction == "higher" else "below"
             say(f"warning: {profile.name}: {test_images} test images cannot prove a {metric.label} {beyond} {provable.metric:.3f}; the gate is {least:g}")

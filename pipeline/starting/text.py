@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from bonsai.pipeline.starting.samples import Table
 from bonsai.profiles.schema import Budget
+from bonsai.stages.data.config import DataConfig
+from bonsai.stages.tasks.registry import DEFAULT
 
 COLUMN = 34
 """Column where comments begin."""
@@ -19,12 +22,13 @@ class Choices(NamedTuple):
     Attributes:
         file: Name of the recipe's file.
         metric: Label of the metric.
-        root: Folder of the images, from the recipe's folder.
-        found: Images and parts, in a few words.
+        task: Name of the task.
+        data: Lines of the section `data`.
+        found: Images and classes, in a few words.
         steps: Optimizer steps per epoch.
         prune: Lines of the section `prune`.
         ends: Names of the first and the last layer.
-        normalised: Whether the weights may have been trained with a normalisation that only the user knows.
+        balanced: Whether the classes have about the same number of targets.
         weights: Trained weights that the recipe starts with; None for none.
         reference: What `training.reference` says.
         notes: Comment lines at the end.
@@ -35,11 +39,8 @@ class Choices(NamedTuple):
     metric: str
     device_file: str
     model: str
-    root: str
-    size: int
-    channels: int
-    validation: float
-    test: float
+    task: str
+    data: Sequence[str]
     found: str
     batch_size: int
     steps: int
@@ -50,7 +51,7 @@ class Choices(NamedTuple):
     qat_lr: float
     prune: Sequence[str]
     ends: tuple[str, str]
-    normalised: bool
+    balanced: bool
     weights: str | None
     reference: Literal["trained", "given"]
     notes: Sequence[str]
@@ -64,6 +65,7 @@ def recipe_text(choices: Choices) -> str:
         _row(f"name: {c.name}", "also the first half of the package's name"),
         f"description: {c.model} on {c.found}",
         _row(f"profile: {c.device_file}", "the target; or `--profile NAME|FILE`, see `bonsai list profiles`"),
+        *([] if c.task == DEFAULT else [_row(f"task: {c.task}", "a class for each pixel")]),
         "model:",
         _row(f"  name: {c.model!r}", "module:function, in a file of this folder, the working directory or an installed package"),
         _row("  options: {}", "further keyword arguments of that function, besides in_channels and num_classes"),
@@ -74,15 +76,7 @@ def recipe_text(choices: Choices) -> str:
         ),
         _row("  seed: 0", "seed of the initial weights" if not c.weights else "seed of the weights that are not given"),
         "data:",
-        "  name: image_folder",
-        "  options:",
-        _row(f"    root: {c.root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
-        _row(f"    size: {c.size}", "images are resized to squares of this side, in pixels; larger is slower, and often more accurate"),
-        _row(f"    channels: {c.channels}", "3 colour, 1 grey"),
-        *(normalisation_lines(c.channels) if c.normalised else []),
-        _row(f"  validation: {c.validation:g}", "fraction of the images for all choices during the run; ignored if val/ exists"),
-        _row(f"  test: {c.test:g}", "fraction of the images for the final test; ignored if test/ exists"),
-        _row("  seed: 0", "seed of the split"),
+        *c.data,
         _row("training:", "one learning-rate cycle: " + ("fine-tuning, with pruning on the way" if c.weights else "dense network, pruning, recovery")),
         _row(f"  epochs: {c.epochs}", f"of {c.steps} optimizer steps each; more is slower, and often more accurate"),
         f"  batch_size: {c.batch_size}",
@@ -90,6 +84,7 @@ def recipe_text(choices: Choices) -> str:
         _row(f"  warmup_epochs: {c.warmup_epochs:g}", "the learning rate rises to lr during these epochs"),
         "  weight_decay: 5e-4",
         _row("  augment: {rotate: 10, shift: 0.06, zoom: 0.1}", "largest rotation in degrees, shift in fractions of the side, change of scale; no mirroring"),
+        *([] if c.balanced else [_row("  balance: weights", "rare classes count more in the loss; `none`: all pixels count alike")]),
         _row("  threads: 2", "CPU threads; the result depends on their number"),
         _row("  device: cpu", "or cuda"),
         *([_row(f"  reference: {c.reference}", _REFERENCES[c.reference])] if c.weights else []),
@@ -110,7 +105,57 @@ def _row(text: str, comment: str) -> str:
     return f"{text:{COLUMN}}  # {comment}"
 
 
-def normalisation_lines(channels: int) -> list[str]:
+def folder_lines(root: str, pixels: Sequence[str], data: DataConfig) -> list[str]:
+    """Return the section `data` of a folder of images by class; `pixels` are lines of `pixel_lines`."""
+    return [
+        "  name: image_folder",
+        "  options:",
+        _row(f"    root: {root!r}", "one sub-folder per class, or train/, val/ and test/ with these"),
+        *pixels,
+        *_split_lines(data, "val/ exists", "test/ exists"),
+    ]
+
+
+def table_lines(table: Table, root: str, classes: Sequence[str], pixels: Sequence[str], data: DataConfig) -> list[str]:
+    """Return the section `data` of images and masks that a table lists; `pixels` are lines of `pixel_lines`."""
+    return [
+        "  name: csv",
+        "  options:",
+        _row(f"    root: {root!r}", "holds the table, the images and the masks"),
+        _row(f"    file: {table.file.name}", "lists each image with its mask; add rows for new ones"),
+        _row("    mask: mask", "its column of masks: images with the number of a class in each pixel; 255 does not count"),
+        *([_row("    split: split", "its column of parts: train, val or test")] if table.split else []),
+        _row(f"    classes: [{', '.join(classes)}]", "names of the numbers 0, 1, ... in the masks: give them yours"),
+        *pixels,
+        *_split_lines(data, "the table has val", "it has test"),
+    ]
+
+
+def pixel_lines(size: tuple[int, int], channels: int, *, normalised: bool) -> list[str]:
+    """Return how images become inputs.
+
+    Args:
+        size: Height and width in pixels.
+        channels: 1 or 3.
+        normalised: Whether weights may have been trained with a normalisation that only the user knows.
+    """
+    height, width = size
+    if height == width:
+        row = _row(f"    size: {height}", "images are resized to squares of this side, in pixels; larger is slower, and often more accurate")
+    else:
+        row = _row(f"    size: [{height}, {width}]", "images are resized to this height and width, in pixels; larger is slower, and often more accurate")
+    return [row, _row(f"    channels: {channels}", "3 colour, 1 grey"), *(_normalisation_lines(channels) if normalised else [])]
+
+
+def _split_lines(data: DataConfig, validation: str, test: str) -> list[str]:
+    return [
+        _row(f"  validation: {data.validation:g}", f"fraction of the images for all choices during the run; ignored if {validation}"),
+        _row(f"  test: {data.test:g}", f"fraction of the images for the final test; ignored if {test}"),
+        _row("  seed: 0", "seed of the split"),
+    ]
+
+
+def _normalisation_lines(channels: int) -> list[str]:
     """Return the place for the normalisation of trained weights: the usual one, not in force."""
     mean, std = ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]") if channels == 3 else ("[0.5]", "[0.5]")
     return [
@@ -174,43 +219,3 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         _row("  # max_size_mb: 1.0", "largest size of the engine file"),
     ]
     return "\n".join(lines) + "\n"
-
-
-MODEL = '''"""A small residual network to start from. Replace it with yours: `build` is called with the images' channels and the number of classes."""
-
-import torch
-from torch import nn
-from torch.nn import functional
-
-
-class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        if stride != 1 or inputs != outputs:
-            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        else:
-            self.skip = nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = functional.relu(self.bn1(self.conv1(x)))
-        return functional.relu(self.bn2(self.conv2(out)) + self.skip(x))
-
-
-class Net(nn.Module):
-    def __init__(self, in_channels: int, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2))
-        self.head = nn.Linear(4 * width, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-def build(in_channels: int, num_classes: int, width: int = 32) -> nn.Module:
-    return Net(in_channels, num_classes, width)
-'''

@@ -61,8 +61,8 @@ def read_trained(weights: str | None, model: str) -> Trained | None:
     return Trained(weights, read_weights(find_weights(weights), config))
 
 
-def side_of(trained: Trained, model: str, square: int | None) -> int:
-    """Return the side in pixels that a trained network is used to: its library's, or that of all images where they are squares of one size.
+def size_of(trained: Trained, model: str, square: int | None) -> tuple[int, int]:
+    """Return the height and width in pixels that a trained network is used to: its library's, or that of all images where they are squares of one size.
 
     Args:
         trained: The weights.
@@ -74,14 +74,14 @@ def side_of(trained: Trained, model: str, square: int | None) -> int:
     """
     known = preprocess_of(ModelConfig(name=model)) if trained.name == PRETRAINED else None
     if known is not None:
-        return known.size[0]
+        return known.size[0], known.size[-1]
     if square is not None:
-        return square
+        return square, square
     raise ConfigError(
         describe(
             "--weights: nothing tells the size of the images that the network was trained with",
             given=f"{trained.name}, and images of several sizes",
-            allowed="--size N, the side in pixels; a network that sees another size than in its training loses accuracy",
+            allowed="--size N, the side in pixels, or HEIGHTxWIDTH; a network that sees another size than in its training loses accuracy",
             fix="add --size",
         )
     )

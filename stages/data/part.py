@@ -72,12 +72,16 @@ class Part:
         """The targets, (n, ...): an array, or what gives parts of it where they are made anew."""
         return self.source.targets.numpy() if self.source.targets is not None else MadeTargets(self.source)
 
-    def some_targets(self) -> np.ndarray:
-        """Return all targets, (n, ...), or as many as fit into `MOST_BYTES` where they are made anew, taken evenly from the whole part."""
+    def some_targets(self, most: int | None = None) -> np.ndarray:
+        """Return all targets, (n, ...), or some where they are made anew, taken evenly from the whole part.
+
+        Args:
+            most: Largest number of those that are made anew; None for as many as fit into `MOST_BYTES`.
+        """
         targets = self.targets
         if isinstance(targets, np.ndarray):
             return targets
-        most = max(MOST_BYTES // targets[:1].nbytes, 1)
+        most = most or max(MOST_BYTES // targets[:1].nbytes, 1)
         return np.concatenate([targets[number : number + 1] for number in _evenly(len(self), most)])
 
     @property

@@ -5,17 +5,18 @@ from bonsai.stages.selection.loop import Fit
 ATTEMPTS = 2
 """Most branches that are trained for one target. The second is trained if the finished engine misses the budget or wastes too much of it."""
 WASTE = 0.05
-"""Fraction of the aim (the budget less its margin) that the finished engine may leave unused. Above it, the widths are chosen again."""
+"""Fraction of what the closed loop aims at that the finished engine may leave unused. Above it, the widths are chosen again."""
 
 
-def uses_budget(used: float, margin: float) -> bool:
+def uses_budget(used: float, *, margin: float, tolerance: float) -> bool:
     """Return whether a finished engine is within its budget and wastes little of it.
 
     Args:
         used: Latency of the engine over the budget.
         margin: Fraction of the budget, 0-1, that was to stay free.
+        tolerance: Fraction of the rest that the closed loop was free to leave unused too.
     """
-    return (1 - WASTE) * (1 - margin) <= used <= 1
+    return (1 - WASTE) * (1 - tolerance) * (1 - margin) <= used <= 1
 
 
 def rank(passed: bool, used: float) -> tuple[bool, bool, float]:

@@ -122,6 +122,18 @@ def unseen_share(samples: int) -> float:
     return quantile / (samples + quantile)
 
 
+def least_provable_fall(reach: float, samples: int, differing: float = 0.0) -> float:
+    """Return the upper end of `mean_interval` where the figure does not fall: no smaller fall can be shown with so few samples.
+
+    Args:
+        reach: As for `mean_interval`.
+        samples: Number of samples.
+        differing: How far each sample rises or falls, half of them each way, as a share of `reach`.
+    """
+    each = np.where(np.arange(samples) % 2, differing, -differing) * reach
+    return mean_interval(0.0, each - each.mean(), reach)[2]
+
+
 def samples_for(share: float) -> int:
     """Return the least number of samples whose `unseen_share` is at most `share`, a positive ratio."""
     samples = max(int(Z**2 * (1 - share) / share), 2)

@@ -109,10 +109,12 @@ class Provable(NamedTuple):
     Attributes:
         drop: Smallest drop of the metric, if the metric does not rise.
         metric: Best value of the metric.
+        assumed: What `drop` takes for granted before anything is trained; empty for nothing.
     """
 
     drop: float
     metric: float
+    assumed: str = ""
 
 
 class Task(Protocol):
@@ -185,12 +187,18 @@ class Task(Protocol):
         """Return how far outputs are from expected ones of the same shape; used to check exports, golden outputs and rewritten networks."""
         ...
 
-    def provable(self, samples: int) -> Provable | None:
-        """Return the best result that this number of samples can prove; None if that depends on the data."""
+    def provable(self, targets: Arrays, samples: int, differing: float = 0.0) -> Provable | None:
+        """Return the best result that a number of samples can prove; None if that depends on how large the errors are.
+
+        Args:
+            targets: (n, ...): of some samples, which the others are taken to be like.
+            samples: Number of samples.
+            differing: Share of the predictions, 0-1, on which the two networks differ, half of them each way.
+        """
         ...
 
-    def samples_to_prove(self, drop: float) -> int | None:
-        """Return how many samples prove that the metric fell by at most `drop` if no prediction changes; None if that depends on the data."""
+    def samples_to_prove(self, drop: float, targets: Arrays) -> int | None:
+        """Return how many samples prove that the metric fell by at most `drop` if no prediction changes; `targets` and None as for `provable`."""
         ...
 
     def tables(self, statistics: Statistics, classes: Sequence[str]) -> tuple[ResultsTable, ...]:

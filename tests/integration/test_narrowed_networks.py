@@ -1,23 +1,28 @@
-"""A narrowed file of a network with gates and concatenations is what exporting the narrower network gives."""
+"""A narrowed file is what exporting the narrower network gives: of a network with gates and concatenations, of a MobileNet, and of one of series."""
 
 import copy
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import fx, nn
 from torch.nn import functional
 
-from bonsai.stages.backends.reference import require_runs
+from bonsai.stages.backends.reference import open_graph, require_runs
+from bonsai.stages.graph.audit import float_layers
 from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect
+from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.coupling.finding import find_groups
-from bonsai.stages.pruning.groups import first_channels
+from bonsai.stages.pruning.groups import Group, Widths, first_channels
 from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.quantization.calibrate import calibrate
 from bonsai.stages.quantization.export_form import to_export_form
@@ -51,14 +56,14 @@ class Dense(nn.Module):
         return self.fc(functional.hardswish(self.hidden(functional.adaptive_avg_pool2d(x, 1).flatten(1))))
 
 
-def exported(network: nn.Module, dialect: Dialect, file: Path) -> onnx.ModelProto:
+def exported(network: nn.Module, dialect: Dialect, file: Path, shape: tuple[int, ...] = SHAPE) -> onnx.ModelProto:
     form = copy.deepcopy(network)
     if dialect != "float":
-        quantised = insert_quantizers(form, SHAPE, Quantizers(dialect=dialect, weight_bits=8))
-        calibrate(quantised, [torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))])
+        quantised = insert_quantizers(form, shape, Quantizers(dialect=dialect, weight_bits=8))
+        calibrate(quantised, [torch.randn(8, *shape, generator=torch.Generator().manual_seed(0))])
         assert isinstance(quantised, fx.GraphModule)
         form = to_export_form(quantised, dialect)
-    write_graph(form, SHAPE, file, opset=20, batch=None, dialect=dialect, float_type="fp32")
+    write_graph(form, shape, file, opset=20, batch=None, dialect=dialect, float_type="fp32")
     return onnx.load(file)
 
 
@@ -86,3 +91,57 @@ def test_a_narrowed_file_has_the_nodes_and_weights_of_an_export(dialect: Dialect
     require_channels(narrowed, weight_channels(list_operators(network, groups, SHAPE), widths))
     onnx.save(narrowed, tmp_path / "narrowed.onnx")
     require_runs(tmp_path / "narrowed.onnx", SHAPE)
+
+
+MOBILENET = ModelConfig(name="timm/mobilenetv2_140", options={"output_stride": 8}), (1, 32, 32)
+SERIES = ModelConfig(name="series_resnet14", options={"width": 32}), (3, 128)
+
+
+@pytest.mark.parametrize("dialect", ["float", "ort", "trt"])
+@pytest.mark.parametrize(("model", "shape"), [MOBILENET, SERIES], ids=["mobilenet", "series"])
+def test_a_narrowed_file_computes_what_the_whole_one_does_where_nothing_reads_what_left(
+    model: ModelConfig, shape: tuple[int, ...], dialect: Dialect, tmp_path: Path
+) -> None:
+    network = build_network(model, shape, 7)
+    with torch.no_grad():
+        network.train()(torch.randn(8, *shape, generator=torch.Generator().manual_seed(1)))  # other statistics than 0 and 1
+    network.eval()
+    groups = find_groups(network, shape)
+    widths = {
+        group.name: max(8, int(group.width * share) // 8 * 8)
+        for group, share in zip(groups, np.random.default_rng(0).uniform(0.3, 1, len(groups)), strict=True)
+    }
+    pattern = exported(network, dialect, tmp_path / MODEL, shape)
+    narrowed = narrow_graph(pattern, network, groups, widths)
+    narrower = copy.deepcopy(network)
+    cut(narrower, groups, first_channels(widths))
+    again = exported(narrower, dialect, tmp_path / "again.onnx", shape)
+    assert nodes(narrowed) == nodes(again)
+    assert float_layers(narrowed) == float_layers(again)
+    assert bool(float_layers(narrowed)) == (dialect == "float")
+    onnx.save(narrowed, tmp_path / "narrowed.onnx")
+    onnx.save(unread(pattern, network, groups, widths), tmp_path / "unread.onnx")
+    images = np.random.default_rng(1).normal(size=(16, *shape)).astype(np.float32)
+    found, whole = (open_graph(tmp_path / f"{name}.onnx")(images) for name in ("narrowed", "unread"))
+    assert found.std() > 0
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5 if dialect == "float" else 0)  # sums of integers have no order
+
+
+def unread(pattern: onnx.ModelProto, network: nn.Module, groups: tuple[Group, ...], widths: Widths) -> onnx.ModelProto:
+    """Return the whole file with weights of 0 for the channels that leave."""
+    gone: dict[str, set[int]] = {}
+    for group in groups:
+        for member in group.members:
+            plain = isinstance(layer := network.get_submodule(member.module), nn.Conv1d | nn.Conv2d | nn.Linear) and getattr(layer, "groups", 1) == 1
+            if plain and member.side == "in":
+                left = {index for index, channel in zip(member.indices, member.channels, strict=True) if channel >= widths[group.name]}
+                gone.setdefault(f"{member.module}.weight", set()).update(left)
+    model = onnx.ModelProto()
+    model.CopyFrom(pattern)
+    for tensor in model.graph.initializer:
+        if left := gone.pop(tensor.name, None):
+            weight = numpy_helper.to_array(tensor).copy()
+            weight[:, sorted(left)] = 0
+            tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    assert not gone
+    return model

@@ -99,6 +99,6 @@ def test_trained_weights_become_an_engine_that_segments_without_torch(stranger: 
     *_, last = [stranger.follow(block) for block in MASKS]
     network = stranger.shipped("scenes--scenes-device")
     assert network.get_submodule("down1.0").out_channels == 32
-    found, right = (np.asarray(Image.open(stranger.folder / name)) for name in ("predicted/000.png-0.png", "scenes/masks/000.png"))
+    found, right = (np.asarray(Image.open(stranger.folder / name)) for name in ("predicted/000.png-0.png", "scenes/test/masks/000.png"))
     assert (found == right[::2, ::2]).mean() > 0.9
     assert "the figures are equal" in last

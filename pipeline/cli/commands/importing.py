@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bonsai.pipeline.cli.commands.options import DataOption, ForceOption, ParentOption, SizeOption
+from bonsai.pipeline.cli.commands.options import DataOption, ForceOption, ParentOption, SizeOption, read_size
 
 
 def import_config(
@@ -27,4 +27,4 @@ def import_config(
     from bonsai.pipeline.starting.scaffold import Ask, scaffold
     from bonsai.pipeline.tables import show_written
 
-    show_written(scaffold(Ask(place, data, model, size, profile, force), read_pruning_config(file)))
+    show_written(scaffold(Ask(place, data, model, read_size(size), profile, force), read_pruning_config(file)))

@@ -95,11 +95,11 @@ class Classification:
         """Return how far logits lie from expected ones; NaN where one of them is no number."""
         return Difference.between(found, expected, agreement=float((found.argmax(1) == expected.argmax(1)).mean()))
 
-    def provable(self, samples: int) -> Provable:
-        """Return the least drop and the best top-1 that so many samples can show."""
-        return Provable(least_provable_drop(samples), wilson_of_share(1, samples)[0])
+    def provable(self, targets: Arrays, samples: int, differing: float = 0.0) -> Provable:
+        """Return the least drop and the best top-1 that so many samples can show, whatever their classes are."""
+        return Provable(least_provable_drop(samples, differing), wilson_of_share(1, samples)[0])
 
-    def samples_to_prove(self, drop: float) -> int:
+    def samples_to_prove(self, drop: float, targets: Arrays) -> int:
         """Return how many samples, all alike before and after, show that top-1 fell by no more than `drop`."""
         return images_to_prove(drop)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.intervals import mean_interval, samples_for, typical_loss, unseen_share
+from bonsai.stages.tasks.intervals import least_provable_fall, mean_interval, samples_for, typical_loss
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.results_table import Picture, ResultsTable, percent
 from bonsai.stages.tasks.stored import Kinds, pack, unpack
@@ -97,14 +97,14 @@ class MultiLabel:
         """Return how far logits lie from expected ones, and the share of labels with the same sign; NaN where one of them is no number."""
         return Difference.between(found, expected, agreement=float(((found > 0) == (expected > 0)).mean()))
 
-    def provable(self, samples: int) -> Provable:
-        """Return the least drop and the best mAP that so many samples can show, if all of them count alike."""
-        share = BEYOND * unseen_share(samples)
-        return Provable(share, 1 - share)
+    def provable(self, targets: Arrays, samples: int, differing: float = 0.0) -> Provable:
+        """Return the least drop and the best mAP that so many samples can show, if these labels are as rare among them."""
+        reach = _reach(targets)
+        return Provable(least_provable_fall(reach, samples, differing), 1 - least_provable_fall(reach, samples))
 
-    def samples_to_prove(self, drop: float) -> int:
+    def samples_to_prove(self, drop: float, targets: Arrays) -> int:
         """Return how many samples, all ranked alike before and after, show that mAP fell by no more than `drop`."""
-        return samples_for(drop / BEYOND)
+        return samples_for(drop / _reach(targets))
 
     def tables(self, statistics: Statistics, classes: Sequence[str]) -> tuple[ResultsTable, ...]:
         """Return the average precision of each label."""
@@ -149,14 +149,28 @@ class Ranked(NamedTuple):
 
 def _of_labels(statistics: Statistics) -> Ranked:
     labelled = statistics[LABELLED]
+    columns = _present(labelled)
+    found = [average_precision(statistics[SCORE][:, column], labelled[:, column]) for column in columns]
+    return Ranked(np.array([precision for precision, _ in found]), np.mean([influence for _, influence in found], axis=0), _reach(labelled))
+
+
+def _reach(labelled: np.ndarray) -> float:
+    """Return by how much mAP may fall with the share of samples that are ranked as badly as can be, whatever mAP is."""
+    there = labelled[:, _present(labelled)]
+    return BEYOND * typical_loss((there / there.mean(0)).mean(1))
+
+
+def _present(labelled: np.ndarray) -> np.ndarray:
+    """Return the numbers of the labels that at least one sample has.
+
+    Raises:
+        ConfigError: There are none.
+    """
     columns = np.flatnonzero(labelled.any(0))
     if not len(columns):
         problem = "no sample of a part of the data has a label, so that there is no mAP"
         raise ConfigError(describe(problem, given=f"{len(labelled)} samples", allowed="samples that have a label in every part", fix="add such samples"))
-    found = [average_precision(statistics[SCORE][:, column], labelled[:, column]) for column in columns]
-    shares = labelled[:, columns].mean(0)
-    weight = BEYOND * typical_loss((labelled[:, columns] / shares).mean(1))
-    return Ranked(np.array([precision for precision, _ in found]), np.mean([influence for _, influence in found], axis=0), weight)
+    return columns
 
 
 def average_precision(scores: np.ndarray, labelled: np.ndarray) -> tuple[float, np.ndarray]:

@@ -92,11 +92,11 @@ class Regression:
             same = np.abs(found - expected) <= ALIKE * expected.std(0)
             return Difference.between(found, expected, agreement=float(same.mean()))
 
-    def provable(self, samples: int) -> Provable | None:
+    def provable(self, targets: Arrays, samples: int, differing: float = 0.0) -> Provable | None:
         """Return None: what errors can show depends on how large they are."""
         return None
 
-    def samples_to_prove(self, drop: float) -> int | None:
+    def samples_to_prove(self, drop: float, targets: Arrays) -> int | None:
         """Return None, as `provable` does."""
         return None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.tasks.intervals import mean_interval, samples_for, typical_loss, unseen_share
+from bonsai.stages.tasks.intervals import least_provable_fall, mean_interval, samples_for, typical_loss
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.pictures import beside, colour_of, grey_or_colour, painted
 from bonsai.stages.tasks.results_table import Picture, ResultsTable, percent
@@ -97,14 +97,18 @@ class Segmentation:
         """Return how far logits lie from expected ones, and the share of pixels with the same class; NaN where one of them is no number."""
         return Difference.between(found, expected, agreement=float((found.argmax(1) == expected.argmax(1)).mean()))
 
-    def provable(self, samples: int) -> Provable:
-        """Return the least drop and the best mIoU that so many images can show, if all of them hold as many pixels of each class."""
-        share = unseen_share(samples)
-        return Provable(share, 1 - share)
+    def provable(self, targets: Arrays, samples: int, differing: float = 0.0) -> Provable:
+        """Return the least drop and the best mIoU that so many images can show, if the classes are spread over them as in these masks."""
+        reach = _weight(_perfect(targets))
+        return Provable(
+            least_provable_fall(reach, samples, differing),
+            1 - least_provable_fall(reach, samples),
+            "if the dense network's mIoU is near 1 (at half of that, half as much)",
+        )
 
-    def samples_to_prove(self, drop: float) -> int:
-        """Return how many images, all alike before and after, show that mIoU fell by no more than `drop`."""
-        return samples_for(drop)
+    def samples_to_prove(self, drop: float, targets: Arrays) -> int:
+        """Return how many images, all alike before and after, show that an mIoU near 1 fell by no more than `drop`."""
+        return samples_for(drop / _weight(_perfect(targets)))
 
     def tables(self, statistics: Statistics, classes: Sequence[str]) -> tuple[ResultsTable, ...]:
         """Return the IoU of each class, and its colour in the pictures."""
@@ -143,6 +147,13 @@ def iou(statistics: Statistics) -> np.ndarray:
     """Return the IoU of each class over all images, (classes,); NaN where no mask has the class."""
     both, each = statistics[INTERSECTION].sum(0), statistics[UNION].sum(0)
     return np.where(each > 0, both / np.maximum(each, 1), np.nan)
+
+
+def _perfect(targets: Arrays) -> Statistics:
+    """Return the statistics of a network that names every pixel as these masks do."""
+    num_classes = int(targets[targets != IGNORED].max(initial=0)) + 1
+    pixels = np.stack([np.bincount(mask[mask != IGNORED], minlength=num_classes) for mask in targets])
+    return {INTERSECTION: pixels, UNION: pixels}
 
 
 def _influence(statistics: Statistics) -> np.ndarray:

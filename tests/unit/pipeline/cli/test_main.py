@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bonsai.pipeline.cli.commands.completion import complete_profiles, complete_recipes
+from bonsai.pipeline.cli.commands.options import read_size
 from bonsai.pipeline.cli.endings import message_of
 from bonsai.pipeline.cli.main import app, main
 from bonsai.stages.store.locks import hold
@@ -106,6 +107,9 @@ def test_a_reader_that_has_gone_ends_it_without_a_word() -> None:
         (["run", "/nowhere.yaml"], 2, "recipe file not found"),
         (["import", "/nowhere.json", "--data", "/nowhere", "--model", "resnet8"], 2, "cannot be read"),
         (["init", "--data", "/nowhere"], 2, "no such folder"),
+        (["init", "--data", "/nowhere", "--masks", "/nowhere"], 2, "--data: no such folder"),
+        (["init", "--data", "/nowhere", "--size", "48*64"], 2, "--size: no size of images"),
+        (["init", "--data", "/nowhere", "--size", "64x4"], 2, "each at least 8"),
     ],
 )
 def test_errors_end_in_a_message_and_the_documented_code(arguments: list[str], code: int, words: str, bonsai: Bonsai, tmp_path: Path) -> None:
@@ -114,6 +118,11 @@ def test_errors_end_in_a_message_and_the_documented_code(arguments: list[str], c
     assert words in done.err
     assert "\x1b" not in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "size"), [(None, None), ("64", 64), ("48x64", (48, 64))])
+def test_a_size_is_a_side_or_a_height_and_a_width(text: str | None, size: object) -> None:
+    assert read_size(text) == size
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (PermissionError(13, "Permission denied", "a.yaml"), 1)])

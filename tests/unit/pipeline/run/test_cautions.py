@@ -1,14 +1,21 @@
 """What a run says of gates that cannot be proven, and of networks that learnt next to nothing."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
+from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.steps.prepare import prepare
+from bonsai.stages.store.store import Store
+from bonsai.stages.tasks.intervals import unseen_share
 
 
 def of_test(dataset: Dataset, images: int) -> Dataset:
@@ -29,6 +36,18 @@ def test_few_test_images_are_told_against_the_gate_that_is_asked(digits: Dataset
         "warning: local-cpu: 188 test images cannot prove an accuracy drop below 0.020; the gate is 0: no number is enough",
         "warning: local-cpu: 188 test images cannot prove a top-1 above 0.980; the gate is 0.99",
     ]
+
+
+def test_the_warning_of_few_masks_says_what_it_assumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("bonsai.pipeline.run.cautions.say", told.append)
+    options = {"targets": "masks", "height": 16, "width": 16, "train": 8, "validation": 8, "test": 40}
+    scenes = Store(tmp_path).run(prepare, data=DataConfig(name="scenes", options=options), content="", task="segmentation")
+    warn_of_few(scenes, [load_profile("local-cpu")])
+    (warning,) = told
+    found = re.search(r"40 test images cannot prove an accuracy drop below (0\.\d+), if the dense network's mIoU is near 1 \(at half of that, half", warning)
+    assert found is not None
+    assert float(found[1]) > 1.1 * unseen_share(40)  # not every kind is in every image
 
 
 def test_a_limit_in_per_cent_is_refused_where_the_metric_is_a_ratio(digits: Dataset) -> None:

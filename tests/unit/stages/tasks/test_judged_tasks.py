@@ -1,5 +1,7 @@
 """Metrics in NumPy are those of torchmetrics; what tasks refuse is said plainly."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from bonsai.stages.tasks.pictures import painted
 from bonsai.stages.tasks.registry import TASKS, task_named
 from bonsai.stages.tasks.regression.judging import REGRESSION
 from bonsai.stages.tasks.segmentation.judging import IGNORED, INTERSECTION, SEGMENTATION, UNION
-from bonsai.stages.tasks.task import DataSpec, Statistics, join
+from bonsai.stages.tasks.task import DataSpec, Statistics, Task, join
 
 RNG = np.random.default_rng
 SPEC = DataSpec((3, 6, 5), 3)
@@ -153,6 +155,52 @@ def test_intervals_hold_their_figures_and_what_never_differs_has_a_width(name: s
         assert found.low < found.found < found.high
     assert task.interval(before, before).found == 0
     assert task.interval(before, after, 10 * len(next(iter(before.values())))).high < drop.high
+
+
+def perfect_masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    _, targets = masks(seed, n=40)
+    return (targets[:, None] == np.arange(3)[:, None, None]).astype(np.float32), targets
+
+
+@pytest.mark.parametrize(
+    ("judge", "results"),
+    [
+        (CLASSIFICATION, lambda: (np.eye(3, dtype=np.float32)[RNG(0).integers(0, 3, 40)], np.zeros(40, np.int64))),
+        (MULTI_LABEL, lambda: scores(2, n=40)),
+        (SEGMENTATION, lambda: perfect_masks(3)),
+    ],
+    ids=["classification", "multi_label", "segmentation"],
+)
+def test_what_can_be_proven_is_the_end_of_the_interval_where_nothing_differs(judge: Task, results: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+    found, targets = results()
+    statistics = judge.per_sample(found, targets)
+    provable = judge.provable(targets, len(targets))
+    assert provable is not None
+    assert provable.drop == pytest.approx(judge.interval(statistics, statistics).high)
+    samples = judge.samples_to_prove(0.02, targets)
+    assert samples is not None
+    assert [judge.provable(targets, number).drop <= 0.02 for number in (samples, samples - 1)] == [True, False]  # type: ignore[union-attr]
+    assert judge.provable(targets, len(targets), 0.05).drop > provable.drop  # type: ignore[union-attr]
+
+
+def test_the_best_provable_miou_is_the_lower_end_of_a_perfect_one() -> None:
+    found, targets = perfect_masks(3)
+    provable = SEGMENTATION.provable(targets, len(targets))
+    assert provable.metric == pytest.approx(SEGMENTATION.bounds(SEGMENTATION.per_sample(found, targets)).low)
+    assert provable.assumed.startswith("if the dense network's mIoU is near 1")
+
+
+def test_rare_labels_and_classes_need_more_samples() -> None:
+    common, rare = (np.repeat([[1], [0]], [count, 400 - count], axis=0) for count in (200, 8))
+    assert MULTI_LABEL.samples_to_prove(0.02, np.hstack([common, rare])) > 2 * MULTI_LABEL.samples_to_prove(0.02, np.hstack([common, common]))
+    everywhere, seldom = np.zeros((40, 4, 4), np.uint8), np.zeros((40, 4, 4), np.uint8)
+    everywhere[:, 0], seldom[:2, 0] = 1, 1
+    assert SEGMENTATION.samples_to_prove(0.02, seldom) > 2 * SEGMENTATION.samples_to_prove(0.02, everywhere) == 2 * 191
+
+
+def test_what_figures_can_prove_is_not_known_beforehand() -> None:
+    targets = np.zeros((40, 1), np.float32)
+    assert (REGRESSION.provable(targets, 40), REGRESSION.samples_to_prove(0.02, targets)) == (None, None)
 
 
 @pytest.mark.parametrize("name", TASKS)
