@@ -24,7 +24,6 @@ from bonsai.stages.delivery.predict.network import TEST_SAMPLES
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.store.manifest import MANIFEST
-from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 OUTPUT = "logits"
 SHAPE, CLASSES = (1, 8, 8), ("circle", 'square "s"', "line")
@@ -58,7 +57,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
     coverage = backend.build(folder / "model.onnx", folder / backend.engine_file, target, SHAPE)
     engine = Engine.model_validate({**engine_facts(target), "file": backend.engine_file, "info": info, "coverage": coverage})
     images = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)
-    write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), CLASSIFICATION, OUTPUT)
+    write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), OUTPUT)
     (folder / CARD).write_text("# tiny\n")
     (folder / FIGURE).write_text("<svg/>\n")
     (folder / PREDICT).write_text(predict_text())

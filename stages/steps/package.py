@@ -82,7 +82,7 @@ def package(
     marks = (mark_of(*sample) for inputs, wanted in part.batches(CHUNK) for sample in zip(inputs.numpy(), wanted.numpy(), strict=True))
     (folder / TEST_SAMPLES).write_text("".join(f"{mark}\n" for mark in marks))
     images, targets = part.first(GOLDEN_IMAGES), part.targets[:GOLDEN_IMAGES]
-    seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), task, JOINED.join(output.name for output in outputs))
+    seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)
