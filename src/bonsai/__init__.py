@@ -14,16 +14,20 @@ from bonsai.stages.imports.training_extra import explain_missing
 
 if TYPE_CHECKING:
     from bonsai.pipeline.compare.comparing import compare
+    from bonsai.pipeline.loop.deploy import deploy
     from bonsai.pipeline.loop.pruner import Pruner
+    from bonsai.pipeline.loop.quantize import quantize
     from bonsai.pipeline.run.flow import compress
     from bonsai.pipeline.run.load import load
 
-__all__ = ["Pruner", "compare", "compress", "load"]
+__all__ = ["Pruner", "compare", "compress", "deploy", "load", "quantize"]
 HOMES = {
     "Pruner": "bonsai.pipeline.loop.pruner",
     "compare": "bonsai.pipeline.compare.comparing",
     "compress": "bonsai.pipeline.run.flow",
+    "deploy": "bonsai.pipeline.loop.deploy",
     "load": "bonsai.pipeline.run.load",
+    "quantize": "bonsai.pipeline.loop.quantize",
 }
 
 
