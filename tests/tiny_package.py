@@ -18,8 +18,9 @@ from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
-from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
+from bonsai.stages.delivery.contents import CARD, FIGURE, PackageManifest, seal
 from bonsai.stages.delivery.golden import write_golden
+from bonsai.stages.delivery.packed_facts import PackagedEngine
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import INPUT

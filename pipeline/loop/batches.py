@@ -33,7 +33,9 @@ def inputs_in(batches: Iterable[object], shape: tuple[int, ...], what: str, *, m
             if len(found) == most or (samples is not None and sum(map(len, found)) >= samples):
                 break
     if not found:
-        raise ConfigError(describe(f"{what} yields no batch", given="nothing", allowed=allowed, fix="pass a loader, or a list of batches, not a used-up iterator"))
+        raise ConfigError(
+            describe(f"{what} yields no batch", given="nothing", allowed=allowed, fix="pass a loader, or a list of batches, not a used-up iterator")
+        )
     if samples is not None:
         found[-1] = found[-1][: samples - sum(map(len, found[:-1]))]
     return found

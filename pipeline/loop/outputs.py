@@ -59,7 +59,9 @@ class OutputForm(NamedTuple):
         chosen = own if names is None else tuple(names)
         if len(chosen) != len(own) or len({*chosen, INPUT}) != len(own) + 1 or not all(isinstance(name, str) and name for name in chosen):
             allowed = f"{len(own)} different names beside `{INPUT}`, one for each of {', '.join(own)}"
-            raise ConfigError(describe("the names of the outputs do not fit the network", given=", ".join(map(str, chosen)), allowed=allowed, fix="name each output once"))
+            raise ConfigError(
+                describe("the names of the outputs do not fit the network", given=", ".join(map(str, chosen)), allowed=allowed, fix="name each output once")
+            )
         return tuple(TensorSpec(name, shape) for name, shape in zip(chosen, self.shapes, strict=True))
 
 
@@ -81,6 +83,24 @@ class Joined(nn.Module):
         return torch.cat([output.flatten(1) for output in self._form.tensors_in(self.joining(x))], 1)
 
 
+class InOrder(nn.Module):
+    """A network that returns its outputs as a tuple, in the order of its form.
+
+    Args:
+        network: Returns several.
+        form: What it returns.
+    """
+
+    def __init__(self, network: nn.Module, form: OutputForm) -> None:
+        super().__init__()
+        self.joining = network  # as above
+        self._form = form
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (n, ...) to outputs (n, ...)."""
+        return tuple(self._form.tensors_in(self.joining(x)))
+
+
 def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
     """Return what a network on the CPU returns in evaluation.
 
@@ -89,8 +109,15 @@ def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
     """
     allowed = "a floating-point tensor (n, ...), or a tuple or dict of some"
     images = torch.from_numpy(noise_images(shape, TRIED))
-    with evaluating(network), torch.no_grad(), user_code(
-        "the network does not run on the example input", given=f"{type(network).__name__} on {(TRIED, *shape)}", allowed="a batch that the network takes", fix="pass a batch of its own data"
+    with (
+        evaluating(network),
+        torch.no_grad(),
+        user_code(
+            "the network does not run on the example input",
+            given=f"{type(network).__name__} on {(TRIED, *shape)}",
+            allowed="a batch that the network takes",
+            fix="pass a batch of its own data",
+        ),
     ):
         found = network(images)
     named = named_outputs(found)
@@ -98,7 +125,9 @@ def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
     outputs = {ONLY: found} if named is None else named
     for name, output in outputs.items():
         if not isinstance(output, torch.Tensor) or not output.is_floating_point() or output.ndim < 2 or len(output) != TRIED:
-            given = f"{name}: {tuple(output.shape)} {output.dtype} for {TRIED} samples" if isinstance(output, torch.Tensor) else f"{name}: {type(output).__name__}"
+            given = (
+                f"{name}: {tuple(output.shape)} {output.dtype} for {TRIED} samples" if isinstance(output, torch.Tensor) else f"{name}: {type(output).__name__}"
+            )
             fix = "return raw outputs from forward(), and decode them in `evaluate`"
             raise ConfigError(describe("the network returns something else than tensors of a batch", given=given, allowed=allowed, fix=fix))
     if not outputs:
@@ -126,7 +155,9 @@ def separate_graph(traced: fx.GraphModule, form: OutputForm) -> None:
     flat = joint.args[0] if isinstance(joint, fx.Node) and joint.args else ()
     if not isinstance(flat, tuple | list) or len(flat) != len(form.keys) or not all(isinstance(node, fx.Node) and node.all_input_nodes for node in flat):
         fix = "let forward() return one tensor, or quantise the part before the outputs"
-        raise ConfigError(describe("the outputs of the network cannot be told apart in its graph", given=str(joint), allowed="outputs that are tensors", fix=fix))
+        raise ConfigError(
+            describe("the outputs of the network cannot be told apart in its graph", given=str(joint), allowed="outputs that are tensors", fix=fix)
+        )
     output.args = (form.as_returned([node.all_input_nodes[0] for node in flat]),)
     traced.graph.eliminate_dead_code()
     traced.recompile()

@@ -99,4 +99,6 @@ def _require_fit(network: nn.Module, batches: int, weight_bits: int | None) -> N
         raise ConfigError(describe(problem, given=type(network).__name__, allowed="a float network", fix=fix))
     if batches < 1 or weight_bits not in (None, 7, 8):
         fix = "leave them out: 8 batches, and the bits that the target needs"
-        raise ConfigError(describe("a setting is not allowed", given=f"{batches=}, {weight_bits=}", allowed="batches of 1 or more; weight_bits of 7, 8 or None", fix=fix))
+        raise ConfigError(
+            describe("a setting is not allowed", given=f"{batches=}, {weight_bits=}", allowed="batches of 1 or more; weight_bits of 7, 8 or None", fix=fix)
+        )

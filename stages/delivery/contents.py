@@ -12,7 +12,7 @@ from bonsai.profiles.errors import describe, shorten
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.deployed import DEPLOY, DeployedManifest
 from bonsai.stages.delivery.golden import GOLDEN
-from bonsai.stages.delivery.packed_facts import PLAIN, SCHEMA, PackagedEngine, PackagedOutput, PackedFacts
+from bonsai.stages.delivery.packed_facts import SCHEMA, PackagedOutput, PackedFacts
 from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.measurement.measurements import Against, KernelShare, Row
@@ -30,7 +30,8 @@ FOLDER = "package"
 CARD, FIGURE = "MODEL_CARD.md", "training.svg"
 REPORTS = ("report.html", "report.md")
 LABELS = "labels.txt"
-"""File of a layout with the classes, in the order of the output."""ManifestT = TypeVar("ManifestT", bound=PackedFacts)
+"""File of a layout with the classes, in the order of the output."""
+ManifestT = TypeVar("ManifestT", bound=PackedFacts)
 
 
 class PackageManifest(PackedFacts):

@@ -85,8 +85,8 @@ def drop_of(before: Scores, after: Scores, *, higher_is_better: bool) -> tuple[f
     if before.values is None or after.values is None:
         return drop, None
     if before.are_hits and after.are_hits:
-        earlier, later = ((each.values == 1) == higher_is_better for each in (before, after))
-        return drop, Interval(*paired_drop(earlier, later))
+        good = 1.0 if higher_is_better else 0.0
+        return drop, Interval(*paired_drop(np.equal(before.values, good), np.equal(after.values, good)))
     falls = sign * (before.values - after.values)
     return drop, Interval(*mean_interval(drop, falls - drop, _reach(np.concatenate([before.values, after.values]))))
 

@@ -11,10 +11,11 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import CHUNK, Part
 from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.config import PackageConfig
-from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackagedOutput, PackageManifest, seal, with_sums
+from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.packed_facts import PackagedEngine, PackagedOutput
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
