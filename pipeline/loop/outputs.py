@@ -44,7 +44,7 @@ class OutputForm(NamedTuple):
     def tensors_in(self, found: object) -> list[Any]:
         """Return the outputs out of what the network returned."""
         named = named_outputs(found)
-        return [found] if named is None else [named[key] for key in self.keys]
+        return [found] if named is None else list(named.values()) if self.kind == "tuple" else [named[key] for key in self.keys]
 
     def specs(self, names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
         """Return the outputs of the exported file.
@@ -79,8 +79,9 @@ class Joined(nn.Module):
         self._form = form
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, ...) to (n, total)."""
-        return torch.cat([output.flatten(1) for output in self._form.tensors_in(self.joining(x))], 1)
+        """Map (n, ...) to (n, total), or to the only output as it is."""
+        outputs: list[torch.Tensor] = self._form.tensors_in(self.joining(x))
+        return outputs[0] if len(outputs) == 1 else torch.cat([output.flatten(1) for output in outputs], 1)
 
 
 class InOrder(nn.Module):
@@ -152,6 +153,10 @@ def separate_graph(traced: fx.GraphModule, form: OutputForm) -> None:
         return
     (output,) = (node for node in traced.graph.nodes if node.op == "output")
     joint = output.args[0]
+    if len(form.keys) == 1:
+        output.args = (form.as_returned([joint]),)
+        traced.recompile()
+        return
     flat = joint.args[0] if isinstance(joint, fx.Node) and joint.args else ()
     if not isinstance(flat, tuple | list) or len(flat) != len(form.keys) or not all(isinstance(node, fx.Node) and node.all_input_nodes for node in flat):
         fix = "let forward() return one tensor, or quantise the part before the outputs"
