@@ -12,6 +12,7 @@ from bonsai.stages.imports.declared import in_place, places_of
 from bonsai.stages.imports.reading import warning_of_undeclared
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
+from bonsai.stages.networks.attention import replace_attention
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
 from bonsai.stages.networks.factories import FACTORIES, LIBRARIES, of_library
@@ -27,7 +28,7 @@ COMPILED = "_orig_mod"
 
 
 def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes: int, *, seed: int | None = None) -> nn.Module:
-    """Build the dense network with the initial weights of its seed.
+    """Build the dense network with the initial weights of its seed. Attention of torch is replaced by one that can lose heads.
 
     Args:
         config: Which network.
@@ -65,6 +66,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes
                 f"model {config.name!r} is no network", given=type(network).__name__, allowed="a torch.nn.Module", fix="let the factory return the network"
             )
         )
+    replace_attention(network)
     return select_outputs(network, config.outputs) if config.outputs else network
 
 

@@ -55,7 +55,8 @@ class Pruner:
     """Collects statistics of a network in training. Cuts the network, its optimizer and its averages in place.
 
     Args:
-        network: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one.
+        network: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one. Attention of torch loses channels
+            only if `replace_attention(network)` was called before the optimizer was made.
         optimizer: Optimizer of the network.
         image_shape: (channels, height, width) of one image.
         criterion: Criterion that ranks channels.
@@ -182,6 +183,23 @@ class Pruner:
             )
         self.edit, self.kept, self.difference = saved.edit, saved.kept, saved.difference
         self.restore(state[STATISTICS])
+
+    def adopt(self, network: nn.Module, optimizer: Optimizer, averages: Sequence[nn.Module] = ()) -> None:
+        """Go on with another network of the same structure, its optimizer and its averages: after a kill, with those that a trainer has rebuilt.
+
+        Raises:
+            ConfigError: It has another structure.
+        """
+        before, after = ({name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (self._network, network))
+        if before != after:
+            differing = ", ".join(sorted({name for name, _ in before.items() ^ after.items()})[:5])
+            raise ConfigError(
+                describe("the network has another structure", given=differing, allowed="what the pruner has cut", fix="cut it by the pruner's `edit` first")
+            )
+        observed = self.state()
+        self._network, self._optimizer = network, optimizer
+        self._averages = tuple(average.module if isinstance(average, AveragedModel) else average for average in averages)
+        self.restore(observed)
 
     def _carry(self, edit: KeepChannels, kept: Kept) -> None:
         groups = groups_left(self.groups, kept)

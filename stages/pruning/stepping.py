@@ -32,7 +32,7 @@ from bonsai.stages.pruning.regularisers import Regulariser, make_regulariser
 from bonsai.stages.pruning.scores import Scores, best_channels
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.selection.chooser import Chooser
-from bonsai.stages.selection.loop import Measured
+from bonsai.stages.selection.loop import Fit, Measured
 from bonsai.stages.training.progress import say
 
 PENALTY = "penalty"
@@ -59,7 +59,6 @@ class _Removal(Record):
     final: Widths
     done: int
     next: int
-    limit_ms: float
     masked: dict[str, tuple[int, ...]] = {}
     returned: int = 0
 
@@ -71,6 +70,7 @@ class _Progress(Record):
     seen: tuple[dict[str, tuple[int, ...]], ...]
     epochs: tuple[float, ...]
     trigger: Trigger | None = None
+    fit: Fit | None = None
     removal: _Removal | None = None
 
 
@@ -94,6 +94,7 @@ class SteppingPruner(Pruner):
 
     Attributes:
         trigger: The policy's reason for the cut. None before it.
+        fit: The widths that were chosen then, and how.
 
     Raises:
         ConfigError: The chooser's config needs a recipe, or `steps` are too few for its policy.
@@ -119,9 +120,10 @@ class SteppingPruner(Pruner):
         self._checks = check_steps(config.policy, config.epi, total=steps, per_epoch=steps_per_epoch)
         super().__init__(network, optimizer, image_shape, criterion=config.criterion, groups=groups, averages=averages, window=window)
         self.trigger: Trigger | None = None
+        self.fit: Fit | None = None
         self._chooser, self._measure, self._doubt = chooser, measure, doubt
         self._indicator = Indicator(config.policy, config.epi, config.criterion)
-        self._steps, self._per_epoch, self._next, self._limit_ms = 0, steps_per_epoch, 0, 0.0
+        self._steps, self._per_epoch, self._next = 0, steps_per_epoch, 0
         self._cuts: Cuts | None = None
         self._masked: Kept = {}
         self._masking = ExitStack()
@@ -196,14 +198,14 @@ class SteppingPruner(Pruner):
         if trigger is None:
             return None
         scores = self.scores()
-        return Plan(kept=best_channels(scores, self._fit(scores)[0]), trigger=trigger)
+        return Plan(kept=best_channels(scores, self._fit(scores).widths), trigger=trigger)
 
     def apply(self, plan: Plan) -> None:
         """See `Pruner.apply`."""
         super().apply(plan)
         self.trigger = self.trigger or plan.trigger
         if plan.trigger:
-            say(f"pruner: cut {plan.trigger.sentence}")
+            say(f"pruner: step {self._steps}: cut {plan.trigger.sentence}")
 
     def scores(self) -> Scores:
         """Return the channels' scores by group, (width,) float32 on the CPU, averaged over the ranks of a distributed training."""
@@ -214,10 +216,10 @@ class SteppingPruner(Pruner):
         removal = None
         if self._cuts and not self._cuts.finished:
             returned = self.masks.returned if self.masks else 0
-            cuts = {"dense": self._cuts.dense, "final": self._cuts.final, "done": self._cuts.done, "next": self._next, "limit_ms": self._limit_ms}
+            cuts = {"dense": self._cuts.dense, "final": self._cuts.final, "done": self._cuts.done, "next": self._next}
             removal = _Removal(**cuts, masked=self._masked, returned=returned)
         seen, epochs = self._indicator.seen, self._indicator.epochs
-        progress = _Progress(steps=self._steps, seen=seen, epochs=epochs, trigger=self.trigger, removal=removal)
+        progress = _Progress(steps=self._steps, seen=seen, epochs=epochs, trigger=self.trigger, fit=self.fit, removal=removal)
         penalty = self._penalty.state() if self._penalty and self.trigger is None else {}
         return {**super().state_dict(), **progress.model_dump(mode="json"), PENALTY: penalty}
 
@@ -225,14 +227,14 @@ class SteppingPruner(Pruner):
         """See `Pruner.load_state_dict`."""
         super().load_state_dict(state)
         progress = _Progress.model_validate({name: state[name] for name in _Progress.model_fields})
-        self.trigger, self._steps = progress.trigger, progress.steps
+        self.trigger, self.fit, self._steps = progress.trigger, progress.fit, progress.steps
         self._indicator = Indicator(self._indicator.policy, self._indicator.epi, self._criterion, progress.seen, progress.epochs)
         if self._penalty and state[PENALTY]:
             self._penalty.restore(state[PENALTY])
         self._masking.close()
         self._cuts = None
         if removal := progress.removal:
-            self._limit_ms, self._next = removal.limit_ms, removal.next
+            self._next = removal.next
             self._cuts = self._cuts_to(removal.dense, removal.final, done=removal.done)
             if removal.masked:
                 self._mask({name: tuple(channels) for name, channels in removal.masked.items()}, returned=removal.returned)
@@ -240,8 +242,8 @@ class SteppingPruner(Pruner):
 
     def _begin(self, trigger: Trigger) -> bool:
         scores = self.scores()
-        final, self._limit_ms = self._fit(scores)
-        self._cuts = self._cuts_to({name: len(self.kept[name]) for name in final}, final)
+        self.fit = self._fit(scores)
+        self._cuts = self._cuts_to({name: len(self.kept[name]) for name in self.fit.widths}, self.fit.widths)
         try:
             return self._cut(scores, trigger)
         except BaseException:
@@ -275,21 +277,16 @@ class SteppingPruner(Pruner):
         self._masked = kept
 
     def _cuts_to(self, dense: Widths, final: Widths, done: int = 0) -> Cuts:
-        schedule, reselection = self._chooser.config.schedule, self._chooser.reselection(self._limit_ms)
+        assert self.fit is not None
+        schedule, reselection = self._chooser.config.schedule, self._chooser.reselection(self.fit.predicted_ms)
 
         def choose(scores: Scores, groups: tuple[Group, ...]) -> Widths:
             return decided_by_first(lambda: reselection.choose(scores, groups))
 
         return Cuts(schedule, dense, final, choose, done)
 
-    def _fit(self, scores: Scores) -> tuple[Widths, float]:
-        """Return the chosen widths and the latency that is predicted of them."""
-
-        def choose() -> tuple[Widths, float]:
-            fit = self._chooser.fit(scores, self._measure, doubt=self._doubt())
-            return fit.widths, fit.predicted_ms
-
-        return decided_by_first(choose)
+    def _fit(self, scores: Scores) -> Fit:
+        return decided_by_first(lambda: self._chooser.fit(scores, self._measure, doubt=self._doubt()))
 
     def _look(self) -> Indicator:
         if self._criterion == "activation" and self._listening is None:

@@ -43,7 +43,7 @@ def figures_of(graph: OnnxGraph) -> str:
     return f"untrained, {graph.parameters / 1e3:.0f} k parameters"
 
 
-@stage(version=7, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
+@stage(version=8, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
 def export_untrained(
     out_dir: Path,
     model: ModelConfig,
