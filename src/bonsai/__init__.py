@@ -4,6 +4,12 @@ from bonsai import compress
 packages = compress("resnet-edge", "local-cpu", {"quantize.epochs": 2})
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
 network = load("artifacts/packages/resnet-edge--local-cpu")  # a plain nn.Module
+
+In a training loop of your own:
+
+pruner = Pruner(model, optimizer, images, latency_ms=4.0, steps=total_steps)  # cuts the network while you train it
+model = quantize(model, images, calibration=loader)  # computes as the INT8 engine will
+package = deploy(model, images, latency_ms=4.0, evaluate=evaluate, samples=loader, reference=dense)
 """
 
 import importlib

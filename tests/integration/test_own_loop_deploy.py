@@ -176,7 +176,15 @@ def test_several_outputs_have_names_and_no_operators_that_join_them(quantised: b
 
 
 def test_a_package_is_told_apart_from_a_runs_and_timed_again(store: Path) -> None:
-    given: dict[str, Any] = {"evaluate": score_of_both, "samples": IMAGES, "reference": Pair(), "latency": 1.0, "name": "told", "store": store, "timing": TIMING}
+    given: dict[str, Any] = {
+        "evaluate": score_of_both,
+        "samples": IMAGES,
+        "reference": Pair(),
+        "latency": 1.0,
+        "name": "told",
+        "store": store,
+        "timing": TIMING,
+    }
     package = bonsai.deploy(Pair(), IMAGES, **given)
     timed = CliRunner().invoke(app, ["verify", str(package.folder), "--time", "--store", str(store), "--allow-undecided"])
     assert "of dense FP32 p50, limit 1" in timed.output
@@ -249,7 +257,15 @@ def quantised_for(dialect: str) -> nn.Module:
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], said: str, store: Path) -> None:
-    given = {"example_input": IMAGES, "evaluate": lambda _: 1.0, "samples": IMAGES, "latency_ms": 100, "store": store, "timing": TIMING, "name": "refused"} | change
+    given = {
+        "example_input": IMAGES,
+        "evaluate": lambda _: 1.0,
+        "samples": IMAGES,
+        "latency_ms": 100,
+        "store": store,
+        "timing": TIMING,
+        "name": "refused",
+    } | change
     model = given.pop("model", Pair)()
     with pytest.raises(ConfigError, match=said):
         bonsai.deploy(model, given.pop("example_input"), **given)
