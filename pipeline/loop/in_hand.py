@@ -49,6 +49,18 @@ def require_bare(network: object, what: str) -> nn.Module:
     return network
 
 
+def require_float32(network: nn.Module, what: str) -> None:
+    """Check that a network computes in FP32: exports and quantisers start from that.
+
+    Raises:
+        ConfigError: It has no parameters, or some in another format.
+    """
+    others = {str(each.dtype) for each in network.parameters() if each.is_floating_point()} - {"torch.float32"}
+    if others or not any(True for _ in network.parameters()):
+        fix = "call `.float()` on it; autocast may stay in your loop"
+        raise ConfigError(describe(f"{what} has no weights in FP32", given=", ".join(sorted(others)) or "no parameters", allowed="float32 parameters", fix=fix))
+
+
 def shape_of(example: object) -> tuple[int, ...]:
     """Return the shape of one sample, of an example batch.
 
