@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.pruning.config import require_own_loop
 from bonsai.stages.pruning.cuts import Cuts
 from bonsai.stages.pruning.epi import Trigger
@@ -132,7 +133,7 @@ class SteppingPruner(Pruner):
     @property
     def finished(self) -> bool:
         """Whether nothing more will be cut."""
-        return self._cuts.finished if self._cuts else bool(self.edit.kept)
+        return self._cuts.finished if self._cuts else self.edit != KeepChannels()
 
     @property
     def history(self) -> tuple[Check, ...]:
@@ -185,7 +186,7 @@ class SteppingPruner(Pruner):
             BudgetError: Even the narrowest network is above the budget.
             Uncuttable: The cut network does not compute what it should.
         """
-        if self._cuts or self.edit.kept:
+        if self._cuts or self.finished:
             raise ConfigError(describe("the network was cut already", given="a second cut", allowed="one removal", fix="make a new pruner for another"))
         self._indicator = self._look()
         return self._begin(self._indicator.leave(self._steps / self._per_epoch, stable=False))
