@@ -18,6 +18,7 @@ def write_deployed_card(manifest: DeployedManifest) -> str:
     rows = "\n".join(f"| {' | '.join(_cells(row))} |" for row in manifest.rows)
     outputs = "\n".join(f"- Output `{output.name}`: float32 (batch, {', '.join(map(str, output.shape))})" for output in manifest.outputs)
     warnings = "".join(f" **Warning: {markdown(warning)}**" for warning in manifest.warnings)
+    score = "" if manifest.score == "score" else f", {markdown(manifest.score)}"
     better = "higher" if manifest.higher_is_better else "lower"
     return f"""# {manifest.name}
 
@@ -29,7 +30,7 @@ def write_deployed_card(manifest: DeployedManifest) -> str:
 |{"---|" * len(HEADER)}
 {rows}
 
-The maker's own function computes the score ({markdown(manifest.score)}); {better} is better.
+The maker's own function computes the score{score}; {better} is better.
 {chr(10).join(manifest.notes)}
 
 ## Use

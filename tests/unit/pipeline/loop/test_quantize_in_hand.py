@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from branched import Rep
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -124,3 +125,15 @@ def test_what_cannot_be_quantised_is_refused(model: Any, given: dict[str, Any], 
 def test_a_wrong_example_is_refused() -> None:
     with pytest.raises(ConfigError, match="the example input is no batch"):
         bonsai.quantize(plain(), torch.zeros(3, dtype=torch.int64), calibration=IMAGES)
+
+
+def test_branches_are_fused_first() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(Rep(1, 8), Rep(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    network(IMAGES)
+    quantised = bonsai.quantize(network.eval(), IMAGES, calibration=IMAGES)
+    expected = network(IMAGES).detach()
+    assert float((quantised(IMAGES) - expected).detach().abs().mean()) < 0.1 * float(expected.std())
+    assert not any("point" in name for name, _ in quantised.named_parameters())
+    assert any("point" in name for name, _ in network.named_parameters())
+    assert all(each.requires_grad for each in quantised.parameters())
