@@ -31,7 +31,7 @@ def engine(tmp_path: Path) -> EngineFile:
 def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
     device = resolve(name, DEVICES, "device")
     verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
-    assert verbs == ["describe", "build", "run", "time", "operators", "kernels", "dissect"]
+    assert verbs == ["describe", "build", "run", "open", "time", "operators", "kernels", "dissect"]
     assert all(callable(getattr(device, verb)) for verb in verbs)
 
 
