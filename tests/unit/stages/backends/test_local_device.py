@@ -49,6 +49,13 @@ def test_batches_of_any_size_are_run_in_order(engine: EngineFile, untried: bool)
     assert not np.allclose(first, second)
 
 
+def test_an_engine_that_is_opened_once_runs_as_often_as_it_is_asked(engine: EngineFile) -> None:
+    run = local.open(engine)
+    (expected,) = local.run(engine, [IMAGES])
+    assert all(np.array_equal(run(IMAGES), expected) for _ in range(2))
+    assert len(run(np.concatenate([IMAGES, IMAGES]))) == 2 * len(expected)
+
+
 def test_a_timing_ends_early_where_the_ratio_is_certain_to_be_above_its_limit(engine: EngineFile) -> None:
     engines = {"reference": engine, "0": engine}
     protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50)
