@@ -170,7 +170,7 @@ def main() -> None:
         ("seeds", 1, "networks"),
         ("depth", 6, "blocks of the network"),
         ("epochs", 40, "training of the given network"),
-        ("finetune", 20, "epochs of the recipe that prunes"),
+        ("finetune", 12, "epochs of the recipe that prunes"),
         ("threads", 1, "CPU threads of the training"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=what)

@@ -7,6 +7,7 @@ import arena
 import moments
 import pytest
 import selection
+import vit
 
 DEVICES = [arena.DEVICE, selection.DEVICE]
 
@@ -22,6 +23,12 @@ def test_results_of_selection_are_read() -> None:
 
 def test_outcomes_of_moments_are_read() -> None:
     assert {moments.Outcome.model_validate(row).way for row in json.loads(moments.RESULTS.read_text())["outcomes"]} == set(moments.WAYS)
+
+
+def test_the_transformer_is_within_its_budget() -> None:
+    rows = [vit.Row.model_validate(row) for row in json.loads(vit.FILE.read_text())["rows"]]
+    assert rows
+    assert all(row.latency <= vit.BUDGET for row in rows)
 
 
 @pytest.mark.parametrize("file", DEVICES, ids=lambda file: file.stem)
