@@ -23,8 +23,9 @@ import torch
 from scipy.stats import t as student
 
 from bonsai.pipeline.recipes.recipe import Recipe
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.data.dataset import Dataset

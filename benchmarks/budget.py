@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.scores import weight_scores

@@ -16,8 +16,9 @@ from arena import HERE, RESULTS, Outcome, load_outcomes
 from oracle import FINETUNE
 from torch.nn import functional
 
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.stages.networks.registry import build_network, to_channels_last
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import first_channels

@@ -31,7 +31,8 @@ from torch import nn
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
 from bonsai.pipeline.run.flow import compress
-from bonsai.pipeline.run.targets import Network, ReadyTarget, inspect_network, prepare_target
+from bonsai.pipeline.run.inspecting import Network, inspect_network
+from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.pipeline.starting.trained import RATE, WARMUP
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.located_yaml import Record

@@ -37,7 +37,8 @@ from letters import draw_letters
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
-from bonsai.pipeline.run.targets import Network, inspect_network, prepare_target
+from bonsai.pipeline.run.inspecting import Network, inspect_network
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.pipeline.starting.scaffold import Ask, scaffold
 from bonsai.profiles.loader import load_profile

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.pipeline.run.trunk import Monitor, trunk_inputs
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.data.dataset import Dataset

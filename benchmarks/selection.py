@@ -26,8 +26,9 @@ import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import ReadyTarget, inspect_network, prepare_target
+from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.profiles.latency import LatencyTable, Line
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.backends.timing import time_interleaved
 from bonsai.stages.backends.timing_config import TimingConfig

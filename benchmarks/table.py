@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks, sample_networks
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network, untrained_network
+from bonsai.pipeline.run.targets import untrained_network
 from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.stages.backends.operator_timing import measure_operator
 from bonsai.stages.backends.registry import check_target

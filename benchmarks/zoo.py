@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def run_all(keys: Iterable[str], rows: dict[str, Row], *, jobs: int, seconds: in
     order = {key: position for position, key in enumerate(all_keys())}
     with ThreadPoolExecutor(jobs) as pool:
         for done in as_completed([pool.submit(run_one, [sys.executable, str(STEPS)], key, seconds, memory) for key in keys]):
-            row = done.result()
+            row = {**done.result(), "run": date.today().isoformat()}
             rows[f"{row['module']}/{row['model']}"] = row
             ordered = sorted(rows.items(), key=lambda item: order.get(item[0], len(order)))
             rows.clear()

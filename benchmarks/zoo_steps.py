@@ -25,8 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_models import Entry, entries, options_at, smallest_size
 
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import inspect_network
 from bonsai.profiles.errors import BonsaiError, ConfigError
 from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.backends.registry import backend_of, check_target

@@ -99,6 +99,18 @@ class Heads(nn.Module):
         return (tokens + self.proj(found)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
+class Levels(nn.Module):
+    """A convolution whose pixels are listed, with tensors among its attributes that are no sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.width = conv(8, 6), 6
+        self.strides, self.anchors = torch.tensor([8.0, 16.0]), [torch.zeros(6), torch.zeros(2)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).view(len(x), self.width, -1).unflatten(2, x.shape[2:])
+
+
 CUT = {  # network, groups that can be cut
     "residual": (lambda: resnet8(in_channels=3, num_classes=5), 6),
     "depthwise": (lambda: Net(8, nn.Sequential(conv(8, 8, 8), nn.BatchNorm2d(8), conv(8, 12)), 12), 2),
@@ -116,6 +128,7 @@ CUT = {  # network, groups that can be cut
     "PixelShuffle": (lambda: Net(16, nn.Sequential(nn.PixelShuffle(2), conv(4, 6)), 6), 2),
     "PixelUnshuffle": (lambda: Net(4, nn.Sequential(nn.PixelUnshuffle(2), conv(16, 6)), 6), 2),
     "ChannelShuffle": (lambda: Net(8, nn.Sequential(nn.ChannelShuffle(2), conv(8, 6)), 6), 2),
+    "tensors as attributes": (lambda: Net(8, Levels(), 6), 2),
     "halves": (lambda: Net(8, Call(halves), 4), 1),
     "partial sum": (lambda: Net(8, Call(joined, conv(8, 10), conv(8, 4), conv(8, 6)), 10), 3),
     "GroupNorm": (lambda: Net(8, nn.GroupNorm(2, 8), 8), 1),

@@ -70,6 +70,7 @@ class Detector(nn.Module):
         self.up4, self.up3 = C2f(14 * w, 6 * w, 1, shortcut=False), C2f(10 * w, 4 * w, 1, shortcut=False)
         self.to4, self.at4 = Conv(4 * w, 4 * w, 3, 2), C2f(10 * w, 6 * w, 1, shortcut=False)
         self.to5, self.at5 = Conv(6 * w, 6 * w, 3, 2), C2f(14 * w, 8 * w, 1, shortcut=False)
+        self.strides = torch.tensor([8.0, 16.0, 32.0])  # an attribute, and no buffer
         self.heads = nn.ModuleList(nn.Sequential(Conv(n * w, 2 * w, 3), nn.Conv2d(2 * w, 4 + classes, 1)) for n in (4, 6, 8))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

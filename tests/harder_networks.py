@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hard_networks import Plain
+from hard_networks import AttentionPool, Plain
 from torch import nn
 from torch.nn import functional as F
 
@@ -119,6 +119,14 @@ class ShuffleUnit(Plain):
         x = torch.cat([kept, F.relu(self.norm(self.branch(used)))], 1)
         n, c, h, w = x.shape
         return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class ZeroAttention(AttentionPool):
+    """A key and a value of zeros beside the others."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.attention = nn.MultiheadAttention(48, 4, add_zero_attn=True, batch_first=True)
 
 
 class SplitTokens(Plain):

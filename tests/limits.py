@@ -92,7 +92,8 @@ LIMITS: Mapping[str, Limit] = {
     "SpectralNorm": Limit("`spectral_norm`, whose state changes in training", partial(simulated, _harder("SpectralNorm")), (WHOLE,), ("mv, vdot",)),
     # what the quantiser does not know
     "ChannelAttention": Limit("a 1-D convolution over channels (ECA)", partial(walked, "ChannelAttention"), (WHOLE,)),
-    "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT, WHOLE)),
+    "AttentionPool": Limit("`nn.MultiheadAttention`", partial(walked, "AttentionPool"), (FLOAT,)),
+    "ZeroAttention": Limit("`nn.MultiheadAttention` with `add_zero_attn`", partial(inspected, _harder("ZeroAttention")), (WHOLE,), ("add_zero_attn",)),
     "SplitTokens": Limit("hand-written attention; one layer gives queries, keys and values", partial(walked, _harder("SplitTokens")), (FLOAT, WHOLE)),
     "CosineHead": Limit("a head that is a product with a normalised parameter", partial(walked, "CosineHead"), (FLOAT, WHOLE)),
     "ReflectPadding": Limit("a convolution that pads by reflection", partial(walked, "ReflectPadding"), (FLOAT, WHOLE)),

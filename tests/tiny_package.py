@@ -18,13 +18,13 @@ from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.registry import backend_of, check_target
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.compatibility import Compatibility, compatibility_of
-from bonsai.stages.delivery.contents import CARD, FIGURE, PackagedEngine, PackageManifest, seal
+from bonsai.stages.delivery.contents import CARD, FIGURE, PackageManifest, seal
 from bonsai.stages.delivery.golden import write_golden
+from bonsai.stages.delivery.packed_facts import PackagedEngine
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.store.manifest import MANIFEST
-from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 OUTPUT = "logits"
 SHAPE, CLASSES = (1, 8, 8), ("circle", 'square "s"', "line")
@@ -58,7 +58,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
     coverage = backend.build(folder / "model.onnx", folder / backend.engine_file, target, SHAPE)
     engine = Engine.model_validate({**engine_facts(target), "file": backend.engine_file, "info": info, "coverage": coverage})
     images = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)
-    write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), CLASSIFICATION, OUTPUT)
+    write_golden(folder, images, partial(map, backend.open_engine(folder / engine.file, target)), OUTPUT)
     (folder / CARD).write_text("# tiny\n")
     (folder / FIGURE).write_text("<svg/>\n")
     (folder / PREDICT).write_text(predict_text())

@@ -8,8 +8,9 @@ from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.delivery.compatibility import Compatibility
-from bonsai.stages.delivery.contents import PackagedEngine, PackageManifest
+from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
+from bonsai.stages.delivery.packed_facts import PackagedEngine
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, KernelShare, Row
 from bonsai.stages.networks.checkpoint import History

@@ -26,6 +26,7 @@ from bonsai.profiles.latency import Entry
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
+from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import INPUT
@@ -105,6 +106,9 @@ class ToyDevice:
     def run(self, engine: EngineFile, batches: Iterable[np.ndarray], *, untried: bool = False) -> Iterator[np.ndarray]:
         self.told.append(f"{'try' if untried else 'run'} {engine.file.parent.name}")
         return iter(self._other.call("run", sent(engine), list(batches)))
+
+    def open(self, engine: EngineFile) -> Run:
+        return lambda images: next(self.run(engine, [images]))
 
     def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
         names = ", ".join(engine.file.parent.name for engine in engines.values())

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.backends.reference import open_graph
 from bonsai.stages.graph.exporting import write_graph

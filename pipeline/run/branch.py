@@ -6,7 +6,8 @@ from functools import cached_property
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.final_timing import time_finished
-from bonsai.pipeline.run.targets import Network, ReadyTarget
+from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.engine import Engine

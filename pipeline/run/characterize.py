@@ -7,8 +7,9 @@ from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
+from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.pipeline.run.loading import load
-from bonsai.pipeline.run.targets import Network, inspect_network, untrained_network
+from bonsai.pipeline.run.targets import untrained_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable
 from bonsai.profiles.located_yaml import Record

@@ -15,6 +15,7 @@ from typing import Any
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
+from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
@@ -23,7 +24,6 @@ from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.repeating import Notes, warnings_of_run
 from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
-from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile

@@ -9,12 +9,12 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing
 from bonsai.pipeline.run.flow import grow
+from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.preflight import what_is_tried
 from bonsai.pipeline.run.prospects import NotFinishedError, Prospect, finished_only, foresee, silence
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
-from bonsai.pipeline.run.targets import dialects_of, inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.branch import Branch, about_reference, grow_branch, pack
-from bonsai.pipeline.run.targets import Network, ReadyTarget, prepare_target
+from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.pipeline.run.trunk import Monitor
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.schema import HardwareProfile

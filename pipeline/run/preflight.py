@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer
-from bonsai.pipeline.run.targets import Network, untrained_network
+from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.targets import untrained_network
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.stages.backends.devices import device_of

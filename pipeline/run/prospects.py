@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.device_timing import DeviceTimer
+from bonsai.pipeline.run.inspecting import Network
 from bonsai.pipeline.run.precisions import prepare_precisions
-from bonsai.pipeline.run.targets import Network, untrained_network
+from bonsai.pipeline.run.targets import untrained_network
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import DeviceInfo

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.pipeline.starting.classes import find_classes
 from bonsai.pipeline.starting.gates import LEAST_DROP, choose_drop

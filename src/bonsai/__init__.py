@@ -4,6 +4,12 @@ from bonsai import compress
 packages = compress("resnet-edge", "local-cpu", {"quantize.epochs": 2})
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
 network = load("artifacts/packages/resnet-edge--local-cpu")  # a plain nn.Module
+
+In a training loop of your own:
+
+pruner = Pruner(model, optimizer, images, latency_ms=4.0, steps=total_steps)  # cuts the network while you train it
+model = quantize(model, images, calibration=loader)  # computes as the INT8 engine will
+package = deploy(model, images, latency_ms=4.0, evaluate=evaluate, samples=loader, reference=dense)
 """
 
 import importlib
@@ -14,11 +20,21 @@ from bonsai.stages.imports.training_extra import explain_missing
 
 if TYPE_CHECKING:
     from bonsai.pipeline.compare.comparing import compare
+    from bonsai.pipeline.loop.deploy import deploy
+    from bonsai.pipeline.loop.pruner import Pruner
+    from bonsai.pipeline.loop.quantize import quantize
     from bonsai.pipeline.run.flow import compress
     from bonsai.pipeline.run.load import load
 
-__all__ = ["compare", "compress", "load"]
-HOMES = {"compare": "bonsai.pipeline.compare.comparing", "compress": "bonsai.pipeline.run.flow", "load": "bonsai.pipeline.run.load"}
+__all__ = ["Pruner", "compare", "compress", "deploy", "load", "quantize"]
+HOMES = {
+    "Pruner": "bonsai.pipeline.loop.pruner",
+    "compare": "bonsai.pipeline.compare.comparing",
+    "compress": "bonsai.pipeline.run.flow",
+    "deploy": "bonsai.pipeline.loop.deploy",
+    "load": "bonsai.pipeline.run.load",
+    "quantize": "bonsai.pipeline.loop.quantize",
+}
 
 
 def __getattr__(name: str) -> Any:

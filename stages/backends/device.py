@@ -20,6 +20,7 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
+from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.measurements import KernelShare
 
@@ -148,6 +149,14 @@ class Device(Protocol):
 
         Raises:
             BuildError: The engine cannot be loaded, or an untried one crashes or hangs.
+        """
+        ...
+
+    def open(self, engine: EngineFile) -> Run:
+        """Load an engine once, and return what runs it on batches of any number of images, as often as it is asked.
+
+        Raises:
+            BuildError: The engine cannot be loaded.
         """
         ...
 

@@ -14,6 +14,7 @@ from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import DissectingBackend, backend_of, check_target
+from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.measurement.measurements import KernelShare
 from bonsai.stages.measurement.timing_lock import inheritable
@@ -38,7 +39,11 @@ class LocalDevice:
         """See `Device`."""
         if untried:
             return iter(run_engine(engine, list(batches)))
-        return map(backend_of(engine.target).open_engine(engine.file, engine.target), batches)
+        return map(self.open(engine), batches)
+
+    def open(self, engine: EngineFile) -> Run:
+        """See `Device`."""
+        return backend_of(engine.target).open_engine(engine.file, engine.target)
 
     def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
         """See `Device`."""

@@ -1,26 +1,23 @@
 """The contents of a package: its files, and the manifest, which lists them and has all facts for the person who receives it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from bonsai.profiles.bounded_json import read_json
 from bonsai.profiles.errors import describe, shorten
-from bonsai.profiles.located_yaml import Record
-from bonsai.profiles.schema import HardwareProfile, Precision, Runtime
-from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.data.preprocess import Preprocess
-from bonsai.stages.delivery.compatibility import Compatibility
-from bonsai.stages.delivery.golden import GOLDEN, GoldenSource
+from bonsai.stages.delivery.deployed import DEPLOY, DeployedManifest
+from bonsai.stages.delivery.golden import GOLDEN
+from bonsai.stages.delivery.packed_facts import SCHEMA, PackagedOutput, PackedFacts
 from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from bonsai.stages.errors import VerificationError
-from bonsai.stages.graph.onnx_graph import Dialect
-from bonsai.stages.measurement.measurements import Against, Gate, KernelShare, Row
+from bonsai.stages.measurement.measurements import Against, KernelShare, Row
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.store.artifact import sha256_file
-from bonsai.stages.store.lineage import Ancestor
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import DEFAULT, TASKS, packaged_task, task_named
@@ -34,61 +31,18 @@ CARD, FIGURE = "MODEL_CARD.md", "training.svg"
 REPORTS = ("report.html", "report.md")
 LABELS = "labels.txt"
 """File of a layout with the classes, in the order of the output."""
-
-SCHEMA: Literal[4] = 4
-PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Pattern for names that become file names. They cannot lead out of a folder."""
+ManifestT = TypeVar("ManifestT", bound=PackedFacts)
 
 
-class PackagedEngine(Record):
-    """The engine of a package.
+class PackageManifest(PackedFacts):
+    """``manifest.json`` of a package that a run made.
 
     Attributes:
-        file: Its name in the package.
-        graph: Name of the ONNX file that it was built from.
-        coverage: Counts that the runtime reports, such as INT8 and float convolutions.
-        run_here: Whether it was run where it was built.
-    """
-
-    file: Annotated[str, Field(pattern=PLAIN)]
-    graph: Annotated[str, Field(pattern=PLAIN)]
-    runtime: Runtime
-    precision: Precision
-    dialect: Dialect
-    image_shape: tuple[int, ...]
-    coverage: dict[str, int]
-    run_here: bool
-
-
-class PackagedOutput(Record):
-    """An output of the engine.
-
-    Attributes:
-        name: Its name in the ONNX file.
-        shape: Shape without the batch.
-        labelled: Whether it has one entry for each class, label or figure.
-    """
-
-    name: str
-    shape: tuple[Annotated[int, Field(ge=1)], ...]
-    labelled: bool = False
-
-
-class PackageManifest(Record):
-    """``manifest.json`` of a package.
-
-    Attributes:
-        golden: Origin of the golden outputs.
-        files: sha256 of every file but the manifest itself and ``SHA256SUMS``, by name.
-        device: The machine that built the engine.
-        tools: Versions that it was built with.
-        outputs: What the engine gives, in its order; empty in packages of earlier versions, which have one output that their task names.
         preprocess: How images become the engine's input; None in packages of earlier versions: pixels / 127.5 - 1.
         metric: The metric of all accuracies.
         metrics: The result table.
         tables: Results of the shipped engine by class, label or figure, on the test images.
         pictures: A few test images with their results.
-        warnings: Reasons why the verdict means little, one sentence each.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
         notes: Why this precision, and how the accuracy and the latency of the table were found.
         against: The engine beside an earlier package's; None where none was named.
@@ -98,26 +52,14 @@ class PackageManifest(Record):
         history: The learning curve, from the trunk to the end.
     """
 
-    schema_version: Literal[4] = SCHEMA
-    name: Annotated[str, Field(pattern=PLAIN)]
-    engine: PackagedEngine
-    compatibility: Compatibility
-    golden: GoldenSource
-    files: dict[str, str] = {}
-    device: DeviceInfo
-    tools: dict[str, str]
     recipe: dict[str, Any]
-    profile: HardwareProfile
     classes: tuple[str, ...]
-    outputs: tuple[PackagedOutput, ...] = ()
     preprocess: Preprocess | None = None
     decisions: dict[str, Any]
     metric: Metric = task_named(DEFAULT).metric
     metrics: tuple[Row, ...]
     tables: tuple[ResultsTable, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    gates: tuple[Gate, ...]
-    warnings: tuple[str, ...] = ()
     test_digest: str = ""
     notes: tuple[str, str, str]
     against: Against | None = None
@@ -125,7 +67,6 @@ class PackageManifest(Record):
     dense_kernels: tuple[KernelShare, ...]
     quantisation: str
     history: tuple[History, ...]
-    lineage: tuple[Ancestor, ...]
 
     @property
     def task(self) -> str:
@@ -153,14 +94,8 @@ class PackageManifest(Record):
             raise VerificationError(describe(f"{MANIFEST}: it has no outputs", given=self.task, allowed="the engine's outputs", fix=CHANGED))
         return tuple(PackagedOutput(**output._asdict()) for output in task.outputs(DataSpec(self.engine.image_shape, len(self.classes))))
 
-    @model_validator(mode="after")
-    def _one_runtime(self) -> "PackageManifest":
-        if self.engine.runtime != self.profile.target.runtime:
-            raise ValueError(f"the engine is one of {self.engine.runtime}, the profile asks for {self.profile.target.runtime}")
-        return self
 
-
-def with_sums(folder: Path, manifest: PackageManifest) -> PackageManifest:
+def with_sums(folder: Path, manifest: ManifestT) -> ManifestT:
     """Return the manifest with the sums of the files that are in the folder."""
     return manifest.model_copy(update={"files": {name: sha256_file(folder / name) for name in sorted(list_files(folder) - {MANIFEST})}})
 
@@ -170,7 +105,7 @@ def write_labels(folder: Path, manifest: PackageManifest) -> None:
     (folder / LABELS).write_text("".join(f"{one_line(name)}\n" for name in manifest.classes), encoding="utf-8")
 
 
-def seal(folder: Path, manifest: PackageManifest) -> None:
+def seal(folder: Path, manifest: PackageManifest | DeployedManifest) -> None:
     """Write the manifest with the sums of the files that are there, then ``SHA256SUMS`` over these and the manifest."""
     whole = with_sums(folder, manifest)
     (folder / MANIFEST).write_text(whole.model_dump_json(indent=2), encoding="utf-8")
@@ -178,7 +113,19 @@ def seal(folder: Path, manifest: PackageManifest) -> None:
 
 
 def read_intact(folder: Path) -> PackageManifest:
-    """Return the manifest of a package whose files are all as they were sealed.
+    """Return the manifest of a package that a run made, whose files are all as they were sealed.
+
+    Raises:
+        VerificationError: The first thing that differs; or the package has no recipe, since `bonsai.deploy` made it.
+    """
+    manifest = read_any_intact(folder)
+    if isinstance(manifest, DeployedManifest):
+        raise _without_recipe(folder)
+    return manifest
+
+
+def read_any_intact(folder: Path) -> PackageManifest | DeployedManifest:
+    """Return the manifest of any package whose files are all as they were sealed.
 
     Raises:
         VerificationError: The first thing that differs.
@@ -225,7 +172,30 @@ def require_package(folder: Path) -> None:
     require_plain(folder)
 
 
-def _read_manifest(folder: Path) -> PackageManifest:
+def require_recipe(folder: Path) -> None:
+    """Check that a package is not one of `bonsai.deploy`, before it is read; whether it is intact is not looked at.
+
+    Raises:
+        VerificationError: It is.
+    """
+    with suppress(OSError, ValueError):
+        facts = read_json(folder / MANIFEST)
+        if isinstance(facts, dict) and facts.get("made_by") == DEPLOY:
+            raise _without_recipe(folder)
+
+
+def _without_recipe(folder: Path) -> VerificationError:
+    return VerificationError(
+        describe(
+            f"{folder}: the package was made by bonsai.deploy, so it has no recipe, no classes and no preprocessing",
+            given=folder,
+            allowed="a package that `bonsai run` made",
+            fix="run `bonsai verify` on it, or open its engine or model.onnx in your own program",
+        )
+    )
+
+
+def _read_manifest(folder: Path) -> PackageManifest | DeployedManifest:
     try:
         facts = read_json(folder / MANIFEST)
     except ValueError as error:  # no JSON, or not even a text
@@ -241,7 +211,7 @@ def _read_manifest(folder: Path) -> PackageManifest:
             )
         )
     try:
-        return PackageManifest.model_validate(facts)
+        return (DeployedManifest if facts.get("made_by") == DEPLOY else PackageManifest).model_validate(facts)
     except ValidationError as error:
         fault = error.errors()[0]
         given = f"{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']))}: {fault['msg']}"

@@ -1,5 +1,6 @@
 """Golden results: images and the outputs that the engine must give for them, wherever it runs."""
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from bonsai.profiles.errors import describe
 from bonsai.stages.errors import BuildError, VerificationError
 from bonsai.stages.store.tensor_files import in_rows, written_plainly
-from bonsai.stages.tasks.task import Task
+from bonsai.stages.tasks.task import Difference
 
 GOLDEN = "golden.safetensors"
 IMAGES = "input"
@@ -29,7 +30,7 @@ GoldenSource = Literal["engine", "onnxruntime on model.onnx"]
 """Origin of the golden outputs: the engine itself, or, if it cannot run, the graph that it was built from."""
 
 
-def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output: str) -> np.ndarray:
+def write_golden(folder: Path, images: np.ndarray, run: Run, output: str) -> np.ndarray:
     """Run images one by one, keep them with their outputs (n, ...) float32, and return these.
 
     They are run again, alone and all at once: an engine that draws random numbers, or computes on the whole batch, has no golden outputs.
@@ -38,7 +39,6 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
         folder: The package.
         images: (n, c, h, w) float32.
         run: The engine, or what stands for it.
-        task: Says how far outputs are apart.
         output: Name of the network's output; of several, which are joined, all names.
 
     Raises:
@@ -47,15 +47,15 @@ def write_golden(folder: Path, images: np.ndarray, run: Run, task: Task, output:
     alone = [image[None] for image in images]
     *singly, together = run([*alone, *alone, images])
     outputs, again = np.concatenate(singly[: len(alone)]), np.concatenate(singly[len(alone) :])
-    _require_same(again, outputs, task, REPEATED, "run again on the same images", RANDOM)
-    _require_same(together, outputs, task, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
+    _require_same(again, outputs, REPEATED, "run again on the same images", RANDOM)
+    _require_same(together, outputs, TOLERANCE, f"run on {len(images)} images at once instead of alone", BATCHED)
     with written_plainly(folder / GOLDEN):
         save_file(in_rows({IMAGES: images, output: outputs}), folder / GOLDEN)
     return outputs
 
 
-def _require_same(found: np.ndarray, expected: np.ndarray, task: Task, limit: float, when: str, fix: str) -> None:
-    difference = task.difference(found, expected).relative if found.shape == expected.shape else float("nan")
+def _require_same(found: np.ndarray, expected: np.ndarray, limit: float, when: str, fix: str) -> None:
+    difference = Difference.between(found, expected, agreement=math.nan).relative if found.shape == expected.shape else float("nan")
     if not difference <= limit:  # so that NaN is refused too
         given = (
             f"a difference of {difference:.2%} of the largest output" if np.isfinite(difference) else f"outputs {found.shape}, or outputs that are no numbers"

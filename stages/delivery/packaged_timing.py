@@ -12,7 +12,9 @@ from bonsai.stages.backends.engine import Engine, EngineFile
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.compatibility import find_absence
-from bonsai.stages.delivery.contents import PackageManifest, read_intact
+from bonsai.stages.delivery.contents import PackageManifest, read_any_intact
+from bonsai.stages.delivery.deployed import DeployedManifest
+from bonsai.stages.delivery.packed_facts import PackedFacts
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import ArtifactDamaged, VerificationError
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
@@ -48,7 +50,7 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
         VerificationError: The package is not as it was sealed.
         TimingFailed: A process crashed, was ended, or could not open an engine.
     """
-    manifest = read_intact(folder)
+    manifest = read_any_intact(folder)
     timing, said = _told(manifest)
     absence = find_absence(manifest.compatibility, this_machine())
     if absence is not None:
@@ -76,11 +78,12 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
     return PackagedTiming([*lines, gate.sentence], gate)
 
 
-def find_dense(manifest: PackageManifest, store: Path) -> Engine | None:
+def find_dense(manifest: PackedFacts, store: Path) -> Engine | None:
     """Return the dense engine that the package's engine was judged against, if the store has it as it was made."""
     for timing in (ancestor for ancestor in manifest.lineage if ancestor.artifact.startswith(STAGE)):
         made_by = _manifest_in(store, timing.artifact)
-        address = made_by.inputs["dense"]["artifact"] if made_by is not None and made_by.record["digest"] == timing.digest else None
+        dense = made_by.inputs["dense"] if made_by is not None and made_by.record["digest"] == timing.digest else None
+        address = dense["artifact"] if dense is not None else None
         kept = _manifest_in(store, address) if address is not None else None
         if kept is not None and kept.record["digest"] in {ancestor.digest for ancestor in manifest.lineage}:
             engine = Engine.model_validate({**kept.record, "folder": store / str(address)})
@@ -96,12 +99,17 @@ def _manifest_in(store: Path, address: str) -> Manifest | None:
     return None
 
 
-def _told(manifest: PackageManifest) -> tuple[TimingConfig, Latency]:
+def _told(manifest: PackageManifest | DeployedManifest) -> tuple[TimingConfig, Latency]:
     """Return how the package's engine was timed, and what was found.
 
     Raises:
         VerificationError: The manifest does not tell.
     """
+    if isinstance(manifest, DeployedManifest):
+        if manifest.shipped.latency is None:
+            problem = f"{MANIFEST}: tells not what latency was found"
+            raise VerificationError(describe(problem, given=manifest.shipped.what, allowed="a shipped engine and its latency", fix=CHANGED))
+        return manifest.timing, manifest.shipped.latency
     shipped = [row.latency for row in manifest.metrics if row.shipped and row.latency is not None and row.latency.p50 > 0]
     try:
         timing = TimingConfig.model_validate(manifest.recipe.get("timing", {}))
@@ -116,7 +124,7 @@ def _told(manifest: PackageManifest) -> tuple[TimingConfig, Latency]:
     return timing, shipped[0]
 
 
-def _describe(fresh: Fresh, manifest: PackageManifest, shipped: Latency) -> str:
+def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency) -> str:
     """Return what was found beside what the package says."""
     ms = milliseconds_of(fresh)
     said = shipped.at(fresh.percentile)

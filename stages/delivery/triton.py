@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.delivery.contents import CARD, LABELS, PackagedOutput, PackageManifest, write_labels
+from bonsai.stages.delivery.contents import CARD, LABELS, PackageManifest, write_labels
+from bonsai.stages.delivery.packed_facts import PackagedOutput
 from bonsai.stages.delivery.predict.text import PREDICT
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.tasks.predicting import READINGS

@@ -16,8 +16,9 @@ import numpy as np
 from bonsai.profiles.errors import SHORT, describe, shorten
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
-from bonsai.stages.delivery.contents import PackageManifest, read_intact, require_package
+from bonsai.stages.delivery.contents import read_any_intact, require_package
 from bonsai.stages.delivery.golden import TOLERANCE, read_golden
+from bonsai.stages.delivery.packed_facts import PackedFacts
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.delivery.probe import Request
 from bonsai.stages.delivery.signing import require_signature
@@ -47,7 +48,7 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     """
     require_package(folder)
     origin = [require_signature(folder, key)] if key is not None else []
-    manifest = read_intact(folder)
+    manifest = read_any_intact(folder)
     if key is None and (folder / SIGNATURE).exists():
         origin = [f"not checked: {SIGNATURE}, which tells who made the package: give the maker's public key, --key FILE"]
     needed, here = manifest.compatibility, this_machine()
@@ -73,7 +74,7 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     ]
 
 
-def _told_of_program(folder: Path, manifest: PackageManifest) -> list[str]:
+def _told_of_program(folder: Path, manifest: PackedFacts) -> list[str]:
     """Return whether the program of the package is this Bonsai's, in a sentence; none where a package of an earlier version has no program."""
     if PREDICT not in manifest.files:
         return []
@@ -93,7 +94,7 @@ def _installed(needed: Compatibility) -> str:
         ) from None
 
 
-def _compare_golden(folder: Path, manifest: PackageManifest) -> tuple[int, float]:
+def _compare_golden(folder: Path, manifest: PackedFacts) -> tuple[int, float]:
     """Return how many golden images were run, and by how much an output differs at most."""
     engine, (images, expected) = manifest.engine.file, read_golden(folder)
     found = _run_probe(Request(package=folder.resolve(), engine=engine, target=manifest.profile.target))

@@ -55,6 +55,7 @@ def write_graph(
     float_type: FloatType,
     quantised: int = 0,
     outputs: Sequence[TensorSpec] = (OUTPUT,),
+    apart: bool = False,
 ) -> Written:
     """Export, simplify and check a network.
 
@@ -68,6 +69,7 @@ def write_graph(
         float_type: Number format of what is not quantised; input and outputs stay FP32.
         quantised: How many layers of a quantised network are INT8, as the file must hold them.
         outputs: What the network returns; of several it returns all, flattened and joined.
+        apart: Whether it returns a tuple of them instead.
 
     Raises:
         BuildError: The exporter refuses the network, or a check fails.
@@ -75,7 +77,7 @@ def write_graph(
     raw = file.with_name("exported.onnx")
     whole = HalfNetwork(network) if float_type == "fp16" else network
     names = [output.name for output in outputs]
-    export_onnx(Separated(whole, outputs) if len(outputs) > 1 else whole, image_shape, raw, opset, names)
+    export_onnx(Separated(whole, outputs) if len(outputs) > 1 and not apart else whole, image_shape, raw, opset, names)
     written = simplify_onnx(raw, file, batch)
     raw.unlink()
     if dialect == "float":
@@ -99,10 +101,10 @@ class HalfNetwork(nn.Module):
         super().__init__()
         self.halved = copy.deepcopy(network).half()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, c, h, w) float32 to (n, ...) float32."""
-        found: torch.Tensor = self.halved(x.half())
-        return found.float()
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Map (n, c, h, w) float32 to outputs (n, ...) float32."""
+        found = self.halved(x.half())
+        return tuple(output.float() for output in found) if isinstance(found, tuple) else found.float()
 
 
 class Separated(nn.Module):

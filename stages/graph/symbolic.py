@@ -4,11 +4,13 @@ from collections.abc import Collection
 
 from torch import fx, nn
 
+from bonsai.stages.networks.attention import Attention
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class _Tracer(fx.Tracer):
-    """Leaves some modules whole, and all of torch's own.
+    """Leaves some modules whole, and all of torch's own, other than an encoder whose attention was replaced.
 
     Args:
         whole: Modules that are one node of the graph each.
@@ -19,7 +21,8 @@ class _Tracer(fx.Tracer):
         self._whole = {id(module) for module in whole}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return id(m) in self._whole or super().is_leaf_module(m, module_qualified_name)
+        own = super().is_leaf_module(m, module_qualified_name) and not any(isinstance(each, Attention) for each in m.modules())
+        return id(m) in self._whole or own
 
 
 def trace_symbolically(network: nn.Module, whole: Collection[nn.Module] = ()) -> fx.GraphModule:

@@ -138,17 +138,26 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
         Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
         *accuracy_gates(shown, profile.gates),
     ]
-    if profile.gates.max_size_mb is not None:
-        size = candidate.size_bytes / 1e6
-        gates.append(Gate(name="size", limit=profile.gates.max_size_mb, found=size, unit="MB", verdict=verdict_of(size <= profile.gates.max_size_mb)))
-    if engine.precision == "int8" and "float_convolutions" in engine.coverage:
-        floats = engine.coverage["float_convolutions"]
-        limit = max(kept_float, most_float, 1)
-        note = f"{kept_float} must stay float, by the recipe or the search" if kept_float else "the first may stay float"
-        if most_float > kept_float:
-            note = f"{most_float - kept_float} have no INT8 form{f'; {note}' if kept_float else ''}"
-        gates.append(Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(kept_float <= floats <= limit), note=note))
-    return tuple(gates)
+    return (*gates, *size_gates(candidate.size_bytes, profile.gates), *float_gates(engine, kept_float, most_float))
+
+
+def size_gates(size_bytes: int, limits: Gates) -> tuple[Gate, ...]:
+    """Return the gate on the size of the engine's file, if the profile has one."""
+    if limits.max_size_mb is None:
+        return ()
+    size = size_bytes / 1e6
+    return (Gate(name="size", limit=limits.max_size_mb, found=size, unit="MB", verdict=verdict_of(size <= limits.max_size_mb)),)
+
+
+def float_gates(engine: Engine, kept_float: int, most_float: int) -> tuple[Gate, ...]:
+    """Return the gate on the float convolutions of an INT8 engine, if its runtime counts them; the numbers are those of `gates_of`."""
+    if engine.precision != "int8" or "float_convolutions" not in engine.coverage:
+        return ()
+    floats, limit = engine.coverage["float_convolutions"], max(kept_float, most_float, 1)
+    note = f"{kept_float} must stay float, by the recipe or the search" if kept_float else "the first may stay float"
+    if most_float > kept_float:
+        note = f"{most_float - kept_float} have no INT8 form{f'; {note}' if kept_float else ''}"
+    return (Gate(name="float convolutions", limit=limit, found=floats, unit="kernels", verdict=verdict_of(kept_float <= floats <= limit), note=note),)
 
 
 def accuracy_gates(shown: Shown, limits: Gates) -> tuple[Gate, ...]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.networks.attention import Attention, rename_weights
 from bonsai.stages.networks.config import WEIGHTS_KEY
 
 SHOWN = 10
@@ -33,7 +34,7 @@ def match_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], num_o
     """Match weights to a network.
 
     Names may have one prefix in common, such as ``module.`` (DataParallel) or ``model.`` (Lightning). A layer whose outputs alone are of another number,
-    and which gives as many as the network does, keeps the network's own weights.
+    and which gives as many as the network does, keeps the network's own weights. Weights of torch's attention are given the names of its replacement.
 
     Args:
         network: The network; it is left as it is.
@@ -46,6 +47,9 @@ def match_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], num_o
     own: dict[str, torch.Tensor] = network.state_dict()
     prefix = _common_prefix(tensors, own)
     given = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    for name, module in network.named_modules():
+        if isinstance(module, Attention):
+            rename_weights(given, f"{name}.")
     missing = [name for name in own if name not in given and not name.endswith(COUNTER)]
     unexpected = [name for name in given if name not in own]
     if missing or unexpected:

@@ -12,9 +12,11 @@ from bonsai.stages.imports.declared import in_place, places_of
 from bonsai.stages.imports.reading import warning_of_undeclared
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.imports.user_code import user_code
+from bonsai.stages.networks.attention import replace_attention
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.config import FILES, ModelConfig
 from bonsai.stages.networks.factories import FACTORIES, LIBRARIES, of_library
+from bonsai.stages.networks.held import HELD, build_held
 from bonsai.stages.networks.libraries import module_of
 from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.networks.several_outputs import named_outputs, select_outputs
@@ -26,7 +28,7 @@ COMPILED = "_orig_mod"
 
 
 def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes: int, *, seed: int | None = None) -> nn.Module:
-    """Build the dense network with the initial weights of its seed.
+    """Build the dense network with the initial weights of its seed. Attention of torch is replaced by one that can lose heads.
 
     Args:
         config: Which network.
@@ -64,6 +66,7 @@ def build_network(config: ModelConfig, image_shape: tuple[int, ...], num_classes
                 f"model {config.name!r} is no network", given=type(network).__name__, allowed="a torch.nn.Module", fix="let the factory return the network"
             )
         )
+    replace_attention(network)
     return select_outputs(network, config.outputs) if config.outputs else network
 
 
@@ -73,6 +76,8 @@ def _factory_of(name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: There is no such network.
     """
+    if name.startswith(HELD):
+        return lambda *, in_channels, num_classes: build_held(name)
     found = of_library(name)
     if found is None or name in FACTORIES:
         return cast(Callable[..., Any], resolve(name, FACTORIES, "model", also=[f"{library}/NAME" for library in LIBRARIES]))

@@ -115,20 +115,18 @@ def require_own_loop(config: PruneConfig) -> None:
     """Refuse settings that only Bonsai's own training loop can follow.
 
     Raises:
-        ConfigError: The policy prunes before or after the training, the schedule has several cuts, there is a regulariser, or blocks may be left out.
+        ConfigError: The policy prunes before or after the training, or blocks may be left out.
     """
     asked = {
         f"policy {config.policy.name}": config.policy.name in ("initialisation", "trained"),
-        f"schedule {config.schedule.name}": config.schedule.steps > 1,
-        f"regulariser {config.regulariser.name}": config.regulariser.name != "none",
         "blocks": config.blocks,
     }
     if any(asked.values()):
         raise ConfigError(
             describe(
-                "in your own training loop, the pruner cuts once, during the training",
+                "a pruner in your own training loop cannot do this",
                 given=", ".join(name for name, found in asked.items() if found),
-                allowed="the policies epi and epoch, one cut, no regulariser, no blocks",
-                fix="change prune.policy, prune.schedule, prune.regulariser or prune.blocks, or use a recipe",
+                allowed="the policies epi and epoch, and channels alone",
+                fix="call `cut()` before the first step or after the last one, leave `blocks` out, or use a recipe",
             )
         )

@@ -9,16 +9,15 @@ import torch
 
 from bonsai.stages.networks.loading import load_weights
 from bonsai.stages.pruning.criteria import Criterion
+from bonsai.stages.pruning.cuts import Choose, Cuts
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.pruner import STATISTICS, Plan, Pruner
-from bonsai.stages.pruning.schedule import ScheduleConfig, widths_after
-from bonsai.stages.pruning.scores import Scores, best_channels
+from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.scores import Scores
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.training.resume import load_progress, save_progress
 from bonsai.stages.training.state import TrainState
 
-Choose = Callable[[Scores, tuple[Group, ...]], Widths]
-"""Returns the final widths, given the scores of the channels that are left."""
 Train = Callable[[TrainState, Pruner, int], None]
 """Trains for `schedule.iterations` steps from the step given, showing its gradients to the pruner."""
 
@@ -81,34 +80,31 @@ class Removal:
             observed: State of the trunk's `BatchStatistics`, whose averages go on; None begins new ones.
             resume: Folder for the progress after each cut, from which a killed run goes on.
         """
-        schedule, pruner, done = self._schedule, self.pruner, 0
-        dense = {name: len(channels) for name, channels in self.kept.items() if name in final}
+        schedule, pruner = self._schedule, self.pruner
+        cuts = Cuts(schedule, {name: len(channels) for name, channels in self.kept.items() if name in final}, final, choose)
         saved = load_progress(resume) if resume else None
         if saved:
-            done, final, scores, start = self._rebuild(*saved)
+            cuts.done, cuts.final, scores, start = self._rebuild(*saved)
         elif observed:
             pruner.restore(observed)
         masks = pruner.masks = Masks(self.state.network, pruner.groups) if schedule.soft else None
         if masks and saved:
             masks.set({name: tuple(channels) for name, channels in saved[1]["masked"].items()})
             masks.returned = saved[1]["returned"]
-        for step in range(done + 1, schedule.steps + 1):
-            if choose and step > 1:
-                final = choose(scores, pruner.groups)
-            left = {group.name for group in pruner.groups}
-            chosen = best_channels(scores, {name: width for name, width in widths_after(step, dense, final, schedule).items() if name in left})
-            if masks and step < schedule.steps:
+        while not cuts.finished:
+            chosen = cuts.advance(scores, pruner.groups)
+            if masks and cuts.masks:
                 masks.set(chosen)
             else:
                 self._cut(chosen)
-            if step == schedule.steps:
+            if cuts.finished:
                 break
             with masks.enforced() if masks else nullcontext():
                 train(self.state, pruner, start)
             start += schedule.iterations
             scores = pruner.scores()
             if resume:
-                facts = {"done": step, "final": final, "start": start, "masked": chosen if masks else {}, "returned": masks.returned if masks else 0}
+                facts = {"done": cuts.done, "final": cuts.final, "start": start, "masked": chosen if masks else {}, "returned": masks.returned if masks else 0}
                 self._save(resume, facts, scores)
         self.returned = masks.returned if masks else 0
         return start

@@ -19,6 +19,9 @@ from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
 from bonsai.stages.quantization.rewrite import rewrite
 from bonsai.stages.quantization.taking import calls_of, is_batch_norm_of, keep_in_float
 
+QUANTIZERS = "quantizers"
+"""Key of a graph's quantisers in its `meta`, which copies of the graph keep."""
+
 
 def insert_quantizers(network: nn.Module, image_shape: tuple[int, ...], state: Quantizers) -> fx.GraphModule:
     """Return the network with its layers replaced by quantised ones and a quantiser on every tensor between them.
@@ -59,7 +62,14 @@ def quantise_graph(traced: fx.GraphModule, state: Quantizers) -> fx.GraphModule:
         _insert_behind(traced, tensor, name, module)
     traced.graph.lint()
     traced.recompile()
+    traced.meta[QUANTIZERS] = state
     return traced
+
+
+def quantizers_of(network: nn.Module) -> Quantizers | None:
+    """Return the quantisers of a network that `insert_quantizers` returned, or of a copy of it; None for any other."""
+    found: Quantizers | None = network.meta.get(QUANTIZERS) if isinstance(network, fx.GraphModule) else None
+    return found
 
 
 def _insert_behind(traced: fx.GraphModule, source: fx.Node, name: str, module: nn.Module) -> None:

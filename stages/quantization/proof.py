@@ -58,7 +58,7 @@ def prove_quantizable(network: nn.Module, image_shape: tuple[int, ...], keep_flo
     return left
 
 
-def require_same(network: nn.Module, quantised: fx.GraphModule, images: torch.Tensor) -> None:
+def require_same(network: nn.Module, quantised: nn.Module, images: torch.Tensor) -> None:
     """Compare a float network with its quantised form whose quantisers pass their values on, in evaluation, one image and three at a time.
 
     Args:
@@ -148,8 +148,10 @@ def _differ_in_double(network: nn.Module, quantised: nn.Module, images: torch.Te
 
 
 @torch.no_grad()
-def _first_difference(network: nn.Module, quantised: fx.GraphModule, images: torch.Tensor) -> str:
-    """Return the first node whose value differs, of those that both graphs have."""
+def _first_difference(network: nn.Module, quantised: nn.Module, images: torch.Tensor) -> str:
+    """Return the first node whose value differs, of those that both graphs have; nothing where the network is no graph."""
+    if not isinstance(quantised, fx.GraphModule):
+        return ""
     try:
         traced = trace(network, tuple(images.shape[1:]))
         with passing_through(quantised):

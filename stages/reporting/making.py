@@ -1,12 +1,17 @@
 """How the network was made: widths, trigger, training, and the fit to the budget."""
 
+from collections.abc import Mapping
+
 from bonsai.stages.delivery.decisions import Attempt
 from bonsai.stages.measurement.measurements import GIVEN_REFERENCE
 from bonsai.stages.networks.checkpoint import History
+from bonsai.stages.pruning.epi import Trigger
+from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, percent, written
 from bonsai.stages.reporting.plots import PHASES, draw_epi, draw_learning, draw_widths, learning_curve
 from bonsai.stages.reporting.svg import inline
+from bonsai.stages.selection.loop import Fit
 from bonsai.stages.tasks.metric import Metric
 
 REFERENCES = {
@@ -22,15 +27,28 @@ def decided_by(evidence: Evidence) -> str:
 
 
 def widths_part(evidence: Evidence, slug: str) -> Part:
-    """Return the channels of every group."""
-    decisions, title = evidence.decisions, "Widths: asked, dense, kept"
-    dense, asked, kept = decisions.dense_widths, decisions.fit.widths, decisions.kept_widths
-    several = decisions.positions
-    total = f"{decisions.outputs(kept)} of {decisions.outputs(dense)} channels are kept, in {len(dense)} groups of channels that go together"
+    """Return the channels of every group of a package's network."""
+    decisions = evidence.decisions
+    return widths_of(decisions.dense_widths, decisions.fit, decisions.kept_widths, decisions.positions, slug)
+
+
+def widths_of(dense: Widths, fit: Fit, kept: Widths, several: Mapping[str, int], slug: str) -> Part:
+    """Return the channels of every group.
+
+    Args:
+        dense: Of the dense network.
+        fit: Those that were chosen.
+        kept: Those that are left.
+        several: Outputs that each channel of a group stands for, where these are several.
+        slug: Put before the name of the figure.
+    """
+    title, asked = "Widths: asked, dense, kept", fit.widths
+    outputs_kept, outputs = (sum(width * several.get(group, 1) for group, width in widths.items()) for widths in (kept, dense))
+    total = f"{outputs_kept} of {outputs} channels are kept, in {len(dense)} groups of channels that go together"
     again = "" if asked == kept else " The kept widths differ from those chosen at the trigger, because they were chosen again between the cuts."
     units = " Behind a group's name, (x 64) says that each of its channels is 64 outputs of the layer, such as an attention head." if several else ""
     without = " Of a group that keeps 0 channels, the residual block around it is left out." if 0 in kept.values() else ""
-    gap = f"Their value is at most {percent(decisions.fit.gap)} below the best that is possible within the predicted latency."
+    gap = f"Their value is at most {percent(fit.gap)} below the best that is possible within the predicted latency."
     return Part(
         title=title,
         texts=(f"{total}.{without}{again}{units} {gap}",),
@@ -50,8 +68,13 @@ def widths_part(evidence: Evidence, slug: str) -> Part:
 
 
 def trigger_part(evidence: Evidence, slug: str) -> Part:
-    """Return when the branch left the trunk, and why then."""
-    trigger, title = evidence.decisions.trigger, "When it was pruned: EPI"
+    """Return when a package's network was pruned, and why then."""
+    return moment_of(evidence.decisions.trigger, slug)
+
+
+def moment_of(trigger: Trigger, slug: str) -> Part:
+    """Return when a network was pruned, and why then."""
+    title = "When it was pruned: EPI"
     explained = (
         f"EPI compares the widths that the budget would keep now with those at the checks before. 1 means the same widths; pruning begins once EPI is at "
         f"least {trigger.tau:g} and no longer falls. The second curve compares which channels would be kept. It is lower, because channels with nearly the "

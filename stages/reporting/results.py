@@ -8,7 +8,7 @@ from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, percent, written
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
 from bonsai.stages.reporting.svg import inline
-from bonsai.stages.selection.latency import OperatorForecast
+from bonsai.stages.selection.latency import Forecast, OperatorForecast
 from bonsai.stages.tasks.results_table import Picture
 
 LISTED_OPERATORS = 24
@@ -103,13 +103,24 @@ def point_of(evidence: Evidence, row: Row, label: str, latency: float, accuracy:
 
 
 def operators_part(evidence: Evidence, slug: str) -> Part:
-    """Return where the time goes, before and after."""
-    forecast, kernels = evidence.decisions.forecast, (evidence.manifest.dense_kernels, evidence.manifest.kernels)
+    """Return where a package's time goes, before and after."""
+    kernels = (evidence.manifest.dense_kernels, evidence.manifest.kernels)
+    found = forecast_part(evidence.decisions.forecast, evidence.decisions.table_source, slug)
+    if any(kernels):
+        text = "By kind of kernel the engines were run under the runtime's profiler, which slows every kernel down: read the shares, not times."
+    else:
+        text = "The kernels of the engines could not be profiled here."
+    tables = [_kernel_table(name, shares) for name, shares in zip((evidence.dense.label, evidence.shipped.label), kernels, strict=True) if shares]
+    return found.model_copy(update={"texts": (*found.texts, text), "tables": (*found.tables, *tables)})
+
+
+def forecast_part(forecast: Forecast, table_source: str, slug: str) -> Part:
+    """Return where the time goes by the latency model, before and after."""
     precision, title = forecast.precision.upper(), "Latency by operator, before and after"
     ranked = sorted(forecast.operators, key=lambda operator: -operator.dense_ms)
     dearest = {operator.module for operator in ranked[:LISTED_OPERATORS]}
     listed = [operator for operator in forecast.operators if operator.module in dearest]
-    table = "published rates (roofline)" if evidence.decisions.table_source == "estimated" else "the latency table measured on the device"
+    table = "published rates (roofline)" if table_source == "estimated" else "the latency table measured on the device"
     fitted = " and fitted to whole networks" if forecast.overhead_ms else ""
     texts = [
         f"Predicted at {precision} by {table}{fitted}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
@@ -117,10 +128,6 @@ def operators_part(evidence: Evidence, slug: str) -> Part:
     ]
     if len(listed) < len(forecast.operators):
         texts.append(f"The figure has the {len(listed)} operators that take longest in the dense network; the table has all {len(forecast.operators)}.")
-    if any(kernels):
-        texts.append("By kind of kernel the engines were run under the runtime's profiler, which slows every kernel down: read the shares, not times.")
-    else:
-        texts.append("The kernels of the engines could not be profiled here.")
     tables = [
         Table(
             caption=f"Every operator, predicted at {precision}, in order of execution",
@@ -129,7 +136,6 @@ def operators_part(evidence: Evidence, slug: str) -> Part:
             folded=True,
         )
     ]
-    tables += [_kernel_table(name, shares) for name, shares in zip((evidence.dense.label, evidence.shipped.label), kernels, strict=True) if shares]
     description = f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned; the table below has every operator."
     return Part(
         title=title,

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from bonsai.profiles.errors import visible
 from bonsai.stages.delivery.contents import REPORTS, PackageManifest
 from bonsai.stages.reporting.comparison import write_report
+from bonsai.stages.reporting.content import Report
 from bonsai.stages.store.whole_files import write_whole
 from bonsai.stages.texts import markdown
 
@@ -26,7 +27,11 @@ def write_reports(folder: Path, packages: Sequence[PackageManifest], *, title: s
         failures: By profile without a package, its error.
         note: Text at the top, such as the cost of the run. If empty, a report of several packages says there what they share.
     """
-    report = write_report(packages, title, failures or {}, note)
+    write_pages(folder, write_report(packages, title, failures or {}, note))
+
+
+def write_pages(folder: Path, report: Report) -> None:
+    """Write a report as ``report.html`` and ``report.md``, each by one rename; the folder is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in REPORTS:
         text = _environment().get_template(f"{name}.j2").render(report=report)

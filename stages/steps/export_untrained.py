@@ -22,6 +22,7 @@ from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.fusing import fuse
 from bonsai.stages.networks.edits.records import Fuse, Quantizers
 from bonsai.stages.networks.registry import build_network, to_channels_last
+from bonsai.stages.networks.several_outputs import outputs_as_they_are
 from bonsai.stages.pruning.blocks import groups_with_blocks
 from bonsai.stages.pruning.fused_groups import Deployed, deployed_form
 from bonsai.stages.pruning.groups import Group, WidthPlan, first_channels
@@ -43,7 +44,7 @@ def figures_of(graph: OnnxGraph) -> str:
     return f"untrained, {graph.parameters / 1e3:.0f} k parameters"
 
 
-@stage(version=7, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
+@stage(version=8, tools=("torch", "torch-pruning", "onnx", "onnxscript", "onnxsim"), figures=figures_of)
 def export_untrained(
     out_dir: Path,
     model: ModelConfig,
@@ -166,7 +167,7 @@ def _vary(network: nn.Module, images: torch.Tensor) -> None:
     momenta, training = [norm.momentum for norm in norms], {module: module.training for module in network.modules()}
     for norm in norms:
         norm.momentum = 1.0  # the statistics of this one batch
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), outputs_as_they_are():  # in training it may return others
         torch.manual_seed(0)
         network.train()(images.clone())
     for norm, momentum in zip(norms, momenta, strict=True):

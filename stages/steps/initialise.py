@@ -15,7 +15,7 @@ from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.training.evaluation import evaluate_part
 
 
-@stage(version=1, tools=("torch", "torchvision"), figures=Checkpoint.reached)
+@stage(version=2, tools=("torch", "torchvision"), figures=Checkpoint.reached)
 def initialise(out_dir: Path, dataset: Dataset, model: ModelConfig, weights: GivenWeights | Checkpoint | None) -> Checkpoint:
     """Build the network and give it the weights that its training starts with.
 

@@ -11,10 +11,11 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import CHUNK, Part
 from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.config import PackageConfig
-from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackagedEngine, PackagedOutput, PackageManifest, seal, with_sums
+from bonsai.stages.delivery.contents import CARD, FIGURE, FOLDER, PackageManifest, seal, with_sums
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.delivery.packed_facts import PackagedEngine, PackagedOutput
 from bonsai.stages.delivery.predict.network import TEST_SAMPLES, mark_of
 from bonsai.stages.delivery.predict.text import PREDICT, predict_text
 from bonsai.stages.graph.names import MODEL
@@ -82,7 +83,7 @@ def package(
     marks = (mark_of(*sample) for inputs, wanted in part.batches(CHUNK) for sample in zip(inputs.numpy(), wanted.numpy(), strict=True))
     (folder / TEST_SAMPLES).write_text("".join(f"{mark}\n" for mark in marks))
     images, targets = part.first(GOLDEN_IMAGES), part.targets[:GOLDEN_IMAGES]
-    seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), task, JOINED.join(output.name for output in outputs))
+    seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
     compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)

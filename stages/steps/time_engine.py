@@ -18,7 +18,7 @@ from bonsai.stages.store.store import stage
 def time_engine(
     out_dir: Path,
     engine: Engine,
-    dense: Engine,
+    dense: Engine | None,
     target: Target,
     budget: Budget,
     timing: TimingConfig,
@@ -26,12 +26,12 @@ def time_engine(
     known_ms: float | None,
     repetition: int,
 ) -> FreshTiming:
-    """Time an engine in turns with the dense one.
+    """Time an engine in turns with the dense one, or alone.
 
     Args:
         out_dir: Receives the raw samples.
         engine: The engine to ship.
-        dense: The dense engine at the target's reference precision.
+        dense: The dense engine at the target's reference precision; None where there is none, which a budget in milliseconds needs not.
         target: Batch, threads and runtime.
         budget: Limit and percentile: processes are added while it is undecided.
         timing: The protocol.
@@ -43,7 +43,7 @@ def time_engine(
     fresh = time_afresh(
         out_dir,
         engine.for_target(target),
-        dense.for_target(target),
+        dense.for_target(target) if dense is not None else None,
         image_shape=engine.image_shape,
         timing=timing.model_copy(update={"verdict": verdict}),
         percentile=budget.percentile,

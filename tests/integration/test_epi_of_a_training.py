@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network, prepare_target
+from bonsai.pipeline.run.inspecting import inspect_network
+from bonsai.pipeline.run.targets import prepare_target
 from bonsai.pipeline.run.trunk import segment_stops, trunk_inputs
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.data.registry import source_digest

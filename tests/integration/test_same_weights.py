@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.trunk import trunk_inputs
 from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint

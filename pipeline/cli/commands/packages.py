@@ -60,12 +60,13 @@ def predict(
              bonsai predict artifacts/packages/resnet-edge--local-cpu --check images
     """
     from bonsai.profiles.errors import ConfigError, describe
-    from bonsai.stages.delivery.contents import require_package
+    from bonsai.stages.delivery.contents import require_package, require_recipe
     from bonsai.stages.delivery.predict.program import Asked, answer
 
     if bool(files) == bool(check):
         raise ConfigError(describe("nothing to predict, or two things", given=files or "no file", allowed="files, or --check FOLDER", fix="give one of them"))
     require_package(package)
+    require_recipe(package)
     code = answer(package, Asked(files or (), check, as_json, portable, out))
     if code:
         raise typer.Exit(code)
@@ -83,10 +84,10 @@ def sign(
     Example: bonsai sign artifacts/packages/resnet-edge--local-cpu --key private.pem
              bonsai verify artifacts/packages/resnet-edge--local-cpu --key public.pem
     """
-    from bonsai.stages.delivery.contents import read_intact
+    from bonsai.stages.delivery.contents import read_any_intact
     from bonsai.stages.delivery.signing import sign as sign_package
 
-    read_intact(package)
+    read_any_intact(package)
     typer.echo(sign_package(package, key))
 
 

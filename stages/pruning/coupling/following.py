@@ -10,12 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from bonsai.stages.networks.attention import replaceable
 from bonsai.stages.networks.calling import evaluating
 from bonsai.stages.pruning.coupling.labels import OUTPUT
-from bonsai.stages.pruning.coupling.recorder import Recorder
+from bonsai.stages.pruning.coupling.recorder import IMAGES, Recorder
 from bonsai.stages.pruning.coupling.rules import RULES, elementwise
 
-IMAGES = 2
+UNREPLACED = "an nn.MultiheadAttention (call `replace_attention` before the optimizer is made)"
+IRREPLACEABLE = "an nn.MultiheadAttention with add_bias_kv, add_zero_attn, hooks or a class of its own"
 POINTWISE = {
     "where",
     "_prelu_kernel",
@@ -44,6 +46,7 @@ def follow(network: nn.Module, image_shape: tuple[int, ...]) -> Recorder:
     at = Recorder(network)
     with evaluating(network), _named(network, at), following(at):
         found = network(torch.zeros(IMAGES, *image_shape))
+    _keep_torchs_attention(network, at)
     for tensor in tree_flatten(found)[0]:
         if isinstance(tensor, torch.Tensor):
             for factor in at.factors(tensor):
@@ -114,6 +117,16 @@ def _named(network: nn.Module, at: Recorder) -> Iterator[None]:
             hooks.callback(module.register_forward_pre_hook(enter).remove)
             hooks.callback(module.register_forward_hook(leave).remove)
         yield
+
+
+def _keep_torchs_attention(network: nn.Module, at: Recorder) -> None:
+    """Let everything stay that runs through attention of torch: it computes the width of a head from that of its inputs."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            at.unknown.add(UNREPLACED if replaceable(module) else IRREPLACEABLE)
+            for tensor, _ in module.named_parameters(prefix=name):
+                for factor in at.own.get(tensor, {}).values():
+                    at.fix(factor)
 
 
 @contextmanager

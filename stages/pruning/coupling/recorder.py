@@ -1,6 +1,6 @@
 """What is known of the tensors of a network while it runs once: their labels, and what must still be decided about them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +9,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from bonsai.stages.networks.edits.fusing import can_fuse
-from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels
+from bonsai.stages.pruning.coupling.labels import FIXED, Factor, Labels, varying
 
+IMAGES = 2
+"""Images that the network runs on."""
 FREE = None
 """Instead of factors: a tensor that the network fills with one value, as large as it is needed."""
 CONVOLUTION = {"kernel_size", "stride", "padding", "dilation"}
@@ -71,10 +73,13 @@ class Recorder:
                 axes = [axis for axis, size in enumerate(tensor.shape) if size > 1 and tensor.is_floating_point()]
                 self.own[name] = {axis: self.labels.fresh(size if each == axis else 1 for each, size in enumerate(tensor.shape)) for axis in axes}
             return list(self.own[name].values())
-        return list(self._factors.get(tensor) or [])
+        found = self._factors.get(tensor)
+        if callable(found):
+            found = self._factors[tensor] = found()
+        return list(found or [])
 
-    def note(self, tensor: torch.Tensor, factors: list[Factor] | None) -> None:
-        """Note the factors of a new tensor."""
+    def note(self, tensor: torch.Tensor, factors: list[Factor] | Callable[[], list[Factor]] | None) -> None:
+        """Note the factors of a new tensor, or what finds them when the tensor is first read: one that nobody reads ties nothing."""
         if id(tensor) not in self.parameters:
             self._factors[tensor] = factors
 
@@ -95,16 +100,19 @@ class Recorder:
     def resized(self, out: torch.Tensor, factors: list[Factor]) -> None:
         """Note that a module reshapes a tensor: whole numbers that it keeps may be the sizes."""
         for factor in factors:
-            for axis in (axis for axis, size in enumerate(factor.shape) if size > 1):
-                self.counted(out.shape[axis], factor, axis)
+            for axis in varying(factor):
+                first, *others = factor.chunk(IMAGES, axis)
+                if not others or not all(torch.equal(first, other) for other in others):  # not the heads of all images in one row
+                    self.counted(out.shape[axis], factor, axis)
 
     def counted(self, size: int, factor: Factor, axis: int) -> None:
         """Note that a module's whole numbers of this value may be the number of positions along an axis."""
-        self.sizes += [Resized(name, size, ((factor, axis),)) for name, value in self._attributes() if value == size and not isinstance(value, bool)]
+        self.sizes += [Resized(name, size, ((factor, axis),)) for name, value in self._attributes() if _is_whole(value) and value == size]
 
     def attribute_of(self, sizes: Sequence[int]) -> str:
         """Return the module's list or tuple of these sizes, or nothing."""
-        return next((name for name, value in self._attributes() if isinstance(value, list | tuple) and list(value) == list(sizes)), "")
+        listed = ((name, value) for name, value in self._attributes() if isinstance(value, list | tuple) and all(map(_is_whole, value)))
+        return next((name for name, value in listed if list(value) == list(sizes)), "")
 
     def listed(self, attribute: str, pieces: Sequence[tuple[Factor, int]]) -> None:
         """Note the pieces whose sizes an attribute lists."""
@@ -139,6 +147,11 @@ class Recorder:
         name = self.module if module is None else module
         found = self.modules.get(name)
         return [] if found is None else [(f"{name}.{key}".lstrip("."), value) for key, value in vars(found).items() if not key.startswith("_")]
+
+
+def _is_whole(value: object) -> bool:
+    """Whether an attribute is a whole number: a tensor, which is compared number by number, is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _sides_of(attribute: str) -> tuple[str, ...]:

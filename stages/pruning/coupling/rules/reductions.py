@@ -17,11 +17,13 @@ def _reduce(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: Any)
     if isinstance(given, int):
         given = [given]
     dims = sorted({dim % source.ndim for dim in given}) if given else list(range(source.ndim))
-    first = out if isinstance(out, torch.Tensor) else out[0]
-    found = whole(at, source, *dims)
-    if first.ndim != source.ndim:
-        found = [factor.reshape([size for axis, size in enumerate(factor.shape) if axis not in dims]) for factor in found]
-    return found if isinstance(out, torch.Tensor) else [found for _ in out]
+    keeps = (out if isinstance(out, torch.Tensor) else out[0]).ndim == source.ndim
+
+    def left() -> Factors:
+        found = whole(at, source, *dims)
+        return found if keeps else [factor.reshape([size for axis, size in enumerate(factor.shape) if axis not in dims]) for factor in found]
+
+    return left if isinstance(out, torch.Tensor) else [left for _ in out]
 
 
 @rule("_softmax", "softmax", "_log_softmax", "log_softmax", "_safe_softmax", "cumsum", "sort", "glu")

@@ -144,7 +144,7 @@ def _slice(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: torch
 
 
 def _piece(at: Recorder, source: torch.Tensor, dim: int, start: int, length: int, step: int = 1) -> Factors:
-    """Return the labels of a piece. An axis that is cut into equal pieces loses the same positions of each, unless a module knows their sizes."""
+    """Return the labels of a piece. An axis that is cut into equal pieces loses the same positions of each; one that is cut otherwise loses none."""
     found = []
     for factor in at.factors(source):
         size = factor.shape[dim]
@@ -158,8 +158,14 @@ def _piece(at: Recorder, source: torch.Tensor, dim: int, start: int, length: int
             at.counted(size, factor, dim)
             found.append(piece)
         else:
-            at.fix(factor)
+            found += _uncut(at, factor, dim)
     return found
+
+
+def _uncut(at: Recorder, factor: Factor, dim: int) -> Factors:
+    """Return a factor for the pieces of an axis that loses nothing; in each head of an attention, say, which leaves whole."""
+    left = at.labels.keep_whole(factor, dim)
+    return [] if left is None else [left]
 
 
 def _repeated(factor: Factor, dim: int, times: int) -> Factor:
@@ -179,7 +185,9 @@ def _split(at: Recorder, args: Sequence[Any], kwargs: dict[str, Any], out: Seque
                 each.append(factor)
             continue
         if not known and len(set(sizes)) > 1:
-            at.fix(factor)
+            left = _uncut(at, factor, dim)
+            for each in found:
+                each += left
             continue
         pieces = torch.split(factor, sizes, dim)
         if known:
@@ -310,8 +318,10 @@ def _index(at: Recorder, args: Sequence[Any], _: dict[str, Any], out: torch.Tens
         return whole(at, source, args[1] % source.ndim)
     used = [axis for axis, each in enumerate(args[1]) if each is not None]
     found = whole(at, source, *used)
-    if used != list(range(len(used))):
+    first, last = used[0], used[-1]
+    if last - first >= len(used):  # the new axes come first then
         for factor in found:
             at.fix(factor)
         return []
-    return [factor.reshape((1,) * (out.ndim - (source.ndim - len(used))) + tuple(factor.shape[len(used) :])) for factor in found]
+    new = (1,) * (out.ndim - source.ndim + len(used))
+    return [factor.reshape((*factor.shape[:first], *new, *factor.shape[last + 1 :])) for factor in found]

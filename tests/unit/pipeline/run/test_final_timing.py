@@ -29,7 +29,7 @@ asked: list[int] = []
 def time_engine(
     out_dir: Path,
     engine: Engine,
-    dense: Engine,
+    dense: Engine | None,
     target: Target,
     budget: Budget,
     timing: TimingConfig,

@@ -7,8 +7,8 @@ import pytest
 from scripted_device import ScriptedDevice, use
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.inspecting import Network
 from bonsai.pipeline.run.preflight import precisions_to_try, preflight, what_is_tried
-from bonsai.pipeline.run.targets import Network
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.errors import BuildError, DeviceUnavailable

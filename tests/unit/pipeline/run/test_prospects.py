@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.pipeline.run.prospects import Prospect, foresee
-from bonsai.pipeline.run.targets import Network, inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import check_target

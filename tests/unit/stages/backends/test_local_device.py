@@ -31,7 +31,7 @@ def engine(tmp_path: Path) -> EngineFile:
 def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
     device = resolve(name, DEVICES, "device")
     verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
-    assert verbs == ["describe", "build", "run", "time", "operators", "kernels", "dissect"]
+    assert verbs == ["describe", "build", "run", "open", "time", "operators", "kernels", "dissect"]
     assert all(callable(getattr(device, verb)) for verb in verbs)
 
 
@@ -47,6 +47,13 @@ def test_batches_of_any_size_are_run_in_order(engine: EngineFile, untried: bool)
     assert together.shape == (2, 3)
     assert np.allclose(together, np.concatenate([first, second]), atol=1e-6)
     assert not np.allclose(first, second)
+
+
+def test_an_engine_that_is_opened_once_runs_as_often_as_it_is_asked(engine: EngineFile) -> None:
+    run = local.open(engine)
+    (expected,) = local.run(engine, [IMAGES])
+    assert all(np.array_equal(run(IMAGES), expected) for _ in range(2))
+    assert len(run(np.concatenate([IMAGES, IMAGES]))) == 2 * len(expected)
 
 
 def test_a_timing_ends_early_where_the_ratio_is_certain_to_be_above_its_limit(engine: EngineFile) -> None:

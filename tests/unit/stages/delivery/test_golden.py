@@ -9,7 +9,6 @@ import pytest
 
 from bonsai.stages.delivery.golden import GOLDEN, read_golden, write_golden
 from bonsai.stages.errors import BuildError
-from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 1, 4, 4)).astype(np.float32)
 MATRIX = np.random.default_rng(1).standard_normal((16, 5)).astype(np.float32)
@@ -38,7 +37,7 @@ def no_number(images: np.ndarray) -> np.ndarray:
 
 
 def test_logits_that_are_the_same_again_are_kept(tmp_path: Path) -> None:
-    write_golden(tmp_path, IMAGES, partial(map, plain), CLASSIFICATION, "logits")
+    write_golden(tmp_path, IMAGES, partial(map, plain), "logits")
     images, logits = read_golden(tmp_path)
     assert np.array_equal(images, IMAGES)
     assert np.allclose(logits, plain(IMAGES))
@@ -56,10 +55,10 @@ def test_logits_that_are_the_same_again_are_kept(tmp_path: Path) -> None:
 )
 def test_an_engine_without_logits_of_its_own_is_refused_and_the_difference_named(run: Run, problem: str, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=problem):
-        write_golden(tmp_path, IMAGES, partial(map, run), CLASSIFICATION, "logits")
+        write_golden(tmp_path, IMAGES, partial(map, run), "logits")
     assert not (tmp_path / GOLDEN).exists()
 
 
 def test_another_rounding_in_a_batch_is_no_difference(tmp_path: Path) -> None:
     rounded = partial(map, lambda images: plain(images) * np.float32(1 + 0.001 * (len(images) > 1)))
-    write_golden(tmp_path, IMAGES, rounded, CLASSIFICATION, "logits")
+    write_golden(tmp_path, IMAGES, rounded, "logits")

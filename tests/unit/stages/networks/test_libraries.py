@@ -10,7 +10,7 @@ from torchvision import models
 
 from bonsai.pipeline.cli.listing import describe_all
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.data.pixels import to_input
 from bonsai.stages.networks import timm_models, torchvision_models

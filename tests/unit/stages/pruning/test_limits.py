@@ -1,7 +1,7 @@
 import pytest
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import Network, inspect_network
+from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.pruning.groups import Group, Member

@@ -25,6 +25,7 @@ from bonsai.stages.pruning.indicator import Indicator
 from bonsai.stages.pruning.policy import FinetuneConfig, PolicyConfig
 from bonsai.stages.pruning.pruner import Plan, Pruner
 from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.stepping import SteppingPruner
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.train_dense import train_dense
@@ -55,7 +56,7 @@ class Loop:
         self.scheduler = CosineAnnealingLR(self.optimizer, STEPS)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.8), use_buffers=True)  # type: ignore[no-untyped-call]
         self.chooser = make_chooser(self.network, SHAPE, config)
-        self.pruner = Pruner(self.network, self.optimizer, SHAPE, chooser=self.chooser, averages=[self.average], steps=STEPS, window=4)
+        self.pruner = SteppingPruner(self.network, self.optimizer, SHAPE, chooser=self.chooser, averages=[self.average], steps=STEPS, window=4)
         self.cuts: list[int] = []
 
     def train(self, start: int, stop: int) -> None:
@@ -224,8 +225,7 @@ def test_a_state_of_another_network_is_refused_and_nothing_is_changed() -> None:
     [
         ({"policy": PolicyConfig(name="trained", finetune=FinetuneConfig())}, "policy trained"),
         ({"policy": PolicyConfig(name="initialisation")}, "policy initialisation"),
-        ({"schedule": ScheduleConfig(name="linear", steps=3)}, "schedule linear"),
-        ({"regulariser": RegulariserConfig(name="bn_l1")}, "regulariser bn_l1"),
+        ({"blocks": True}, "blocks"),
     ],
 )
 def test_a_loop_of_ones_own_refuses_what_only_a_recipe_does(changes: dict[str, object], told: str) -> None:
@@ -233,13 +233,11 @@ def test_a_loop_of_ones_own_refuses_what_only_a_recipe_does(changes: dict[str, o
         Loop(config=CONFIG.model_copy(update=changes))
 
 
-def test_a_training_too_short_for_epi_and_a_step_without_a_budget_are_refused() -> None:
+def test_a_training_too_short_for_epi_is_refused() -> None:
     network = resnet8(in_channels=1, num_classes=10)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match="too short for EPI to fire"):
-        Pruner(network, optimizer, SHAPE, chooser=make_chooser(network, SHAPE), steps=5)
-    with pytest.raises(ConfigError, match="without a budget cannot know when to cut"):
-        Pruner(network, optimizer, SHAPE).step()
+        SteppingPruner(network, optimizer, SHAPE, chooser=make_chooser(network, SHAPE), steps=5)
 
 
 @pytest.mark.parametrize("kind", [{}, {"optimizer": "adamw", "ema": 0.5}], ids=str)
@@ -272,7 +270,7 @@ def test_a_loop_and_a_recipe_with_the_same_seeds_fire_at_the_same_check_and_end_
     with reproducible(training):
         own = TrainState(build(small_model, digits.image_shape, 10), training)  # network, optimizer and average, made with the recipe's settings
         averages = [own.average] if own.average else []
-        pruner = Pruner(
+        pruner = SteppingPruner(
             own.network,
             own.optimizer,
             digits.image_shape,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
-from bonsai.pipeline.run.targets import inspect_network
+from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.profiles.errors import ConfigError
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.edits.records import Quantizers

@@ -108,7 +108,7 @@ def test_outputs_are_compared_by_its_own_measure(dataset: Dataset, tmp_path: Pat
     require_parity(compare(model, run, images, REGRESSION), ExportConfig())
     with pytest.raises(BuildError, match="the prediction differs on 32 of 32 images"):
         require_parity(compare(model, lambda x: run(x) + 1, images, REGRESSION), ExportConfig())
-    write_golden(tmp_path, images[:3].numpy(), partial(map, run), REGRESSION, "value")
+    write_golden(tmp_path, images[:3].numpy(), partial(map, run), "value")
     assert np.array_equal(read_golden(tmp_path)[1], np.concatenate([run(image[None]) for image in images[:3].numpy()]))
 
 
