@@ -96,7 +96,7 @@ def test_grey_images_make_a_grey_network(tmp_path: Path) -> None:
 
 
 def test_many_classes_get_more_optimizer_steps(tmp_path: Path) -> None:
-    few, many = (make_images(tmp_path / str(number), "L", 16, 640 // number, [f"{each:02d}" for each in range(number)]) for number in (2, 40))
+    few, many = (make_images(tmp_path / str(number), "L", 16, 1600 // number, [f"{each:02d}" for each in range(number)]) for number in (2, 40))
     recipes = [load_recipe(str(scaffold(Ask(tmp_path / f"for-{found.name}", found, model="resnet8")).files[0])) for found in (few, many)]
     assert recipes[0].training.batch_size == recipes[1].training.batch_size
     assert recipes[1].training.epochs >= 1.5 * recipes[0].training.epochs
