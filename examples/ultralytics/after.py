@@ -13,7 +13,7 @@ SIZE, BATCH = 64, 16
 def main() -> None:
     """Build YOLOv8n from its description, train and save it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--latency-ms", type=float, required=True, help="budget for one inference")
     args = parser.parse_args()
     data = draw_shapes("shapes", size=SIZE)

@@ -11,7 +11,7 @@ SIZE, BATCH = 64, 16
 def main() -> None:
     """Build YOLOv8n from its description, train and save it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args()
     data = draw_shapes("shapes", size=SIZE)
     model = YOLO("yolov8n.yaml")
