@@ -59,18 +59,18 @@ def test_an_engine_that_is_opened_once_runs_as_often_as_it_is_asked(engine: Engi
 def test_a_timing_ends_early_where_the_ratio_is_certain_to_be_above_its_limit(engine: EngineFile) -> None:
     engines = {"reference": engine, "0": engine}
     protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50)
-    whole = local.time(engines, IMAGES, protocol)
+    whole = local.time(engines, dict.fromkeys(engines, IMAGES), protocol)
     assert (whole.turns, {values.shape for values in whole.samples.values()}) == (60, {(2, 600)})
-    ended = local.time(engines, IMAGES, protocol.model_copy(update={"limit": 0.02}))
+    ended = local.time(engines, dict.fromkeys(engines, IMAGES), protocol.model_copy(update={"limit": 0.02}))
     assert ended.turns == LOOKS[0]
     assert {values.shape for values in ended.samples.values()} == {(2, LOOKS[0] * TIMING.block)}
     assert all(0 < nanoseconds < 1e9 for values in ended.samples.values() for nanoseconds in values.ravel()), "both clocks are kept as they were"
-    assert local.time(engines, IMAGES, protocol.model_copy(update={"limit": 60.0})).turns == 60
+    assert local.time(engines, dict.fromkeys(engines, IMAGES), protocol.model_copy(update={"limit": 60.0})).turns == 60
 
 
 def test_engines_can_be_timed_once(engine: EngineFile) -> None:
     protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, once=True)
-    found = local.time({"engine": engine}, IMAGES, protocol)
+    found = local.time({"engine": engine}, {"engine": IMAGES}, protocol)
     assert (found.turns, found.samples["engine"].shape) == (60, (2, 600))
     assert (found.samples["engine"] > 0).all()
 

@@ -1,0 +1,56 @@
+"""Stage `weigh_resolutions`: what smaller images cost, when a branch leaves the trunk."""
+
+from itertools import islice
+from math import ceil
+from pathlib import Path
+
+from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.feeding import Batch
+from bonsai.stages.data.part import Part
+from bonsai.stages.networks.checkpoint import Checkpoint
+from bonsai.stages.networks.checkpoints import load_network, load_scores
+from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.criteria import Criterion
+from bonsai.stages.pruning.resolution_losses import ResolutionLosses, measure_resolutions
+from bonsai.stages.store.store import RESUME, stage
+from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.phase import Phase
+from bonsai.stages.training.state import reproducible
+
+IMAGES = 256
+"""Validation images that the losses are means over."""
+
+
+def figures_of(found: ResolutionLosses) -> str:
+    """Return the increase of the loss at every size, in a few words."""
+    return ", ".join(f"{'x'.join(map(str, each.size))} loss {each.loss:+.3g}" for each in found.sizes)
+
+
+@stage(version=1, tools=("torch", "torchvision"), figures=figures_of)
+def weigh_resolutions(
+    out_dir: Path, segment: Checkpoint, dataset: Dataset, smaller: tuple[Dataset, ...], training: TrainConfig, criterion: Criterion, groups: tuple[str, ...]
+) -> ResolutionLosses:
+    """Measure the increase of the validation loss of a network with smaller images, and without half of the channels of each group.
+
+    Args:
+        out_dir: Stays empty.
+        segment: The trunk's segment at which the branch leaves.
+        dataset: Source of the validation images.
+        smaller: The same images in smaller sizes, the largest first.
+        training: The loss, and the size of a batch.
+        criterion: Ranks the channels of which half is left.
+        groups: Names of the groups that may be pruned.
+    """
+    learning = Phase("trunk", dataset, training, out_dir / RESUME).learning
+    with reproducible(training):
+        network = load_network(segment)
+        found = find_groups(network, segment.image_shape)
+        sizes = {each.preprocess.image_shape[-2:]: _batches(each, training) for each in smaller}
+        scores, full = load_scores(segment, criterion), _batches(dataset, training)
+        losses, halved = measure_resolutions(network.to(training.device), found, groups, scores, full, sizes, learning)
+    return ResolutionLosses(folder=out_dir, sizes=losses, halved=halved)
+
+
+def _batches(dataset: Dataset, training: TrainConfig) -> list[Batch]:
+    part = Part(dataset, "validation", training.device)
+    return list(islice(part.batches(training.batch_size), max(ceil(min(IMAGES, len(part)) / training.batch_size), 1)))
