@@ -24,7 +24,7 @@ from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
-from bonsai.stages.selection.resolutions import Resolution
+from bonsai.stages.selection.resolution_records import Resolution
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
 from bonsai.stages.steps.fuse import fuse

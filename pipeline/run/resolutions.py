@@ -14,7 +14,8 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.networks.resizing import require_resizable
 from bonsai.stages.pruning.block_losses import BlockLosses
-from bonsai.stages.selection.resolutions import Resolution, choose_resolution, describe_resolutions
+from bonsai.stages.selection.resolution_records import Resolution, describe_resolutions
+from bonsai.stages.selection.resolutions import choose_resolution
 from bonsai.stages.steps.shrink import shrink
 from bonsai.stages.steps.weigh_resolutions import weigh_resolutions
 from bonsai.stages.store.store import Step

@@ -9,7 +9,7 @@ from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.recovery import Recovery
 from bonsai.stages.selection.latency import Forecast
 from bonsai.stages.selection.loop import Fit, Round
-from bonsai.stages.selection.resolutions import Resolution
+from bonsai.stages.selection.resolution_records import Resolution
 from bonsai.stages.tasks.naming import FigureRecord
 
 

@@ -12,7 +12,7 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, Fresh, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
-from bonsai.stages.selection.resolutions import describe_resolutions
+from bonsai.stages.selection.resolution_records import describe_resolutions
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.results_table import ResultsTable

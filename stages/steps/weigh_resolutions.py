@@ -1,19 +1,20 @@
 """Stage `weigh_resolutions`: what smaller images cost, when a branch leaves the trunk."""
 
-from itertools import islice
 from math import ceil
 from pathlib import Path
 
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.feeding import Batch
-from bonsai.stages.data.part import Part
+from bonsai.stages.data.source import open_part
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.resolution_losses import ResolutionLosses, measure_resolutions
 from bonsai.stages.store.store import RESUME, stage
-from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.tasks.task import Task
+from bonsai.stages.training.batches import Batches
+from bonsai.stages.training.config import AugmentConfig, TrainConfig
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.state import reproducible
 
@@ -41,16 +42,19 @@ def weigh_resolutions(
         criterion: Ranks the channels of which half is left.
         groups: Names of the groups that may be pruned.
     """
-    learning = Phase("trunk", dataset, training, out_dir / RESUME).learning
+    phase = Phase("trunk", dataset, training, out_dir / RESUME)
     with reproducible(training):
         network = load_network(segment)
         found = find_groups(network, segment.image_shape)
-        sizes = {each.preprocess.image_shape[-2:]: _batches(each, training) for each in smaller}
-        scores, full = load_scores(segment, criterion), _batches(dataset, training)
-        losses, halved = measure_resolutions(network.to(training.device), found, groups, scores, full, sizes, learning)
+        full, *others = (_batches(each, training, phase.task) for each in (dataset, *smaller))
+        sizes = {each.preprocess.image_shape[1:]: batches for each, batches in zip(smaller, others, strict=True)}
+        scores = load_scores(segment, criterion)
+        losses, halved = measure_resolutions(network.to(training.device), found, groups, scores, full, sizes, phase.learning)
     return ResolutionLosses(folder=out_dir, sizes=losses, halved=halved)
 
 
-def _batches(dataset: Dataset, training: TrainConfig) -> list[Batch]:
-    part = Part(dataset, "validation", training.device)
-    return list(islice(part.batches(training.batch_size), max(ceil(min(IMAGES, len(part)) / training.batch_size), 1)))
+def _batches(dataset: Dataset, training: TrainConfig, task: Task) -> list[Batch]:
+    """Return validation images as they are, drawn at random: the same ones at every size."""
+    plain = training.model_copy(update={"augment": AugmentConfig(), "balance": "none"})
+    batches = Batches(open_part(dataset, "validation"), plain, task)
+    return [batches.batch(number) for number in range(min(ceil(IMAGES / training.batch_size), batches.per_epoch))]
