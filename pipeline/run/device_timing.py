@@ -110,7 +110,7 @@ class DeviceTimer:
         self, untrained: Untrained, timing: TimingConfig, profile: HardwareProfile, info: DeviceInfo, step: Step, full: "DeviceTimer | None" = None
     ) -> None:
         self.evidence: list[Artifact] = []
-        self.dense_ms = full.dense_ms if full is not None else 0.0
+        self.dense_ms: float = full.dense_ms if full is not None else 0.0
         self._untrained, self._timing = untrained, timing
         self._profile, self._info, self._step = profile, info, step
         self._repeats = 0

@@ -68,18 +68,16 @@ def time_in_process(engines: Mapping[str, EngineFile], images: Mapping[str, np.n
         TimingFailed: The process refused, crashed, or was ended.
     """
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as found:
-        np.savez(given, **{_name_of(batch): batch for batch in images.values()})  # each once, however many engines take it
+        different = {id(batch): batch for batch in images.values()}  # each once, however many engines take it
+        np.savez(given, *different.values())
         given.flush()
-        batches = {name: _name_of(batch) for name, batch in images.items()}
+        called = {one: f"arr_{place}" for place, one in enumerate(different)}  # as NumPy calls them
+        batches = {name: called[id(batch)] for name, batch in images.items()}
         request = Request(engines=dict(engines), protocol=protocol, images=given.fileno(), batches=batches, samples=found.fileno())
         _ask(request, inherited)
         found.seek(0)
         samples = dict(load(found.read()))
         return Timing(turns=int(samples.pop(TURNS)[0]), samples=samples)
-
-
-def _name_of(batch: np.ndarray) -> str:
-    return str(id(batch))
 
 
 def _ask(request: Request, inherited: tuple[int, ...]) -> None:

@@ -94,7 +94,8 @@ class Preprocess(Record):
         if self.interpolation != "bilinear":
             words.append(f"{self.interpolation} interpolation")
         if self.full is not None:
-            words.append(f"made {self.full[0]}x{self.full[1]} first, then {self.size[0]}x{self.size[1]} by bilinear interpolation")
+            full, size = ("x".join(map(str, each)) for each in (self.full, self.size))
+            words.append(f"made {full} first, then {size} by bilinear interpolation")
         return "".join(f"{word}; " for word in words)
 
 

@@ -47,10 +47,15 @@ def weigh_resolutions(
         network = load_network(segment)
         found = find_groups(network, segment.image_shape)
         full, *others = (_batches(each, training, phase.task) for each in (dataset, *smaller))
-        sizes = {each.preprocess.image_shape[1:]: batches for each, batches in zip(smaller, others, strict=True)}
+        sizes = {_size(each): batches for each, batches in zip(smaller, others, strict=True)}
         scores = load_scores(segment, criterion)
         losses, halved = measure_resolutions(network.to(training.device), found, groups, scores, full, sizes, phase.learning)
     return ResolutionLosses(folder=out_dir, sizes=losses, halved=halved)
+
+
+def _size(dataset: Dataset) -> tuple[int, int]:
+    _, height, width = dataset.image_shape
+    return height, width
 
 
 def _batches(dataset: Dataset, training: TrainConfig, task: Task) -> list[Batch]:
