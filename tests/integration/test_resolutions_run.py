@@ -125,3 +125,29 @@ def test_the_package_verifies_and_its_network_opens(folder: Path) -> None:
 def test_without_smaller_images_the_budget_is_refused(root: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="the latency budget cannot be met"):
         compress(TINY, CPU, {**settings, "prune.resolutions": []}, store=root)
+
+
+def test_recovery_schedule_and_blocks_go_with_smaller_images(tmp_path: Path) -> None:
+    settings = {
+        "model": {"name": "resnet20", "options": {"width": 16}},
+        "training.epochs": 2,
+        "training.threads": 1,
+        "prune.resolutions": [8],
+        "prune.blocks": True,
+        "prune.floor": 0.8,
+        "prune.margin": 0.05,
+        "prune.schedule": {"name": "linear", "steps": 2, "iterations": 2},
+        "prune.recover": {"epochs": "auto", "most": 4},
+        "profile.budget.latency": 0.2,
+        "profile.gates.max_drop": 0.5,
+    }
+    (made,) = compress(TINY, str(CONFIGS / "tiny-wide.yaml"), settings, store=tmp_path)
+    decisions = json.loads((tmp_path / "packages" / made.name / MANIFEST).read_text())["decisions"]
+    assert [each["size"] for each in decisions["resolutions"] if each["chosen"]] == [[8, 8]]
+    recovery, dense_history = decisions["recovery"], decisions["dense_history"]
+    assert recovery["goal"] == pytest.approx(dense_history[-1]["validation_top1"] - 0.25), "the dense network is judged at the full size"
+    dense, shipped = made.rows[0], next(row for row in made.rows if row.shipped)
+    share = shipped.macs / dense.macs
+    assert share < 0.25
+    assert recovery["plain_cost"] == pytest.approx(2 * (1 + 0.5 * max(share, 0.2)))
+    assert decisions["forecast"]["dense_overhead_ms"] is not None
