@@ -95,6 +95,14 @@ def test_grey_images_make_a_grey_network(tmp_path: Path) -> None:
     assert {key: load_recipe(str(written.files[0])).data.options[key] for key in ("size", "channels")} == {"size": 24, "channels": 1}
 
 
+def test_images_of_classes_become_squares_unless_a_height_and_a_width_are_asked_for(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "wide", "L", 20, count=20)
+    for image in images.rglob("*.png"):
+        Image.new("L", (96, 32)).save(image)
+    assert load_recipe(str(scaffold(Ask(tmp_path / "a.yaml", images)).files[0])).data.options["size"] == 32
+    assert load_recipe(str(scaffold(Ask(tmp_path / "b.yaml", images, size=(16, 48))).files[0])).data.options["size"] == (16, 48)
+
+
 def test_what_is_there_is_not_replaced_unless_asked_and_a_network_never(images: Path, tmp_path: Path) -> None:
     written = scaffold(Ask(tmp_path, images))
     (tmp_path / "my_model.py").write_text(CLASSIFIER + "# mine\n")
