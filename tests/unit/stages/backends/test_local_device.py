@@ -80,3 +80,14 @@ def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
     (found,) = local.operators([OperatorPoint(relu, 16, 16)], TARGET)
     assert (found.entry.operator, found.entry.ci, found.entry.kernels) == (relu, 16, "Relu")
     assert sum(kernel.share for kernel in local.kernels(engine, IMAGES)) == pytest.approx(1)
+
+
+def test_engines_of_different_images_take_turns_each_with_its_own(engine: EngineFile, tmp_path: Path) -> None:
+    larger, shape = tmp_path / "larger", (1, 40, 40)
+    larger.mkdir()
+    write_graph(larger / "model.onnx", shape=shape)
+    built = local.build(larger / "model.onnx", larger, TARGET, shape)
+    engines = {"small": engine, "large": EngineFile(file=larger / built.file, target=TARGET)}
+    protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50, once=True)
+    found = local.time(engines, {"small": IMAGES, "large": np.zeros((1, *shape), np.float32)}, protocol).samples
+    assert np.median(found["large"][0]) > np.median(found["small"][0])
