@@ -86,7 +86,7 @@ def loss_halved(
 ) -> float:
     """Return the mean loss without the lower half of a group's channels; arguments as for `measure_blocks`."""
     (group,) = (group for group in groups if group.name == name)
-    half = best_channels(scores, {name: max(group.width // 2, 1)})
+    half = best_channels(scores, {name: group.half})
     with masked(narrower := copy_network(network), edit_of(network, groups, half)):
         return loss_of(narrower, batches, learning)
 

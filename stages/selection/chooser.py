@@ -98,7 +98,8 @@ class Chooser:
             scores: As for `fit`.
             halved: Increase of the loss without half of a group's channels, by group.
         """
-        return worth_of_loss(self._values(scores, self._all_there, None), halved)
+        halves = {group.name: (group.half, group.width) for group in self.groups}  # whatever their floors and the device's step are
+        return worth_of_loss(self._values(scores, halves, None), halved)
 
     def reselection(self, limit_ms: float) -> Reselection:
         """Return a record for choosing again between two cuts, within `limit_ms` predicted milliseconds or, if that is too small, `floor_ms`."""

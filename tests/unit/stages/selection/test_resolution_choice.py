@@ -27,7 +27,7 @@ SIDES = (16, 12, 8)
 
 
 @cache
-def chooser_at(side: int, limit_ms: float) -> Chooser:
+def chooser_at(side: int, limit_ms: float, floor: float = 0.25) -> Chooser:
     """Return a chooser for images of a side, on a device where every operator takes as long as it has products."""
     network = resnet8(in_channels=1, num_classes=10)
     groups = find_groups(network, (1, side, side))
@@ -35,15 +35,15 @@ def chooser_at(side: int, limit_ms: float) -> Chooser:
     times = {point: 0.1 + point[0].macs(point[1], point[2]) / 1e3 for point in grid_points(operators, groups, STEP)}
     entries = [Entry(operator=cls, ci=ci, co=co, p10_us=us, p50_us=us, reps=1, kernels="") for (cls, ci, co), us in times.items()]
     latency = NetworkLatency(LatencyTable(TableMeta.model_validate({**FACTS, "clock": "c", "statistic": "s", "date": "d"}), entries), operators, Line())
-    options = {group.name: width_options(group, step=STEP, floor=0.25) for group in groups}
+    options = {group.name: width_options(group, step=STEP, floor=floor) for group in groups}
     return Chooser(groups, operators, options, latency, limit_ms, PruneConfig())
 
 
-def choosers(share: float) -> dict[Size, Chooser]:
+def choosers(share: float, floor: float = 0.25) -> dict[Size, Chooser]:
     """Return the choosers of all sizes, for a share 0-1 of the dense latency at the full size."""
     full = chooser_at(SIDES[0], 1.0)
     limit_ms = share * full.latency({group.name: group.width for group in full.groups})
-    return {(side, side): chooser_at(side, limit_ms) for side in SIDES}
+    return {(side, side): chooser_at(side, limit_ms, floor) for side in SIDES}
 
 
 def scores() -> Scores:
@@ -80,14 +80,16 @@ def test_smaller_images_win_whatever_they_cost_where_the_full_size_cannot_meet_t
     assert chosen(found) == 12
 
 
-def test_a_size_costs_the_value_that_halves_of_the_same_loss_cost() -> None:
-    at, found_at = choosers(0.5), {}
+@pytest.mark.parametrize("floor", [0.25, 0.7])
+def test_a_size_costs_the_value_that_halves_of_the_same_loss_cost(floor: float) -> None:
+    at, found_at = choosers(0.9, floor), {}
     for loss in (0.0, -0.3, 0.1 * len(scores())):
         found_at[loss] = choose_resolution(at, scores(), losses(loss, 9.0))[1].value
     chooser = at[12, 12]
     assert found_at[0.0] == found_at[-0.3] == pytest.approx(chooser.select(scores()).value)
-    values = values_of("reciprocal", {group: vector.tolist() for group, vector in scores().items()}, chooser.options, chooser.operators)
-    halves = sum(max(table.values()) - table[min(table, key=lambda width, table=table: abs(width - max(table) / 2))] for table in values.values())
+    options = {group.name: (group.width // 2, group.width) for group in chooser.groups}
+    values = values_of("reciprocal", {group: vector.tolist() for group, vector in scores().items()}, options, chooser.operators)
+    halves = sum(table[max(table)] - table[min(table)] for table in values.values())
     assert found_at[0.1 * len(scores())] == pytest.approx(chooser.select(scores()).value - halves)
 
 
