@@ -218,7 +218,8 @@ def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, st
     """
     full = _prepare(recipe, profile, network, step)
     target = replace(full, smaller=tuple(_prepare(recipe, profile, each, step, full) for each in smaller))
-    require_reachable(target.least_ms, target.limit_ms, what=f"profile {profile.name}, {profile.budget}", margin=recipe.prune.margin + LEAST_SPREAD)
+    what = f"profile {profile.name}, {profile.budget}{', with images of any size' if smaller else ''}"
+    require_reachable(target.least_ms, target.limit_ms, what=what, margin=recipe.prune.margin + LEAST_SPREAD)
     dense = f"dense {profile.target.reference.upper()} {target.dense_ms:.3f} ms"
     at = [f"{each.floor_ms:.3f} ms with images of {'x'.join(map(str, each.network.image_size))}" for each in target.smaller]
     narrowest = ", ".join([f"{target.floor_ms:.3f} ms", *at])
