@@ -212,9 +212,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     more = "; up to twice that where the first branch misses the budget or the gates"
     lines.append(f"{epochs} epochs of {steps} steps: about {minutes} min of training on two cores (a rough estimate{more})")
     if not (trained or changes.epochs) and epochs < (usual := _usual_epochs(steps, len(classes))):
-        lines.append(
-            f"warning: {len(classes)} classes usually take {usual} epochs; fewer were chosen for the sake of time: raise training.epochs where you can"
-        )
+        lines.append(f"warning: {len(classes)} classes usually take {usual} epochs; fewer were chosen to save time: raise training.epochs where you can")
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
     return Written((*texts, *([code] if fresh else [])), tuple(lines))
