@@ -18,6 +18,8 @@ OUTPUTS = "outputs"
 """Name of these in that file."""
 COUNT = 4
 """Number of images whose outputs are compared."""
+APART = 1000
+"""Images of one input are numbered from here on after those of the input before: two images of one sample must not be the same."""
 EXACT, ROUNDING = 0.01, 1e-5
 """Largest mean difference of FP32 outputs, as a fraction of the difference between images and of the largest output."""
 LOOSE: dict[Precision, float] = {"fp16": 0.3, "int8": 1.0}
@@ -40,7 +42,7 @@ def probe_inputs(shapes: Sequence[tuple[int, ...]], count: int) -> np.ndarray:
         shapes: Shapes of the inputs.
         count: Number of samples.
     """
-    return joined([probe_images(shape, count) for shape in shapes])
+    return joined([np.stack([_probe_image(shape, place * APART + number) for number in range(count)]) for place, shape in enumerate(shapes)])
 
 
 def probes_of(graph: Path, image_shape: tuple[int, ...], count: int) -> np.ndarray:
