@@ -30,7 +30,7 @@ def part_inputs(traced: fx.GraphModule, form: Form) -> None:
     """
     if form.kind == "tensor":
         return
-    traced.meta[FORM] = tuple(form)
+    traced.meta[FORM] = form
     (joined,) = (node for node in traced.graph.nodes if node.op == "placeholder")
     random = torch.randn(SAMPLES, *joined.meta[TENSOR].shape[1:], generator=torch.Generator().manual_seed(0))
     parts = parts_of(random, form.shapes)

@@ -51,7 +51,7 @@ def pack_inputs(network: nn.Module, form: Form) -> nn.Module:
 
     body = {"forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     network.__class__ = type(kind.__name__, (kind,), body)
-    setattr(network, FORM, tuple(form))
+    setattr(network, FORM, form)
     return network
 
 
@@ -66,11 +66,11 @@ class Packed(nn.Module):
     def __init__(self, graph: fx.GraphModule, form: Form) -> None:
         super().__init__()
         self.joining = graph  # the exporter leaves this name out of those of parameters
-        self._packed_form = tuple(form)
+        self._packed_form = form
 
     def forward(self, x: Any) -> Any:
         """Map inputs (n, total) to what the graph returns."""
-        return _called(self.joining, x, Form(*self._packed_form))
+        return _called(self.joining, x, self._packed_form)
 
 
 def _called(network: Any, x: Any, form: Form) -> Any:
@@ -80,14 +80,13 @@ def _called(network: Any, x: Any, form: Form) -> Any:
 
 def packed_form(network: nn.Module) -> Form | None:
     """Return the form of the inputs that a network takes joined, or None where it takes one tensor."""
-    found = vars(network).get(FORM)
-    return None if found is None else Form(*found)
+    return vars(network).get(FORM)
 
 
 def pack_again(graph: fx.GraphModule) -> nn.Module:
     """Return what takes the inputs of a graph joined whose inputs were parted; any other graph itself."""
     found = graph.meta.get(FORM)
-    return graph if found is None else Packed(graph, Form(*found))
+    return graph if found is None else Packed(graph, found)
 
 
 def input_specs(network: nn.Module) -> tuple[TensorSpec, ...]:

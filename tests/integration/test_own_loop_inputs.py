@@ -102,9 +102,7 @@ def test_a_single_input_may_have_a_name(store: Path) -> None:
 LARGE = nn.functional.interpolate(IMAGES, size=24)
 
 
-@pytest.mark.parametrize(
-    ("given", "precision"), [({"numbers": NUMBERS, "image": LARGE}, "fp32"), ((LARGE, NUMBERS), "int8")], ids=["dict-float", "tuple-int8"]
-)
+@pytest.mark.parametrize(("given", "precision"), [({"numbers": NUMBERS, "image": LARGE}, "fp32"), ((LARGE, NUMBERS), "int8")], ids=["dict-float", "tuple-int8"])
 def test_a_network_of_several_inputs_is_pruned_to_its_budget(given: Any, precision: str, store: Path) -> None:
     torch.manual_seed(0)
     dense, network = Measured(96), Measured(96)
