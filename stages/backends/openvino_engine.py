@@ -75,8 +75,9 @@ class OpenVinoBackend:
         """
         try:
             model = _core().read_model(graph)
-            shapes = {port: [target.batch, *(side.get_length() for side in list(port.partial_shape)[1:])] for port in model.inputs}
-            model.reshape(shapes)  # kernels of a fixed shape are faster
+            own = [[side.get_length() for side in list(port.partial_shape)[1:]] for port in model.inputs]
+            shapes = own if len(own) > 1 else [image_shape]
+            model.reshape({port: [target.batch, *shape] for port, shape in zip(model.inputs, shapes, strict=True)})  # kernels of a fixed shape are faster
             compiled = _core().compile_model(model, DEVICE, _options(target))
         except RuntimeError as error:
             raise BuildError(f"OpenVINO cannot build {graph.name}: {_reason(error)}") from error

@@ -116,6 +116,7 @@ class TensorRTBackend:
             library=self.library,
             graph=str(graph.resolve()),
             engine=str(part.resolve()),
+            image_shape=image_shape,
             batch=target.batch,
             sparse_weights=target.sparse_weights,
             timing_cache=None if self.ahead_of_time else str(engine.with_name(TIMING_CACHE).resolve()),
