@@ -109,6 +109,7 @@ class Pruner(SteppingPruner):
             optimizer,
             shape,
             chooser=self.target.chooser,
+            groups=found.groups,
             averages=averages,
             measure=self.target.time_untrained if self.target.info.present else None,
             doubt=lambda: self.target.timer.doubt,

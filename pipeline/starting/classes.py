@@ -40,7 +40,7 @@ def find_classes(root: Path, data: DataConfig) -> Samples:
         parts=sizes,
         given=frozenset() if parts is None else frozenset(parts.tolist()),
         targets=labels,
-        seen=seen,
+        seen=seen._replace(size=(min(seen.size),) * 2),  # what is in an image matters here, and not where
         facts=(_counts(found, sizes), *_warnings(found)),
     )
 

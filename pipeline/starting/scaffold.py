@@ -39,8 +39,10 @@ from bonsai.stages.training.config import TrainConfig
 
 RECIPE_FILE, MODEL_FILE = "my-recipe.yaml", "my_model.py"
 BATCHES, LEAST_STEPS_PER_EPOCH = (64, 32, 16, 8), 8
-STEPS = 600
-"""Optimizer steps in which a small network that starts from nothing usually learns a small data set."""
+STEPS, STEPS_PER_CLASS = 600, 25
+"""Optimizer steps in which a small network that starts from nothing usually learns a small data set: so many, and more where there are many classes.
+
+ResNet-8 on 6,000 drawn images of 40 and of 62 classes: 43 and 7 % after 650 steps, 87 and 23 % after 1,050, 97 and 62 % after 1,600."""
 EPOCHS = (6, 60)
 MINUTES = 8.0
 """Epochs are chosen so that training takes at most this many minutes on two cores (estimated), but never fewer than `EPOCHS[0]`."""
@@ -146,7 +148,7 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
         seconds = PASS_MACS * batch * count_macs(network.eval(), shape) / MACS_PER_SECOND
         changes = adapt(network, steps) if adapt else Changes((), None, ())
         anew = trained.fresh_layers(network, len(classes)) if trained else ()
-        epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds))
+        epochs = changes.epochs or (epochs_of(steps) if trained else _epochs(steps, seconds, len(classes)))
         prune = fine_tuning_lines(layers[0]) if trained and not anew else prune_lines(layers[0])
         rate = 0.05 * (batch / BATCHES[0]) ** 0.5
         pixels = pixel_lines(size, channels, normalised=trained is not None and of_library(model) is None)
@@ -275,9 +277,9 @@ def _require_free(files: Sequence[Path], *, force: bool) -> None:
         raise ConfigError(describe("files cannot be written there", given=folder, allowed="a folder that you may write to", fix="choose another one"))
 
 
-def _epochs(steps: int, seconds: float) -> int:
+def _epochs(steps: int, seconds: float, classes: int) -> int:
     """Return enough epochs to learn in, fewer where they would take too long here."""
-    enough, affordable = ceil(STEPS / steps), int(60 * MINUTES / (PASSES * steps * seconds))
+    enough, affordable = ceil(max(STEPS, STEPS_PER_CLASS * classes) / steps), int(60 * MINUTES / (PASSES * steps * seconds))
     return max(EPOCHS[0], min(enough, affordable, EPOCHS[1]))
 
 

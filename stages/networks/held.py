@@ -6,6 +6,7 @@ build_network(config, image_shape, 0)        # a copy with new weights, in this 
 
 import inspect
 import math
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -64,7 +65,8 @@ def structure_of(network: nn.Module) -> str:
     lines: list[object] = []
     for name, module in network.named_modules():
         plain = {key: value for key, value in vars(module).items() if key != "training" and _is_plain(value)}
-        lines += [name, type(module).__qualname__, _code_of(type(module)), module.extra_repr(), sorted(plain.items())]
+        code = _code_of(type(module))  # type: ignore[arg-type]  # classes can be hashed
+        lines += [name, type(module).__qualname__, code, module.extra_repr(), sorted(plain.items())]
     lines += [(name, tuple(value.shape), str(value.dtype)) for name, value in network.state_dict().items()]
     lines += selected_outputs(network)
     return sha256(repr(lines).encode()).hexdigest()
@@ -74,6 +76,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, PLAIN) or (isinstance(value, tuple | list) and all(_is_plain(each) for each in value))
 
 
+@cache
 def _code_of(kind: type) -> str:
     try:
         return sha256(inspect.getsource(kind).encode()).hexdigest()

@@ -4,7 +4,7 @@ Stage `train_dense` observes with a pruner and stage `prune` cuts with it. `Step
 how far.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.scores import Scores, weight_scores
+from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, weight_scores
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.pruning.statistics import BatchStatistics
 from bonsai.stages.pruning.surgery import check_cut, cut
@@ -63,6 +63,7 @@ class Pruner:
         groups: Groups of the network, if they are known already.
         averages: Moving averages of the network, such as an `AveragedModel`. They are cut with it.
         window: Batches that criteria of batches are averaged over.
+        criteria: Criteria of batches that statistics are kept of.
 
     Attributes:
         masks: Masks of channels that are zero for now. They are set before the network is trained on; a cut removes them.
@@ -81,12 +82,13 @@ class Pruner:
         groups: tuple[Group, ...] | None = None,
         averages: Sequence[nn.Module] = (),
         window: int = 40,
+        criteria: Collection[str] = BATCH_CRITERIA,
     ) -> None:
         self.masks: Masks | None = None
         self.edit, self.difference = KeepChannels(), 0.0
         self._network, self._optimizer, self._image_shape, self._window = network, optimizer, image_shape, window
         self._averages = tuple(average.module if isinstance(average, AveragedModel) else average for average in averages)
-        self._criterion, self._groups = criterion, groups
+        self._criterion, self._criteria, self._groups = criterion, criteria, groups
         self._statistics: BatchStatistics | None = None
         self._observed: dict[str, torch.Tensor] = {}
         self._listening: ExitStack | None = None
@@ -103,7 +105,7 @@ class Pruner:
     def statistics(self) -> BatchStatistics:
         """Statistics of the present channels, from the batches so far."""
         if self._statistics is None:
-            self._statistics = BatchStatistics(self._network, self.groups, self._window, self.masks)
+            self._statistics = BatchStatistics(self._network, self.groups, self._window, self.masks, self._criteria)
             if self._observed:
                 self._statistics.restore(self._observed)
         return self._statistics

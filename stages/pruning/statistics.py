@@ -4,7 +4,7 @@ The scores of the batches are averaged with weights that decay over a fixed numb
 batches on a small data set, and the ranking would be noise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
 
-WEIGHT = "weight"
+WEIGHT, ACTIVATION = "weight", "activation"
 ACTIVATIONS_EVERY, ACTIVATION_IMAGES = 8, 16
 """Activations are computed once in this many batches, on this many images, because each time costs a forward pass."""
 
@@ -64,16 +64,24 @@ class BatchStatistics:
         groups: Groups that are scored.
         window: Batches that the average remembers: the newest counts 1 / window.
         masks: Masks of channels that are zero for now; `bn_gradient` scores these by their masks.
+        criteria: Those that are wanted. Each costs time at every batch.
     """
 
-    def __init__(self, network: nn.Module, groups: tuple[Group, ...], window: int, masks: Masks | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        groups: tuple[Group, ...],
+        window: int,
+        masks: Masks | None = None,
+        criteria: Collection[str] = BATCH_CRITERIA,
+    ) -> None:
         self._network = network
         self._masks = masks
         self._decay = 1 - 1 / window
         self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
         self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
         self._device = next(network.parameters()).device
-        self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA}
+        self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA if name in criteria}
         self._weight, self._seen = 0.0, 0
         self._activations: list[tuple[str, _Rows, torch.Tensor]] = []
 
@@ -103,23 +111,37 @@ class BatchStatistics:
         self._weight = self._weight * self._decay + 1
         self._seen += 1
         masked = self._masks.take_gates() if self._masks else {}
-        for group, layers in self._layers.items():
-            products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in layers if rows.weight.grad is not None]
-            linear = _total(self._sums["taylor"][group], [(rows, product.sum(1)) for rows, product in products])
-            gate = _total(linear, [(rows, _gate(rows)) for rows in self._norms[group]])
-            batch = {
-                "taylor": linear.abs(),
-                "bn_gradient": (gate if self._norms[group] else linear).abs() + masked.get(group, 0),
-                "taylor_squared": _total(linear, [(rows, product.square().sum(1)) for rows, product in products]),
-                "snip": _total(linear, [(rows, product.abs().sum(1)) for rows, product in products]),
-                "movement": -linear,
-            }
-            for name, value in batch.items():
-                self._sums[name][group].mul_(self._decay).add_(value)
-            self._sums["activation"][group].mul_(self._decay)
-        for group, rows, mean in self._activations:
-            rows.add(self._sums["activation"][group], mean * ACTIVATIONS_EVERY)
+        for sums in self._sums.values():
+            for total in sums.values():
+                total.mul_(self._decay)
+        for group in self._layers:
+            for name, value in self._of_batch(group, masked).items():
+                self._sums[name][group].add_(value)
+        if ACTIVATION in self._sums:
+            for group, rows, mean in self._activations:
+                rows.add(self._sums[ACTIVATION][group], mean * ACTIVATIONS_EVERY)
         self._activations.clear()
+
+    def _of_batch(self, group: str, masked: Scores) -> Scores:
+        """Return the scores of one batch by criterion of gradients."""
+        wanted, norms = self._sums.keys() - {ACTIVATION}, self._norms[group]
+        found: Scores = {}
+        if "bn_gradient" in wanted and norms:
+            gate = _total(self._sums["bn_gradient"][group], [(rows, _gate(rows)) for rows in norms])
+            found["bn_gradient"] = gate.abs() + masked.get(group, 0)
+            wanted -= {"bn_gradient"}
+        if not wanted:
+            return found
+        products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in self._layers[group] if rows.weight.grad is not None]
+        like = self._sums[min(wanted)][group]
+        if not wanted.isdisjoint({"taylor", "movement", "bn_gradient"}):
+            linear = _total(like, [(rows, product.sum(1)) for rows, product in products])
+            found |= {"taylor": linear.abs(), "movement": -linear, "bn_gradient": linear.abs() + masked.get(group, 0)} | found
+        if "taylor_squared" in wanted:
+            found["taylor_squared"] = _total(like, [(rows, product.square().sum(1)) for rows, product in products])
+        if "snip" in wanted:
+            found["snip"] = _total(like, [(rows, product.abs().sum(1)) for rows, product in products])
+        return {name: value for name, value in found.items() if name in self._sums}
 
     def observe_untrained(self, batches: Batches, learning: Learning, *, batches_seen: int) -> None:
         """Add the loss's gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""

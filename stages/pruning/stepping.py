@@ -119,7 +119,8 @@ class SteppingPruner(Pruner):
         config = chooser.config
         require_own_loop(config)
         self._checks = check_steps(config.policy, config.epi, total=steps, per_epoch=steps_per_epoch)
-        super().__init__(network, optimizer, image_shape, criterion=config.criterion, groups=groups, averages=averages, window=window)
+        given: dict[str, Any] = {"criterion": config.criterion, "criteria": (config.criterion,), "groups": groups}
+        super().__init__(network, optimizer, image_shape, averages=averages, window=window, **given)
         self.trigger: Trigger | None = None
         self.fit: Fit | None = None
         self._chooser, self._measure, self._doubt = chooser, measure, doubt

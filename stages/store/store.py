@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
@@ -48,14 +49,16 @@ from bonsai.stages.training.progress import say
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 LOCKS = ".locks"
 WORK = ".work"
-DAMAGED = ".damaged"
 HASHES = ".hashes.json"
 """File with the hashes of files outside the store (`stages/imports/contents.py`)."""
+DAMAGED = ".damaged"
 """Folder for damaged artifacts. They stay there for inspection until `bonsai gc` frees them."""
 IN_USE = "in-use"
 """Lock: shared by every run that uses the store, held exclusively by `bonsai gc --delete`."""
 RESUME = "resume"
 """Folder in `out_dir` for a stage's own training checkpoints; never published."""
+version_of = cache(metadata.version)
+"""Version of an installed distribution; read from disk once."""
 
 
 class Step(Protocol):
@@ -116,7 +119,7 @@ class Store:
         if beside := _mark(function, "beside"):
             return str(inputs[beside].key)
         prints = {name: fingerprint(value) for name, value in inputs.items()}
-        versions = {tool: metadata.version(tool) for tool in _mark(function, "tools")}
+        versions = {tool: version_of(tool) for tool in _mark(function, "tools")}
         return sha256_text(json.dumps([function.__name__, _mark(function, "version"), versions, prints], sort_keys=True))[:16]
 
     def find(self, function: Callable[..., ArtifactT], **inputs: Any) -> ArtifactT | None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,8 @@ def images(tmp_path: Path) -> Path:
     return make_images(tmp_path / "images", "RGB", 40)
 
 
-def make_images(root: Path, mode: str, side: int, count: int = 40) -> Path:
-    for name in ("cat", "dog"):
+def make_images(root: Path, mode: str, side: int, count: int = 40, names: Sequence[str] = ("cat", "dog")) -> Path:
+    for name in names:
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             Image.new(mode, (side + 10, side)).save(root / name / f"{number}.png")
@@ -93,6 +93,21 @@ def test_a_file_of_any_name_can_be_written(images: Path, tmp_path: Path) -> None
 def test_grey_images_make_a_grey_network(tmp_path: Path) -> None:
     written = scaffold(Ask(tmp_path, make_images(tmp_path / "grey", "L", 20), size=24))
     assert {key: load_recipe(str(written.files[0])).data.options[key] for key in ("size", "channels")} == {"size": 24, "channels": 1}
+
+
+def test_many_classes_get_more_optimizer_steps(tmp_path: Path) -> None:
+    few, many = (make_images(tmp_path / str(number), "L", 16, 1600 // number, [f"{each:02d}" for each in range(number)]) for number in (2, 40))
+    recipes = [load_recipe(str(scaffold(Ask(tmp_path / f"for-{found.name}", found, model="resnet8")).files[0])) for found in (few, many)]
+    assert recipes[0].training.batch_size == recipes[1].training.batch_size
+    assert recipes[1].training.epochs >= 1.5 * recipes[0].training.epochs
+
+
+def test_images_of_classes_become_squares_unless_a_height_and_a_width_are_asked_for(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "wide", "L", 20, count=20)
+    for image in images.rglob("*.png"):
+        Image.new("L", (96, 32)).save(image)
+    assert load_recipe(str(scaffold(Ask(tmp_path / "a.yaml", images)).files[0])).data.options["size"] == 32
+    assert load_recipe(str(scaffold(Ask(tmp_path / "b.yaml", images, size=(16, 48))).files[0])).data.options["size"] == (16, 48)
 
 
 def test_what_is_there_is_not_replaced_unless_asked_and_a_network_never(images: Path, tmp_path: Path) -> None:

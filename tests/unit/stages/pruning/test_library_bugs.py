@@ -313,7 +313,7 @@ def require_numbers(scores: dict[str, Scores], groups: tuple[Group, ...]) -> Non
 def test_the_version_of_the_library_is_that_of_its_distribution(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     others = {"torch": "2.9.0", "torchvision": "0.24.0"}
     before = store.key(prune, {})
-    monkeypatch.setattr("bonsai.stages.store.store.metadata.version", {**others, "torch-pruning": "1.6.0"}.__getitem__)
+    monkeypatch.setattr("bonsai.stages.store.store.version_of", {**others, "torch-pruning": "1.6.0"}.__getitem__)
     other = store.key(prune, {})
-    monkeypatch.setattr("bonsai.stages.store.store.metadata.version", {**others, "torch-pruning": "1.6.1"}.__getitem__)
+    monkeypatch.setattr("bonsai.stages.store.store.version_of", {**others, "torch-pruning": "1.6.1"}.__getitem__)
     assert len({before, other, store.key(prune, {})}) == 3

@@ -72,6 +72,20 @@ def test_gradient_criteria_by_hand(network: nn.Module, groups: tuple[Group, ...]
     torch.testing.assert_close(scores["bn_gradient"][name], (bn.weight * bn.weight.grad + bn.bias * bn.bias.grad).abs().detach())
 
 
+@pytest.mark.parametrize("criterion", BATCH_CRITERIA)
+def test_a_criterion_alone_scores_as_it_does_beside_the_others(network: nn.Module, groups: tuple[Group, ...], criterion: str) -> None:
+    alone, all_of_them = BatchStatistics(network, groups, 4, criteria=(criterion,)), BatchStatistics(network, groups, 4)
+    for seed in range(3):
+        with alone.watching(), all_of_them.watching():
+            backward(network, seed)
+        alone.observe()
+        all_of_them.observe()
+    assert set(alone.scores()) == {criterion}
+    for group, vector in alone.scores()[criterion].items():
+        assert torch.equal(vector, all_of_them.scores()[criterion][group])
+        assert bool(vector.abs().sum() > 0)
+
+
 def test_coupled_gates_are_summed_with_their_signs(network: nn.Module, groups: tuple[Group, ...]) -> None:
     statistics = BatchStatistics(network, groups, window=1)
     backward(network, 0)
