@@ -18,7 +18,8 @@ class Measured(nn.Module):
         self.numbers, self.head = nn.Sequential(nn.Linear(3, width), nn.ReLU()), nn.Linear(2 * width, 4)
 
     def forward(self, image: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.cat([self.body(image).mean((2, 3)), self.numbers(numbers)], 1))
+        found: torch.Tensor = self.head(torch.cat([self.body(image).mean((2, 3)), self.numbers(numbers)], 1))
+        return found
 
 
 class Compared(nn.Module):
