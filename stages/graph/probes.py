@@ -1,6 +1,6 @@
 """Images that every export of an untrained network is tried with, and how far its outputs may lie from torch's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,17 @@ def probes_of(graph: Path, image_shape: tuple[int, ...], count: int) -> np.ndarr
 def noise_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
     """Return the images that engines are timed with: noise, always the same, (count, c, h, w) float32."""
     return np.random.default_rng(0).standard_normal((count, *image_shape)).astype(np.float32)
+
+
+def noise_for(image_shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, np.ndarray]:
+    """Return the images that each engine is timed with; engines of the same shape share them.
+
+    Args:
+        image_shapes: (channels, height, width) by engine.
+        count: Images of a batch.
+    """
+    batches = {shape: noise_images(shape, count) for shape in set(image_shapes.values())}
+    return {name: batches[shape] for name, shape in image_shapes.items()}
 
 
 def _probe_image(image_shape: tuple[int, ...], number: int) -> np.ndarray:
