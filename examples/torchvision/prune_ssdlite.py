@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import bonsai  # first: beside a CPU build of torch it helps torchvision to load
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-
-import bonsai  # first: beside a CPU build of torch it helps torchvision to load
 
 # isort: split
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
