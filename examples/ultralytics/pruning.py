@@ -31,21 +31,29 @@ def prune_to(size: int, **settings: Any) -> Callable[[Any], None]:
         made = {"outputs": ("0",), "averages": [trainer.ema.ema], "steps": trainer.epochs * len(trainer.train_loader)}
         trainer.pruner = bonsai.Pruner(trainer.model, trainer.optimizer, torch.zeros(2, 3, size, size), **made, **settings)
         trainer.optimizer.register_step_pre_hook(lambda *_: trainer.pruner.observe())
-        trainer.optimizer.register_step_post_hook(lambda *_: trainer.pruner.step())
+        trainer.optimizer.register_step_post_hook(lambda *_: trainer.pruner.step() and anew(trainer.ema))
 
     return on_train_start
 
 
+def anew(average: Any) -> None:
+    """Let Ultralytics' average look for its tensors again: it keeps lists of them, and goes on with those that were there before the cut."""
+    average._pairs = None
+
+
 def require_carried(trainer: Any) -> None:
-    """Check at ``on_fit_epoch_end`` that optimizer and average follow the network: otherwise the uncut one would be trained, validated and saved.
+    """Check at ``on_fit_epoch_end`` that optimizer and average follow the network: otherwise another one would be trained, validated and saved.
 
     Raises:
         RuntimeError: They do not.
     """
     live = {id(parameter) for parameter in trainer.model.parameters()}
     held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
-    shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in (trainer.model, trainer.ema.ema)]
-    if held != live or shapes[0] != shapes[1]:
+    average, network = trainer.ema.ema.state_dict(), trainer.model.state_dict()
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (average, network)]
+    places = {tensor.data_ptr() for tensor in (*average.values(), *network.values())}
+    averaged = {tensor.data_ptr() for tensors in getattr(trainer.ema, "_pairs", None) or () for tensor in tensors}
+    if held != live or shapes[0] != shapes[1] or not averaged <= places:
         raise RuntimeError("the optimizer or the average holds another network than the one that is trained")
 
 
@@ -88,7 +96,7 @@ def judged_on(data: str, size: int, *, dense: str) -> dict[str, Any]:
     """
     found = check_det_dataset(data)
     files = sorted(Path(found["val"]).glob("*.png"))
-    images = torch.stack([torch.from_numpy(np.asarray(Image.open(file))).permute(2, 0, 1) / 255 for file in files])
+    images = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255 for file in files])
 
     def map50(run: Callable[[np.ndarray], np.ndarray]) -> float:
         settings = {"data": data, "imgsz": size, "device": "cpu", "workers": 0, "plots": False, "verbose": False}

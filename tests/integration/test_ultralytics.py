@@ -53,5 +53,11 @@ def test_the_trainer_of_others_trains_validates_and_saves_the_pruned_network(yol
     assert {name: tensor.shape for name, tensor in saved.state_dict().items()} == {name: t.shape for name, t in trainer.ema.ema.state_dict().items()}
     assert saved.model[0].conv.out_channels == trainer.model.model[0].conv.out_channels == widths["model.0.conv"]
     assert all(torch.isfinite(tensor).all() for tensor in saved.state_dict().values())
+    trained, average = (network.state_dict()["model.0.conv.weight"] for network in (trainer.model, trainer.ema.ema))
+    assert (trained - average).norm() < 0.1 * trained.norm(), "the average has followed the cut network"
+    pruning.require_carried(trainer)
+    trainer.ema._pairs = ([average.clone()], [trained])
+    with pytest.raises(RuntimeError, match="holds another network than the one that is trained"):
+        pruning.require_carried(trainer)
     for name in ("pruning", "draw_shapes"):
         sys.modules.pop(name)
