@@ -54,7 +54,7 @@ def probes_of(graph: Path, image_shape: tuple[int, ...], count: int) -> np.ndarr
     """
     if len(image_shape) > 1:
         return probe_images(image_shape, count)
-    import onnx  # timing an engine needs noise alone, and starts in a quarter of a second
+    import onnx  # what times an engine needs noise alone
 
     inputs = onnx.load(graph, load_external_data=False).graph.input
     return probe_inputs([tuple(side.dim_value for side in each.type.tensor_type.shape.dim[1:]) for each in inputs], count)
