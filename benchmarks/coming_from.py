@@ -12,6 +12,7 @@ own: `pip install --no-deps --target FOLDER/PACKAGE PACKAGE`, and `--packages FO
 
 import argparse
 import copy
+import functools
 import importlib.metadata
 import inspect
 import itertools
@@ -57,7 +58,6 @@ class Row(Record):
     """What became of the network.
 
     Attributes:
-        lines: Of the snippet, without imports.
         failed: The error that ended it; all that follows is then None.
         zeros: Fraction of the weights that are 0 and still there.
         macs: Multiply-accumulates of one image.
@@ -70,7 +70,6 @@ class Row(Record):
     tool: str
     version: str
     source: str
-    lines: int
     failed: str | None = None
     parameters: int | None = None
     zeros: float | None = None
@@ -89,7 +88,7 @@ class Data:
         found = load(str(root), IMAGES, TESTED)
         assert found.parts is not None
         images, first = found.images.float() / 255, found.parts == TRAIN
-        self.loader = DataLoader(TensorDataset(images[first], found.labels[first]), BATCH, shuffle=True)
+        self.loader: DataLoader[Any] = DataLoader(TensorDataset(images[first], found.labels[first]), BATCH, shuffle=True)
         self.example = images[first][:2]
         self.test, self.labels = images[~first].numpy(), found.labels[~first].numpy()
 
@@ -128,7 +127,7 @@ def measure(name: str, tool: Tool, data: Data, folder: Path) -> Row:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     os.chdir(place)
-    row = Row(tool=name, version=tool.version or importlib.metadata.version(tool.package), source=tool.source, lines=lines_of(tool))
+    row = Row(tool=name, version=tool.version or importlib.metadata.version(tool.package), source=tool.source)
     torch.manual_seed(0)
     started = time.perf_counter()
     try:
@@ -175,8 +174,12 @@ def engine_of(file: Path) -> tuple[Path, dict[str, int]]:
 
 def shown_lines(tool: Tool) -> list[str]:
     """Return the lines of a snippet as the page shows them: without indentation, what the benchmark returns, and the record that holds what is the user's."""
-    body = inspect.getsource(tool.snippet).split('"""')[2].replace("work.", "").splitlines()
+    body = inspect.getsource(_function(tool)).split('"""')[2].replace("work.", "").splitlines()
     return [line.strip() for line in body if line.strip() and not line.strip().startswith(("return model,", "return pruned,"))]
+
+
+def _function(tool: Tool) -> Callable[..., Any]:
+    return tool.snippet.func if isinstance(tool.snippet, functools.partial) else tool.snippet
 
 
 def lines_of(tool: Tool) -> int:
@@ -186,10 +189,10 @@ def lines_of(tool: Tool) -> int:
 
 def table(rows: list[Row]) -> list[str]:
     """Return the lines of the table in `docs/coming-from.md`."""
-    lines = ["| tool | what its snippet does | lines | weights | zeros | MACs | INT8 layers | latency | top-1 |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| tool | what its snippet does | lines | weights | zeros | MACs | INT8 convolutions | latency | top-1 |", "|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
         tool = TOOLS[row.tool]
-        head = f"| {tool.title} {row.version} | {(tool.snippet.__doc__ or '').rstrip('.')} | {row.lines} |"
+        head = f"| {tool.title.format(version=row.version)} | {(_function(tool).__doc__ or '').rstrip('.')} | {lines_of(tool)} |"
         if row.failed is not None:
             lines.append(f"{head} failed: {row.failed} | | | | | |")
             continue

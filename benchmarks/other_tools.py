@@ -6,6 +6,7 @@ shows the same lines.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +30,7 @@ class Work(Protocol):
     """
 
     example: torch.Tensor
-    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]]
+    loader: DataLoader[Any]
 
     def finetune(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int = ..., after_backward: Callable[[], object] = ...) -> None:
         """Train some epochs, two by default."""
@@ -39,7 +40,7 @@ class Work(Protocol):
 
 
 class Tool(NamedTuple):
-    """A snippet and where it is from; `version` is given for what pip knows no version of."""
+    """A snippet and where it is from; the version stands in its title, and is given for what pip knows no version of."""
 
     title: str
     snippet: Callable[[nn.Module, Work], Made]
@@ -57,7 +58,7 @@ def dense(model: nn.Module, work: Work) -> Made:
 def bonsai_pruner(model: nn.Module, work: Work) -> Made:
     """Prune to half of the FP32 engine's latency."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    pruner = bonsai.Pruner(model, optimizer, work.example, latency=0.5, precision="fp32", steps=2 * len(work.loader))
+    pruner = bonsai.Pruner(model, optimizer, work.example, latency=0.5, precision="fp32", steps=2 * len(work.loader), prune={"criterion": "magnitude_l2"})
     pruner.cut()
     work.finetune(model, optimizer)
     return model, None
@@ -74,7 +75,7 @@ def bonsai_quantize(model: nn.Module, work: Work) -> Made:
 def bonsai_both(model: nn.Module, work: Work) -> Made:
     """Prune for INT8, and calibrate it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    pruner = bonsai.Pruner(model, optimizer, work.example, latency=0.25, steps=2 * len(work.loader))
+    pruner = bonsai.Pruner(model, optimizer, work.example, latency=0.25, steps=2 * len(work.loader), prune={"criterion": "magnitude_l2"})
     pruner.cut()
     work.finetune(model, optimizer)
     quantized = bonsai.quantize(model, work.example, calibration=work.loader)
@@ -100,15 +101,10 @@ def torchao(model: nn.Module, work: Work, reg_lambda: float = 2e-4) -> Made:
 
     weights = [parameter for name, parameter in model.named_parameters() if name.endswith("weight") and parameter.dim() > 1]
     others = [parameter for name, parameter in model.named_parameters() if not name.endswith("weight") or parameter.dim() == 1]
-    groups = [{"params": weights, "group_type": "Dim0Grouper", "prox_type": "ProxGroupLasso"}, {"params": others}]
-    optimizer = PruneOptimizer(torch.optim.SGD(groups, lr=0.02, momentum=0.9), warmup_steps=10, reg_lambda=reg_lambda)
+    pruned = {"params": weights, "group_type": "Dim0Grouper", "prox_type": "ProxGroupLasso"}
+    optimizer = PruneOptimizer(torch.optim.SGD([pruned, {"params": others}], lr=0.02, momentum=0.9), warmup_steps=10, reg_lambda=reg_lambda)
     work.finetune(model, optimizer)
     return model, None
-
-
-def torchao_strong(model: nn.Module, work: Work) -> Made:
-    """Do the same with a regularisation that is strong enough for two epochs."""
-    return torchao(model, work, reg_lambda=2e-2)
 
 
 def pruning_aware_training(model: nn.Module, work: Work) -> Made:
@@ -117,7 +113,7 @@ def pruning_aware_training(model: nn.Module, work: Work) -> Made:
 
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     Path("pruning_config.json").write_text(json.dumps({"channel_sparsity_args": {**PAT_CONFIG, "layers": layers, "input_shape": list(work.example.shape)}}))
-    pruner = Pruning(model, ".", model.forward)
+    pruner = Pruning(model, ".")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     pruner.prune(model, epoch=0)
     work.finetune(model, optimizer, epochs=1, after_backward=lambda: pruner.channel_regularize(model))
@@ -169,10 +165,12 @@ def nncf_prune(model: nn.Module, work: Work) -> Made:
 def nncf_quantize(model: nn.Module, work: Work) -> Made:
     """Calibrate INT8."""
     import nncf
+    import onnx
 
     work.finetune(model, torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9))
-    quantized = nncf.quantize(model.eval(), nncf.Dataset(work.loader, lambda batch: batch[0]), subset_size=300 // 64)
-    torch.onnx.export(quantized, (work.example[:1],), "nncf.onnx", input_names=["input"], dynamo=False)
+    torch.onnx.export(model.eval(), (work.example[:1],), "float.onnx", input_names=["input"], dynamo=False)
+    calibration = nncf.Dataset(work.loader, lambda batch: {"input": batch[0][:1].numpy()})
+    onnx.save(nncf.quantize(onnx.load("float.onnx"), calibration), "nncf.onnx")
     return model, Path("nncf.onnx")
 
 
@@ -207,17 +205,17 @@ def modelopt_quantize(model: nn.Module, work: Work) -> Made:
 NNCF = "github.com/openvinotoolkit/nncf docs/usage"
 PAT = "github.com/AvrahamRaviv/PruningAwareTraining"
 TOOLS: dict[str, Tool] = {
-    "dense": Tool("dense", dense, "torch", ""),
-    "bonsai-pruner": Tool("Bonsai", bonsai_pruner, "bonsai-compress", "docs/your-own-loop.md"),
-    "bonsai-quantize": Tool("Bonsai", bonsai_quantize, "bonsai-compress", "docs/your-own-loop.md"),
-    "bonsai-both": Tool("Bonsai", bonsai_both, "bonsai-compress", "docs/your-own-loop.md"),
-    "torch-pruning": Tool("Torch-Pruning", torch_pruning, "torch-pruning", "github.com/VainF/Torch-Pruning README.md"),
-    "torchao": Tool("torchao", torchao, "torchao", "github.com/pytorch/ao torchao/prototype/pat/README.md"),
-    "torchao-strong": Tool("torchao", torchao_strong, "torchao", "the same, with a stronger regularisation"),
-    "pruning-aware-training": Tool("PruningAwareTraining", pruning_aware_training, PAT, f"{PAT} reproduce/README.md", version="commit 5a3b22a"),
-    "fasterai": Tool("fasterai", fasterai, "fasterai", "github.com/FasterAI-Labs/fasterai nbs/tutorials/prune/pruner.ipynb"),
-    "nncf-prune": Tool("NNCF", nncf_prune, "nncf", f"{NNCF}/training_time_compression/pruning/Usage.md"),
-    "nncf-quantize": Tool("NNCF", nncf_quantize, "nncf", f"{NNCF}/post_training_compression/post_training_quantization/Usage.md"),
-    "modelopt-prune": Tool("ModelOpt", modelopt_prune, "nvidia-modelopt", "github.com/NVIDIA/Model-Optimizer docs/source/guides/3_pruning.rst"),
-    "modelopt-quantize": Tool("ModelOpt", modelopt_quantize, "nvidia-modelopt", "nvidia.github.io/Model-Optimizer getting_started: quantization"),
+    "dense": Tool("torch {version}", dense, "torch", ""),
+    "bonsai-pruner": Tool("Bonsai {version}", bonsai_pruner, "bonsai-compress", "docs/your-own-loop.md"),
+    "bonsai-quantize": Tool("Bonsai {version}", bonsai_quantize, "bonsai-compress", "docs/your-own-loop.md"),
+    "bonsai-both": Tool("Bonsai {version}", bonsai_both, "bonsai-compress", "docs/your-own-loop.md"),
+    "torch-pruning": Tool("Torch-Pruning {version}", torch_pruning, "torch-pruning", "github.com/VainF/Torch-Pruning README.md"),
+    "torchao": Tool("torchao {version}", torchao, "torchao", "github.com/pytorch/ao torchao/prototype/pat/README.md"),
+    "torchao-strong": Tool("torchao {version}, `reg_lambda=0.1`", partial(torchao, reg_lambda=0.1), "torchao", "the same, with a stronger regularisation"),
+    "pruning-aware-training": Tool("PruningAwareTraining {version}", pruning_aware_training, PAT, f"{PAT} reproduce/README.md", version="commit 5a3b22a"),
+    "fasterai": Tool("fasterai {version}", fasterai, "fasterai", "github.com/FasterAI-Labs/fasterai nbs/tutorials/prune/pruner.ipynb"),
+    "nncf-prune": Tool("NNCF {version}", nncf_prune, "nncf", f"{NNCF}/training_time_compression/pruning/Usage.md"),
+    "nncf-quantize": Tool("NNCF {version}", nncf_quantize, "nncf", f"{NNCF}/post_training_compression/post_training_quantization/Usage.md"),
+    "modelopt-prune": Tool("ModelOpt {version}", modelopt_prune, "nvidia-modelopt", "github.com/NVIDIA/Model-Optimizer docs/source/guides/3_pruning.rst"),
+    "modelopt-quantize": Tool("ModelOpt {version}", modelopt_quantize, "nvidia-modelopt", "nvidia.github.io/Model-Optimizer getting_started: quantization"),
 }
