@@ -108,7 +108,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, dict[str, Any]]:
     hits = {name: run(images.numpy()).argmax(1) == labels.numpy() for name, run in runs.items()}
     medians = []
     for _ in range(ROUNDS):
-        samples = time_interleaved(runs, images[:1].numpy(), TIMING)
+        samples = time_interleaved(runs, dict.fromkeys(runs, images[:1].numpy()), TIMING)
         medians.append({name: float(np.median(values[0])) for name, values in samples.items()})
     found = {}
     for name in engines:

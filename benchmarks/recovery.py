@@ -152,7 +152,7 @@ def run(data: str, network: str, seed: int, way: str, folder: Path, images: Path
         cycle=training.epochs,
         epoch=bench.epoch(step),
         epochs=epochs,
-        cost=bench.epoch(step) + cost_of(cut) * epochs,
+        cost=bench.epoch(step) + cost_of(cut, cut.image_shape) * epochs,
         dense=CLASSIFICATION.reduce(before),
         test=CLASSIFICATION.reduce(after),
         drop=(drop.found, drop.low, drop.high),

@@ -89,7 +89,7 @@ def compare(name: str, model: ModelConfig, image_shape: tuple[int, ...], num_cla
     named = {" ".join(key): run for key, run in engines.items()}
     medians = []
     for _ in range(ROUNDS):
-        samples = time_interleaved(named, images, TIMING)
+        samples = time_interleaved(named, dict.fromkeys(named, images), TIMING)
         medians.append({key: float(np.median(samples[" ".join(key)][1])) / 1e6 for key in engines})
     rows = []
     for key in engines:

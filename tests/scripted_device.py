@@ -36,7 +36,7 @@ class ScriptedDevice:
     def open(self, engine: EngineFile) -> Answer:
         return self.answers[engine.file.parent.name]
 
-    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+    def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         spread = 1 + 0.001 * np.sin(np.arange(protocol.timing.runs))
         samples = {name: np.stack([spread * self.milliseconds[engine.file.parent.name] * 1e6] * 2).astype(np.int64) for name, engine in engines.items()}
         return Timing(samples, turn_count(protocol.timing))

@@ -110,7 +110,7 @@ def ask(facts: Any, profile: HardwareProfile) -> None:
     facts["engine"]["runtime"] = profile.target.runtime
 
 
-def write_graph(file: Path, *, divides: bool = False) -> None:
+def write_graph(file: Path, *, divides: bool = False, shape: tuple[int, ...] = SHAPE) -> None:
     """Write a convolution and a product to three logits; or one that divides the smallest integer by -1, which no x86 can: SIGFPE."""
     tensors = np.random.default_rng(1)
     weights = {"kernel": tensors.standard_normal((16, 1, 3, 3)), "matrix": tensors.standard_normal((16, 3))}
@@ -131,7 +131,7 @@ def write_graph(file: Path, *, divides: bool = False) -> None:
         ]
         values = {"zero": 0, "smallest": np.iinfo(np.int64).min, "minus one": -1}
         constants += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in values.items()]
-    images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *SHAPE])
+    images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *shape])
     logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(CLASSES)])
     graph = helper.make_graph(nodes, "tiny", [images], [logits], constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)

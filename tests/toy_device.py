@@ -110,9 +110,9 @@ class ToyDevice:
     def open(self, engine: EngineFile) -> Run:
         return lambda images: next(self.run(engine, [images]))
 
-    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+    def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         names = ", ".join(engine.file.parent.name for engine in engines.values())
-        asked = {name: sent(engine) for name, engine in engines.items()}, inputs, protocol.timing
+        asked = {name: sent(engine) for name, engine in engines.items()}, dict(inputs), protocol.timing
         self.told.append(f"time {names}{' once' if protocol.once else ''}")
         with OtherProcess() as fresh:
             return Timing(fresh.call("time_in_turns", *asked), turn_count(protocol.timing))
@@ -147,14 +147,14 @@ def run(engine: Sent, batches: list[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(session.run(None, {INPUT: batch})[0]) for batch in batches]
 
 
-def time_in_turns(engines: dict[str, Sent], inputs: np.ndarray, timing: TimingConfig) -> dict[str, np.ndarray]:
+def time_in_turns(engines: dict[str, Sent], inputs: dict[str, np.ndarray], timing: TimingConfig) -> dict[str, np.ndarray]:
     sessions = {name: opened(engine) for name, engine in engines.items()}
     samples: dict[str, list[np.ndarray]] = {name: [] for name in engines}
-    for session in sessions.values():
-        clock(session, {INPUT: inputs}, timing.warmup_runs)
+    for name, session in sessions.items():
+        clock(session, {INPUT: inputs[name]}, timing.warmup_runs)
     for turn in range(turn_count(timing)):
         for name, session in sessions.items():
-            samples[name].append(clock(session, {INPUT: inputs}, min(timing.block, timing.runs - turn * timing.block)))
+            samples[name].append(clock(session, {INPUT: inputs[name]}, min(timing.block, timing.runs - turn * timing.block)))
     return {name: np.concatenate(turns, axis=1) for name, turns in samples.items()}
 
 

@@ -1,12 +1,11 @@
 """From a network in hand to an engine that was tried and compared with torch."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from bonsai.pipeline.loop.exporting import InHand, closeness, export, torch_outputs
+from bonsai.pipeline.loop.exporting import InHand, Specs, closeness, export, torch_outputs
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo, Engine
@@ -14,7 +13,6 @@ from bonsai.stages.delivery.deployed import Closeness
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.store.store import Step
-from bonsai.stages.tasks.task import TensorSpec
 from bonsai.stages.training.progress import say
 
 
@@ -32,15 +30,15 @@ class Built(NamedTuple):
     engine_parity: tuple[Closeness, ...]
 
 
-def build(hand: InHand, target: Target, info: DeviceInfo, specs: Sequence[TensorSpec], samples: torch.Tensor, config: ExportConfig, step: Step) -> Built:
+def build(hand: InHand, target: Target, info: DeviceInfo, specs: Specs, samples: torch.Tensor, config: ExportConfig, step: Step) -> Built:
     """Export a network and build its engine, which runs in a process of its own first.
 
     Args:
         hand: The network.
         target: At the precision of the engine.
         info: The machine.
-        specs: Outputs of the file.
-        samples: (n, ...) float32, which file and engine are compared with torch on.
+        specs: Inputs and outputs of the file.
+        samples: (n, ...) float32, several inputs joined, which file and engine are compared with torch on.
         config: Opset, batch and limits of that comparison.
         step: Runs the stages.
 
@@ -50,7 +48,7 @@ def build(hand: InHand, target: Target, info: DeviceInfo, specs: Sequence[Tensor
     graph, graph_parity = export(hand, samples, target, specs, config, step)
     engine = step(compile_engine, graph=graph, target=target, info=info)
     found = np.concatenate(list(device_of(target).run(engine.for_target(target), [samples.numpy()], untried=True)))
-    engine_parity = closeness(found, torch_outputs(hand, samples), specs)
+    engine_parity = closeness(found, torch_outputs(hand, samples), specs.outputs)
     differs = ", ".join(f"{each.output} by {each.mean:.2%} of its spread" for each in engine_parity)
     say(f"{target.precision} engine built: {engine.parameters / 1e3:.0f} k parameters; its outputs differ from torch's: {differs}")
     return Built(hand, engine, graph_parity, engine_parity)

@@ -9,8 +9,8 @@ from torch import nn
 from bonsai.pipeline.loop.batches import inputs_in
 from bonsai.pipeline.loop.building import build
 from bonsai.pipeline.loop.evaluating import Evaluate, evaluate_engines, evaluate_torch
-from bonsai.pipeline.loop.exporting import InHand, take_in_hand
-from bonsai.pipeline.loop.in_hand import profile_of, shape_of
+from bonsai.pipeline.loop.exporting import InHand, Specs, take_in_hand
+from bonsai.pipeline.loop.in_hand import Example, form_of, profile_of
 from bonsai.pipeline.loop.judging import gates_of, notes_of, rows_of
 from bonsai.pipeline.loop.packing import Facts, require_name, require_place, write_package
 from bonsai.pipeline.run.final_timing import newest_repetition
@@ -58,7 +58,7 @@ class Deployed(Record):
 
 def deploy(
     model: nn.Module,
-    example_input: torch.Tensor,
+    example_input: Example,
     *,
     evaluate: Evaluate,
     samples: Iterable[object],
@@ -70,6 +70,7 @@ def deploy(
     max_drop: float | None = None,
     higher_is_better: bool = True,
     score: str = "score",
+    inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     dynamic_batch: bool = True,
     name: str = "model",
@@ -89,8 +90,9 @@ def deploy(
 
     Args:
         model: A float network, which becomes a float engine, or what `bonsai.quantize` returned, which becomes an INT8 engine. Pass the bare module.
-        example_input: A batch as the network gets it, floating point (n, channels, height, width) or (n, channels, time); its values do not matter.
-        evaluate: Gets a function from inputs (n, ...) to outputs as the network returns them, arrays instead of tensors. It is called on the torch
+        example_input: A batch as the network gets it, floating point (n, ...): a tensor, a tuple of tensors for the arguments of `forward`, or a dict of
+            tensors by argument. Its values do not matter.
+        evaluate: Gets a function from inputs (n, ...) to outputs, as the network takes and returns them, arrays instead of tensors. It is called on the torch
             network, on the reference's engine and on the engine that ships. Let it return a value for each sample, or one number for all.
         samples: Batches, as for `bonsai.quantize`. On up to 64 samples of them, file and engine are compared with torch.
         target: Name of a profile, or the path of a file. Its device must be here.
@@ -101,7 +103,8 @@ def deploy(
         max_drop: Largest allowed drop of the score from the reference to the engine; the profile's `gates.max_drop` by default.
         higher_is_better: Whether a higher score is better. If not, a drop is a rise.
         score: What `evaluate` measures, in words.
-        outputs: Names of the outputs in the ONNX file. The input is called `input`.
+        inputs: Names of the inputs in the ONNX file: by default `input` for one, ``input_0``, ``input_1``, ... for a tuple, and the keys of a dict.
+        outputs: Names of the outputs in the ONNX file.
         dynamic_batch: Whether the file takes any number of samples; if not, it takes as many as the profile's `target.batch`.
         name: Of the package.
         out: Folder of the packages, where an older one of the name is replaced; ``packages`` in the store by default.
@@ -113,25 +116,26 @@ def deploy(
         BuildError: A network cannot be exported or built, or its engine computes something else.
         DeviceUnavailable: The target's runtime or device is not here.
     """
-    shape = shape_of(example_input)
+    form = form_of(example_input)
     profile = _limits(profile_of(target, latency=latency, latency_ms=latency_ms, precision=None), max_drop, has_reference=reference is not None)
     folder = Path(out if out is not None else Path(store) / "packages") / require_name(name)
     require_place(folder)
     info = _describe(profile)
-    images = torch.cat(inputs_in(samples, shape, "samples", samples=SAMPLES))
+    images = torch.cat(inputs_in(samples, form, "samples", samples=SAMPLES))
     if len(images) < GOLDEN_IMAGES:
         raise ConfigError(describe("samples are too few", given=len(images), allowed=f"{GOLDEN_IMAGES} or more", fix="yield more samples"))
-    hand = take_in_hand(model, "the model", shape, images)
-    dense_hand = None if reference is None else _take_reference(reference, hand, shape, images)
+    hand = take_in_hand(model, "the model", form, images)
+    dense_hand = None if reference is None else _take_reference(reference, hand, images)
     profile = profile.model_copy(update={"target": profile.target.at(hand.precision(profile.target, precision))})
-    specs, timing, kept = hand.form.specs(outputs), timing or TimingConfig(), Store(Path(store))
+    named = form.specs(inputs, "input")
+    specs, timing, kept = Specs(named, hand.form.specs(outputs, "output", taken=named)), timing or TimingConfig(), Store(Path(store))
     config = ExportConfig(dynamic_batch=dynamic_batch)
-    by_torch = evaluate_torch(evaluate, hand, shape)
+    by_torch = evaluate_torch(evaluate, hand)
     with kept.in_use():
         shipped = build(hand, profile.target, info, specs, images, config, kept.run)
         at_reference = profile.target.at(profile.target.reference)
         dense = None if dense_hand is None else build(dense_hand, at_reference, info, specs, images, config, kept.run)
-        found = evaluate_engines(evaluate, by_torch, shipped, dense, profile.target, specs)
+        found = evaluate_engines(evaluate, by_torch, shipped, dense, profile.target, specs.outputs)
         timed = _time(shipped.engine, dense.engine if dense else None, profile, timing, kept)
         lineage = trace_lineage(shipped.engine, timed, *([dense.engine] if dense else []))
     gates = gates_of(found, shipped, timed.fresh, profile, higher_is_better=higher_is_better, score=score)
@@ -191,8 +195,8 @@ def _describe(profile: HardwareProfile) -> DeviceInfo:
     return info
 
 
-def _take_reference(reference: nn.Module, hand: InHand, shape: tuple[int, ...], samples: torch.Tensor) -> InHand:
-    found = take_in_hand(reference, "the reference", shape, samples)
+def _take_reference(reference: nn.Module, hand: InHand, samples: torch.Tensor) -> InHand:
+    found = take_in_hand(reference, "the reference", hand.inputs, samples)
     if found.quantizers is not None or found.form != hand.form:
         given = (
             "a quantised network"

@@ -8,19 +8,22 @@ import torch
 
 from bonsai.pipeline.loop.building import Built
 from bonsai.pipeline.loop.exporting import InHand
-from bonsai.pipeline.loop.outputs import OutputForm, as_arrays
+from bonsai.pipeline.loop.outputs import as_arrays
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
+from bonsai.stages.backends.running import joined
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.measurement.scores import Scores, require_alike
 from bonsai.stages.networks.calling import copy_network
+from bonsai.stages.networks.forms import Form
+from bonsai.stages.networks.packed_inputs import pack_inputs
 from bonsai.stages.tasks.task import TensorSpec, separate
 from bonsai.stages.training.progress import say
 
 Run = Callable[[Any], Any]
-"""Maps inputs (n, ...) to outputs (n, ...) float32: an array, or a tuple or dict of arrays as the network returns them."""
+"""Maps inputs (n, ...) to outputs (n, ...) float32: arrays, or tuples or dicts of arrays as the network takes and returns them."""
 Evaluate = Callable[[Run], float | np.ndarray]
 
 
@@ -32,13 +35,13 @@ class Found(NamedTuple):
     engine: Scores
 
 
-def evaluate_torch(evaluate: Evaluate, hand: InHand, shape: tuple[int, ...]) -> Scores:
+def evaluate_torch(evaluate: Evaluate, hand: InHand) -> Scores:
     """Call `evaluate` on the caller's network, before anything is built.
 
     Raises:
         ConfigError: It raises something, or returns no score.
     """
-    return scores_of(evaluate, run_of_network(hand, shape), "torch network")
+    return scores_of(evaluate, run_of_network(hand), "torch network")
 
 
 def evaluate_engines(evaluate: Evaluate, by_torch: Scores, shipped: Built, dense: Built | None, target: Target, specs: Sequence[TensorSpec]) -> Found:
@@ -49,7 +52,7 @@ def evaluate_engines(evaluate: Evaluate, by_torch: Scores, shipped: Built, dense
     """
 
     def score(built: Built, who: str) -> Scores:
-        run = run_of_engine(built.engine, target.at(built.engine.precision), shipped.hand.form, specs)
+        run = run_of_engine(built.engine, target.at(built.engine.precision), shipped.hand, specs)
         found = scores_of(evaluate, run, who)
         require_alike(by_torch, found)
         return found
@@ -57,24 +60,24 @@ def evaluate_engines(evaluate: Evaluate, by_torch: Scores, shipped: Built, dense
     return Found(None if dense is None else score(dense, "dense engine"), by_torch, score(shipped, "shipped engine"))
 
 
-def run_of_network(hand: InHand, shape: tuple[int, ...]) -> Run:
+def run_of_network(hand: InHand) -> Run:
     """Return what runs the caller's network with torch in evaluation, on the device that it is on."""
-    network = copy_network(hand.given).eval()
+    network = pack_inputs(copy_network(hand.given).eval(), hand.inputs)
     device = next(network.parameters()).device
 
     @torch.no_grad()
     def run(inputs: Any) -> Any:
-        return as_arrays(network(torch.from_numpy(_checked(inputs, shape)).to(device)), hand.form)
+        return as_arrays(network(torch.from_numpy(_checked(inputs, hand.inputs)).to(device)), hand.form)
 
     return run
 
 
-def run_of_engine(engine: Engine, target: Target, form: OutputForm, specs: Sequence[TensorSpec]) -> Run:
+def run_of_engine(engine: Engine, target: Target, hand: InHand, specs: Sequence[TensorSpec]) -> Run:
     """Return what runs an engine on its device, which is loaded once."""
     opened = device_of(target).open(engine.for_target(target))
 
     def run(inputs: Any) -> Any:
-        return form.as_returned(list(separate(opened(_checked(inputs, engine.image_shape)), specs).values()))
+        return hand.form.arranged(list(separate(opened(_checked(inputs, hand.inputs)), specs).values()))
 
     return run
 
@@ -93,11 +96,17 @@ def scores_of(evaluate: Evaluate, run: Run, who: str) -> Scores:
     return scores
 
 
-def _checked(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return inputs as the engine takes them."""
-    images = inputs.detach().cpu().numpy() if isinstance(inputs, torch.Tensor) else np.asarray(inputs)
-    if images.dtype.kind != "f" or images.shape[1:] != shape or not len(images):
-        allowed = f"floating-point inputs (n, {', '.join(map(str, shape))})"
+def _checked(inputs: Any, form: Form) -> np.ndarray:
+    """Return inputs as an engine takes them: several are flattened and joined."""
+    values = form.values_in(inputs)
+    exact = values is not None and (form.kind == "tensor" or len(inputs) == len(values))
+    arrays = [each.detach().cpu().numpy() if isinstance(each, torch.Tensor) else np.asarray(each) for each in (values if values is not None and exact else ())]
+    fits = all(each.dtype.kind == "f" and each.shape[1:] == shape and len(each) for each, shape in zip(arrays, form.shapes, strict=False))
+    if not arrays or not fits or len({len(each) for each in arrays}) > 1:
+        given = ", ".join(f"{each.shape} {each.dtype}" for each in arrays) or type(inputs).__name__
+        shapes = [f"(n, {', '.join(map(str, shape))})" for shape in form.shapes]
+        several = f"a {form.kind} of floating-point inputs {', '.join(f'{key}: {shape}' for key, shape in zip(form.keys, shapes, strict=True))}"
+        allowed = f"floating-point inputs {shapes[0]}" if form.kind == "tensor" else several
         fix = "give it inputs as the network gets them: prepared, and in batches"
-        raise ConfigError(describe("evaluate runs the network on something else", given=f"{images.shape} {images.dtype}", allowed=allowed, fix=fix))
-    return np.ascontiguousarray(images, dtype=np.float32)
+        raise ConfigError(describe("evaluate runs the network on something else", given=given, allowed=allowed, fix=fix))
+    return np.ascontiguousarray(joined([np.asarray(each, dtype=np.float32) for each in arrays]))

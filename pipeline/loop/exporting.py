@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from bonsai.pipeline.loop.in_hand import require_bare, require_float32
-from bonsai.pipeline.loop.outputs import InOrder, OutputForm, join_outputs, output_form
+from bonsai.pipeline.loop.outputs import InOrder, join_outputs, output_form
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Precision, Target
 from bonsai.stages.backends.reference import open_graph
@@ -27,7 +27,9 @@ from bonsai.stages.networks.calling import copy_network, outputs_of
 from bonsai.stages.networks.counting import count_macs, count_parameters
 from bonsai.stages.networks.edits.fusing import fuse, fusion_of, require_same_fused
 from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.networks.forms import Form
 from bonsai.stages.networks.held import structure_of
+from bonsai.stages.networks.packed_inputs import pack_inputs, packed_shape
 from bonsai.stages.quantization.export_form import count_quantised, to_export_form
 from bonsai.stages.quantization.insert import quantizers_of
 from bonsai.stages.steps.take_graph import GraphFile, take_graph
@@ -36,12 +38,20 @@ from bonsai.stages.store.store import Step
 from bonsai.stages.tasks.task import Difference, TensorSpec, separate
 
 
+class Specs(NamedTuple):
+    """What the exported file takes and returns."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class InHand(NamedTuple):
     """A network that a caller handed over, checked.
 
     Attributes:
         given: The caller's own module.
-        network: A copy on the CPU in evaluation, fused where it has branches.
+        network: A copy on the CPU in evaluation, fused where it has branches. It takes several inputs joined (`pack_inputs`), unless it is quantised.
+        inputs: What it takes.
         form: What it returns.
         quantizers: How it is quantised; None for a float network.
         fused: Whether it had branches.
@@ -50,15 +60,21 @@ class InHand(NamedTuple):
 
     given: nn.Module
     network: nn.Module
-    form: OutputForm
+    inputs: Form
+    form: Form
     quantizers: Quantizers | None
     fused: bool
     facts: NetworkFacts
 
     @property
+    def packed(self) -> nn.Module:
+        """The network, which takes several inputs joined, (n, total)."""
+        return self.network if self.quantizers is None else pack_inputs(self.network, self.inputs)
+
+    @property
     def joined(self) -> nn.Module:
-        """The network with its outputs joined, (n, total)."""
-        return join_outputs(self.network, self.form)
+        """The same with its outputs joined, (n, total)."""
+        return join_outputs(self.packed, self.form)
 
     def precision(self, target: Target, asked: Precision | None) -> Precision:
         """Return the precision of the engine: INT8 for a quantised network, else a float one that the target has.
@@ -79,14 +95,14 @@ class InHand(NamedTuple):
         return found
 
 
-def take_in_hand(model: object, what: str, shape: tuple[int, ...], samples: torch.Tensor) -> InHand:
+def take_in_hand(model: object, what: str, inputs: Form, samples: torch.Tensor) -> InHand:
     """Check a network and copy it.
 
     Args:
         model: The caller's network, on any device.
         what: Its name in messages.
-        shape: Shape of one sample.
-        samples: (n, ...) float32: a network that has branches is compared with its fused form on them.
+        inputs: What it takes.
+        samples: (n, ...) float32, several inputs joined: a network that has branches is compared with its fused form on them.
 
     Raises:
         ConfigError: It is wrapped, does not run on such samples, draws random numbers, or returns something else than tensors.
@@ -98,25 +114,24 @@ def take_in_hand(model: object, what: str, shape: tuple[int, ...], samples: torc
     facts = NetworkFacts(
         name=type(given).__name__ if quantizers is None else "GraphModule", structure=_structure(network), weights=_weights(network), quantizers=quantizers
     )
-    fusion = fusion_of(network) if quantizers is None else None
+    packed, shape = pack_inputs(network, inputs), packed_shape(inputs)
+    fusion = fusion_of(packed) if quantizers is None else None
     if fusion is not None:
-        require_same_fused(network, fusion, samples)
-        fuse(network, fusion)
-    form = output_form(network, shape)
-    require_repeatable(join_outputs(network, form), shape)
-    return InHand(given, network, form, quantizers, fusion is not None, facts)
+        require_same_fused(packed, fusion, samples)
+        fuse(packed, fusion)
+    form = output_form(packed, shape)
+    require_repeatable(join_outputs(packed, form), shape)
+    return InHand(given, packed if quantizers is None else network, inputs, form, quantizers, fusion is not None, facts)
 
 
-def export(
-    hand: InHand, samples: torch.Tensor, target: Target, specs: Sequence[TensorSpec], config: ExportConfig, step: Step
-) -> tuple[OnnxGraph, tuple[Closeness, ...]]:
+def export(hand: InHand, samples: torch.Tensor, target: Target, specs: Specs, config: ExportConfig, step: Step) -> tuple[OnnxGraph, tuple[Closeness, ...]]:
     """Export a network for a target, and compare the file with it.
 
     Args:
         hand: The network.
-        samples: (n, ...) float32.
+        samples: (n, ...) float32, several inputs joined.
         target: At the precision of the engine.
-        specs: The outputs of the file.
+        specs: The inputs and outputs of the file.
         config: Opset, batch and limits of the comparison.
         step: Runs stages.
 
@@ -131,9 +146,9 @@ def export(
             problem, fix = "the network was quantised for another family of runtimes", "quantise the float network again, for this target"
             raise ConfigError(describe(problem, given=hand.quantizers.dialect, allowed=f"{dialect}, for {target.runs_on}", fix=fix))
         assert isinstance(hand.network, fx.GraphModule)
-        exported = to_export_form(hand.network, dialect, float_type)
-        quantised = count_quantised(exported)
-    shape = tuple(samples.shape[1:])
+        graph_module = to_export_form(hand.network, dialect, float_type)
+        exported, quantised = pack_inputs(graph_module, hand.inputs), count_quantised(graph_module)
+    shape = packed_shape(hand.inputs)
     with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         file = Path(scratch) / MODEL
         written = write_graph(
@@ -145,10 +160,11 @@ def export(
             dialect=dialect,
             float_type=float_type,
             quantised=quantised,
-            outputs=specs,
+            inputs=specs.inputs,
+            outputs=specs.outputs,
             apart=True,
         )
-        parity = closeness(np.concatenate([open_graph(file)(samples.numpy())]), torch_outputs(hand, samples), specs)
+        parity = closeness(np.concatenate([open_graph(file)(samples.numpy())]), torch_outputs(hand, samples), specs.outputs)
         require_close(parity, file.name, config)
         set_metadata(
             file, {"bonsai.dialect": dialect, "bonsai.float_type": float_type, "bonsai.structure": hand.facts.structure, "bonsai.weights": hand.facts.weights}

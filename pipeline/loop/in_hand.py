@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import load_profile
@@ -13,9 +13,13 @@ from bonsai.profiles.schema import HardwareProfile, Precision
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.graph.config import ExportConfig
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.forms import Form, Kind
 from bonsai.stages.networks.registry import COMPILED, WRAPPERS, require_own_weights
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.quantization.config import QuantizeConfig
+
+Example = torch.Tensor | tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]
+"""A batch as a network gets it: one input, several by position, or several by name."""
 
 
 class Settings(Record):
@@ -61,23 +65,42 @@ def require_float32(network: nn.Module, what: str) -> None:
         raise ConfigError(describe(f"{what} has no weights in FP32", given=", ".join(sorted(others)) or "no parameters", allowed="float32 parameters", fix=fix))
 
 
-def shape_of(example: object) -> tuple[int, ...]:
-    """Return the shape of one sample, of an example batch.
+def form_of(example: object) -> Form:
+    """Return how a network takes its inputs, given an example batch.
 
     Raises:
-        ConfigError: It is not one tensor of a batch.
+        ConfigError: It is neither a tensor nor a tuple or dict of some, or they are no floating-point tensors of one batch.
     """
-    if not isinstance(example, torch.Tensor) or example.ndim < 2 or not example.is_floating_point():
-        given = f"{tuple(example.shape)}, {example.dtype}" if isinstance(example, torch.Tensor) else type(example).__name__
+    kind: Kind = "dict" if isinstance(example, Mapping) else "tuple" if isinstance(example, tuple) else "tensor"
+    named = dict(example) if isinstance(example, Mapping) else dict(enumerate(example if isinstance(example, tuple) else [example]))
+    tensors = {str(name): each for name, each in named.items() if isinstance(each, torch.Tensor) and each.ndim > 1 and each.is_floating_point()}
+    names_fit = kind != "dict" or all(isinstance(name, str) and name.isidentifier() for name in named)
+    if not named or len(tensors) < len(named) or len({len(each) for each in tensors.values()}) > 1 or not names_fit:
+        given = ", ".join(f"{name}: {_described(each)}" if kind != "tensor" else _described(each) for name, each in named.items())
         raise ConfigError(
             describe(
-                "the example input is no batch of images or series",
-                given=given,
-                allowed="a floating-point tensor (n, channels, height, width) or (n, channels, time)",
-                fix="pass a batch as the network gets it; a network of several inputs cannot be pruned yet",
+                "the example input is no batch",
+                given=given or f"an empty {type(example).__name__}",
+                allowed="a floating-point tensor (n, ...), a tuple of some for the arguments of forward(), or a dict of some by argument; all of one n",
+                fix="pass a batch as the network gets it; embed whole numbers, such as token ids, outside of the network; give single numbers (n,) as (n, 1)",
             )
         )
-    return tuple(example.shape[1:])
+    return Form(kind, tuple(tensors), tuple(tuple(each.shape[1:]) for each in tensors.values()))
+
+
+def _described(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def require_no_graph(network: nn.Module, inputs: Form) -> None:
+    """Refuse a graph of torch.fx that takes several inputs: its layers would get other names.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if inputs.kind != "tensor" and isinstance(network, fx.GraphModule):
+        problem, fix = "a graph of several inputs cannot be pruned or quantised", "pass the module that it was traced from"
+        raise ConfigError(describe(problem, given=type(network).__name__, allowed="a module, or a graph of one tensor", fix=fix))
 
 
 def profile_of(target: str, *, latency: float | None, latency_ms: float | None, precision: Precision | None) -> HardwareProfile:

@@ -1,68 +1,24 @@
 """What a network in hand returns: one tensor, a tuple or a dict of tensors. Everything that traces, exports or runs it sees them joined."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.probes import noise_images
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.networks.calling import copy_network, evaluating
+from bonsai.stages.networks.forms import Form, Kind
+from bonsai.stages.networks.packed_inputs import Packed
 from bonsai.stages.networks.several_outputs import named_outputs, select_outputs
-from bonsai.stages.tasks.task import TensorSpec
 
-ValueT = TypeVar("ValueT")
 ONLY = "output"
-"""Name of the output of a network that returns one tensor."""
+"""Key of the output of a network that returns one tensor."""
 TRIED = 2
 """Number of samples that a network is run on to see what it returns."""
-
-
-class OutputForm(NamedTuple):
-    """What a network returns.
-
-    Attributes:
-        kind: How the outputs come; a named tuple is a tuple.
-        keys: Their names: keys of the dict, or places in the tuple.
-        shapes: Their shapes without the batch.
-    """
-
-    kind: Literal["tensor", "tuple", "dict"]
-    keys: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    def as_returned(self, values: Sequence[ValueT]) -> ValueT | tuple[ValueT, ...] | dict[str, ValueT]:
-        """Return one value for each output in the way in which the network returns them."""
-        if self.kind == "tensor":
-            return values[0]
-        return tuple(values) if self.kind == "tuple" else dict(zip(self.keys, values, strict=True))
-
-    def tensors_in(self, found: object) -> list[Any]:
-        """Return the outputs out of what the network returned."""
-        named = named_outputs(found)
-        return [found] if named is None else list(named.values()) if self.kind == "tuple" else [named[key] for key in self.keys]
-
-    def specs(self, names: Sequence[str] | None) -> tuple[TensorSpec, ...]:
-        """Return the outputs of the exported file.
-
-        Args:
-            names: Their names there; None for the network's own.
-
-        Raises:
-            ConfigError: There are more or fewer names than outputs, or two are the same.
-        """
-        own = {"tensor": (ONLY,), "tuple": tuple(f"{ONLY}_{key}" for key in self.keys), "dict": self.keys}[self.kind]
-        chosen = own if names is None else tuple(names)
-        if len(chosen) != len(own) or len({*chosen, INPUT}) != len(own) + 1 or not all(isinstance(name, str) and name for name in chosen):
-            allowed = f"{len(own)} different names beside `{INPUT}`, one for each of {', '.join(own)}"
-            raise ConfigError(
-                describe("the names of the outputs do not fit the network", given=", ".join(map(str, chosen)), allowed=allowed, fix="name each output once")
-            )
-        return tuple(TensorSpec(name, shape) for name, shape in zip(chosen, self.shapes, strict=True))
 
 
 class Joined(nn.Module):
@@ -73,12 +29,12 @@ class Joined(nn.Module):
         form: What it returns.
     """
 
-    def __init__(self, network: nn.Module, form: OutputForm) -> None:
+    def __init__(self, network: nn.Module, form: Form) -> None:
         super().__init__()
         self.joining = network  # the exporter leaves this name out of those of parameters
         self._form = form
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Any) -> torch.Tensor:
         """Map (n, ...) to (n, total), or to the only output as it is."""
         outputs: list[torch.Tensor] = self._form.tensors_in(self.joining(x))
         return outputs[0] if len(outputs) == 1 else torch.cat([output.flatten(1) for output in outputs], 1)
@@ -92,17 +48,17 @@ class InOrder(nn.Module):
         form: What it returns.
     """
 
-    def __init__(self, network: nn.Module, form: OutputForm) -> None:
+    def __init__(self, network: nn.Module, form: Form) -> None:
         super().__init__()
         self.joining = network  # as above
         self._form = form
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map (n, ...) to outputs (n, ...)."""
+    def forward(self, x: Any) -> tuple[torch.Tensor, ...]:
+        """Map (n, ...), or a tuple of inputs, to outputs (n, ...)."""
         return tuple(self._form.tensors_in(self.joining(x)))
 
 
-def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
+def output_form(network: nn.Module, shape: tuple[int, ...]) -> Form:
     """Return what a network on the CPU returns in evaluation.
 
     Raises:
@@ -122,7 +78,7 @@ def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
     ):
         found = network(images)
     named = named_outputs(found)
-    kind: Literal["tensor", "tuple", "dict"] = "tensor" if named is None else "dict" if isinstance(found, Mapping) else "tuple"
+    kind: Kind = "tensor" if named is None else "dict" if isinstance(found, Mapping) else "tuple"
     outputs = {ONLY: found} if named is None else named
     for name, output in outputs.items():
         if not isinstance(output, torch.Tensor) or not output.is_floating_point() or output.ndim < 2 or len(output) != TRIED:
@@ -133,17 +89,17 @@ def output_form(network: nn.Module, shape: tuple[int, ...]) -> OutputForm:
             raise ConfigError(describe("the network returns something else than tensors of a batch", given=given, allowed=allowed, fix=fix))
     if not outputs:
         raise ConfigError(describe("the network returns nothing", given=type(found).__name__, allowed=allowed, fix="return its outputs from forward()"))
-    return OutputForm(kind, tuple(outputs), tuple(tuple(output.shape[1:]) for output in outputs.values()))
+    return Form(kind, tuple(outputs), tuple(tuple(output.shape[1:]) for output in outputs.values()))
 
 
-def join_outputs(network: nn.Module, form: OutputForm) -> nn.Module:
+def join_outputs(network: nn.Module, form: Form) -> nn.Module:
     """Return the network itself where it returns one tensor, else one that returns them joined; names of layers stay, but for those of a graph."""
     if form.kind == "tensor":
         return network
-    return Joined(network, form) if isinstance(network, fx.GraphModule) else select_outputs(copy_network(network), form.keys)
+    return Joined(network, form) if isinstance(network, fx.GraphModule | Packed) else select_outputs(copy_network(network), form.keys)
 
 
-def separate_graph(traced: fx.GraphModule, form: OutputForm) -> None:
+def separate_graph(traced: fx.GraphModule, form: Form) -> None:
     """Let the graph of a network whose outputs were joined return them as the network does, in place.
 
     Raises:
@@ -154,7 +110,7 @@ def separate_graph(traced: fx.GraphModule, form: OutputForm) -> None:
     (output,) = (node for node in traced.graph.nodes if node.op == "output")
     joint = output.args[0]
     if len(form.keys) == 1:
-        output.args = (form.as_returned([joint]),)
+        output.args = (form.arranged([joint]),)
         traced.recompile()
         return
     flat = joint.args[0] if isinstance(joint, fx.Node) and joint.args else ()
@@ -163,11 +119,11 @@ def separate_graph(traced: fx.GraphModule, form: OutputForm) -> None:
         raise ConfigError(
             describe("the outputs of the network cannot be told apart in its graph", given=str(joint), allowed="outputs that are tensors", fix=fix)
         )
-    output.args = (form.as_returned([node.all_input_nodes[0] for node in flat]),)
+    output.args = (form.arranged([node.all_input_nodes[0] for node in flat]),)
     traced.graph.eliminate_dead_code()
     traced.recompile()
 
 
-def as_arrays(found: object, form: OutputForm) -> Any:
+def as_arrays(found: object, form: Form) -> Any:
     """Return the tensors that a network returned as arrays, in the same way."""
-    return form.as_returned([np.asarray(output.detach().cpu().float().numpy()) for output in form.tensors_in(found)])
+    return form.arranged([np.asarray(output.detach().cpu().float().numpy()) for output in form.tensors_in(found)])

@@ -1,13 +1,13 @@
 """Writes the package of a network in hand: engine, ONNX file, golden samples, manifest and card, put in place by one rename."""
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from bonsai.pipeline.loop.exporting import Specs
 from bonsai.pipeline.run.publish import replace_folder
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import HardwareProfile
@@ -18,14 +18,14 @@ from bonsai.stages.delivery.compatibility import compatibility_of
 from bonsai.stages.delivery.contents import CARD, seal
 from bonsai.stages.delivery.deployed import Closeness, DeployedManifest, NetworkFacts, ScoredRow
 from bonsai.stages.delivery.golden import GOLDEN_IMAGES, write_golden
-from bonsai.stages.delivery.packed_facts import PLAIN, PackagedEngine, PackagedOutput
+from bonsai.stages.delivery.packed_facts import PLAIN, PackagedEngine, PackagedInput, PackagedOutput
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.measurement.measurements import Gate
 from bonsai.stages.measurement.results import run_for_accuracy
 from bonsai.stages.reporting.deployed_card import write_deployed_card
 from bonsai.stages.store.lineage import Lineage
 from bonsai.stages.store.manifest import MANIFEST, tool_versions
-from bonsai.stages.tasks.task import JOINED, TensorSpec
+from bonsai.stages.tasks.task import JOINED
 
 
 class Facts(NamedTuple):
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
     name: str
     profile: HardwareProfile
     engine: Engine
-    specs: Sequence[TensorSpec]
+    specs: Specs
     score: str
     higher_is_better: bool
     rows: tuple[ScoredRow, ...]
@@ -78,7 +78,7 @@ def write_package(final: Path, facts: Facts, samples: np.ndarray) -> DeployedMan
     Args:
         final: Its folder, which an older package may be in.
         facts: What it says.
-        samples: (n, ...) float32, of which the first are golden.
+        samples: (n, ...) float32, several inputs joined, of which the first are golden.
 
     Raises:
         BuildError: The engine gives other outputs the second time, or in a batch.
@@ -90,7 +90,7 @@ def write_package(final: Path, facts: Facts, samples: np.ndarray) -> DeployedMan
         for file in {MODEL, facts.engine.file}:
             (folder / file).write_bytes((facts.engine.folder / file).read_bytes())
         run = partial(run_for_accuracy, facts.engine, facts.profile.target)
-        write_golden(folder, samples[:GOLDEN_IMAGES], run, JOINED.join(spec.name for spec in facts.specs))
+        write_golden(folder, samples[:GOLDEN_IMAGES], run, JOINED.join(spec.name for spec in facts.specs.outputs))
         (folder / CARD).write_text(write_deployed_card(manifest), encoding="utf-8")
         seal(folder, manifest)
 
@@ -117,7 +117,8 @@ def _manifest(facts: Facts, samples: int) -> DeployedManifest:
         device=engine.info,
         tools=tool_versions(),
         profile=facts.profile,
-        outputs=tuple(PackagedOutput(**spec._asdict()) for spec in facts.specs),
+        inputs=tuple(PackagedInput(name=spec.name, shape=spec.shape) for spec in facts.specs.inputs),
+        outputs=tuple(PackagedOutput(**spec._asdict()) for spec in facts.specs.outputs),
         gates=facts.gates,
         warnings=facts.warnings,
         lineage=facts.lineage.ancestors,

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bonsai.pipeline.loop.in_hand import Settings, profile_of, prune_config, require_bare, shape_of
+from bonsai.pipeline.loop.in_hand import Example, Settings, form_of, profile_of, prune_config, require_bare, require_no_graph
 from bonsai.pipeline.run.inspecting import dialects_of, inspect
 from bonsai.pipeline.run.loading import DEFAULT_STORE
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
@@ -18,6 +17,7 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.contents import REPORTS
 from bonsai.stages.graph.randomness import require_repeatable
 from bonsai.stages.networks.held import hold
+from bonsai.stages.networks.packed_inputs import pack_inputs, packed_shape
 from bonsai.stages.networks.several_outputs import select_outputs
 from bonsai.stages.pruning.config import PruneConfig, require_own_loop
 from bonsai.stages.pruning.stepping import SteppingPruner
@@ -45,7 +45,7 @@ class Pruner(SteppingPruner):
     Args:
         model: Network that the caller trains, on any device. Pass the bare module, not a wrapped or compiled one.
         optimizer: Its optimizer, of `torch.optim` or any that keeps numbers and tensors of its parameters' shapes.
-        example_input: A batch as the network gets it, floating point (n, channels, height, width) or (n, channels, time); its values do not matter.
+        example_input: A batch as the network gets it, as for `bonsai.deploy`: a tensor, or a tuple or dict of tensors.
         target: Name of a profile, or the path of a file.
         latency: Budget as a fraction (0-1) of the dense engine's latency; the profile's own where neither budget is given.
         latency_ms: Budget in milliseconds for one inference.
@@ -73,7 +73,7 @@ class Pruner(SteppingPruner):
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        example_input: torch.Tensor,
+        example_input: Example,
         *,
         steps: int,
         target: str = "local-cpu",
@@ -88,7 +88,9 @@ class Pruner(SteppingPruner):
         timing: TimingConfig | None = None,
         store: str | Path = DEFAULT_STORE,
     ) -> None:
-        network, shape = require_bare(model, "the model"), shape_of(example_input)
+        network, self._inputs = require_bare(model, "the model"), form_of(example_input)
+        shape = packed_shape(self._inputs)
+        require_no_graph(network, self._inputs)
         profile = profile_of(target, latency=latency, latency_ms=latency_ms, precision=precision)
         config = prune_config(prune)
         require_own_loop(config)
@@ -117,7 +119,7 @@ class Pruner(SteppingPruner):
 
     def _copy(self) -> nn.Module:
         copied = super()._copy()
-        return select_outputs(copied, self._outputs) if self._outputs else copied
+        return pack_inputs(select_outputs(copied, self._outputs) if self._outputs else copied, self._inputs)
 
     def report(self, folder: str | Path) -> Path:
         """Write a page on the cut: when it was made, the widths, and the latency by operator.

@@ -7,6 +7,7 @@ from functools import cached_property
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.final_timing import time_finished
 from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.resolutions import Sized, choose_size
 from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
@@ -23,6 +24,7 @@ from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.attempts import ATTEMPTS, rank, tighter, uses_budget
 from bonsai.stages.selection.loop import Fit
+from bonsai.stages.selection.resolution_records import Resolution
 from bonsai.stages.steps.compile import compile as compile_engine
 from bonsai.stages.steps.export import export
 from bonsai.stages.steps.fuse import fuse
@@ -43,6 +45,8 @@ class Branch:
     """The finished engines of one target, one per precision, the dense engine, and everything they were made from. None has seen the test images.
 
     Attributes:
+        dataset: Images in the size that the engines take.
+        resolutions: The sizes of images among which that one was chosen; empty where there is no choice.
         reference: The dense engine. The budget may be a fraction of its latency. It is untrained if there is no reference.
     """
 
@@ -55,6 +59,8 @@ class Branch:
     engines: tuple[Engine, ...]
     reference: Engine
     measurement: Measurement
+    dataset: Dataset
+    resolutions: tuple[Resolution, ...]
 
     @property
     def engine(self) -> Engine:
@@ -87,6 +93,10 @@ class Branch:
         """Whether all gates are met on the validation images."""
         return all(gate.passed for gate in self.measurement.gates)
 
+    def about_full(self, full: Dataset) -> dict[str, Dataset]:
+        """Return the input that gives the dense engine images of the full size; nothing if all engines take these."""
+        return about_full(full, self.dataset)
+
     @property
     def attempt(self) -> Attempt:
         """The branch as the report shows it."""
@@ -102,16 +112,18 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     Returns:
         The branch that is kept, and all branches that were trained.
     """
-    target, segment = monitor.target, monitor.segment
+    segment = monitor.segment
     assert segment is not None
     weighed = {"dataset": dataset, "training": recipe.training, "criterion": recipe.prune.criterion}
-    losses = step(weigh_blocks, segment=segment, **weighed) if blocks_of(target.groups) else None
+    losses = step(weigh_blocks, segment=segment, **weighed) if blocks_of(monitor.target.groups) else None
+    sized = choose_size(recipe, dataset, monitor.target, segment, losses, step)
+    target = sized.target
     fit, grown = target.fit(segment, losses), list[Branch]()
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
         with scope(f"{target.profile.name}/{target.profile.target.precision}{tries}"):
-            grown.append(_grow(recipe, dataset, monitor, dense, fit, step))
+            grown.append(_grow(recipe, dataset, monitor, sized, dense, fit, step))
 
     grow(fit)
     asked = {"margin": recipe.prune.margin, "tolerance": recipe.prune.tolerance}
@@ -158,6 +170,7 @@ def pack(
         dense_widths=network.dense_widths,
         kept_widths=kept.widths,
         table_source=kept.target.table_source,
+        resolutions=kept.resolutions,
         forecast=kept.target.forecast(kept.widths),
         dense_history=dense_curve(dense, kept.final),
         dense_ms=kept.target.forecast_dense(),
@@ -171,7 +184,7 @@ def pack(
         challenge=challenged,
         timing=timing,
         final=kept.final,
-        dataset=dataset,
+        dataset=kept.dataset,
         profile=kept.target.profile,
         decisions=decisions,
         lineage=trace_lineage(assessed, *[artifact for artifact in (timing, challenged) if artifact is not None], *considered),
@@ -189,13 +202,15 @@ def _cuts(schedule: ScheduleConfig, trigger: Trigger, per_epoch: int) -> tuple[f
     return tuple(trigger.epoch + place * schedule.iterations / per_epoch for place in range(schedule.steps))
 
 
-def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint | None, fit: Fit, step: Step) -> Branch:
-    target, segment, trigger = monitor.target, monitor.segment, monitor.trigger
+def _grow(recipe: Recipe, full: Dataset, monitor: Monitor, sized: Sized, dense: Checkpoint | None, fit: Fit, step: Step) -> Branch:
+    segment, trigger = monitor.segment, monitor.trigger
     assert segment is not None and trigger is not None
-    cut = prune_to_fit(recipe, dataset, target, segment, fit, step)
+    target, dataset, resolutions = sized
+    whole = about_full(full, dataset)
+    cut = prune_to_fit(recipe, full, dataset, target, segment, fit, step)
     distill = recipe.prune.distill
     teacher = {"trained": dense, "trigger": segment}[distill.teacher] if distill else None
-    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune, **_goal(recipe, target, dense)}
+    length = {"length": recipe.prune.recover, "finetune": recipe.prune.policy.finetune, **_goal(recipe, target, dense, whole)}
     trained = step(recover, pruned=cut, dataset=dataset, training=recipe.training, **length, distill=distill, teacher=teacher)
     pruned = _deployed(trained, dataset, target.network, step)
     quantised = None
@@ -203,13 +218,14 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         form = {"dialect": graph_form(target.profile.target).dialect, "weight_bits": recipe.quantize.weight_bits or target.weight_bits}
         quantised = step(quantize, pruned=pruned, dataset=dataset, training=recipe.training, config=recipe.quantize, **form)
 
-    def build(checkpoint: Checkpoint, precision: Precision) -> Engine:
+    def build(checkpoint: Checkpoint, precision: Precision, images: Dataset) -> Engine:
         device = target.profile.target.at(precision)
-        graph = step(export, checkpoint=checkpoint, dataset=dataset, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
+        graph = step(export, checkpoint=checkpoint, dataset=images, config=recipe.export, batch=recipe.export.batch_of(device), **graph_form(device)._asdict())
         return step(compile_engine, graph=graph, target=device, info=target.info)
 
-    reference = build(_deployed(dense, dataset, target.network, step), target.profile.target.reference) if dense is not None else target.build_untrained()
-    engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision) for precision in target.profile.target.candidates)
+    at = target.profile.target.reference
+    reference = target.build_untrained() if dense is None else build(_deployed(dense, full, target.network, step), at, full)
+    engines = tuple(build(quantised if precision == "int8" and quantised else pruned, precision, dataset) for precision in target.profile.target.candidates)
     measurement = step(
         measure,
         dense=reference,
@@ -220,8 +236,9 @@ def _grow(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint 
         timing=recipe.timing,
         estimates=target.estimates(widths_of(cut)),
         **about_reference(dense),
+        **whole,
     )
-    return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement)
+    return Branch(target, trigger, fit, cut, pruned, quantised, engines, reference, measurement, dataset, resolutions)
 
 
 def _deployed(trained: Checkpoint, dataset: Dataset, network: Network, step: Step) -> Checkpoint:
@@ -229,11 +246,11 @@ def _deployed(trained: Checkpoint, dataset: Dataset, network: Network, step: Ste
     return step(fuse, trained=trained, dataset=dataset) if network.fused else trained
 
 
-def _goal(recipe: Recipe, target: ReadyTarget, dense: Checkpoint | None) -> dict[str, Goal | Checkpoint | None]:
+def _goal(recipe: Recipe, target: ReadyTarget, dense: Checkpoint | None, full: dict[str, Dataset]) -> dict[str, Goal | Checkpoint | Dataset | None]:
     """Return what a recovery of a length of its own is judged by; nothing if its length is fixed, since it is not judged then."""
     gates = target.profile.gates
     own = recipe.prune.recover.epochs == "auto"
-    return {"goal": Goal(max_drop=gates.max_drop, min_metric=gates.min_metric), "dense": dense} if own else {}
+    return {"goal": Goal(max_drop=gates.max_drop, min_metric=gates.min_metric), "dense": dense, **full} if own else {}
 
 
 def about_reference(dense: Checkpoint | None) -> dict[str, bool]:
@@ -241,8 +258,15 @@ def about_reference(dense: Checkpoint | None) -> dict[str, bool]:
     return {} if dense is not None else {"with_reference": False}
 
 
-def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:
+def about_full(full: Dataset, dataset: Dataset) -> dict[str, Dataset]:
+    """Return the input that gives the dense network images of the full size; nothing if the pruned one takes these too, so that artifacts keep their keys."""
+    return {} if dataset.image_shape == full.image_shape else {"full": full}
+
+
+def prune_to_fit(recipe: Recipe, full: Dataset, dataset: Dataset, target: ReadyTarget, segment: Checkpoint, fit: Fit, step: Step) -> Checkpoint:
     """Cut the network to the widths of a fit.
+
+    The trunk was trained on the images of `full`; those of `dataset` are as large or smaller.
 
     A schedule of several cuts chooses the widths again between the cuts. The final widths are then timed on an untrained network, as the
     first choice was. If they are over the budget, all cuts are repeated with a smaller budget, and at last with the widths of the first choice.
@@ -260,7 +284,7 @@ def prune_to_fit(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment:
             "finetune": config.policy.finetune,
             "batchnorm_batches": config.batchnorm_batches,
         }
-        return with_moments(trunk_inputs(recipe, dataset, target.groups), segment, step, lambda: step(prune, dense=segment, **inputs))
+        return with_moments(trunk_inputs(recipe, full, target.groups), segment, step, lambda: step(prune, dense=segment, **inputs))
 
     limit = fit.predicted_ms
     for _ in range(config.rounds if config.schedule.steps > 1 else 0):

@@ -97,6 +97,7 @@ class DeviceTimer:
         profile: The target, which is in this machine.
         info: The device.
         step: Runs the stages.
+        full: Timer of the same network for images of the full size, where these are smaller: the dense engine is that one's.
 
     Attributes:
         dense_ms: Of that dense engine; known after the first benchmark.
@@ -105,14 +106,17 @@ class DeviceTimer:
 
     __test__ = False  # pytest would take the name for a test's
 
-    def __init__(self, untrained: Untrained, timing: TimingConfig, profile: HardwareProfile, info: DeviceInfo, step: Step) -> None:
+    def __init__(
+        self, untrained: Untrained, timing: TimingConfig, profile: HardwareProfile, info: DeviceInfo, step: Step, full: "DeviceTimer | None" = None
+    ) -> None:
         self.evidence: list[Artifact] = []
-        self.dense_ms = 0.0
+        self.dense_ms: float = full.dense_ms if full is not None else 0.0
         self._untrained, self._timing = untrained, timing
         self._profile, self._info, self._step = profile, info, step
         self._repeats = 0
         self._spreads: list[float] = []
-        self._dense: list[float] = []
+        self._dense: list[float] = full._dense if full is not None else []
+        self._full = full
 
     def survey(self, networks: Sequence[Widths], repeat: int = 0) -> list[Timed]:
         """Time several networks in one benchmark of few runs each; another `repeat` opens and times the same engines afresh."""
@@ -221,6 +225,11 @@ class DeviceTimer:
         """The same for a network that nobody has timed."""
         return self.doubt_of(())
 
+    def build_dense(self) -> Engine:
+        """Return the untrained dense engine at the target's reference precision, for images of the full size."""
+        target = self._profile.target
+        return self._full.build_dense() if self._full is not None else self.build({}, target.at(target.reference))
+
     def build(self, widths: Widths, target: Target) -> Engine:
         """Return the engine of an untrained network."""
         graph = self.export_dense(target)
@@ -239,7 +248,7 @@ class DeviceTimer:
 
     def _benchmark(self, networks: Sequence[Widths], **protocol: object) -> Benchmark:
         target = self._profile.target
-        reference = self.build({}, target.at(target.reference))
+        reference = self.build_dense()
         candidates = tuple(self.build(widths, target) for widths in networks)
         shared = {"reference": reference, "target": target, "image_shape": self._untrained.image_shape, "percentile": self._profile.budget.percentile}
         found = self._step(benchmark, candidates=candidates, **shared, **protocol)

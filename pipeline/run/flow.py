@@ -19,10 +19,11 @@ from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
-from bonsai.pipeline.run.preflight import Cleared, preflight
+from bonsai.pipeline.run.preflight import Cleared, preflight_all
 from bonsai.pipeline.run.publish import publish
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.pipeline.run.repeating import Notes, warnings_of_run
+from bonsai.pipeline.run.resolutions import smaller_networks
 from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
 from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
@@ -181,14 +182,15 @@ def grow(
     require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    smaller = smaller_networks(recipe, dataset, network, profiles, dialects_of(profiles), compared=bool(releases))
     initial = step(initialise, dataset=dataset, model=recipe.model, weights=weights)
     check_start(initial, dataset, recipe)
-    cleared = {p.name: conduct.attempt(p.name, partial(preflight, recipe, p, network, conduct.step_of(p.name))) for p in profiles}
+    cleared = {p.name: conduct.attempt(p.name, partial(preflight_all, recipe, p, (network, *smaller), conduct.step_of(p.name))) for p in profiles}
 
     def ready(name: str, found: Cleared | BonsaiError) -> Precisions | BonsaiError:
         if isinstance(found, BonsaiError):
             return found
-        prepared = conduct.attempt(name, lambda: prepare_precisions(recipe, found.profile, network, conduct.step_of(name)))
+        prepared = conduct.attempt(name, lambda: prepare_precisions(recipe, found.profile, network, conduct.step_of(name), smaller))
         return prepared.having(found.refused, found.evidence) if isinstance(prepared, Precisions) else prepared
 
     found = {name: ready(name, clear) for name, clear in cleared.items()}

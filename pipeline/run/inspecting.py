@@ -87,6 +87,12 @@ class Network:
     kept_float: tuple[str, ...] = ()
     fused: bool = False
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that it takes."""
+        _, height, width = self.image_shape
+        return height, width
+
     @cached_property
     def dense_widths(self) -> Widths:
         """Channels per group of the dense network."""

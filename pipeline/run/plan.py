@@ -12,8 +12,9 @@ from bonsai.pipeline.run.flow import grow
 from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.preflight import what_is_tried
-from bonsai.pipeline.run.prospects import NotFinishedError, Prospect, finished_only, foresee, silence
+from bonsai.pipeline.run.prospects import NotFinishedError, Prospect, finished_only, foresee
 from bonsai.pipeline.run.releases import read_releases, require_releases
+from bonsai.pipeline.run.resolutions import smaller_networks
 from bonsai.pipeline.run.starting_weights import Weights, check_start, weights_of
 from bonsai.pipeline.run.trunk import segment_stops
 from bonsai.profiles.errors import ConfigError, describe
@@ -29,7 +30,7 @@ from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.batches import require_batches
-from bonsai.stages.training.progress import say
+from bonsai.stages.training.progress import say, silence
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 
@@ -110,6 +111,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     require_gates(dataset, profiles)
     warn_of_few(dataset, profiles)
     network = inspect_network(recipe, dataset.image_shape, len(dataset.classes), dialects_of(profiles))
+    smaller = smaller_networks(recipe, dataset, network, profiles, dialects_of(profiles), compared=bool(releases))
     start = {"dataset": dataset, "model": recipe.model, "weights": _weights_at_hand(recipe, store)}
     check_start(store.find(initialise, **start) or scratch.run(initialise, **start), dataset, recipe)
     targets = []
@@ -124,7 +126,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
                 budget=str(profile.budget),
                 gates=profile.gates.model_dump_json(exclude_none=True),
                 preflight=what_is_tried(profile, info),
-                prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch),
+                prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch, smaller=smaller),
                 groups=tuple(GroupPlan(name=g.name, width=g.width, positions=g.positions, options=tuple(options[g.name])) for g in network.groups),
                 cached=cached,
                 next_stage=next_stage,

@@ -36,7 +36,7 @@ class Precisions(NamedTuple):
         return self._replace(refused=(*self.refused, *refused), evidence=(*self.evidence, *evidence))
 
 
-def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Precisions:
+def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step, smaller: Sequence[Network] = ()) -> Precisions:
     """Make every precision of a profile ready.
 
     Raises:
@@ -45,7 +45,7 @@ def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Networ
     targets, refused, errors = [], [], []
     for variant in profile.variants():
         try:
-            targets.append(prepare_target(recipe, variant, network, step))
+            targets.append(prepare_target(recipe, variant, network, step, smaller))
         except BudgetError as error:
             errors.append(error)
             outcome = "cannot meet the budget at any width"
@@ -82,9 +82,9 @@ def finish(
     considered += [artifact for target in precisions.targets for artifact in target.evidence]
     metric = task_named(dataset.task).metric
     best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, metric.merit(pair[0].validation.value)))
-    judged = {"dense": best.reference, "engine": best.engine, "dataset": dataset, "profile": best.target.profile.alone}
-    assessed = step(assess, measurement=best.measurement, **judged, **about_reference(dense))
-    facts = {"measurement": assessed, "engine": best.engine, "dataset": dataset, "profile": best.target.profile, "timing": recipe.timing}
+    judged = {"dense": best.reference, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile.alone}
+    assessed = step(assess, measurement=best.measurement, **judged, **about_reference(dense), **best.about_full(dataset))
+    facts = {"measurement": assessed, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile, "timing": recipe.timing}
     challenged = step(challenge, **facts, release=release) if release is not None else None
     tried = [
         Tried(

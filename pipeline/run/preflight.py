@@ -74,6 +74,15 @@ def what_is_tried(profile: HardwareProfile, info: DeviceInfo) -> str:
     return f"{tried}{'; not tried: ' if untried else ''}{'; '.join(untried)}"
 
 
+def preflight_all(recipe: Recipe, profile: HardwareProfile, networks: Sequence[Network], step: Step) -> Cleared:
+    """Try a network at every size of images that it may take, the full one first; arguments and errors as for `preflight`."""
+    cleared = Cleared(profile, (), ())
+    for network in networks:
+        found = preflight(recipe, cleared.profile, network, step)
+        cleared = Cleared(found.profile, (*cleared.refused, *found.refused), (*cleared.evidence, *found.evidence))
+    return cleared
+
+
 def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: Step) -> Cleared:
     """Try every precision that a profile may ship, and that of the dense reference.
 

@@ -1,8 +1,6 @@
 """Predicts what a run can gain: how much of the network can be pruned, how much of it the latency table covers, and how fast it can get."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bonsai.pipeline.recipes.recipe import Recipe
@@ -19,6 +17,7 @@ from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step, Store
+from bonsai.stages.training.progress import silence
 
 ArtifactT = TypeVar("ArtifactT", bound=Artifact)
 QUICK = {"runs": 200, "seconds": 0.5, "warmup_runs": 20, "warmup_seconds": 0.1, "tries": 1, "fitting": 0}
@@ -60,7 +59,17 @@ class NotFinishedError(Exception):
     """A stage without a finished artifact."""
 
 
-def foresee(recipe: Recipe, profile: HardwareProfile, network: Network, options: Options, info: DeviceInfo, *, store: Store, scratch: Store) -> Prospect:
+def foresee(
+    recipe: Recipe,
+    profile: HardwareProfile,
+    network: Network,
+    options: Options,
+    info: DeviceInfo,
+    *,
+    store: Store,
+    scratch: Store,
+    smaller: Sequence[Network] = (),
+) -> Prospect:
     """Return what a run can gain for one profile; what is finished already is looked up, the rest is estimated, or timed within seconds.
 
     Args:
@@ -71,13 +80,14 @@ def foresee(recipe: Recipe, profile: HardwareProfile, network: Network, options:
         info: The device.
         store: Only read.
         scratch: Takes what is made.
+        smaller: The same network for smaller images.
 
     Raises:
         BonsaiError: The error that the run itself would end with before training.
     """
     narrow = network.dense_widths | {group: min(widths) for group, widths in options.items()}
     choice = {group for group, widths in options.items() if len(widths) > 1}
-    dense_ms, smallest_ms, source = _milliseconds(recipe, profile, network, options, info, store=store, scratch=scratch)
+    dense_ms, smallest_ms, source = _milliseconds(recipe, profile, network, smaller, options, info, store=store, scratch=scratch)
     missed = sum(each.macs for each in network.unseen)
     return Prospect(
         prunable_macs=prunable_share(network.operators, network.unseen, choice),
@@ -90,28 +100,31 @@ def foresee(recipe: Recipe, profile: HardwareProfile, network: Network, options:
 
 
 def _milliseconds(
-    recipe: Recipe, profile: HardwareProfile, network: Network, options: Options, info: DeviceInfo, *, store: Store, scratch: Store
+    recipe: Recipe, profile: HardwareProfile, network: Network, smaller: Sequence[Network], options: Options, info: DeviceInfo, *, store: Store, scratch: Store
 ) -> tuple[float | None, float | None, str]:
     """Return the dense and the smallest latency, and where they come from."""
     try:
         with silence():
             step = finished_only(store) if info.present else _finished_or(store, scratch)
-            target = prepare_precisions(recipe, profile, network, step).targets[0]
+            target = prepare_precisions(recipe, profile, network, step, smaller).targets[0]
     except NotFinishedError:
-        return _timed(recipe, profile, network, options, info, _finished_or(store, scratch))
+        return _timed(recipe, profile, network, smaller, options, info, _finished_or(store, scratch))
     if info.present:
-        return target.dense_ms, target.floor_ms, "dense timed by an earlier run, smallest predicted"
-    return target.dense_ms, target.floor_ms, "estimated from published rates" if target.table_source == "estimated" else "estimated by the latency table"
+        return target.dense_ms, target.least_ms, "dense timed by an earlier run, smallest predicted"
+    return target.dense_ms, target.least_ms, "estimated from published rates" if target.table_source == "estimated" else "estimated by the latency table"
 
 
 def _timed(
-    recipe: Recipe, profile: HardwareProfile, network: Network, options: Options, info: DeviceInfo, step: Step
+    recipe: Recipe, profile: HardwareProfile, network: Network, smaller: Sequence[Network], options: Options, info: DeviceInfo, step: Step
 ) -> tuple[float | None, float | None, str]:
     """Time the untrained dense and narrowest networks, where both are built within seconds."""
     layers = sum(not operator.operator.is_light for operator in network.operators)
     if not runtime_of(profile.target).measures_operators or layers > MOST_LAYERS:
         return None, None, "not timed in a dry run, since its engines take long to build; a run times it before it trains"
-    timer = DeviceTimer(untrained_network(recipe, network), recipe.timing.model_copy(update=QUICK), profile, info, step)
+    timing = recipe.timing.model_copy(update=QUICK)
+    timer = DeviceTimer(untrained_network(recipe, network), timing, profile, info, step)
+    if smaller:
+        timer = DeviceTimer(untrained_network(recipe, smaller[-1]), timing, profile, info, step, timer)
     with silence():
         smallest = timer.time({group: min(widths) for group, widths in options.items()})
     return timer.dense_ms, smallest.ms, "timed just now, in a few hundred runs of untrained networks"
@@ -136,15 +149,3 @@ def _finished_or(store: Store, scratch: Store) -> Step:
         return store.find(stage, **inputs) or scratch.run(stage, **inputs)
 
     return step
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep what the stages say of their progress to themselves."""
-    logger = logging.getLogger("bonsai")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

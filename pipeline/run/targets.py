@@ -1,7 +1,8 @@
 """A target device made ready for selection: its options, latency model and budget."""
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
@@ -80,6 +81,8 @@ class ReadyTarget:
         table: The latency table at the target's precision.
         tables: The tables of all precisions.
         timer: Times untrained networks, where the device is here.
+        full: The same for images of the full size, where these are smaller. The budget and the dense engine are its.
+        smaller: The same for smaller images, the largest first (`prune.resolutions`).
     """
 
     profile: HardwareProfile
@@ -90,6 +93,18 @@ class ReadyTarget:
     table: TableArtifact
     tables: LatencyTables
     timer: DeviceTimer
+    full: "ReadyTarget | None" = None
+    smaller: tuple["ReadyTarget", ...] = ()
+
+    @property
+    def followed(self) -> "ReadyTarget":
+        """Itself, or for the largest of the smaller images that can meet the budget: what EPI follows."""
+        return next((each for each in (self, *self.smaller) if each.floor_ms <= each.limit_ms), self)
+
+    @property
+    def least_ms(self) -> float:
+        """Predicted latency of the fastest network at any size of images."""
+        return min(each.floor_ms for each in (self, *self.smaller))
 
     @property
     def options(self) -> Options:
@@ -119,7 +134,7 @@ class ReadyTarget:
     @property
     def evidence(self) -> tuple[Artifact, ...]:
         """The table and the timings that selection rests on."""
-        return (self.table, *self.timer.evidence)
+        return (self.table, *self.timer.evidence, *(artifact for each in self.smaller for artifact in each.evidence))
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -148,7 +163,7 @@ class ReadyTarget:
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
-        return self.timer.build({}, self.profile.target.at(self.profile.target.reference))
+        return self.timer.build_dense()
 
     def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
         """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
@@ -163,10 +178,14 @@ class ReadyTarget:
 
     def forecast(self, widths: Widths) -> Forecast:
         """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
-        return self.latency.forecast(self.network.dense_widths, widths)
+        dense = self.network.dense_widths
+        found = self.latency.forecast(dense, widths)
+        return found if self.full is None else found.beside(self.full.latency.forecast(dense, dense))
 
     def forecast_dense(self) -> dict[Precision, float]:
         """Return the milliseconds that the latency tables say of the dense network, by precision: of those that there are tables for."""
+        if self.full is not None:
+            return self.full.forecast_dense()
         dense, own = self.network.dense_widths, self.profile.target.precision
         brought = brought_tables(self.profile)
         others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
@@ -182,7 +201,7 @@ class ReadyTarget:
         return found
 
 
-def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, step: Step) -> ReadyTarget:
+def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, step: Step, smaller: Sequence[Network] = ()) -> ReadyTarget:
     """Make a profile's device ready: run the stages that its latency model and its budget come from.
 
     Args:
@@ -190,15 +209,29 @@ def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, st
         profile: The target.
         network: The recipe's dense network.
         step: Runs the stages.
+        smaller: The same network for smaller images, each of which gets a latency model of its own.
 
     Raises:
         ConfigError: The runtime cannot do what the profile asks.
         DeviceUnavailable: The runtime is not installed.
-        BudgetError: The budget is below the narrowest network's latency.
+        BudgetError: The budget is below the narrowest network's latency, at every size of images.
     """
+    full = _prepare(recipe, profile, network, step)
+    target = replace(full, smaller=tuple(_prepare(recipe, profile, each, step, full) for each in smaller))
+    what = f"profile {profile.name}, {profile.budget}{', with images of any size' if smaller else ''}"
+    require_reachable(target.least_ms, target.limit_ms, what=what, margin=recipe.prune.margin + LEAST_SPREAD)
+    dense = f"dense {profile.target.reference.upper()} {target.dense_ms:.3f} ms"
+    at = [f"{each.floor_ms:.3f} ms with images of {'x'.join(map(str, each.network.image_size))}" for each in target.smaller]
+    narrowest = ", ".join([f"{target.floor_ms:.3f} ms", *at])
+    say(f"{profile.name}: {dense}, budget {target.limit_ms:.3f} ms, narrowest {narrowest} ({target.table_source})")
+    return target
+
+
+def _prepare(recipe: Asked, profile: HardwareProfile, network: Network, step: Step, full: ReadyTarget | None = None) -> ReadyTarget:
+    """Return a target without a check of its budget; with `full`, of smaller images than those."""
     info, untrained = device_of(profile.target).describe(profile.target), untrained_network(recipe, network)
     options = width_choices(network.groups, recipe.prune, profile)
-    timer = DeviceTimer(untrained, recipe.timing, profile, info, step)
+    timer = DeviceTimer(untrained, recipe.timing, profile, info, step, full.timer if full is not None else None)
     tables = LatencyTables(untrained, network, profile, info, step)
     own = tables.at(profile.target)
     table, operators = own.load(profile.target), network.operators_at(profile.target)
@@ -212,13 +245,9 @@ def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, st
         latency: NetworkLatency = timer.fit_near(fitted, options, profile.budget.limit_ms(dense_ms))
     else:
         latency = NetworkLatency(table, operators, table.meta.line or Line())
-        dense_ms = tables.estimate_ms(network.dense_widths, profile.target.reference)
+        dense_ms = full.dense_ms if full is not None else tables.estimate_ms(network.dense_widths, profile.target.reference)
     chooser = Chooser(network.groups, network.operators, options, latency, profile.budget.limit_ms(dense_ms), recipe.prune)
-    target = ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer)
-    require_reachable(target.floor_ms, target.limit_ms, what=f"profile {profile.name}, {profile.budget}", margin=recipe.prune.margin + LEAST_SPREAD)
-    dense = f"dense {profile.target.reference.upper()} {dense_ms:.3f} ms"
-    say(f"{profile.name}: {dense}, budget {target.limit_ms:.3f} ms, narrowest {target.floor_ms:.3f} ms ({target.table_source})")
-    return target
+    return ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer, full)
 
 
 def untrained_network(recipe: Asked, network: Network) -> Untrained:

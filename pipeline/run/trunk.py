@@ -35,7 +35,7 @@ class Monitor:
         """Look at the trunk after a segment; `latest` says that EPI gets no later check."""
         if self.trigger is not None:
             return
-        self._indicator = self._indicator.after(self.target.chooser.keep(self.target.scores(segment)), epoch)
+        self._indicator = self._indicator.after(self.target.followed.chooser.keep(self.target.scores(segment)), epoch)
         if self._indicator.policy.name == "epi":
             say(f"{self.target.profile.name}: {self._indicator.sentence}")
         if trigger := self._indicator.trigger(latest=latest):

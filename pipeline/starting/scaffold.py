@@ -211,6 +211,8 @@ def scaffold(ask: Ask, adapt: Adapt | None = None) -> Written:
     minutes = max(1, ceil(passes * epochs * steps * seconds / 60))
     more = "; up to twice that where the first branch misses the budget or the gates"
     lines.append(f"{epochs} epochs of {steps} steps: about {minutes} min of training on two cores (a rough estimate{more})")
+    if not (trained or changes.epochs) and epochs < (usual := _usual_epochs(steps, len(classes))):
+        lines.append(f"warning: {len(classes)} classes usually take {usual} epochs; fewer were chosen to save time: raise training.epochs where you can")
     if ask.model is None:
         lines.append(f"{code} {'is a small network to start from' if fresh else 'was there and is used'}")
     return Written((*texts, *([code] if fresh else [])), tuple(lines))
@@ -279,8 +281,13 @@ def _require_free(files: Sequence[Path], *, force: bool) -> None:
 
 def _epochs(steps: int, seconds: float, classes: int) -> int:
     """Return enough epochs to learn in, fewer where they would take too long here."""
-    enough, affordable = ceil(max(STEPS, STEPS_PER_CLASS * classes) / steps), int(60 * MINUTES / (PASSES * steps * seconds))
-    return max(EPOCHS[0], min(enough, affordable, EPOCHS[1]))
+    affordable = int(60 * MINUTES / (PASSES * steps * seconds))
+    return max(EPOCHS[0], min(_usual_epochs(steps, classes), affordable))
+
+
+def _usual_epochs(steps: int, classes: int) -> int:
+    """Return enough epochs to learn in."""
+    return min(ceil(max(STEPS, STEPS_PER_CLASS * classes) / steps), EPOCHS[1])
 
 
 def _slug(text: str) -> str:

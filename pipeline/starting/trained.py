@@ -13,7 +13,7 @@ from bonsai.stages.networks.matching import match_weights
 from bonsai.stages.networks.weights_files import NamedTensors, find_weights, read_weights
 
 STEPS = 600
-"""Optimizer steps of the fine-tuning. A guess, as are the next three numbers: `benchmarks/finetune.py` compares them and was not run in full yet."""
+"""Optimizer steps of the fine-tuning. A guess, as are the next three numbers: `benchmarks/finetune.py` compares lengths, with this rate and this warm-up."""
 EPOCHS = (4, 30)
 RATE = 0.2
 """Highest learning rate of the fine-tuning, as a share of the one that a network is trained with from the beginning."""

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from bonsai.pipeline.loop.in_hand import Example
 from bonsai.pipeline.loop.pruner import Pruner
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.networks.calling import copy_network
@@ -32,7 +32,7 @@ class Pruning(Callback):
         ConfigError: At the fit: several optimizers, several devices, an average of the weights; or what `bonsai.Pruner` refuses.
     """
 
-    def __init__(self, example_input: torch.Tensor, *, module: str = "model", **settings: Any) -> None:
+    def __init__(self, example_input: Example, *, module: str = "model", **settings: Any) -> None:
         self.pruner: Pruner | None = None
         self._example, self._module, self._settings = example_input, module, settings
         self._steps = 0

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from bonsai.pipeline.loop.in_hand import Example
 from bonsai.pipeline.loop.pruner import Pruner
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.networks.calling import copy_network
@@ -30,7 +31,7 @@ class Pruning(TrainerCallback):
         pruner: Made when the training begins.
     """
 
-    def __init__(self, example_input: torch.Tensor, *, output: str = "logits", **settings: Any) -> None:
+    def __init__(self, example_input: Example, *, output: str = "logits", **settings: Any) -> None:
         self.pruner: Pruner | None = None
         self._example, self._settings = example_input, {"outputs": (output,), **settings}
         self._dense: nn.Module | None = None

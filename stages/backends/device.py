@@ -160,12 +160,12 @@ class Device(Protocol):
         """
         ...
 
-    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+    def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """Time engines in turns.
 
         Args:
             engines: Engines by name, all for the same batch size.
-            inputs: One batch, (batch, c, h, w) float32.
+            inputs: One batch for each engine, (batch, c, h, w) float32.
             protocol: How to time them.
 
         Raises:

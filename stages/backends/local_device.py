@@ -45,7 +45,7 @@ class LocalDevice:
         """See `Device`."""
         return backend_of(engine.target).open_engine(engine.file, engine.target)
 
-    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+    def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """See `Device`."""
         return time_in_process(engines, inputs, protocol, inheritable())
 

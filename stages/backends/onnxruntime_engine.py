@@ -13,9 +13,8 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.onnxruntime_profile import SessionProfile
-from bonsai.stages.backends.running import Run, in_batches, joined
+from bonsai.stages.backends.running import Run, feeder, in_batches, joined
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
 from bonsai.stages.store.room import require_room
 
@@ -127,11 +126,13 @@ def write_ort_format(engine: Path, file: Path) -> None:
 
 def runner(session: ort.InferenceSession) -> Run:
     """Return what runs a session on any number of images."""
+    inputs = session.get_inputs()
+    feeds = feeder({each.name: tuple(each.shape[1:]) for each in inputs})
 
     def run(images: np.ndarray) -> np.ndarray:
-        return joined([np.asarray(output) for output in session.run(None, {INPUT: images})])
+        return joined([np.asarray(output) for output in session.run(None, feeds(images))])
 
-    batch = session.get_inputs()[0].shape[0]
+    batch = inputs[0].shape[0]
     return in_batches(run, batch) if isinstance(batch, int) else run
 
 

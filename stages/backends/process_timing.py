@@ -43,22 +43,24 @@ class Request(Record):
     Attributes:
         engines: Engines by name, all for the same batch size; they take turns.
         protocol: The protocol of this process.
-        images: Descriptor of a file with one batch, as NumPy writes it.
+        images: Descriptor of a file with batches by name, as NumPy writes them.
+        batches: By engine, the name of its batch.
         samples: Descriptor of the file that receives the raw nanoseconds, safetensors.
     """
 
     engines: dict[str, EngineFile]
     protocol: TimingProtocol
     images: int
+    batches: dict[str, str]
     samples: int
 
 
-def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, protocol: TimingProtocol, inherited: tuple[int, ...] = ()) -> Timing:
+def time_in_process(engines: Mapping[str, EngineFile], images: Mapping[str, np.ndarray], protocol: TimingProtocol, inherited: tuple[int, ...] = ()) -> Timing:
     """Time engines in a fresh process and return their samples.
 
     Args:
         engines: Engines by name, all for the same batch size.
-        images: One batch, (batch, c, h, w) float32.
+        images: One batch for each engine, (batch, c, h, w) float32. Engines may share one.
         protocol: Runs, clock, and the rule that ends the timing.
         inherited: Descriptors that the process is given, such as that of the timing lock.
 
@@ -66,9 +68,12 @@ def time_in_process(engines: Mapping[str, EngineFile], images: np.ndarray, proto
         TimingFailed: The process refused, crashed, or was ended.
     """
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as found:
-        np.save(given, images)
+        different = {id(batch): batch for batch in images.values()}  # each once, however many engines take it
+        np.savez(given, *different.values())
         given.flush()
-        request = Request(engines=dict(engines), protocol=protocol, images=given.fileno(), samples=found.fileno())
+        called = {one: f"arr_{place}" for place, one in enumerate(different)}  # as NumPy calls them
+        batches = {name: called[id(batch)] for name, batch in images.items()}
+        request = Request(engines=dict(engines), protocol=protocol, images=given.fileno(), batches=batches, samples=found.fileno())
         _ask(request, inherited)
         found.seek(0)
         samples = dict(load(found.read()))
@@ -122,13 +127,14 @@ def main() -> None:
         os._exit(REFUSED)
     with os.fdopen(request.images, "rb") as given, os.fdopen(request.samples, "wb") as found:
         given.seek(0)
-        timing = _time(engines, np.load(given), request.protocol)
+        batches = dict(np.load(given))
+        timing = _time(engines, {name: batches[batch] for name, batch in request.batches.items()}, request.protocol)
         found.write(save(in_rows({**timing.samples, TURNS: np.array([timing.turns])})))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed
 
 
-def _time(engines: Mapping[str, Run], images: np.ndarray, protocol: TimingProtocol) -> Timing:
+def _time(engines: Mapping[str, Run], images: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
     turns = turn_count(protocol.timing)
     if protocol.once:
         return Timing(time_interleaved(engines, images, protocol.timing), turns)

@@ -11,7 +11,7 @@ from bonsai.stages.backends.machine import read_cpu
 from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, PROVIDERS, engine_options, runner
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import BuildError
-from bonsai.stages.graph.probes import compare_outputs, load_outputs, probe_images
+from bonsai.stages.graph.probes import compare_outputs, load_outputs, probes_of
 from bonsai.stages.worker import call
 
 BIAS_QUANTIZATION = "WeightBiasQuantization"
@@ -74,7 +74,7 @@ def _try_graph(graph: str, precision: Precision, image_shape: list[int]) -> floa
     """Run the images together, and the first alone."""
     file = Path(graph)
     expected = load_outputs(file.parent)
-    images = probe_images(tuple(image_shape), len(expected))
+    images = probes_of(file, tuple(image_shape), len(expected))
     try:
         run = open_graph(file)
         found = np.concatenate([run(images), run(images[:1])])

@@ -29,8 +29,7 @@ class Request:
         library: Import name, ``tensorrt`` or ``tensorrt_rtx``.
         graph: The ONNX file.
         engine: The file to write.
-        input: Name of the graph's only input.
-        image_shape: (channels, height, width).
+        image_shape: (channels, height, width) of the only input; several have the graph's own shapes.
         batch: Images per inference that kernels are chosen for, and the most that the engine takes; all that it takes where the graph fixes them.
         sparse_weights: Whether layers with 2:4 sparse weights may run by kernels for that.
         timing_cache: File of kernel timings to build with, where it exists, and to write; None keeps none.
@@ -40,7 +39,6 @@ class Request:
     library: str
     graph: str
     engine: str
-    input: str
     image_shape: tuple[int, ...]
     batch: int
     capability: str | None
@@ -140,7 +138,9 @@ def _config(trt: Any, builder: Any, network: Any, request: Request) -> Any:
     fixed = network.num_inputs > 0 and network.get_input(0).shape[0] != DYNAMIC
     fewest = request.batch if fixed else 1
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(request.input, *((images, *request.image_shape) for images in (fewest, request.batch, request.batch)))
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        own = request.image_shape if network.num_inputs == 1 else tuple(tensor.shape)[1:]
+        shapes.set_shape(tensor.name, *((images, *own) for images in (fewest, request.batch, request.batch)))
     config.add_optimization_profile(shapes)
     return config
 

@@ -23,7 +23,6 @@ from bonsai.stages.backends.host_gpu import describe_gpu, require_gpu
 from bonsai.stages.backends.running import Run, in_batches
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE, Request
 from bonsai.stages.errors import BuildError, DeviceUnavailable
-from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import FloatType
 from bonsai.stages.graph.sparsity import count_sparse
 from bonsai.stages.interpreter import run_file
@@ -117,7 +116,6 @@ class TensorRTBackend:
             library=self.library,
             graph=str(graph.resolve()),
             engine=str(part.resolve()),
-            input=INPUT,
             image_shape=image_shape,
             batch=target.batch,
             sparse_weights=target.sparse_weights,

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from bonsai.profiles.errors import describe
-from bonsai.stages.backends.running import joined
+from bonsai.stages.backends.running import feeder, joined
 from bonsai.stages.backends.tensorrt_build import DYNAMIC, message_logger
 from bonsai.stages.errors import DeviceUnavailable
-from bonsai.stages.graph.names import INPUT
 
 DISSECTED_RUNS, WARM_RUNS = 500, 50
 """Number of timed runs, and of warm-up runs before them."""
@@ -46,8 +45,10 @@ class PlanRunner:
             self._context = _create_context(trt, self._engine)
         self._require(self._context is not None)
         tensors = [str(self._engine.get_tensor_name(place)) for place in range(self._engine.num_io_tensors)]
-        self._outputs = [name for name in tensors if name != INPUT]
-        self.dynamic = self._engine.get_tensor_shape(INPUT)[0] == DYNAMIC
+        inputs = {name: tuple(self._engine.get_tensor_shape(name)) for name in tensors if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+        self._outputs = [name for name in tensors if name not in inputs]
+        self._feeds = feeder({name: shape[1:] for name, shape in inputs.items()})
+        self.dynamic = all(shape[0] == DYNAMIC for shape in inputs.values())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Map images (n, c, h, w) float32 to outputs (n, ...) float32."""
@@ -84,14 +85,16 @@ class PlanRunner:
     def _run(self, images: np.ndarray, mark: Callable[[], None] = lambda: None) -> np.ndarray:
         """Run at most a batch; `mark` is called before and after each copy, on the engine's stream."""
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            pixels = torch.empty(images.shape, device=self._device)
-            self._require(self._context.set_input_shape(INPUT, tuple(pixels.shape)))
+            feeds = {name: np.ascontiguousarray(part) for name, part in self._feeds(images).items()}
+            pixels = {name: torch.empty(part.shape, device=self._device) for name, part in feeds.items()}
+            for name, part in pixels.items():
+                self._require(self._context.set_input_shape(name, tuple(part.shape)))
             outputs = {name: torch.empty(tuple(self._context.get_tensor_shape(name)), device=self._device) for name in self._outputs}
-            self._context.set_tensor_address(INPUT, pixels.data_ptr())
-            for name, output in outputs.items():
-                self._context.set_tensor_address(name, output.data_ptr())
+            for name, tensor in (*pixels.items(), *outputs.items()):
+                self._context.set_tensor_address(name, tensor.data_ptr())
             mark()
-            pixels.copy_(torch.from_numpy(np.ascontiguousarray(images)))
+            for name, part in pixels.items():
+                part.copy_(torch.from_numpy(feeds[name]))
             mark()
             self._require(self._context.execute_async_v3(self._stream.cuda_stream))
             mark()

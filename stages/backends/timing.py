@@ -17,26 +17,27 @@ Enough = Callable[[int, Mapping[str, np.ndarray]], bool]
 """Called after every turn with the number of turns so far and their samples; returns whether the timing may end."""
 
 
-def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, enough: Enough | None = None) -> dict[str, np.ndarray]:
+def time_interleaved(engines: Mapping[str, Run], images: Mapping[str, np.ndarray], config: TimingConfig, enough: Enough | None = None) -> dict[str, np.ndarray]:
     """Time engines in turns.
 
     Args:
         engines: Engines by name.
-        images: One batch, (batch, c, h, w) float32.
+        images: One batch for each engine, (batch, c, h, w) float32.
         config: The protocol.
         enough: May end the timing early; None for all turns.
 
     Returns:
         By engine, (2, runs) int64 nanoseconds: thread CPU time and wall time.
     """
-    runs = {name: _warm_up(run, images, config) for name, run in engines.items()}
+    runs = {name: _warm_up(run, images[name], config) for name, run in engines.items()}
     turns = turn_count(config)
     samples = {name: np.empty((2, count), dtype=np.int64) for name, count in runs.items()}
     for turn in range(turns):
         for name, run in engines.items():
+            batch = images[name]
             for index in range(turn * runs[name] // turns, (turn + 1) * runs[name] // turns):
                 wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-                run(images)
+                run(batch)
                 samples[name][:, index] = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
         done = {name: values[:, : (turn + 1) * runs[name] // turns] for name, values in samples.items()}
         if enough is not None and enough(turn + 1, done):
@@ -45,7 +46,7 @@ def time_interleaved(engines: Mapping[str, Run], images: np.ndarray, config: Tim
 
 
 def time_steadily(
-    engines: Mapping[str, Run], images: np.ndarray, config: TimingConfig, clock: str, percentile: int = 50, enough: Enough | None = None
+    engines: Mapping[str, Run], images: Mapping[str, np.ndarray], config: TimingConfig, clock: str, percentile: int = 50, enough: Enough | None = None
 ) -> dict[str, np.ndarray]:
     """Time engines in turns, and again if other programs disturbed them; return the steadiest round.
 

@@ -37,7 +37,12 @@ class Preprocessing(Protocol):
 
     @property
     def size(self) -> Sequence[int]:
-        """(height, width), or (length,) of a series."""
+        """(height, width), or (length,) of a series: what the network takes."""
+        ...
+
+    @property
+    def full(self) -> Sequence[int] | None:
+        """(height, width) that images get before they are made smaller to `size`; None where they are not."""
         ...
 
     @property
@@ -111,9 +116,9 @@ def to_array(opened: Image.Image, preprocess: Preprocessing) -> np.ndarray:
         image = to_bytes(image, preprocess.deep[kind])
     if keeps_depth:
         planes = [fit(plane, preprocess) for plane in _deep_planes(image, kind, preprocess)]
-        return _as_type(np.stack([np.asarray(plane) for plane in planes]), preprocess)
+        return shrink(_as_type(np.stack([np.asarray(plane) for plane in planes]), preprocess), preprocess)
     pixels = np.asarray(fit(_in_channels(image, preprocess.channels), preprocess))
-    return pixels.reshape(*preprocess.size, preprocess.channels).transpose(2, 0, 1)
+    return shrink(pixels.reshape(*full_size(preprocess), preprocess.channels).transpose(2, 0, 1), preprocess)
 
 
 def read_array(file: File, preprocess: Preprocessing) -> np.ndarray:
@@ -126,12 +131,12 @@ def read_array(file: File, preprocess: Preprocessing) -> np.ndarray:
 
 
 def as_sample(array: np.ndarray, preprocess: Preprocessing) -> np.ndarray:
-    """Return an array (channels, height, width) or (channels, length) in the type of `array_type`.
+    """Return an array (channels, height, width) or (channels, length) in the type of `array_type`, made smaller where `preprocess` says so.
 
     Raises:
         ValueError: It has another shape, holds no numbers, or values beyond black and white.
     """
-    shape = (preprocess.channels, *preprocess.size)
+    shape = (preprocess.channels, *full_size(preprocess))
     if array.shape != shape or array.dtype.kind not in "buif":
         raise ValueError(f"an array of {array.dtype} {array.shape}; the network takes numbers of shape {shape}")
     (black, white), low, high = black_and_white(preprocess), array.min(), array.max()
@@ -140,7 +145,26 @@ def as_sample(array: np.ndarray, preprocess: Preprocessing) -> np.ndarray:
     kind = array_type(preprocess)
     if array.dtype.kind == "f" and kind.kind != "f":
         raise ValueError(f"fractions, where `scale` {white:g} means whole numbers; say it as [0, {white:g}]")
-    return array.astype(kind, copy=False)
+    return shrink(array.astype(kind, copy=False), preprocess)
+
+
+def full_size(preprocess: Preprocessing) -> Sequence[int]:
+    """Return the height and width of images, or the length of series, before they are made smaller."""
+    return preprocess.size if preprocess.full is None else preprocess.full
+
+
+def shrink(array: np.ndarray, preprocess: Preprocessing) -> np.ndarray:
+    """Return an image (channels, height, width) of the size `full` in the size `size`, of the same type; as it is, where nothing is made smaller.
+
+    Pillow's bilinear interpolation weighs every pixel that a new one covers.
+    """
+    if preprocess.full is None:
+        return array
+    height, width = preprocess.size
+    wide = array if array.dtype == np.uint8 else array.astype(np.float32)
+    planes = [Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), Image.Resampling.BILINEAR) for plane in wide]
+    found = np.stack([np.asarray(plane) for plane in planes])
+    return found if array.dtype == np.uint8 else _as_type(found, preprocess)
 
 
 def read_mask(file: File, preprocess: Preprocessing) -> np.ndarray:
@@ -243,7 +267,7 @@ def fit(image: Image.Image, preprocess: Preprocessing, *, interpolation: str | N
         interpolation: Instead of that of `preprocess`.
         fill: Value of what padding adds.
     """
-    height, width = preprocess.size
+    height, width = full_size(preprocess)
     box_height, box_width = (int(side / preprocess.crop + 1e-6) for side in (height, width))
     how = INTERPOLATIONS[interpolation or preprocess.interpolation]
     if preprocess.resize == "stretch":

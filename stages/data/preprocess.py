@@ -23,6 +23,7 @@ class Preprocess(Record):
     Attributes:
         channels: Of an image or a series.
         size: Height and width in pixels, or the length of a series.
+        full: Height and width that images get first, where they are made smaller to `size` at the end (`prune.resolutions`); None where they are not.
         mean: For each channel, of values in [0, 1].
         std: For each channel, of values in [0, 1].
         resize: ``stretch``: to the size, whatever the aspect ratio is. ``crop``: the smaller image that covers the size; its centre is kept.
@@ -43,6 +44,7 @@ class Preprocess(Record):
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     scale: Positive | tuple[float, float] = WHITE
     deep: dict[str, Positive] = {}
+    full: tuple[Count, Count] | None = None
 
     @classmethod
     def of(cls, image_shape: Shape) -> "Preprocess":
@@ -56,12 +58,23 @@ class Preprocess(Record):
             raise ValueError(f"`mean` and `std` must have one number for each of the {self.channels} channels")
         if isinstance(self.scale, tuple) and self.scale[0] >= self.scale[1]:
             raise ValueError("`scale` must be (black, white), the first below the second")
+        if self.full is not None and (len(self.size) != 2 or any(side > whole for side, whole in zip(self.size, self.full, strict=True))):
+            raise ValueError("`full` must be the height and width of images that are at least as large as `size`")
         return self
 
     @property
     def image_shape(self) -> Shape:
         """Shape of an input: (channels, height, width) or (channels, length)."""
         return (self.channels, *self.size)
+
+    def at(self, size: tuple[int, int]) -> "Preprocess":
+        """Return the same for images that are made smaller at the end, to a height and width."""
+        return Preprocess.model_validate({**self.model_dump(), "size": size, "full": self.full or self.size})
+
+    @property
+    def whole(self) -> "Preprocess":
+        """The same for images that are not made smaller at the end."""
+        return self if self.full is None else self.model_copy(update={"size": self.full, "full": None})
 
     @property
     def sentence(self) -> str:
@@ -80,6 +93,9 @@ class Preprocess(Record):
             words.append(f"the centre crop keeps {self.crop:g} of the side")
         if self.interpolation != "bilinear":
             words.append(f"{self.interpolation} interpolation")
+        if self.full is not None:
+            full, size = ("x".join(map(str, each)) for each in (self.full, self.size))
+            words.append(f"made {full} first, then {size} by bilinear interpolation")
         return "".join(f"{word}; " for word in words)
 
 

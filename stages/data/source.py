@@ -15,6 +15,7 @@ from bonsai.stages.data.files import Files
 from bonsai.stages.data.inputs import to_unit
 from bonsai.stages.data.loading import samples_of
 from bonsai.stages.data.packed_paths import PackedPaths
+from bonsai.stages.data.pixels import shrink
 from bonsai.stages.data.registry import MapStyle
 from bonsai.stages.imports.user_code import user_code
 from bonsai.stages.tasks.task import DataSpec
@@ -104,7 +105,7 @@ class IndexedSamples(torch.utils.data.Dataset[Sample]):
         if "paths" in arrays:
             targets = labels if labels is not None else PackedPaths(arrays["mask_paths"], arrays["mask_ends"])
             root = dataset.origin.root
-            self._samples = Files(root, PackedPaths(arrays["paths"], arrays["ends"]), dataset.preprocess, targets, sizes=arrays["sizes"])
+            self._samples = Files(root, PackedPaths(arrays["paths"], arrays["ends"]), dataset.preprocess.whole, targets, sizes=arrays["sizes"])
             self._numbers = np.arange(len(arrays["ends"]))
         else:
             self._samples, self._numbers = samples_of(dataset.origin.model_dump_json()).samples, arrays["numbers"]
@@ -121,7 +122,8 @@ class IndexedSamples(torch.utils.data.Dataset[Sample]):
         """
         number = int(self._numbers[index])
         with self._telling(number):
-            array, target = self._samples[number]
+            made, target = self._samples[number]
+            array = shrink(made, self._preprocess)
         kept = self.targets[index] if self.targets is not None else torch.from_numpy(np.array(target))
         return to_unit(torch.from_numpy(np.ascontiguousarray(array)), self._preprocess), kept
 

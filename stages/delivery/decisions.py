@@ -9,6 +9,7 @@ from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.recovery import Recovery
 from bonsai.stages.selection.latency import Forecast
 from bonsai.stages.selection.loop import Fit, Round
+from bonsai.stages.selection.resolution_records import Resolution
 from bonsai.stages.tasks.naming import FigureRecord
 
 
@@ -69,6 +70,7 @@ class Decisions(Record):
         dense_history: The learning curve of the trunk, whose end is the dense reference; if there is none, or it was given, up to where the branch left.
         dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.
         recovery: What the training after the last cut took, where its length was its own.
+        resolutions: The sizes of images among which the engine's was chosen; empty where there is no choice.
         positions: Outputs that each channel of a group stands for in the layer that names it, such as those of an attention head, where these are several.
     """
 
@@ -88,6 +90,7 @@ class Decisions(Record):
     dense_ms: dict[Precision, float]
     recovery: Recovery | None = None
     positions: dict[str, int] = {}
+    resolutions: tuple[Resolution, ...] = ()
 
     def outputs(self, widths: dict[str, int]) -> int:
         """Return how many outputs of layers all groups have together, at these widths."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
 from bonsai.stages.backends.timing_config import TimingConfig
-from bonsai.stages.delivery.packed_facts import PackedFacts
+from bonsai.stages.delivery.packed_facts import PackagedInput, PackedFacts
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.networks.edits.records import Quantizers
 
@@ -72,6 +72,8 @@ class DeployedManifest(PackedFacts):
     """``manifest.json`` of a package that `bonsai.deploy` made.
 
     Attributes:
+        inputs: What the engine takes, in its order; empty in packages of earlier versions, which have one, called `input`. Where there are several,
+            `engine.image_shape` is the length of all of them together, as the golden samples hold them: flattened and joined.
         score: What `evaluate` measures, in words.
         higher_is_better: Whether a higher score is better.
         rows: What `evaluate` found.
@@ -84,6 +86,7 @@ class DeployedManifest(PackedFacts):
     """
 
     made_by: Literal["deploy"] = DEPLOY
+    inputs: tuple[PackagedInput, ...] = ()
     score: str
     higher_is_better: bool
     rows: tuple[ScoredRow, ...] = Field(min_length=2)

@@ -65,6 +65,7 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
             EngineFile(file=folder / manifest.engine.file, target=target),
             dense.for_target(target) if dense is not None else None,
             image_shape=manifest.engine.image_shape,
+            reference_shape=dense.image_shape if dense is not None else None,
             timing=timing,
             percentile=budget.percentile,
             relative=budget.latency is not None and dense is not None,

@@ -38,6 +38,18 @@ class PackagedEngine(Record):
     run_here: bool
 
 
+class PackagedInput(Record):
+    """An input of the engine.
+
+    Attributes:
+        name: Its name in the ONNX file.
+        shape: Shape without the batch.
+    """
+
+    name: str
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+
+
 class PackagedOutput(Record):
     """An output of the engine.
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -17,7 +17,7 @@ from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.audit import audit_graph, require_dialect, require_folded, require_same
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
-from bonsai.stages.graph.program import export_program
+from bonsai.stages.graph.program import any_batch, export_program
 from bonsai.stages.graph.refusals import explain_refusal
 from bonsai.stages.graph.shielding import shield_float_layers
 from bonsai.stages.graph.simplifying import simplify
@@ -54,6 +54,7 @@ def write_graph(
     dialect: Dialect,
     float_type: FloatType,
     quantised: int = 0,
+    inputs: Sequence[TensorSpec] = (),
     outputs: Sequence[TensorSpec] = (OUTPUT,),
     apart: bool = False,
 ) -> Written:
@@ -68,6 +69,7 @@ def write_graph(
         dialect: What the file must be in the end.
         float_type: Number format of what is not quantised; input and outputs stay FP32.
         quantised: How many layers of a quantised network are INT8, as the file must hold them.
+        inputs: What the network takes, where that is another name than `input`, or several inputs: it takes them as a tuple, too.
         outputs: What the network returns; of several it returns all, flattened and joined.
         apart: Whether it returns a tuple of them instead.
 
@@ -77,7 +79,7 @@ def write_graph(
     raw = file.with_name("exported.onnx")
     whole = HalfNetwork(network) if float_type == "fp16" else network
     names = [output.name for output in outputs]
-    export_onnx(Separated(whole, outputs) if len(outputs) > 1 and not apart else whole, image_shape, raw, opset, names)
+    export_onnx(Separated(whole, outputs) if len(outputs) > 1 and not apart else whole, image_shape, raw, opset, names, inputs)
     written = simplify_onnx(raw, file, batch)
     raw.unlink()
     if dialect == "float":
@@ -101,9 +103,9 @@ class HalfNetwork(nn.Module):
         super().__init__()
         self.halved = copy.deepcopy(network).half()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Map (n, c, h, w) float32 to outputs (n, ...) float32."""
-        found = self.halved(x.half())
+    def forward(self, x: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Map (n, c, h, w) float32, or a tuple of inputs, to outputs (n, ...) float32."""
+        found = self.halved(tuple(each.half() for each in x) if isinstance(x, tuple) else x.half())
         return tuple(output.float() for output in found) if isinstance(found, tuple) else found.float()
 
 
@@ -120,13 +122,20 @@ class Separated(nn.Module):
         self.joining = network
         self._shapes = [tuple(output.shape) for output in outputs]
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map (n, c, h, w) to outputs (n, ...)."""
+    def forward(self, x: Any) -> tuple[torch.Tensor, ...]:
+        """Map (n, c, h, w), or a tuple of inputs, to outputs (n, ...)."""
         parts = self.joining(x).split([math.prod(shape) for shape in self._shapes], dim=1)
         return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True))
 
 
-def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, opset: int, outputs: Sequence[str] = (OUTPUT.name,)) -> None:
+def export_onnx(
+    network: nn.Module,
+    image_shape: tuple[int, ...],
+    file: Path,
+    opset: int,
+    outputs: Sequence[str] = (OUTPUT.name,),
+    inputs: Sequence[TensorSpec] = (),
+) -> None:
     """Export in evaluation mode with the dynamo exporter, for any number of images.
 
     Args:
@@ -135,6 +144,7 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, op
         file: The .onnx file to write.
         opset: Version of the default operator set, 18-23.
         outputs: Names of what the network returns.
+        inputs: As for `write_graph`.
 
     Raises:
         BuildError: The exporter refuses the network, or what it computes depends on the number of images.
@@ -142,20 +152,20 @@ def export_onnx(network: nn.Module, image_shape: tuple[int, ...], file: Path, op
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # channels-last pooling exports as a gather
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    traced = None
+    traced, parts = None, tuple(each.shape for each in inputs) if len(inputs) > 1 else ()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = export_program(network.eval(), image_shape)
+            traced = export_program(network.eval(), image_shape, parts)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
                 opset_version=opset,
-                input_names=[INPUT],
+                input_names=[each.name for each in inputs] or [INPUT],
                 output_names=list(outputs),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=any_batch(parts),
                 verbose=False,
             )
     except Untraceable as error:
@@ -221,10 +231,9 @@ def require_valid(file: Path) -> None:
 
 
 def fix_batch(model: onnx.ModelProto, batch: int) -> None:
-    """Write a number of images in place of the dynamic batch of the input; shapes that follow from it are inferred anew."""
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
-    for output in model.graph.output:
-        output.type.tensor_type.shape.dim[0].dim_value = batch
+    """Write a number of images in place of the dynamic batch; shapes that follow from it are inferred anew."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
     del model.graph.value_info[:]
 
 

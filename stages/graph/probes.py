@@ -1,11 +1,14 @@
 """Images that every export of an untrained network is tried with, and how far its outputs may lie from torch's."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 from safetensors.numpy import load_file, save_file
 
 from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.running import joined
 from bonsai.stages.errors import BuildError
 from bonsai.stages.store.tensor_files import in_rows, written_plainly
 
@@ -15,6 +18,8 @@ OUTPUTS = "outputs"
 """Name of these in that file."""
 COUNT = 4
 """Number of images whose outputs are compared."""
+APART = 1000
+"""Images of one input are numbered from here on after those of the input before: two images of one sample must not be the same."""
 EXACT, ROUNDING = 0.01, 1e-5
 """Largest mean difference of FP32 outputs, as a fraction of the difference between images and of the largest output."""
 LOOSE: dict[Precision, float] = {"fp16": 0.3, "int8": 1.0}
@@ -30,9 +35,44 @@ def probe_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
     return np.stack([_probe_image(image_shape, number) for number in range(count)])
 
 
+def probe_inputs(shapes: Sequence[tuple[int, ...]], count: int) -> np.ndarray:
+    """Return such images for each input, flattened and joined if there are several, (count, total) float32.
+
+    Args:
+        shapes: Shapes of the inputs.
+        count: Number of samples.
+    """
+    return joined([np.stack([_probe_image(shape, place * APART + number) for number in range(count)]) for place, shape in enumerate(shapes)])
+
+
+def probes_of(graph: Path, image_shape: tuple[int, ...], count: int) -> np.ndarray:
+    """Return the same for an ONNX file, which has the inputs one by one.
+
+    Args:
+        graph: The file.
+        image_shape: Shape of its input, or (total,) of several.
+        count: Number of samples.
+    """
+    if len(image_shape) > 1:
+        return probe_images(image_shape, count)
+    inputs = onnx.load(graph, load_external_data=False).graph.input
+    return probe_inputs([tuple(side.dim_value for side in each.type.tensor_type.shape.dim[1:]) for each in inputs], count)
+
+
 def noise_images(image_shape: tuple[int, ...], count: int) -> np.ndarray:
     """Return the images that engines are timed with: noise, always the same, (count, c, h, w) float32."""
     return np.random.default_rng(0).standard_normal((count, *image_shape)).astype(np.float32)
+
+
+def noise_for(image_shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, np.ndarray]:
+    """Return the images that each engine is timed with; engines of the same shape share them.
+
+    Args:
+        image_shapes: (channels, height, width) by engine.
+        count: Images of a batch.
+    """
+    batches = {shape: noise_images(shape, count) for shape in set(image_shapes.values())}
+    return {name: batches[shape] for name, shape in image_shapes.items()}
 
 
 def _probe_image(image_shape: tuple[int, ...], number: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -19,27 +20,35 @@ OF_THIS_PROCESS = ("stack_trace", "from_node", "nn_module_stack")
 """What torch notes of a node that may have paths of source files, or addresses in memory."""
 
 
-def export_program(network: nn.Module, image_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
+def export_program(network: nn.Module, image_shape: tuple[int, ...], parts: Sequence[tuple[int, ...]] = ()) -> torch.export.ExportedProgram:
     """Export a network by running its Python; then, where that fails, by reading its bytecode, which alone keeps `len(images)` open.
 
     Args:
         network: Network, already in the mode to export.
         image_shape: (channels, height, width); branches on shapes are taken as these ask for.
+        parts: Shapes of several inputs, which the network takes as a tuple instead.
 
     Raises:
         Untraceable: Its Python depends on values or on the number of images.
     """
-    example = torch.zeros(2, *image_shape)  # a batch of 1 would be taken for a constant
+    made = [torch.zeros(2, *shape) for shape in parts or (image_shape,)]  # a batch of 1 would be taken for a constant
+    example = tuple(made) if parts else made[0]
     failed = []
     for strict in (False, True):
         try:
             with _quiet(), _without_idle_autocast():
-                return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
+                return torch.export.export(network, (example,), dynamic_shapes=any_batch(parts), strict=strict)
         except FAILURES as error:
             blame_memory(error)
             failed.append(error)
     reasons = [explain(error) for error in failed]
     raise Untraceable(reasons[1] if reasons[0].startswith(BATCH) else reasons[0]) from failed[0]
+
+
+def any_batch(parts: Sequence[tuple[int, ...]]) -> tuple[Any, ...]:
+    """Return the dynamic shapes of a network for any number of images; of one that takes a tuple of several inputs where `parts` names some."""
+    free = {0: torch.export.Dim("batch")}
+    return (tuple(free for _ in parts) if parts else free,)
 
 
 def save_program(network: nn.Module, image_shape: tuple[int, ...], file: Path) -> None:

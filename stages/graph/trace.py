@@ -95,7 +95,7 @@ def _with_whole_modules(network: nn.Module, images: torch.Tensor, hooked: tuple[
     Raises:
         ConfigError: None is right in evaluation.
     """
-    shape = (images.shape[1], images.shape[2], images.shape[3])
+    shape = tuple(images.shape[1:])
     try:
         asked = askers_of(network, images)
     except FAILURES as error:  # as torch's old weight_norm, which keeps a tensor that was computed

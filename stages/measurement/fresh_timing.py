@@ -11,7 +11,7 @@ from bonsai.stages.backends.device import TimingProtocol
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig
-from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.graph.probes import noise_for
 from bonsai.stages.measurement.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Fresh, ProcessFigures
@@ -47,6 +47,7 @@ def time_afresh(
     reference: EngineFile | None,
     *,
     image_shape: tuple[int, ...],
+    reference_shape: tuple[int, ...] | None = None,
     timing: TimingConfig,
     percentile: int,
     relative: bool,
@@ -60,7 +61,8 @@ def time_afresh(
         folder: Receives a file of samples for each process.
         engine: The engine.
         reference: The dense engine or an earlier one, timed in turns with it; None where there is none here.
-        image_shape: (channels, height, width).
+        image_shape: (channels, height, width) of the engine.
+        reference_shape: That of the reference; None for the same.
         timing: The protocol, whose runs are shared among the fewest processes.
         percentile: 50, 90 or 95.
         relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
@@ -74,7 +76,10 @@ def time_afresh(
     config, verdict = timing.in_process(), timing.verdict
     engines = {name: one.model_copy(update={"file": one.file.resolve()}) for name, one in ((ENGINE, engine), (REFERENCE, reference)) if one is not None}
     (batch,) = {one.target.batch for one in engines.values()}
-    device, images = device_of(engine.target), noise_images(image_shape, batch)
+    device, images = (
+        device_of(engine.target),
+        noise_for({ENGINE: image_shape, **({} if reference is None else {REFERENCE: reference_shape or image_shape})}, batch),
+    )
     question = Question(percentile, shared_clock((one.target for one in engines.values()), percentile), turn_count(config), relative, known_ms)
     protocol = TimingProtocol(timing=config, clock=question.clock, percentile=percentile, once=True)
     looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.several_outputs import selected_outputs
 
 HELD = "held/"
 PLAIN = (int, float, str, bool, type(None))
@@ -60,13 +61,14 @@ def build_held(name: str) -> nn.Module:
 
 
 def structure_of(network: nn.Module) -> str:
-    """Return the sha256 of what a network computes but for its weights: the code and the plain attributes of its modules, and the sizes of its tensors."""
+    """Return the sha256 of what a network computes but for its weights: code and plain attributes of its modules, sizes of its tensors, selected outputs."""
     lines: list[object] = []
     for name, module in network.named_modules():
         plain = {key: value for key, value in vars(module).items() if key != "training" and _is_plain(value)}
         code = _code_of(type(module))  # type: ignore[arg-type]  # classes can be hashed
         lines += [name, type(module).__qualname__, code, module.extra_repr(), sorted(plain.items())]
     lines += [(name, tuple(value.shape), str(value.dtype)) for name, value in network.state_dict().items()]
+    lines += selected_outputs(network)
     return sha256(repr(lines).encode()).hexdigest()
 
 

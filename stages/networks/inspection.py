@@ -17,6 +17,7 @@ from bonsai.stages.networks.attributes import differing
 from bonsai.stages.networks.calling import computed_tensors, copy_network, evaluating, outputs_of, running, training
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.loading import load_weights
+from bonsai.stages.networks.packed_inputs import joined_inputs, packed_form
 from bonsai.stages.networks.registry import build_network
 from bonsai.stages.networks.seeding import seeded
 from bonsai.stages.tasks.task import DataSpec, Learning
@@ -84,12 +85,22 @@ def require_plain_state(network: nn.Module) -> None:
         )
 
 
-def random_images(number: int, image_shape: tuple[int, ...]) -> torch.Tensor:
-    """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) or (n, c, t) around 0."""
-    generator = torch.Generator().manual_seed(0)
+def random_inputs(number: int, network: nn.Module, image_shape: tuple[int, ...]) -> torch.Tensor:
+    """Return such images as `random_images` for a network; for one that takes several inputs joined, (n, total), others for each."""
+    form = packed_form(network)
+    shapes = (image_shape,) if form is None else form.shapes
+    return joined_inputs([random_images(number, shape, seed=place) for place, shape in enumerate(shapes)])
+
+
+def random_images(number: int, image_shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Return images that differ as pictures do, in brightness, contrast and coarse patterns as well as in every pixel: (n, c, h, w) or (n, c, t) around 0.
+
+    Numbers (n, k) differ one by one.
+    """
+    generator = torch.Generator().manual_seed(seed)
     channels, *sides = image_shape
     coarse = torch.randn(number, channels, *(min(4, side) for side in sides), generator=generator)
-    pattern = functional.interpolate(coarse, size=sides, mode="bilinear" if len(sides) == 2 else "linear", align_corners=False)
+    pattern = functional.interpolate(coarse, size=sides, mode="bilinear" if len(sides) == 2 else "linear", align_corners=False) if sides else coarse
     contrast = torch.linspace(0.2, 1, number)[torch.randperm(number, generator=generator)]
     brightness = torch.linspace(-0.7, 0.7, number)[torch.randperm(number, generator=generator)]
     fine = torch.randn(number, *image_shape, generator=generator)

@@ -16,7 +16,7 @@ from torch import nn
 from bonsai.profiles.errors import ConfigError, describe
 
 SELECTS = "_selects_outputs"
-"""Attribute of the class of a network that returns only some of its outputs."""
+"""Attribute of the class of a network that returns only some of its outputs: their names."""
 _auxiliary: ContextVar[list[torch.Tensor] | None] = ContextVar("auxiliary", default=None)
 _as_they_are: ContextVar[bool] = ContextVar("as_they_are", default=False)
 
@@ -38,14 +38,19 @@ def select_outputs(network: nn.Module, names: Sequence[str]) -> nn.Module:
         found = own(self, *args, **kwargs)
         return found if _as_they_are.get() else _selected(found, names)
 
-    body = {SELECTS: True, "forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    body = {SELECTS: tuple(names), "forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     network.__class__ = type(kind.__name__, (kind,), body)
     return network
 
 
 def selects_outputs(network: nn.Module) -> bool:
     """Whether a network is one of `select_outputs`, and may compute what it does not return."""
-    return SELECTS in vars(type(network))
+    return bool(selected_outputs(network))
+
+
+def selected_outputs(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outputs that a network of `select_outputs` returns; none for any other."""
+    return getattr(type(network), SELECTS, ())
 
 
 @contextmanager

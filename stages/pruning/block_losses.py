@@ -67,25 +67,33 @@ def measure_blocks(
         learning: The task's.
     """
     blocks = blocks_of(groups)
-    before = _loss(copy_network(network), batches, learning)
+    before = loss_of(copy_network(network), batches, learning)
     done, total = 0, len(blocks) + sum(map(len, blocks.values()))
     found, halved = list[BlockLoss](), dict[str, float]()
     for name, inside in blocks.items():
         shorter = copy_network(network)
         keep_channels(shorter, KeepChannels(dropped=(name,)))
-        found.append(BlockLoss(name=name, groups=inside, loss=_loss(shorter, batches, learning) - before))
-        for group in (group for group in groups if group.name in inside):
-            half = best_channels(scores, {group.name: max(group.width // 2, 1)})
-            with masked(narrower := copy_network(network), edit_of(network, groups, half)):
-                halved[group.name] = _loss(narrower, batches, learning) - before
+        found.append(BlockLoss(name=name, groups=inside, loss=loss_of(shorter, batches, learning) - before))
+        for group in inside:
+            halved[group] = loss_halved(network, groups, group, scores, batches, learning) - before
         done += 1 + len(inside)
         report("blocks", done=done, total=total, first=0, unit="trial")
     return tuple(found), halved
 
 
+def loss_halved(
+    network: nn.Module, groups: Sequence[Group], name: str, scores: Mapping[str, torch.Tensor], batches: Iterable[Batch], learning: Learning
+) -> float:
+    """Return the mean loss without the lower half of a group's channels; arguments as for `measure_blocks`."""
+    (group,) = (group for group in groups if group.name == name)
+    half = best_channels(scores, {name: group.half})
+    with masked(narrower := copy_network(network), edit_of(network, groups, half)):
+        return loss_of(narrower, batches, learning)
+
+
 @torch.no_grad()
-def _loss(network: nn.Module, batches: Iterable[Batch], learning: Learning) -> float:
-    """Return the mean loss of a copy of the network."""
+def loss_of(network: nn.Module, batches: Iterable[Batch], learning: Learning) -> float:
+    """Return the mean loss of a copy of a network, whose BatchNorms normalise by the batch's own statistics and take them up."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     with evaluating(network, but=norms):
         return mean(float(learning.loss(outputs_of(network, images), targets)) for images, targets in batches)

@@ -9,7 +9,7 @@ from torch import nn
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import copy_network
-from bonsai.stages.networks.inspection import random_images
+from bonsai.stages.networks.inspection import random_inputs
 from bonsai.stages.networks.layer_names import matches
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.equality import outputs
@@ -70,7 +70,7 @@ def _within(group: Group, module: str) -> bool:
 
 def _residual(network: nn.Module, candidates: set[str], image_shape: tuple[int, ...]) -> Iterator[str]:
     """Yield the names of those modules that return their only input where their parameters are zero."""
-    images = random_images(IMAGES, image_shape)
+    images = random_inputs(IMAGES, network, image_shape)
     copied = copy_network(network)
     wake(copied, images)
     calls: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {name: [] for name in candidates}

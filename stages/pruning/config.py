@@ -60,6 +60,7 @@ class PruneConfig(Record):
         floors: Other floors for the groups of some layers: from a glob over names of layers to a fraction; the last glob that matches counts.
         caps: Largest fraction of a group's channels that is kept, in the same form.
         blocks: Whether residual blocks may be left out as a whole; what their absence costs is measured on training images when the branch leaves.
+        resolutions: Other sizes of images that the pruned network may take: lengths of the shorter side in pixels. The images' own size is always a choice.
         rounds: Most networks that the closed loop builds and times.
         margin: Fraction of the budget, 0-1, that the closed loop leaves free beside the verdict's interval: the gate is met only if the whole interval
             is within the budget, so the loop judges a network by where that interval's upper end will probably be.
@@ -81,6 +82,7 @@ class PruneConfig(Record):
     floors: dict[str, Share] = {}
     caps: dict[str, Share] = {}
     blocks: bool = False
+    resolutions: tuple[Annotated[int, Field(ge=1)], ...] = ()
     rounds: Annotated[int, Field(ge=1)] = 6
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.008
@@ -101,7 +103,11 @@ class PruneConfig(Record):
             raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
         if self.policy.finetune and self.recover.epochs:
             raise ValueError("`recover.epochs` is the length of a branch within the cycle: with the policy `trained` it is `policy.finetune.epochs`")
+        if self.resolutions and self.distill:
+            raise ValueError("`distill` does not go with `resolutions`: the teacher takes images of the full size, the pruned network smaller ones")
         if self.policy.name == "initialisation":
+            if self.resolutions:
+                raise ValueError("`resolutions` need a trained network: with the policy `initialisation` nobody knows what smaller images cost")
             if self.blocks:
                 raise ValueError("`blocks` need a trained network: with the policy `initialisation` nobody knows what their absence costs")
             if self.regulariser.name != "none":
@@ -115,18 +121,19 @@ def require_own_loop(config: PruneConfig) -> None:
     """Refuse settings that only Bonsai's own training loop can follow.
 
     Raises:
-        ConfigError: The policy prunes before or after the training, or blocks may be left out.
+        ConfigError: The policy prunes before or after the training, blocks may be left out, or images may get smaller.
     """
     asked = {
         f"policy {config.policy.name}": config.policy.name in ("initialisation", "trained"),
         "blocks": config.blocks,
+        "resolutions": bool(config.resolutions),
     }
     if any(asked.values()):
         raise ConfigError(
             describe(
                 "a pruner in your own training loop cannot do this",
                 given=", ".join(name for name, found in asked.items() if found),
-                allowed="the policies epi and epoch, and channels alone",
-                fix="call `cut()` before the first step or after the last one, leave `blocks` out, or use a recipe",
+                allowed="the policies epi and epoch, and channels alone, of images that your loop makes",
+                fix="call `cut()` before the first step or after the last one, leave `blocks` and `resolutions` out, or use a recipe",
             )
         )

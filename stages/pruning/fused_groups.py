@@ -12,7 +12,7 @@ from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.edits.channels import keep_channels
 from bonsai.stages.networks.edits.fusing import Unfusable, fuse, fusion_of, require_same_fused
 from bonsai.stages.networks.edits.records import Fuse
-from bonsai.stages.networks.inspection import random_images
+from bonsai.stages.networks.inspection import random_inputs
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.groups import Group, Kept
@@ -61,7 +61,7 @@ def require_fusable(network: nn.Module, edit: Fuse, groups: tuple[Group, ...], i
     Raises:
         Unfusable: It does not.
     """
-    images = random_images(TRIAL_IMAGES, image_shape)
+    images = random_inputs(TRIAL_IMAGES, network, image_shape)
     twin = copy_network(network)
     wake(twin, images)
     settle(twin, images)

@@ -81,6 +81,11 @@ class Group(Record):
         module = self.name.partition("[")[0]
         return next((len(m.indices) // self.width for m in self.members if m.module == module and m.side == "out"), 1)
 
+    @property
+    def half(self) -> int:
+        """Channels that are left without the lower half; at least one."""
+        return max(self.width // 2, 1)
+
 
 def blocks_of(groups: Iterable[Group]) -> dict[str, tuple[str, ...]]:
     """Return the names of the groups inside of each residual block that may be left out, in the network's order."""

@@ -7,7 +7,7 @@ from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import copy_network
 from bonsai.stages.networks.edits.channels import keep_channels
 from bonsai.stages.networks.edits.records import KeepChannels
-from bonsai.stages.networks.inspection import random_images
+from bonsai.stages.networks.inspection import random_inputs
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.masking import masked
 from bonsai.stages.pruning.equality import Uncuttable, outputs, require_equal
@@ -53,7 +53,7 @@ def check_cut(dense: nn.Module, pruned: nn.Module, edit: KeepChannels, image_sha
     Raises:
         Uncuttable: The difference exceeds `TOLERANCE`: the network's coupling was not understood.
     """
-    images = random_images(TRIAL_IMAGES, image_shape)
+    images = random_inputs(TRIAL_IMAGES, dense, image_shape)
     with masked(copied := copy_network(dense), edit):
         expected = outputs(copied, images)
     return require_equal(expected, outputs(pruned, images))

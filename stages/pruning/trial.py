@@ -7,7 +7,7 @@ from bonsai.stages.imports.user_code import FAILURES, say_what
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.calling import copy_network, running
 from bonsai.stages.networks.edits.channels import keep_channels
-from bonsai.stages.networks.inspection import random_images
+from bonsai.stages.networks.inspection import random_inputs
 from bonsai.stages.pruning.coupling.editing import edit_of
 from bonsai.stages.pruning.coupling.finding import fixed_layers
 from bonsai.stages.pruning.coupling.masking import masked
@@ -51,7 +51,7 @@ class _Trial:
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], image_shape: tuple[int, ...]) -> None:
         self._groups = groups
-        self._images = random_images(TRIAL_IMAGES, image_shape)
+        self._images = random_inputs(TRIAL_IMAGES, network, image_shape)
         self._dense = copy_network(network)
         with running():
             wake(self._dense, self._images)

@@ -10,9 +10,11 @@ convolution as INT8 without).
 from torch import fx, nn
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.graph.parting import part_inputs
 from bonsai.stages.graph.trace import lost_in_training, module_of, only_user, trace
 from bonsai.stages.graph.values import ACTIVATION, TENSOR
 from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.networks.packed_inputs import packed_form
 from bonsai.stages.quantization.grids import form_of, grids, is_fused_in_trt, on_grid_already, tensors_to_quantize
 from bonsai.stages.quantization.layers import BatchNorm
 from bonsai.stages.quantization.quantizers import ActivationQuantizer, SameGrid
@@ -30,8 +32,14 @@ def insert_quantizers(network: nn.Module, image_shape: tuple[int, ...], state: Q
         network: A float network; its modules are shared with the result, so that it learns what the result learns.
         image_shape: (channels, height, width).
         state: Dialect to simulate, width of the weights and layers to leave in float.
+
+    Returns:
+        A graph, which takes several inputs one by one where the network takes them joined: see `pack_again`.
     """
-    return quantise_graph(trace(network, image_shape), state)
+    traced, form = trace(network, image_shape), packed_form(network)
+    if form is not None:
+        part_inputs(traced, form)
+    return quantise_graph(traced, state)
 
 
 def quantise_graph(traced: fx.GraphModule, state: Quantizers) -> fx.GraphModule:

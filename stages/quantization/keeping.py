@@ -14,6 +14,7 @@ from bonsai.stages.graph.restoring import ByMode
 from bonsai.stages.graph.trace import module_of, trace
 from bonsai.stages.networks.edits.records import Quantizers
 from bonsai.stages.networks.layer_names import matches, matching
+from bonsai.stages.networks.packed_inputs import pack_again
 from bonsai.stages.quantization.grids import computes
 from bonsai.stages.quantization.layers import Convolution, QuantConvolution, QuantLinear
 from bonsai.stages.quantization.rewrite import rewrite
@@ -132,16 +133,16 @@ def count_float_convolutions(network: nn.Module, quantizers: Quantizers, image_s
     """Return how many convolutions of a quantised network are in float on purpose, call by call.
 
     Args:
-        network: Result of `insert_quantizers`.
+        network: Result of `insert_quantizers`, or one whose inputs were parted.
         quantizers: Its quantisers.
-        image_shape: (channels, height, width).
+        image_shape: (channels, height, width), or (total,) of several inputs joined.
     """
     graph = cast(fx.GraphModule, network)
     called = [(name_of(node), module_of(graph, node)) for node in graph.graph.nodes if node.op == "call_module"]
     kept = sum(isinstance(module, nn.Conv1d | nn.Conv2d) and name in quantizers.kept_float for name, module in called)
     int8 = sum(isinstance(module, QuantConvolution) and isinstance(module.conv, nn.Conv1d | nn.Conv2d) for _, module in called)
     with torch.no_grad(), _Convolutions() as counted:
-        copy.deepcopy(graph).eval()(torch.zeros(1, *image_shape))
+        pack_again(copy.deepcopy(graph).eval())(torch.zeros(1, *image_shape))
     return FloatConvolutions(kept, counted.number - int8)
 
 

@@ -13,6 +13,7 @@ from bonsai.stages.graph.trace import lost_in_training, trace
 from bonsai.stages.imports.user_code import FAILURES
 from bonsai.stages.memory import blame_memory
 from bonsai.stages.networks.edits.records import Quantizers
+from bonsai.stages.networks.packed_inputs import pack_again
 from bonsai.stages.quantization.insert import insert_quantizers
 from bonsai.stages.quantization.keeping import float_nodes, is_quantised, layers_to_keep
 from bonsai.stages.quantization.layers import QuantConvolution
@@ -53,7 +54,7 @@ def prove_quantizable(network: nn.Module, image_shape: tuple[int, ...], keep_flo
         _require_layers(quantised, network)
         for seed in SEEDS:
             vary(twin, image_shape, seed)
-            require_same(twin, quantised, torch.randn(SAMPLES, *image_shape, generator=torch.Generator().manual_seed(seed)))
+            require_same(twin, pack_again(quantised), torch.randn(SAMPLES, *image_shape, generator=torch.Generator().manual_seed(seed)))
         left = tuple(node.described for node in float_nodes(quantised))
     return left
 

@@ -2,19 +2,23 @@
 
 from bonsai.stages.delivery.deployed import Closeness, DeployedManifest, NetworkFacts, ScoredRow
 from bonsai.stages.delivery.licences import BONSAI, RUNTIMES
+from bonsai.stages.delivery.packed_facts import PackagedInput
 from bonsai.stages.graph.names import INPUT
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import unmet
 from bonsai.stages.reporting.model_card import gate_lines
 from bonsai.stages.texts import markdown
 
+PACKED = " In `golden.safetensors` the inputs of a sample are flattened and joined in this order, float32 (n, total)."
 HEADER = ("", "precision", "score (95 % interval)", "samples", "p50 ms", "p99 wall ms", "size MB", "params k", "MACs M")
 
 
 def write_deployed_card(manifest: DeployedManifest) -> str:
     """Return the card: verdict, figures, how to use the engine, how it was made."""
     failing = unmet(manifest.gates)
-    engine, shape = manifest.engine, ", ".join(map(str, manifest.engine.image_shape))
+    engine = manifest.engine
+    inputs = manifest.inputs or (PackagedInput(name=INPUT, shape=engine.image_shape),)
+    taken = "\n".join(f"- Input `{each.name}`: float32 (batch, {', '.join(map(str, each.shape))})" for each in inputs)
     rows = "\n".join(f"| {' | '.join(_cells(row))} |" for row in manifest.rows)
     outputs = "\n".join(f"- Output `{output.name}`: float32 (batch, {', '.join(map(str, output.shape))})" for output in manifest.outputs)
     warnings = "".join(f" **Warning: {markdown(warning)}**" for warning in manifest.warnings)
@@ -34,8 +38,10 @@ The maker's own function computes the score{score}; {better} is better.
 {chr(10).join(manifest.notes)}
 
 ## Use
-- Input `{INPUT}`: float32 (batch, {shape}), prepared as the network was trained. This package does not say how.
+{taken}
 {outputs}
+
+Prepare the input{"s" if len(inputs) > 1 else ""} as the network was trained: this package does not say how.{PACKED if len(inputs) > 1 else ""}
 
 The engine `{engine.file}` was built with {engine.runtime} {manifest.device.runtime_version} for {manifest.device.device}.
 It needs {manifest.compatibility.sentence}.

@@ -143,13 +143,26 @@ def fitting_part(evidence: Evidence) -> Part:
                 rows=tuple((t.precision, _or_dash(t.validation), _or_dash(t.test), _or_dash(t.latency), t.outcome) for t in decisions.tried),
             )
         )
+    if decisions.resolutions:
+        tables.append(
+            Table(
+                caption="Input resolutions among which was chosen",
+                headers=("height x width", "loss", "predicted value", "outcome"),
+                rows=tuple((*each.cells, "chosen" if each.chosen else "-") for each in decisions.resolutions),
+            )
+        )
     closed = (
         "The device is this machine: untrained networks of the chosen widths were timed, and the latency model was fitted to them. "
         "A network fits if the upper end of the verdict's interval will probably be within the budget ('at most')."
     )
     opened = "The device is not this machine: nothing was timed, and the widths fit the budget according to the latency table only."
     text = opened if evidence.is_estimated else closed
-    return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.",), tables=tuple(tables))
+    worth = (
+        ["The value of a resolution is that of the best widths within the budget, less what the rise of the validation loss at that resolution is worth."]
+        if decisions.resolutions
+        else []
+    )
+    return Part(title="How the budget was fitted", texts=(f"{text} Latency table: {decisions.table_source}.", *worth), tables=tuple(tables))
 
 
 def _describe_curve(curve: tuple[History, ...], metric: Metric) -> str:

@@ -12,6 +12,7 @@ from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, Fresh, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.selection.resolution_records import describe_resolutions
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
 from bonsai.stages.tasks.results_table import ResultsTable
@@ -70,7 +71,7 @@ figure of the table again.
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_trunk(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_resolution(decisions)}{_trunk(decisions)}
 {_recovery(decisions, metric)}{_changes(decisions)}
 
 {kept} of {whole} channels are kept{_dropped(final)}. `report.html`, or `report.md` without figures, has the widths
@@ -103,6 +104,12 @@ def _trunk(decisions: Decisions) -> str:
     trunk = "The trunk, and so the dense reference," if reference == "trained" else "The trunk"
     given = f" {GIVEN_REFERENCE}" if reference == "given" else ""
     return given if name == "none" else f"{given} {trunk} was trained with the regulariser {name}."
+
+
+def _resolution(decisions: Decisions) -> str:
+    """Return a sentence on the size of the images; empty if there was no choice."""
+    found = describe_resolutions(decisions.resolutions)
+    return f" {found[0].upper()}{found[1:]}. The dense network takes the full size." if found else ""
 
 
 def _dropped(final: Checkpoint) -> str:

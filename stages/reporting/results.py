@@ -122,9 +122,13 @@ def forecast_part(forecast: Forecast, table_source: str, slug: str) -> Part:
     listed = [operator for operator in forecast.operators if operator.module in dearest]
     table = "published rates (roofline)" if table_source == "estimated" else "the latency table measured on the device"
     fitted = " and fitted to whole networks" if forecast.overhead_ms else ""
+    taken, constant = "pruning alone takes", f"both with the model's constant of {forecast.overhead_ms:+.3f} ms"
+    if forecast.dense_overhead_ms is not None:
+        constants = f"{forecast.dense_overhead_ms:+.3f} ms and {forecast.overhead_ms:+.3f} ms"
+        taken, constant = "pruning and smaller images together take", f"with the models' constants of {constants}"
     texts = [
-        f"Predicted at {precision} by {table}{fitted}: an estimate. Both are at {precision}, so this is what pruning alone takes off: "
-        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, both with the model's constant of {forecast.overhead_ms:+.3f} ms.",
+        f"Predicted at {precision} by {table}{fitted}: an estimate. Both are at {precision}, so this is what {taken} off: "
+        f"{forecast.dense_ms:.3f} ms dense, {forecast.kept_ms:.3f} ms pruned, {constant}.",
     ]
     if len(listed) < len(forecast.operators):
         texts.append(f"The figure has the {len(listed)} operators that take longest in the dense network; the table has all {len(forecast.operators)}.")

@@ -6,7 +6,7 @@
 Nothing here runs a network. A caller that can time one passes a function as `measure`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,9 +21,10 @@ from bonsai.stages.selection.loop import Fit, Measured, fit_widths
 from bonsai.stages.selection.operator_records import Operator
 from bonsai.stages.selection.problem import Values
 from bonsai.stages.selection.reselection import Reselection
+from bonsai.stages.selection.search import Selection, select_widths
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.selection.terms import Options
-from bonsai.stages.selection.values import values_of
+from bonsai.stages.selection.values import values_of, worth_of_loss
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,27 @@ class Chooser:
         Raises:
             BudgetError: Even the narrowest network is above the budget.
         """
-        usable = losses if losses is not None and losses.tell else None
-        options = self.options if usable else self._all_there
-        values = self._values(scores, options, usable)
+        values, options = self._problem(scores, losses)
         return fit_widths(values, options, self.latency, self.limit_ms, self.config, measure, correction=correction, doubt=doubt)
+
+    def select(self, scores: Scores, losses: BlockLosses | None = None) -> Selection:
+        """Return the widths of most value within the budget by the prediction alone; arguments as for `fit`.
+
+        Raises:
+            BudgetError: Even the narrowest network is above the budget.
+        """
+        values, options = self._problem(scores, losses)
+        return select_widths(values, options, self.latency, self.limit_ms * (1 - self.config.margin))
+
+    def worth_of_loss(self, scores: Scores, halved: Mapping[str, float]) -> float:
+        """Return the value that goes with a unit of loss.
+
+        Args:
+            scores: As for `fit`.
+            halved: Increase of the loss without half of a group's channels, by group.
+        """
+        halves = {group.name: (group.half, group.width) for group in self.groups}  # whatever their floors and the device's step are
+        return worth_of_loss(self._values(scores, halves, None), halved)
 
     def reselection(self, limit_ms: float) -> Reselection:
         """Return a record for choosing again between two cuts, within `limit_ms` predicted milliseconds or, if that is too small, `floor_ms`."""
@@ -97,6 +115,12 @@ class Chooser:
     def _all_there(self) -> Options:
         """The widths with which no block is left out."""
         return {group: tuple(width for width in widths if width) for group, widths in self.options.items()}
+
+    def _problem(self, scores: Scores, losses: BlockLosses | None) -> tuple[Values, Options]:
+        """Return the values, and the widths to choose from."""
+        usable = losses if losses is not None and losses.tell else None
+        options = self.options if usable else self._all_there
+        return self._values(scores, options, usable), options
 
     def _comparable(self, scores: Scores) -> Scores:
         found = normalise(scores, self.groups, self.config.normalisation)

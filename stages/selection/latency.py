@@ -54,16 +54,25 @@ class Forecast(Record):
 
     Attributes:
         overhead_ms: Constant that is added to the sum of the operators.
+        dense_overhead_ms: That of the dense network, where it takes larger images; None where it is the same.
     """
 
     precision: Precision
     overhead_ms: float
     operators: tuple[OperatorForecast, ...]
+    dense_overhead_ms: float | None = None
+
+    def beside(self, dense: "Forecast") -> "Forecast":
+        """Return the same, with the dense network's milliseconds of another forecast of the same operators."""
+        pairs = zip(self.operators, dense.operators, strict=True)
+        operators = tuple(own.model_copy(update={"dense_ms": full.dense_ms}) for own, full in pairs)
+        return self.model_copy(update={"operators": operators, "dense_overhead_ms": dense.overhead_ms})
 
     @property
     def dense_ms(self) -> float:
         """Milliseconds of the dense network."""
-        return self.overhead_ms + sum(operator.dense_ms for operator in self.operators)
+        constant = self.overhead_ms if self.dense_overhead_ms is None else self.dense_overhead_ms
+        return constant + sum(operator.dense_ms for operator in self.operators)
 
     @property
     def kept_ms(self) -> float:

@@ -41,14 +41,19 @@ def _with_blocks(values: Values, options: Options, losses: BlockLosses | None) -
         return found
     for block in losses.blocks:
         if 0 in options.get(block.groups[0], ()):
-            found[block.groups[0]][0] -= max(block.loss, 0.0) * _worth(values, losses)
+            found[block.groups[0]][0] -= max(block.loss, 0.0) * worth_of_loss(values, losses.halved)
     return found
 
 
-def _worth(values: Values, losses: BlockLosses) -> float:
-    """Return the value that goes with a unit of loss, by the groups that were halved."""
-    lost = [max(table.values()) - table[_half(table)] for group in losses.halved if (table := values.get(group))]
-    return sum(lost) / sum(losses.halved[group] for group in losses.halved if group in values)
+def worth_of_loss(values: Values, halved: Mapping[str, float]) -> float:
+    """Return the value that goes with a unit of loss.
+
+    Args:
+        values: Value of every width of every group.
+        halved: Increase of the loss without half of a group's channels, by group.
+    """
+    lost = [max(table.values()) - table[_half(table)] for group in halved if (table := values.get(group))]
+    return sum(lost) / sum(halved[group] for group in halved if group in values)
 
 
 def _half(widths: Iterable[int]) -> int:

@@ -23,6 +23,7 @@ def assess(
     dataset: Dataset,
     profile: HardwareProfile,
     with_reference: bool = True,
+    full: Dataset | None = None,
 ) -> Measurement:
     """Run the test images, which chose nothing, and judge the accuracy gates by them; all other gates stay as they were measured.
 
@@ -34,11 +35,13 @@ def assess(
         dataset: Source of the test part.
         profile: The gates.
         with_reference: As for `measure`: an untrained dense network does not see the test images.
+        full: As for `measure`: the same images in the size that the dense network takes.
     """
     task = task_named(dataset.task)
     part = Part(dataset, "test")
     seen_by = {"dense": dense, "shipped": engine} if with_reference else {"shipped": engine}
-    seen = {name: observe(run_for_accuracy(one, profile.target, part.one_by_one()), part.targets, task) for name, one in seen_by.items()}
+    parts = {"dense": Part(full, "test") if full is not None else part, "shipped": part}
+    seen = {name: observe(run_for_accuracy(one, profile.target, parts[name].one_by_one()), part.targets, task) for name, one in seen_by.items()}
     results = Results(seen.get("dense"), seen["shipped"])
     save_results(out_dir / RESULTS, results, task)
     doubt = "" if results.dense is None else doubt_about(task, task.reduce(results.dense), part.some_targets(), "test")

@@ -8,7 +8,7 @@ from bonsai.stages.backends.device import TimingProtocol
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig
-from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.graph.probes import noise_for
 from bonsai.stages.measurement.calm import calm_part
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, percentile_error, save_samples, summarise
@@ -41,7 +41,7 @@ def benchmark(
         candidates: Engines whose latency is asked for.
         reference: Usually the dense FP32 engine.
         target: Batch, threads and runtime.
-        image_shape: (channels, height, width).
+        image_shape: (channels, height, width) of the candidates. The reference may take larger images.
         timing: The protocol.
         percentile: The budget's: it decides the clock, and is what the errors are of.
         repeat: Number of the repetition: another number times the same engines afresh.
@@ -50,9 +50,10 @@ def benchmark(
     """
     named = {REFERENCE: reference} | {str(place): engine for place, engine in enumerate(candidates)}
     engines = {name: engine.for_target(target) for name, engine in named.items()}
+    shapes = dict.fromkeys(engines, image_shape) | {REFERENCE: reference.image_shape}
     clock = gating_clock(target, percentile)
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=percentile, limit=limit if percentile == 50 else None)
-    whole, turns = device_of(target).time(engines, noise_images(image_shape, target.batch), protocol)
+    whole, turns = device_of(target).time(engines, noise_for(shapes, target.batch), protocol)
     save_samples(out_dir / SAMPLES, whole)
     samples = calm_part(whole, clock, turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
     errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}

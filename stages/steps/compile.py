@@ -12,7 +12,7 @@ from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
-from bonsai.stages.graph.probes import PROBES, compare_outputs, load_outputs, probe_images
+from bonsai.stages.graph.probes import PROBES, compare_outputs, load_outputs, probes_of
 from bonsai.stages.store.store import stage
 
 
@@ -69,6 +69,6 @@ def _require_as_torch(engine: Engine, target: Target, expected: np.ndarray) -> N
     Raises:
         BuildError: The engine cannot be loaded or run, its process ends, or its outputs differ.
     """
-    images = probe_images(engine.image_shape, len(expected))
+    images = probes_of(engine.folder / MODEL, engine.image_shape, len(expected))
     found = device_of(target).run(engine.for_target(target), [images, images[:1]], untried=True)
     compare_outputs(np.concatenate(list(found)), np.concatenate([expected, expected[:1]]), target.precision, engine.file)

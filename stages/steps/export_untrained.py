@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import nn
 
 from bonsai.stages.backends.reference import require_runs
 from bonsai.stages.errors import BuildError
@@ -17,10 +17,11 @@ from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.narrowing import CannotNarrow, narrow_graph, require_channels
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType, OnnxGraph
-from bonsai.stages.graph.probes import COUNT, probe_images, save_outputs
+from bonsai.stages.graph.probes import COUNT, probe_inputs, save_outputs
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.edits.fusing import fuse
 from bonsai.stages.networks.edits.records import Fuse, Quantizers
+from bonsai.stages.networks.packed_inputs import input_specs, pack_again
 from bonsai.stages.networks.registry import build_network, to_channels_last
 from bonsai.stages.networks.several_outputs import outputs_as_they_are
 from bonsai.stages.pruning.blocks import groups_with_blocks
@@ -131,20 +132,22 @@ def _export(
         edit = cut(network, groups, first_channels(plan.widths))
         fusion = fusion and Fuse(modules=tuple(name for name in fusion.modules if not edit.drops(name)))
     to_channels_last(network)
-    images = torch.from_numpy(probe_images(image_shape, IMAGES))
+    inputs = input_specs(network)
+    images = torch.from_numpy(probe_inputs([each.shape for each in inputs] or [image_shape], IMAGES))
     _vary(network, images)
     if fusion is not None:
         fuse(network, fusion)
         to_channels_last(network)
-    exported: nn.Module = network
+    exported, quantised = network, 0
+    dialect: Dialect = "float" if quantizers is None else quantizers.dialect
     if quantizers is not None:
-        network = insert_quantizers(network, image_shape, quantizers)
+        graph = insert_quantizers(network, image_shape, quantizers)
+        network = pack_again(graph)
         to_channels_last(network)
         calibrate(network, [images.clone()])
-        exported = to_export_form(network, quantizers.dialect, float_type)
-    dialect: Dialect = "float" if quantizers is None else quantizers.dialect
-    quantised = count_quantised(exported) if isinstance(exported, fx.GraphModule) else 0
-    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, quantised=quantised)
+        graph = to_export_form(graph, quantizers.dialect, float_type)
+        exported, quantised = pack_again(graph), count_quantised(graph)
+    written = write_graph(exported, image_shape, file, opset=opset, batch=batch, dialect=dialect, float_type=float_type, quantised=quantised, inputs=inputs)
     with torch.no_grad():
         save_outputs(file.parent, network.eval()(images[:COUNT].clone()).numpy())
     return written.audit

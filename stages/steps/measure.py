@@ -48,6 +48,7 @@ def measure(
     timing: TimingConfig,
     estimates: tuple[Latency, ...] | None,
     with_reference: bool = True,
+    full: Dataset | None = None,
 ) -> Measurement:
     """Run the whole validation part, time the engines in turns, and choose the precision to ship.
 
@@ -58,21 +59,24 @@ def measure(
         dense: Engine of the dense network at the end of the cycle, at the target's reference precision.
         candidates: Engines of the pruned network, one per precision, the profile's own among them.
         quantised: The fake-quantised network that the INT8 engine was exported from; None where there is none.
-        dataset: Source of the validation part.
+        dataset: Source of the validation part, in the size that the candidates take.
         profile: Budget and gates.
         timing: The protocol.
         estimates: Latency of the dense and of each candidate where the device is not here; such an engine's accuracy is
             measured by ONNX Runtime on the same ONNX file, and labelled so.
         with_reference: Whether the dense network is the reference. If not, it is untrained: it is timed, and accuracy is not compared with it.
+        full: The same images in the size that the dense network takes; None where that is the same.
     """
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
-    part = Part(dataset, "validation")
-    images = part.first(profile.target.batch)
+    part, dense_part = Part(dataset, "validation"), Part(full or dataset, "validation")
+    images, dense_images = (each.first(profile.target.batch) for each in (part, dense_part))
     clock = gating_clock(profile.target, profile.budget.percentile)
-    timed = _time(engines, images, profile, timing, clock, out_dir) if estimates is None else None
+    batches = dict.fromkeys(engines, images) | {DENSE: dense_images}
+    timed = _time(engines, batches, profile, timing, clock, out_dir) if estimates is None else None
     compared = {name: engine for name, engine in engines.items() if with_reference or name != DENSE}
-    outputs = {name: run_for_accuracy(engine, profile.target, part.one_by_one()) for name, engine in compared.items()}
+    parts = dict.fromkeys(engines, part) | {DENSE: dense_part}
+    outputs = {name: run_for_accuracy(engine, profile.target, parts[name].one_by_one()) for name, engine in compared.items()}
     seen, latencies = judge(task, part.targets, outputs, timed, clock=clock, reference=DENSE)
     if estimates is not None:
         latencies = dict(zip(engines, estimates, strict=True))
@@ -102,12 +106,13 @@ def measure(
     )
 
 
-def _time(engines: Mapping[str, Engine], images: np.ndarray, profile: HardwareProfile, timing: TimingConfig, clock: str, folder: Path) -> Timing:
+def _time(engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profile: HardwareProfile, timing: TimingConfig, clock: str, folder: Path) -> Timing:
     """Time engines in turns on the device, and keep the raw samples."""
     target = profile.target
     files = {name: engine.for_target(target) for name, engine in engines.items()}
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=profile.budget.percentile)
-    found = device_of(target).time(files, images[np.arange(target.batch) % len(images)], protocol)
+    filled = {name: batch[np.arange(target.batch) % len(batch)] for name, batch in images.items()}
+    found = device_of(target).time(files, filled, protocol)
     save_samples(folder / SAMPLES, found.samples)
     return found
 

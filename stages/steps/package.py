@@ -40,7 +40,7 @@ def figures_of(made: Package) -> str:
     return made.name
 
 
-@stage(version=14, figures=figures_of)
+@stage(version=15, figures=figures_of)
 def package(
     out_dir: Path,
     engine: Engine,

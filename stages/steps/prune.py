@@ -48,7 +48,7 @@ def prune(
         dense: The trunk's segment at which the branch leaves.
         plan: Channels to keep per group, as chosen at the trigger.
         reselection: Chooses them again before each later cut; None keeps to the plan.
-        dataset: Data to train on between the cuts.
+        dataset: Data to train on between the cuts; the branch goes on with images of its size.
         training: The cycle, which goes on where the trunk stood.
         criterion: Criterion that ranks the channels of each group.
         schedule: Number of cuts, and the training between them.
@@ -69,8 +69,8 @@ def prune(
 
     with reproducible(training):
         state = load_training(dense, training)
-        groups = None if all(plan.widths.values()) else groups_with_blocks(state.network, dense.image_shape)
-        removal = Removal(state, dense.image_shape, criterion, schedule, training.score_window, groups)
+        groups = None if all(plan.widths.values()) else groups_with_blocks(state.network, dataset.image_shape)
+        removal = Removal(state, dataset.image_shape, criterion, schedule, training.score_window, groups)
         stop = removal.run(
             plan.widths,
             load_scores(dense, criterion),
@@ -90,4 +90,5 @@ def prune(
         "returned_channels": float(removal.returned),
     }
     kept = {name: removal.kept[name] for name in plan.widths}
-    return dense.successor(out_dir, edits=(*dense.edits, removal.pruner.edit), kept=kept, step=stop, metrics=metrics)
+    found = {"image_shape": dataset.image_shape, "edits": (*dense.edits, removal.pruner.edit), "kept": kept}
+    return dense.successor(out_dir, **found, step=stop, metrics=metrics)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bonsai.stages.data.dataset import Dataset
+from bonsai.stages.data.part import Part
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import WEIGHTS, build, load_network, load_training, save_tensors
 from bonsai.stages.networks.counting import count_macs
@@ -11,6 +12,7 @@ from bonsai.stages.pruning.recovery import FINETUNE, Goal, Length, Recovery, len
 from bonsai.stages.store.store import RESUME, stage
 from bonsai.stages.training.config import DistillConfig, TrainConfig
 from bonsai.stages.training.distillation import Teacher
+from bonsai.stages.training.evaluation import evaluate_part
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.progress import say
 from bonsai.stages.training.rates import Rate, half_cosine, stretched_rate
@@ -30,6 +32,7 @@ def recover(
     teacher: Checkpoint | None,
     goal: Goal | None = None,
     dense: Checkpoint | None = None,
+    full: Dataset | None = None,
 ) -> Checkpoint:
     """Go on with the training that the last cut interrupted.
 
@@ -44,6 +47,7 @@ def recover(
         teacher: The trunk's dense network; None trains on the labels alone.
         goal: What the gates ask for; given where the length is `auto`.
         dense: The reference that the goal compares with; None without one, or where the length is fixed.
+        full: The same images in the size that the dense network takes; None where that is the same, or where the length is fixed.
     """
     phase = Phase("branch", dataset, training, out_dir / RESUME)
     per_epoch, metric = phase.batches.per_epoch, phase.task.metric
@@ -55,8 +59,11 @@ def recover(
             history = phase.train(state, pruned.history, start=pruned.step, stop=stop, rate=rate, teacher=imitated)
             save_tensors(out_dir / WEIGHTS, state.deployed.state_dict())
             return pruned.successor(out_dir, step=stop, history=history)
-        reference = phase.validate(load_network(dense).to(training.device)) if dense is not None else None
-        asked, own = goal.figure(metric, reference), length_of(training.epochs, pruned.step / per_epoch, cost_of(pruned), length.most)
+        reference = _validate_dense(dense, phase, full) if dense is not None else None
+        asked, own = (
+            goal.figure(metric, reference),
+            length_of(training.epochs, pruned.step / per_epoch, cost_of(pruned, (full or dataset).image_shape), length.most),
+        )
         rounds = Rounds(pruned.step, per_epoch, training, own, metric, asked)
         history = phase.train(state, pruned.history, start=pruned.step, stop=rounds.stop, rate=rounds.rate, teacher=imitated, rounds=rounds)
     save_tensors(out_dir / WEIGHTS, rounds.weights)
@@ -64,6 +71,12 @@ def recover(
     recovery = summarise(rounds, own, asked, history[-1].validation, training.epochs, pruned.step, per_epoch)
     say(recovery.sentence(metric))
     return pruned.successor(out_dir, step=rounds.kept, history=history, recovery=recovery)
+
+
+def _validate_dense(dense: Checkpoint, phase: Phase, full: Dataset | None) -> float:
+    """Return the task's metric of the dense network, on validation images of the size that it takes."""
+    network = load_network(dense).to(phase.config.device)
+    return phase.validate(network) if full is None else evaluate_part(network, Part(full, "validation", phase.config.device), phase.task)
 
 
 def branch_end(step: int, per_epoch: int, training: TrainConfig, length: RecoverConfig, finetune: FinetuneConfig | None) -> tuple[int, Rate]:
@@ -76,10 +89,10 @@ def branch_end(step: int, per_epoch: int, training: TrainConfig, length: Recover
     return step + steps, lambda at: stretched_rate(at, step, steps, training, per_epoch)
 
 
-def cost_of(pruned: Checkpoint) -> float:
-    """Return the multiply-accumulates of a pruned network over those of the dense one."""
-    networks = (build(pruned.model, pruned.image_shape, pruned.num_classes, edits) for edits in (pruned.edits, ()))
-    own, dense = (count_macs(network, pruned.image_shape) for network in networks)
+def cost_of(pruned: Checkpoint, full_shape: tuple[int, ...]) -> float:
+    """Return the multiply-accumulates of a pruned network over those of the dense one, which takes images of `full_shape`."""
+    counted = ((pruned.image_shape, pruned.edits), (full_shape, ()))
+    own, dense = (count_macs(build(pruned.model, shape, pruned.num_classes, edits), shape) for shape, edits in counted)
     return own / dense
 
 

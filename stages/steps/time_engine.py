@@ -45,6 +45,7 @@ def time_engine(
         engine.for_target(target),
         dense.for_target(target) if dense is not None else None,
         image_shape=engine.image_shape,
+        reference_shape=dense.image_shape if dense is not None else None,
         timing=timing.model_copy(update={"verdict": verdict}),
         percentile=budget.percentile,
         relative=budget.latency is not None,

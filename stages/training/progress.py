@@ -1,6 +1,8 @@
 """Progress for people: one logger that the command line and Prefect show in their own ways."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 logger = logging.getLogger("bonsai")
@@ -55,3 +57,14 @@ def report(what: str, *, done: int, total: int, first: int = 0, unit: str = "", 
 def say(message: str) -> None:
     """Log one line."""
     logger.info(message)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep what the stages say of their progress to themselves."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

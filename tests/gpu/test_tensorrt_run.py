@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from several_inputs import IMAGES, NUMBERS, Measured
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Precision, Target
@@ -18,9 +19,12 @@ from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.backends.tensorrt_engine import RTX_CAPABILITIES, full, rtx
 from bonsai.stages.backends.tensorrt_run import DISSECTED_RUNS
 from bonsai.stages.errors import DeviceUnavailable
+from bonsai.stages.graph.exporting import write_graph
 from bonsai.stages.graph.names import MODEL
 from bonsai.stages.graph.onnx_graph import OnnxGraph
 from bonsai.stages.networks.config import ModelConfig
+from bonsai.stages.networks.forms import Form
+from bonsai.stages.networks.packed_inputs import joined_inputs, pack_inputs
 from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.steps.export_untrained import export_untrained
 from bonsai.stages.store.store import Store
@@ -82,6 +86,18 @@ def test_engine_takes_any_number_of_images(runtime: str, n: int, store: Store, t
     run = run_built(graph_at("fp32", target, store), target, tmp_path)
     one_by_one = np.concatenate([run(image[None]) for image in images(n)])
     np.testing.assert_allclose(run(images(n)), one_by_one, atol=0.01 * one_by_one.std())
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_engine_takes_several_inputs_joined(runtime: str, tmp_path: Path, gpu_required: bool) -> None:
+    target, form = target_here(runtime, required=gpu_required), Form("dict", ("image", "numbers"), ((1, 8, 8), (3,)))
+    network, joined = pack_inputs(Measured().eval(), form), joined_inputs((IMAGES, NUMBERS))
+    write_graph(network, (67,), tmp_path / MODEL, opset=20, batch=None, dialect="float", float_type="fp32", inputs=form.specs(None, "input"))
+    backend = backend_of(target.at("fp32"))
+    backend.build(tmp_path / MODEL, tmp_path / backend.engine_file, target.at("fp32"), (67,))
+    found = backend.open_engine(tmp_path / backend.engine_file, target.at("fp32"))(joined.numpy())
+    expected = network(joined).detach().numpy()
+    assert np.abs(found - expected).mean() <= 0.01 * expected.std()
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])

@@ -38,9 +38,9 @@ engine = package / "engine.onnx"
 run = backend_of(target).open_engine(engine, target)
 timing = TimingConfig(warmup_runs=2, warmup_seconds=0, runs=60, seconds=1)
 images = np.zeros((1, 1, 8, 8), np.float32)
-here = time_interleaved({"tiny": run}, images, timing)
+here = time_interleaved({"tiny": run}, {"tiny": images}, timing)
 protocol = TimingProtocol(timing=timing, clock="wall", percentile=50, once=True)
-apart = time_in_process({"tiny": EngineFile(file=engine, target=target)}, images, protocol).samples
+apart = time_in_process({"tiny": EngineFile(file=engine, target=target)}, {"tiny": images}, protocol).samples
 print(bool((here["tiny"] > 0).all() and (apart["tiny"] > 0).all()))
 """
 

@@ -237,7 +237,7 @@ def quantised_for(dialect: str) -> nn.Module:
         ({"model": Drawing}, "random numbers in evaluation"),
         ({"model": lambda: quantised_for("trt")}, "quantised for another family of runtimes"),
         ({"example_input": torch.zeros(2, 8)}, "does not run on the example input|samples has no input"),
-        ({"example_input": (IMAGES, IMAGES)}, "several inputs"),
+        ({"example_input": (IMAGES, IMAGES)}, "a tuple of the floating-point tensors"),
         ({"evaluate": raising}, r"evaluate raised an error with the torch network[\s\S]*KeyError: 'labels' \(test_own_loop_deploy"),
         ({"evaluate": lambda _: "good"}, "evaluate returned no score"),
         ({"evaluate": lambda run: run(np.zeros((2, 3, 8, 8), np.float32)).mean()}, r"evaluate runs the network on something else[\s\S]*\(2, 3, 8, 8\)"),

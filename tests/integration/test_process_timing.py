@@ -34,7 +34,8 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def time_twice(engine: Path, timing: TimingConfig = FEW) -> dict[str, np.ndarray]:
     target = load_profile("local-cpu", {"target.precision": "fp32"}).target
     protocol = TimingProtocol(timing=timing, clock="wall", percentile=50, once=True)
-    return time_in_process(dict.fromkeys(("engine", "reference"), EngineFile(file=engine, target=target)), IMAGES, protocol, inheritable()).samples
+    engines = dict.fromkeys(("engine", "reference"), EngineFile(file=engine, target=target))
+    return time_in_process(engines, dict.fromkeys(engines, IMAGES), protocol, inheritable()).samples
 
 
 def few_runs(package: Path, **budget: object) -> None:

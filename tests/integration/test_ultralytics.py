@@ -4,10 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 from bonsai.stages.backends.timing_config import TimingConfig
 
@@ -18,31 +16,9 @@ pytestmark = [
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ultralytics"
 FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
-SIZE, BATCH, EPOCHS, IMAGES = 64, 16, 3, 96
+SIZE, BATCH, EPOCHS = 64, 16, 3
 TIMING = TimingConfig.model_validate({"runs": 200, "block": 25, "warmup_runs": 20, "warmup_seconds": 0.0, "fitting": 6, "tries": 1, "verdict": {"most": 3}})
 PRUNE = {"epi.every": 0.08, "epi.window": 1, "epi.monotone": 1, "rounds": 1, "margin": 0.05, "tolerance": 0.3}
-
-
-def draw_shapes(folder: Path) -> Path:
-    """Draw squares and discs with their boxes, and return the description of the set."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", IMAGES), ("val", 32)):
-        for kind in ("images", "labels"):
-            (folder / kind / part).mkdir(parents=True)
-        for number in range(count):
-            image = Image.fromarray(rng.integers(0, 60, (SIZE, SIZE, 3), dtype=np.uint8))
-            lines = []
-            for _ in range(rng.integers(1, 4)):
-                side, kind = int(rng.integers(12, 28)), int(rng.integers(2))
-                left, top = (int(value) for value in rng.integers(0, SIZE - side, 2))
-                paint = ImageDraw.Draw(image).rectangle if kind else ImageDraw.Draw(image).ellipse
-                paint((left, top, left + side, top + side), fill=tuple(int(value) for value in rng.integers(120, 255, 3)))
-                lines.append(f"{kind} {(left + side / 2) / SIZE} {(top + side / 2) / SIZE} {side / SIZE} {side / SIZE}")
-            image.save(folder / "images" / part / f"{number}.png")
-            (folder / "labels" / part / f"{number}.txt").write_text("\n".join(lines))
-    file = folder / "shapes.yaml"
-    file.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [disc, square]\n")
-    return file
 
 
 @pytest.fixture
@@ -58,15 +34,15 @@ def yolo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_trainer_of_others_trains_validates_and_saves_the_pruned_network(yolo: Any, tmp_path: Path) -> None:
-    prune_yolo = __import__("prune_yolo")
-    data = draw_shapes(tmp_path / "shapes")
+    pruning, drawing = __import__("pruning"), __import__("draw_shapes")
+    data = drawing.draw_shapes(str(tmp_path / "shapes"), size=SIZE)
     model, seen = yolo("yolov8n.yaml"), []
     settings = {"latency": 0.6, "precision": "fp32", "timing": TIMING, "prune": PRUNE, "store": tmp_path / "store"}
-    model.add_callback("on_train_start", prune_yolo.prune_to(EPOCHS * IMAGES // BATCH, SIZE, **settings))
-    model.add_callback("on_fit_epoch_end", prune_yolo.require_carried)
+    model.add_callback("on_train_start", pruning.prune_to(SIZE, **settings))
+    model.add_callback("on_fit_epoch_end", pruning.require_carried)
     model.add_callback("on_train_end", lambda trainer: seen.append(trainer))
     options = {"imgsz": SIZE, "batch": BATCH, "nbs": BATCH, "device": "cpu", "workers": 0, "amp": False, "pretrained": False, "plots": False, "verbose": False}
-    model.train(data=str(data), epochs=EPOCHS, optimizer="AdamW", project=str(tmp_path / "runs"), **options)
+    model.train(data=data, epochs=EPOCHS, optimizer="AdamW", project=str(tmp_path / "runs"), **options)
     (trainer,) = seen
     pruner = trainer.pruner
     assert pruner.finished
@@ -77,4 +53,11 @@ def test_the_trainer_of_others_trains_validates_and_saves_the_pruned_network(yol
     assert {name: tensor.shape for name, tensor in saved.state_dict().items()} == {name: t.shape for name, t in trainer.ema.ema.state_dict().items()}
     assert saved.model[0].conv.out_channels == trainer.model.model[0].conv.out_channels == widths["model.0.conv"]
     assert all(torch.isfinite(tensor).all() for tensor in saved.state_dict().values())
-    sys.modules.pop("prune_yolo")
+    trained, average = (network.state_dict()["model.0.conv.weight"] for network in (trainer.model, trainer.ema.ema))
+    assert (trained - average).norm() < 0.1 * trained.norm(), "the average has followed the cut network"
+    pruning.require_carried(trainer)
+    trainer.ema._pairs = ([average.clone()], [trained])
+    with pytest.raises(RuntimeError, match="holds another network than the one that is trained"):
+        pruning.require_carried(trainer)
+    for name in ("pruning", "draw_shapes"):
+        sys.modules.pop(name)

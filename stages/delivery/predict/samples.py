@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bonsai.stages.data.pixels import read_image, to_input
+from bonsai.stages.data.pixels import as_sample, read_image, to_input
 from bonsai.stages.delivery.predict.engines import Refused, shown
 from bonsai.stages.tasks.predicting import LABEL, MASK
 
@@ -119,7 +119,11 @@ def read_inputs(file: Path, preprocess: Any) -> list[np.ndarray]:
     try:
         if file.suffix.lower() != ARRAY:
             return [to_input(read_image(file, preprocess), preprocess)]
-        values = to_input(np.load(file, allow_pickle=False), preprocess)
+        array = np.load(file, allow_pickle=False)
+        if preprocess.full is not None:  # each of a batch is made smaller, as in training
+            samples = array if array.ndim > 1 + len(preprocess.full) else array[None]
+            return [to_input(as_sample(sample, preprocess), preprocess) for sample in samples]
+        values = to_input(array, preprocess)
     except UNREADABLE as error:
         allowed = f"an image ({', '.join(IMAGES)}), an array ({ARRAY}) or a table ({TABLE})"
         raise Refused(2, f"{shown(file)}: cannot be read", given=error, allowed=allowed, fix="mend the file, or leave it out") from error

@@ -14,10 +14,11 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.config import ExportConfig
+from bonsai.stages.networks.forms import Form
 from bonsai.stages.tasks.task import TensorSpec
 
 IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-SHAPE = (1, 8, 8)
+ONE = Form("tensor", ("0",), ((1, 8, 8),))
 SPECS = (TensorSpec("a", (2,)), TensorSpec("b", (1, 2)))
 
 
@@ -30,7 +31,7 @@ def test_a_network_is_known_by_its_structure_and_its_weights() -> None:
     network, other, wider = plain(), plain(), nn.Sequential(*plain()[:-1], nn.Linear(8, 4))
     with torch.no_grad():
         other[0].bias[0] += 1e-6
-    found, again, changed, unlike = (take_in_hand(each, "the model", SHAPE, IMAGES).facts for each in (network, copy.deepcopy(network), other, wider))
+    found, again, changed, unlike = (take_in_hand(each, "the model", ONE, IMAGES).facts for each in (network, copy.deepcopy(network), other, wider))
     assert found == again
     assert (found.structure == changed.structure, found.weights == changed.weights) == (True, False)
     assert found.structure != unlike.structure
@@ -39,7 +40,7 @@ def test_a_network_is_known_by_its_structure_and_its_weights() -> None:
 def test_a_network_that_is_trained_in_branches_is_exported_fused() -> None:
     network = nn.Sequential(Rep(1, 8), nn.Flatten())
     network(IMAGES)
-    hand = take_in_hand(network, "the model", SHAPE, IMAGES)
+    hand = take_in_hand(network, "the model", ONE, IMAGES)
     assert hand.fused
     assert network.training
     assert network[0].point is not None and not hasattr(hand.network[0], "point")  # type: ignore[index]
@@ -47,8 +48,8 @@ def test_a_network_that_is_trained_in_branches_is_exported_fused() -> None:
 
 def test_a_quantised_network_becomes_an_int8_engine_and_a_float_one_the_reference_precision() -> None:
     target = load_profile("local-cpu").target
-    floating = take_in_hand(plain(), "the model", SHAPE, IMAGES)
-    quantised = take_in_hand(bonsai.quantize(plain(), IMAGES, calibration=IMAGES), "the model", SHAPE, IMAGES)
+    floating = take_in_hand(plain(), "the model", ONE, IMAGES)
+    quantised = take_in_hand(bonsai.quantize(plain(), IMAGES, calibration=IMAGES), "the model", ONE, IMAGES)
     assert (floating.precision(target, None), quantised.precision(target, None)) == ("fp32", "int8")
     assert quantised.facts.quantizers == quantised.quantizers
     assert quantised.facts.structure != floating.facts.structure

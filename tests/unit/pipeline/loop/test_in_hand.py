@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
-from bonsai.pipeline.loop.in_hand import profile_of, prune_config, require_bare, shape_of
+from bonsai.pipeline.loop.in_hand import form_of, profile_of, prune_config, require_bare, require_no_graph
 from bonsai.profiles.errors import ConfigError
+from bonsai.stages.networks.forms import Form
 from bonsai.stages.pruning.config import PruneConfig
 
 
@@ -30,15 +31,38 @@ def test_what_cannot_be_cut_is_refused(network: object, told: str) -> None:
         require_bare(network, "the model")
 
 
-@pytest.mark.parametrize("example", [torch.zeros(3), torch.zeros(2, 3, dtype=torch.long), [torch.zeros(1, 3)], {"x": torch.zeros(1, 3)}])
-def test_an_example_that_is_no_batch_is_refused(example: object) -> None:
-    with pytest.raises(ConfigError, match="no batch of images or series"):
-        shape_of(example)
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        (torch.zeros(3), r"\(3,\) torch.float32"),
+        (torch.zeros(2, 3, dtype=torch.long), "torch.int64.*embed whole numbers, such as token ids, outside of the network"),
+        ([torch.zeros(1, 3)], "given: +list"),
+        ((), "an empty tuple"),
+        ({}, "an empty dict"),
+        ((torch.zeros(2, 3), torch.zeros(2)), r"1: \(2,\) torch.float32.*as \(n, 1\)"),
+        ((torch.zeros(2, 3), torch.zeros(3, 3)), r"0: \(2, 3\).*1: \(3, 3\).*all of one n"),
+        ({"image": torch.zeros(2, 3), "ids": torch.zeros(2, 3, dtype=torch.long)}, r"ids: \(2, 3\) torch.int64"),
+        ({"the image": torch.zeros(2, 3)}, "a dict of some by argument"),
+    ],
+)
+def test_an_example_that_is_no_batch_is_refused(example: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s)the example input is no batch.*{told}"):
+        form_of(example)
 
 
 def test_the_shape_of_a_sample_is_that_behind_the_batch() -> None:
-    assert shape_of(torch.zeros(2, 3, 8, 9)) == (3, 8, 9)
-    assert shape_of(torch.zeros(1, 3, 64, dtype=torch.float16)) == (3, 64)
+    assert form_of(torch.zeros(2, 3, 8, 9)) == Form("tensor", ("0",), ((3, 8, 9),))
+    assert form_of(torch.zeros(1, 3, 64, dtype=torch.float16)).shapes == ((3, 64),)
+    image, numbers = torch.zeros(2, 3, 8, 9), torch.zeros(2, 4)
+    assert form_of((image, numbers)) == Form("tuple", ("0", "1"), ((3, 8, 9), (4,)))
+    assert form_of({"numbers": numbers, "image": image}) == Form("dict", ("numbers", "image"), ((4,), (3, 8, 9)))
+
+
+def test_a_graph_of_several_inputs_is_refused() -> None:
+    graph = fx.symbolic_trace(nn.Bilinear(2, 2, 1))
+    require_no_graph(graph, form_of(torch.zeros(1, 2)))
+    with pytest.raises(ConfigError, match="a graph of several inputs cannot be pruned or quantised"):
+        require_no_graph(graph, form_of((torch.zeros(1, 2), torch.zeros(1, 2))))
 
 
 def test_a_budget_and_a_precision_are_laid_over_the_profile() -> None:

@@ -32,7 +32,7 @@ def grow(tmp_path: Path) -> Grow:
         sizes = {"train": BATCHES * recipe.training.batch_size}
         dataset = Dataset(folder=tmp_path, name="d", preprocess=Preprocess.of(SHAPE), classes=("a", "b"), sizes=sizes, licence="")
         chooser = SimpleNamespace(keep=lambda _scores: {"layer": (0, 1)})
-        target = SimpleNamespace(profile=SimpleNamespace(name="p"), groups=(), scores=lambda _segment: {}, chooser=chooser)
+        target = SimpleNamespace(profile=SimpleNamespace(name="p"), groups=(), scores=lambda _segment: {}, followed=SimpleNamespace(chooser=chooser))
         stops: list[int] = []
 
         initial = Checkpoint(folder=tmp_path, model=ModelConfig(name="resnet8"), num_classes=2, image_shape=SHAPE, start=Start())

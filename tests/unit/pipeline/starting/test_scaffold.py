@@ -100,6 +100,10 @@ def test_many_classes_get_more_optimizer_steps(tmp_path: Path) -> None:
     recipes = [load_recipe(str(scaffold(Ask(tmp_path / f"for-{found.name}", found, model="resnet8")).files[0])) for found in (few, many)]
     assert recipes[0].training.batch_size == recipes[1].training.batch_size
     assert recipes[1].training.epochs >= 1.5 * recipes[0].training.epochs
+    slow = scaffold(Ask(tmp_path / "slow", many, model="resnet8", size=(160, 160)))
+    assert load_recipe(str(slow.files[0])).training.epochs < recipes[1].training.epochs
+    assert f"40 classes usually take {recipes[1].training.epochs} epochs" in text(slow)
+    assert "usually take" not in text(scaffold(Ask(tmp_path / "quick", many, model="resnet8")))
 
 
 def test_images_of_classes_become_squares_unless_a_height_and_a_width_are_asked_for(tmp_path: Path) -> None:

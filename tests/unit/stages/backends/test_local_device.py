@@ -59,18 +59,18 @@ def test_an_engine_that_is_opened_once_runs_as_often_as_it_is_asked(engine: Engi
 def test_a_timing_ends_early_where_the_ratio_is_certain_to_be_above_its_limit(engine: EngineFile) -> None:
     engines = {"reference": engine, "0": engine}
     protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50)
-    whole = local.time(engines, IMAGES, protocol)
+    whole = local.time(engines, dict.fromkeys(engines, IMAGES), protocol)
     assert (whole.turns, {values.shape for values in whole.samples.values()}) == (60, {(2, 600)})
-    ended = local.time(engines, IMAGES, protocol.model_copy(update={"limit": 0.02}))
+    ended = local.time(engines, dict.fromkeys(engines, IMAGES), protocol.model_copy(update={"limit": 0.02}))
     assert ended.turns == LOOKS[0]
     assert {values.shape for values in ended.samples.values()} == {(2, LOOKS[0] * TIMING.block)}
     assert all(0 < nanoseconds < 1e9 for values in ended.samples.values() for nanoseconds in values.ravel()), "both clocks are kept as they were"
-    assert local.time(engines, IMAGES, protocol.model_copy(update={"limit": 60.0})).turns == 60
+    assert local.time(engines, dict.fromkeys(engines, IMAGES), protocol.model_copy(update={"limit": 60.0})).turns == 60
 
 
 def test_engines_can_be_timed_once(engine: EngineFile) -> None:
     protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, once=True)
-    found = local.time({"engine": engine}, IMAGES, protocol)
+    found = local.time({"engine": engine}, {"engine": IMAGES}, protocol)
     assert (found.turns, found.samples["engine"].shape) == (60, (2, 600))
     assert (found.samples["engine"] > 0).all()
 
@@ -80,3 +80,14 @@ def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
     (found,) = local.operators([OperatorPoint(relu, 16, 16)], TARGET)
     assert (found.entry.operator, found.entry.ci, found.entry.kernels) == (relu, 16, "Relu")
     assert sum(kernel.share for kernel in local.kernels(engine, IMAGES)) == pytest.approx(1)
+
+
+def test_engines_of_different_images_take_turns_each_with_its_own(engine: EngineFile, tmp_path: Path) -> None:
+    larger, shape = tmp_path / "larger", (1, 40, 40)
+    larger.mkdir()
+    write_graph(larger / "model.onnx", shape=shape)
+    built = local.build(larger / "model.onnx", larger, TARGET, shape)
+    engines = {"small": engine, "large": EngineFile(file=larger / built.file, target=TARGET)}
+    protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50, once=True)
+    found = local.time(engines, {"small": IMAGES, "large": np.zeros((1, *shape), np.float32)}, protocol).samples
+    assert np.median(found["large"][0]) > np.median(found["small"][0])

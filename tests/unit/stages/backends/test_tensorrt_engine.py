@@ -133,7 +133,7 @@ def test_a_gpu_is_the_target_by_its_whole_name(name: str, gpu: Gpu, same: bool) 
 
 
 def test_building_process_answers_unavailable_when_the_library_cannot_be_imported() -> None:
-    request = Request(library="tensorrt_missing", graph="g", engine="e", input="input", image_shape=(1, 8, 8), batch=1, capability=None)
+    request = Request(library="tensorrt_missing", graph="g", engine="e", image_shape=(1, 8, 8), batch=1, capability=None)
     done = subprocess.run([sys.executable, "-P", str(BUILD_FILE)], input=json.dumps(asdict(request)), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"unavailable": "No module named 'tensorrt_missing'"}
 

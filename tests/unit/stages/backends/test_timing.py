@@ -28,7 +28,7 @@ def test_engines_take_turns_and_the_slower_one_is_found_slower() -> None:
         return run
 
     config = TimingConfig(runs=40, block=10, warmup_runs=2, warmup_seconds=0)
-    samples = time_interleaved({"fast": engine("fast", 0.0002), "slow": engine("slow", 0.0006)}, np.zeros(1), config)
+    samples = time_interleaved({"fast": engine("fast", 0.0002), "slow": engine("slow", 0.0006)}, dict.fromkeys(("fast", "slow"), np.zeros(1)), config)
     timed = order[4:]
     assert timed == (["fast"] * 10 + ["slow"] * 10) * 4
     fast, slow = (summarise(samples[name], "thread_cpu") for name in ("fast", "slow"))
@@ -63,7 +63,7 @@ def test_a_disturbed_timing_is_repeated_and_the_steadiest_counts() -> None:
         return images
 
     config = TimingConfig(runs=40, block=5, warmup_runs=2, warmup_seconds=0, steady=0.02, tries=3)
-    samples = time_steadily({"engine": run}, np.zeros(1), config, "thread_cpu")
+    samples = time_steadily({"engine": run}, {"engine": np.zeros(1)}, config, "thread_cpu")
     assert len(rounds) in {84, 126}
     assert summarise(samples["engine"], "thread_cpu").p50 < 0.4
 
@@ -75,6 +75,6 @@ def test_a_slow_engine_is_run_less_often() -> None:
         spin(0.002)
         return images
 
-    samples = time_interleaved({"slow": slow}, np.zeros(1), config)
+    samples = time_interleaved({"slow": slow}, {"slow": np.zeros(1)}, config)
     assert 60 <= samples["slow"].shape[1] <= 130
     assert samples["slow"].min() > 0

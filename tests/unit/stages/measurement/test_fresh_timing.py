@@ -43,7 +43,7 @@ class Processes:
         self.one = one
         self.asked: list[tuple[list[str], TimingProtocol]] = []
 
-    def time(self, engines: Mapping[str, EngineFile], inputs: np.ndarray, protocol: TimingProtocol) -> Timing:
+    def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         self.asked.append((list(engines), protocol))
         return Timing(dict(self.one()), turn_count(protocol.timing))
 

@@ -58,7 +58,8 @@ def test_a_timing_ends_where_it_is_certain_and_tells_after_how_many_turns() -> N
 
     config = TimingConfig(runs=2500, block=25, warmup_runs=1, warmup_seconds=0)
     end = EarlyEnd(1.1, "thread_cpu", candidate="0", reference="reference")
-    samples = time_interleaved({"0": engine("0", 3), "reference": engine("reference", 1)}, np.random.default_rng(0).random(2000), config, end)
+    engines = {"0": engine("0", 3), "reference": engine("reference", 1)}
+    samples = time_interleaved(engines, dict.fromkeys(engines, np.random.default_rng(0).random(2000)), config, end)
     assert end.turns in LOOKS
     assert {name: values.shape[1] for name, values in samples.items()} == {"0": 25 * end.turns, "reference": 25 * end.turns}
     assert made["0"] < 1500

@@ -11,6 +11,7 @@ from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.held import hold, structure_of
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.networks.several_outputs import select_outputs
 from bonsai.stages.store.artifact import fingerprint
 
 SHAPE = (1, 16, 16)
@@ -58,3 +59,17 @@ def test_what_is_computed_changes_the_identity(other: nn.Module) -> None:
 def test_another_process_is_told_why_it_cannot_build_it() -> None:
     with pytest.raises(ConfigError, match="was held by a program, which alone can build it"):
         build_network(ModelConfig(name="held/0123456789abcdef"), SHAPE, 0)
+
+
+def test_other_outputs_of_one_network_are_another_network() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(3, 4), nn.Linear(3, 5)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.one(x), self.other(x)
+
+    configs = [hold(select_outputs(Two(), names)) for names in (("0",), ("1",))]
+    assert configs[0] != configs[1]
+    assert [build_network(config, (3,), 0)(torch.zeros(2, 3)).shape[1] for config in configs] == [4, 5]

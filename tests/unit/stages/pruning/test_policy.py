@@ -78,11 +78,20 @@ def test_a_length_of_recovery_has_no_place_after_the_cycle() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [({"prune.regulariser.name": "bn_l1"}, "it has no time to"), ({"prune.distill": {"teacher": "trigger"}}, "is an untrained network")],
+    [
+        ({"prune.regulariser.name": "bn_l1"}, "it has no time to"),
+        ({"prune.distill": {"teacher": "trigger"}}, "is an untrained network"),
+        ({"prune.resolutions": [16]}, "nobody knows what smaller images cost"),
+    ],
 )
 def test_what_needs_a_trunk_is_refused_at_initialisation(overrides: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("resnet-edge", {"prune.policy": {"name": "initialisation"}, **overrides})
+
+
+def test_a_teacher_for_images_of_another_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`distill` does not go with `resolutions`"):
+        load_recipe("resnet-edge", {"prune.resolutions": [16], "prune.distill": {}})
 
 
 @pytest.mark.parametrize(("policy", "longest"), [({"name": "initialisation"}, 360), ({"name": "epoch", "epoch": 5}, 270), ({"name": "epi"}, 270)])

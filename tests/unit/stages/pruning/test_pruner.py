@@ -226,6 +226,7 @@ def test_a_state_of_another_network_is_refused_and_nothing_is_changed() -> None:
         ({"policy": PolicyConfig(name="trained", finetune=FinetuneConfig())}, "policy trained"),
         ({"policy": PolicyConfig(name="initialisation")}, "policy initialisation"),
         ({"blocks": True}, "blocks"),
+        ({"resolutions": (8,)}, "resolutions"),
     ],
 )
 def test_a_loop_of_ones_own_refuses_what_only_a_recipe_does(changes: dict[str, object], told: str) -> None:
