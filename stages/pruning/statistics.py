@@ -85,6 +85,11 @@ class BatchStatistics:
         self._weight, self._seen = 0.0, 0
         self._activations: list[tuple[str, _Rows, torch.Tensor]] = []
 
+    @property
+    def seen(self) -> int:
+        """Number of batches so far."""
+        return self._seen
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Listen to activations meanwhile."""

@@ -22,6 +22,7 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.networks.edits.records import KeepChannels
 from bonsai.stages.pruning.config import require_own_loop
+from bonsai.stages.pruning.criteria import OF_WEIGHTS
 from bonsai.stages.pruning.cuts import Cuts
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.pruning.groups import Group, Kept, Widths
@@ -164,7 +165,7 @@ class SteppingPruner(Pruner):
             Whether the network was cut. Wrap or compile it again then.
 
         Raises:
-            ConfigError: The optimizer cannot be cut.
+            ConfigError: The optimizer cannot be cut, or a criterion of gradients has observed no batch.
             BudgetError: Even the narrowest network is above the budget.
             Uncuttable: The cut network does not compute what it should. The training is left as it was.
         """
@@ -183,7 +184,7 @@ class SteppingPruner(Pruner):
         """Begin to cut now, whatever the policy says, by the scores so far; True where the network was cut.
 
         Raises:
-            ConfigError: It was cut already, or the optimizer cannot be cut.
+            ConfigError: It was cut already, the optimizer cannot be cut, or a criterion of gradients has observed no batch.
             BudgetError: Even the narrowest network is above the budget.
             Uncuttable: The cut network does not compute what it should.
         """
@@ -298,6 +299,15 @@ class SteppingPruner(Pruner):
                     given="a loop outside `watching()`",
                     allowed="a loop inside it",
                     fix="put `with pruner.watching():` around the loop, or choose another criterion",
+                )
+            )
+        if self._criterion not in OF_WEIGHTS and not self.statistics.seen:
+            raise ConfigError(
+                describe(
+                    f"the criterion {self._criterion} has no gradients to score by",
+                    given="a loop without `pruner.observe()`",
+                    allowed="`observe()` after backward, at least once before the network is cut",
+                    fix=f"call it, or choose a criterion of weights by `prune.criterion`: {', '.join(OF_WEIGHTS)}",
                 )
             )
         return self._indicator.after(self._chooser.keep(self.scores()), self._steps / self._per_epoch)

@@ -187,3 +187,18 @@ def test_two_ranks_average_their_scores_and_cut_alike(tmp_path: Path, error: boo
 def test_a_policy_before_or_after_the_training_names_the_way_round() -> None:
     with pytest.raises(ConfigError, match=r"(?s)policy initialisation.*call `cut\(\)`"):
         Loop(config(policy=PolicyConfig(name="initialisation")))
+
+
+@pytest.mark.parametrize(("call", "before"), [("cut", 0), ("step", 1)])
+def test_a_criterion_of_gradients_that_has_seen_none_is_refused(call: str, before: int) -> None:
+    loop = Loop(config())
+    for _ in range(before):
+        loop.pruner.step()
+    with pytest.raises(ConfigError, match=r"bn_gradient has no gradients to score by[\s\S]*observe\(\)"):
+        getattr(loop.pruner, call)()
+    assert loop.pruner.kept == Loop(config()).pruner.kept
+
+
+def test_a_criterion_of_weights_needs_no_observation() -> None:
+    loop = Loop(config(criterion="magnitude_l2"))
+    assert loop.pruner.cut()
