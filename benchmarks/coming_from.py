@@ -175,7 +175,7 @@ def engine_of(file: Path) -> tuple[Path, dict[str, int]]:
 def shown_lines(tool: Tool) -> list[str]:
     """Return the lines of a snippet as the page shows them: without indentation, what the benchmark returns, and the record that holds what is the user's."""
     body = inspect.getsource(_function(tool)).split('"""')[2].replace("work.", "").splitlines()
-    return [line.strip() for line in body if line.strip() and not line.strip().startswith(("return model,", "return pruned,"))]
+    return [line.partition("  # type:")[0].strip() for line in body if line.strip() and not line.strip().startswith(("return model,", "return pruned,"))]
 
 
 def _function(tool: Tool) -> Callable[..., Any]:

@@ -22,6 +22,8 @@ with left_out("timm"):  # Torch-Pruning imports it for a count of operations tha
 
 MOST_POSITIONS = 1_000_000
 """Most entries of one group: each layer counts as often as Torch-Pruning visits it."""
+MOST_ENDLESS = 3
+"""Most groups that may grow without end before the rest is not asked for: each costs seconds, and Bonsai's labels need none of them."""
 Members = tuple[Member, ...]
 
 
@@ -71,9 +73,10 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[Any]:
     """Yield the group of all channels of one layer of each group.
 
     This is like Torch-Pruning's `get_all_groups`, which stops at the first group that it cannot follow. If a group grows without end, the layers
-    that it has reached are skipped: starting from them would fail in the same way.
+    that it has reached are skipped: starting from them would fail in the same way. After `MOST_ENDLESS` of them no more groups are asked for.
     """
     visited: set[nn.Module] = set()
+    endless = 0
     for root in [module for module in graph.module2node if isinstance(module, Layer)]:
         if root in visited:
             continue
@@ -85,6 +88,9 @@ def _full_groups(graph: tp.DependencyGraph) -> Iterator[Any]:
         except FAILURES as error:
             blame_memory(error)
             if isinstance(error, Endless):
+                endless += 1
+                if endless == MOST_ENDLESS:
+                    return
                 visited.update(dep.target.module for dep in reached if graph.is_out_channel_pruning_fn(dep.handler))
             continue
         visited.update(dep.target.module for dep, _ in found if graph.is_out_channel_pruning_fn(dep.handler))
