@@ -221,7 +221,10 @@ def main() -> None:
     if options.here:
         (name,) = options.tools
         torch.set_num_threads(1)
-        save(measure(name, TOOLS[name], Data(options.data), folder))
+        try:
+            save(measure(name, TOOLS[name], Data(options.data), folder))
+        except ModuleNotFoundError as error:
+            raise SystemExit(f"{name} was not measured: {error}; install {TOOLS[name].package}") from error
         return
     known = {row.tool for row in read()}
     for name in options.tools or TOOLS:
@@ -231,8 +234,7 @@ def main() -> None:
         paths = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, str(Path(__file__).resolve()), name, "--here", "--data", str(options.data), "--folder", str(folder)]
         print(f"-- {name}", flush=True)
-        if subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode:
-            print(f"{name} was not measured; it needs {TOOLS[name].package}", flush=True)
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False)  # it says itself why it has no row
     print("\n".join(table(read())))
 
 

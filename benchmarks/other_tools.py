@@ -101,8 +101,9 @@ def torchao(model: nn.Module, work: Work, reg_lambda: float = 2e-4) -> Made:
 
     weights = [parameter for name, parameter in model.named_parameters() if name.endswith("weight") and parameter.dim() > 1]
     others = [parameter for name, parameter in model.named_parameters() if not name.endswith("weight") or parameter.dim() == 1]
-    pruned = {"params": weights, "group_type": "Dim0Grouper", "prox_type": "ProxGroupLasso"}
-    optimizer = PruneOptimizer(torch.optim.SGD([pruned, {"params": others}], lr=0.02, momentum=0.9), warmup_steps=10, reg_lambda=reg_lambda)  # type: ignore[arg-type]  # two kinds of groups
+    groups: list[dict[str, Any]] = [{"params": weights, "group_type": "Dim0Grouper", "prox_type": "ProxGroupLasso"}, {"params": others}]
+    sgd = torch.optim.SGD(groups, lr=0.02, momentum=0.9)
+    optimizer = PruneOptimizer(sgd, warmup_steps=10, reg_lambda=reg_lambda)
     work.finetune(model, optimizer)
     return model, None
 

@@ -36,3 +36,14 @@ def test_an_exported_network_becomes_an_engine(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU())
     _, kernels = coming_from.engine_of(coming_from.exported(network, tmp_path / "network.onnx"))
     assert (kernels["float_convolutions"], kernels["int8_convolutions"]) == (1, 0)
+
+
+def test_a_tool_that_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def measure(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'nncf'")
+
+    monkeypatch.setattr(coming_from, "measure", measure)
+    monkeypatch.setattr(coming_from, "Data", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["coming_from.py", "nncf-prune", "--here", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match="nncf-prune was not measured: No module named 'nncf'; install nncf"):
+        coming_from.main()
