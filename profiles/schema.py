@@ -276,7 +276,8 @@ class HardwareProfile(Record):
     Attributes:
         name: Lower-case letters, digits, dots and hyphens; the second half of a package's name.
         description: One line for `bonsai list profiles` and the model card.
-        tables: Latency tables that `bonsai characterize` measured on the device, a file per precision; relative to the profile's file.
+        tables: Latency tables that `bonsai characterize` measured on such a device: names of `bonsai list tables`, or ``.csv`` files, relative to the
+            profile's file.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """
 

@@ -169,7 +169,7 @@ def _properties(outcome: Outcome) -> dict[str, str]:
     row = outcome.shipped
     found = {"exit_code": str(outcome.exit_code)} | {f"warning_{number}": text for number, text in enumerate(outcome.warnings, 1)}
     if row is not None and row.latency is not None:
-        found |= {"latency_source": row.latency.source, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}"}
+        found |= {"latency_source": row.latency.told, "precision": row.precision, "p50_ms": f"{row.latency.p50:.6g}"}
         found |= {row.judged.metric: f"{row.judged.value:.6g}"}
         found |= {"reference": outcome.reference} if outcome.reference else {}
         found |= {"device": outcome.device, "runtime": outcome.runtime, "engine_sha256": outcome.engine_sha256}

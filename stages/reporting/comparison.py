@@ -119,7 +119,7 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
         *(_shown(evidence.speed_up_over(precision)) for precision in ("fp32", "fp16")),
         f"{shipped.size_bytes / 1e6:.2f}",
         shipped.precision,
-        latency.source,
+        latency.told,
     )
 
 

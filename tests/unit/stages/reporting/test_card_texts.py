@@ -29,9 +29,9 @@ def test_a_card_tells_how_many_layers_are_sparse_where_that_was_asked_for() -> N
     measured = {"rows": told.metrics, "gates": told.gates, "shipped": "int8", "reason": "fast", "kernels": (), "dense_kernels": (), "contention": 1.0}
     measurement = Measurement.model_validate({**measured, "folder": Path()})
     target = told.profile.target
-    asked = figure_notes(measurement, engine, target.model_copy(update={"sparse_weights": True}), None)[0]
+    asked = figure_notes(measurement, engine, target.model_copy(update={"sparse_weights": True}), None, "measured")[0]
     assert asked.endswith("2:4 sparsity: 2 of the 9 layers that could run as sparse have such weights; the others run as dense.")
-    assert "2:4" not in figure_notes(measurement, engine, target, None)[0]
+    assert "2:4" not in figure_notes(measurement, engine, target, None, "measured")[0]
 
 
 def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None = None) -> str:
@@ -45,7 +45,7 @@ def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None
     measurement = Measurement.model_validate({**measured, "folder": Path(), "warnings": (warning,)})
     final = Checkpoint(folder=Path(), model=ModelConfig(name="resnet8"), num_classes=len(NAMES), image_shape=(1, 8, 8), history=told.history)
     dataset = Dataset(folder=Path(), name="mine:load", preprocess=Preprocess.of((1, 8, 8)), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
-    notes = figure_notes(measurement, engine, told.profile.target, None)
+    notes = figure_notes(measurement, engine, told.profile.target, None, "measured")
     tables = (ResultsTable(caption="Results by class", headers=("class", "images"), rows=tuple((name, "1") for name in NAMES)),)
     return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, notes, tables)
 
