@@ -7,13 +7,21 @@
 It reads /sys. On a Raspberry Pi it also asks `vcgencmd`, for an NVIDIA GPU `nvidia-smi`. A figure that nothing tells is None.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from bonsai.profiles.located_yaml import Record
 from bonsai.stages.backends.machine import query_gpus, tool_output
+from bonsai.stages.backends.system_files import SYS, number_in, text_in
+from bonsai.stages.backends.timing_records import Condition, Conditions, GpuCondition
 
-SYS = Path("/sys")
+ResultT = TypeVar("ResultT")
+REPEATS = 2
+"""Most times that a timing is repeated because the machine was slowed down."""
+COOL_SECONDS = 10.0
+"""Seconds between two tries, in which the machine cools."""
 COOLING = ("Processor", "cpufreq", "thermal-cpufreq", "thermal-devfreq")
 """Types of cooling devices begin with one of these if they cool by a lower clock."""
 PI_BITS: Mapping[int, str] = {0: "under-voltage", 1: "the clock is capped", 2: "throttled", 3: "the soft temperature limit is reached"}
@@ -25,57 +33,25 @@ GPU_COUNTERS = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_sl
 """Fields `clocks_event_reasons_counters.*` of newer drivers, in microseconds."""
 
 
-class GpuCondition(Record):
-    """The condition of an NVIDIA GPU.
+def watched(time_once: Callable[[], ResultT], read: Callable[[], Condition], *, pause: Callable[[float], None] = time.sleep) -> tuple[ResultT, Conditions]:
+    """Time something, and again if the machine was slowed down meanwhile; return the last result with its conditions.
 
-    Attributes:
-        clock_mhz: Clock of its multiprocessors now.
-        most_mhz: Their highest clock.
-        temperature_c: Degrees Celsius.
+    Args:
+        time_once: The timing.
+        read: Reads the machine's condition.
+        pause: Waits some seconds, so that the machine cools.
     """
-
-    clock_mhz: float | None
-    most_mhz: float | None
-    temperature_c: float | None
-
-
-class Condition(Record):
-    """The condition of a machine at one moment.
-
-    Attributes:
-        governor: Governor of the CPU clock; several are joined by commas.
-        clock_mhz: Mean clock of the cores now.
-        limit_mhz: Highest clock that the system allows now, of the core with the lowest.
-        most_mhz: Highest clock of the fastest core.
-        temperature_c: Hottest sensor of the machine, in degrees Celsius.
-        throttling: Why the machine is slowed down now; empty if it is not, or if nothing tells.
-        throttled: How often or how long it was slowed down since its start, by reason. Only differences mean something.
-        gpus: The NVIDIA GPUs, where they were asked for.
-    """
-
-    governor: str | None = None
-    clock_mhz: float | None = None
-    limit_mhz: float | None = None
-    most_mhz: float | None = None
-    temperature_c: float | None = None
-    throttling: tuple[str, ...] = ()
-    throttled: dict[str, int] = {}
-    gpus: tuple[GpuCondition, ...] = ()
-
-    @property
-    def sentence(self) -> str:
-        """The figures in a few words; empty if the system tells none."""
-        parts = [f"governor {self.governor}"] if self.governor else []
-        if self.clock_mhz is not None:
-            parts.append(f"{self.clock_mhz:.0f} MHz" + (f" of {self.limit_mhz:.0f}" if self.limit_mhz is not None else ""))
-        if self.limit_mhz is not None and self.most_mhz is not None and self.limit_mhz < self.most_mhz:
-            parts.append(f"the CPU could run at {self.most_mhz:.0f} MHz")
-        if self.temperature_c is not None:
-            parts.append(f"{self.temperature_c:.0f} °C")
-        for gpu in self.gpus:
-            told = [f"{gpu.clock_mhz:.0f} MHz" if gpu.clock_mhz is not None else "", f"{gpu.temperature_c:.0f} °C" if gpu.temperature_c is not None else ""]
-            parts.append(f"GPU {', '.join(filter(None, told)) or 'tells nothing'}")
-        return "; ".join([", ".join(parts), *([f"throttled: {', '.join(self.throttling)}"] if self.throttling else [])]).strip("; ")
+    repeated = list[tuple[str, ...]]()
+    while True:
+        before = read()
+        result = time_once()
+        after = read()
+        throttled = throttled_between(before, after)
+        if not throttled or len(repeated) == REPEATS:
+            cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1))
+            return result, Conditions(before=before, after=after, cores=cores, throttled=throttled, repeated=tuple(repeated))
+        repeated.append(throttled)
+        pause(COOL_SECONDS)
 
 
 def read_condition(root: Path = SYS, *, gpu: bool = False) -> Condition:
@@ -86,7 +62,7 @@ def read_condition(root: Path = SYS, *, gpu: bool = False) -> Condition:
         gpu: Whether to ask `nvidia-smi` too, which takes tens of milliseconds.
     """
     cores = [each for each in root.glob("devices/system/cpu/cpu[0-9]*/cpufreq") if each.is_dir()]
-    governors = sorted({text for each in cores if (text := _text(each / "scaling_governor"))})
+    governors = sorted({text for each in cores if (text := text_in(each / "scaling_governor"))})
     clocks, limits, most = ([_kilo(each / f"{name}_freq") for each in cores] for name in ("scaling_cur", "scaling_max", "cpuinfo_max"))
     pi_now, pi_ever = _raspberry_pi()
     gpus, gpu_now, gpu_ever = _gpus() if gpu else ((), (), {})
@@ -114,8 +90,8 @@ def throttled_between(before: Condition, after: Condition) -> tuple[str, ...]:
 def _cooling(root: Path) -> Iterator[str]:
     """Yield the cooling devices that lower a clock now."""
     for device in sorted(root.glob("class/thermal/cooling_device*")):
-        kind = _text(device / "type") or ""
-        if kind.startswith(COOLING) and (_number(device / "cur_state") or 0) > 0:
+        kind = text_in(device / "type") or ""
+        if kind.startswith(COOLING) and (number_in(device / "cur_state") or 0) > 0:
             yield f"cooled by a lower clock ({kind})"
 
 
@@ -127,7 +103,7 @@ def _counters(root: Path) -> dict[str, int]:
         ("the CPU was too hot", "devices/system/cpu/cpu[0-9]*/thermal_throttle/package_throttle_count"),
         ("the board drew too much current", "class/hwmon/hwmon*/oc*_event_cnt"),
     ):
-        counts = _known(_number(file) for file in root.glob(pattern))
+        counts = _known(number_in(file) for file in root.glob(pattern))
         if counts:
             found[reason] = int(sum(counts))
     return found
@@ -169,23 +145,8 @@ def _leading(field: str) -> float | None:
 
 def _kilo(file: Path) -> float | None:
     """Return a file's number over 1,000: kilohertz as megahertz, millidegrees as degrees."""
-    number = _number(file)
+    number = number_in(file)
     return None if number is None else number / 1000
-
-
-def _number(file: Path) -> float | None:
-    try:
-        return float(_text(file) or "")
-    except ValueError:
-        return None
-
-
-def _text(file: Path) -> str | None:
-    """Return a file's text; None where it is missing, or its driver refuses."""
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return None
 
 
 def _known(numbers: Iterable[float | None]) -> list[float]:

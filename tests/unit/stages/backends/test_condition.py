@@ -1,11 +1,13 @@
 """The condition of a machine, read from folders and programs that the tests write."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from bonsai.stages.backends.condition import Condition, read_condition, throttled_between
+from bonsai.stages.backends.condition import REPEATS, read_condition, throttled_between, watched
+from bonsai.stages.backends.timing_records import Condition, Conditions
 
 
 def write_tree(root: Path, files: Mapping[str, object]) -> Path:
@@ -137,3 +139,37 @@ def test_a_condition_survives_json(tmp_path: Path, programs: Path) -> None:
     write_program(programs, "vcgencmd", "echo throttled=0x50005")
     found = read_condition(write_tree(tmp_path / "sys", core(0, clock=1_000_000, limit=2_000_000)))
     assert Condition.model_validate_json(found.model_dump_json()) == found
+
+
+def scripted(*readings: Condition) -> Callable[[], Condition]:
+    each = iter(readings)
+    return lambda: next(each)
+
+
+HOT, COOL = Condition(throttling=("under-voltage",)), Condition(temperature_c=40)
+
+
+def test_a_timing_on_a_quiet_machine_is_made_once_with_both_readings() -> None:
+    waits: list[float] = []
+    result, conditions = watched(lambda: "samples", scripted(COOL, Condition(temperature_c=50)), pause=waits.append)
+    assert (result, waits) == ("samples", [])
+    assert (conditions.before.temperature_c, conditions.after.temperature_c) == (40, 50)
+    assert (conditions.throttled, conditions.repeated, conditions.warning) == ((), (), "")
+    assert conditions.cores
+    assert set(conditions.cores) <= set(range(os.cpu_count() or 1))
+
+
+def test_a_timing_that_was_throttled_is_repeated_after_a_pause() -> None:
+    waits, results = list[float](), iter(["slow", "fast"])
+    result, conditions = watched(lambda: next(results), scripted(COOL, HOT, COOL, COOL), pause=waits.append)
+    assert (result, waits) == ("fast", [10.0])
+    assert (conditions.throttled, conditions.repeated) == ((), (("under-voltage",),))
+    assert conditions.warning == "the device was slowed down (under-voltage); it was repeated 1 time"
+
+
+def test_a_machine_that_stays_throttled_is_believed_after_the_last_repeat_and_that_is_told() -> None:
+    results = iter(range(9))
+    result, conditions = watched(lambda: next(results), lambda: HOT, pause=lambda seconds: None)
+    assert result == REPEATS == 2
+    assert conditions.warning == "the device was slowed down (under-voltage); it was repeated 2 times, and the last try counts although it was slowed down too"
+    assert Conditions.model_validate_json(conditions.model_dump_json()) == conditions
