@@ -22,6 +22,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.backends.timing_records import Alone, Conditions
 from bonsai.stages.measurement.measurements import KernelShare
 
 STATISTIC = "mean of the middle half"
@@ -67,10 +68,14 @@ class Timing(NamedTuple):
     Attributes:
         samples: By engine, (2, runs) int64 nanoseconds: thread CPU time and wall time.
         turns: How many turns each engine got.
+        conditions: Condition of the device before and after; None where the device does not tell.
+        alone: Start, memory and energy of an engine that was timed alone; None where several took turns.
     """
 
     samples: dict[str, np.ndarray]
     turns: int
+    conditions: Conditions | None = None
+    alone: Alone | None = None
 
 
 class OperatorPoint(NamedTuple):
@@ -161,7 +166,7 @@ class Device(Protocol):
         ...
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
-        """Time engines in turns.
+        """Time engines in turns. A timing during which the device was slowed down is repeated, a few times at most (`condition.py`).
 
         Args:
             engines: Engines by name, all for the same batch size.

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.apart import build_engine, run_engine
+from bonsai.stages.backends.condition import read_condition, watched
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.kernel_profile import profile_kernels
@@ -47,7 +49,9 @@ class LocalDevice:
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """See `Device`."""
-        return time_in_process(engines, inputs, protocol, inheritable())
+        gpu = any(engine.target.device.kind == "gpu" for engine in engines.values())
+        timing, conditions = watched(lambda: time_in_process(engines, inputs, protocol, inheritable()), partial(read_condition, gpu=gpu))
+        return timing._replace(conditions=conditions)
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
         """See `Device`."""

@@ -69,12 +69,12 @@ def read_cpu() -> tuple[str, tuple[Isa, ...]]:
 
 def list_gpus() -> tuple[Gpu, ...]:
     """Return the NVIDIA GPUs of this machine, in the driver's order; none where the driver's tool is missing or fails."""
-    return parse_gpus(_query_gpus("name,compute_cap,uuid"))
+    return parse_gpus(query_gpus("name,compute_cap,uuid"))
 
 
 def nvidia_driver() -> str | None:
     """Return the version of NVIDIA's driver, which all their GPUs in a machine share; None where there is none."""
-    versions = _query_gpus("driver_version").split()
+    versions = query_gpus("driver_version").split()
     return versions[0] if versions else None
 
 
@@ -88,9 +88,15 @@ def plain_name(gpu: str) -> str:
     return gpu.removeprefix("NVIDIA ")
 
 
-def _query_gpus(fields: str) -> str:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+def query_gpus(fields: str) -> str:
+    """Return what nvidia-smi says of every GPU, a line each; empty where it is missing, or refuses a field."""
+    return tool_output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+
+
+def tool_output(tool: str, *arguments: str) -> str:
+    """Return what a program of the system prints; empty where it is missing or fails."""
+    found = shutil.which(tool)
+    if found is None:
         return ""
-    listing = subprocess.run([tool, f"--query-gpu={fields}", "--format=csv,noheader"], capture_output=True, text=True, check=False)
-    return listing.stdout if listing.returncode == 0 else ""
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""

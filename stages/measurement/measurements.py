@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.timing_records import Conditions
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.quantization.records import Quantised
@@ -43,11 +44,13 @@ class Benchmark(Artifact):
     Attributes:
         candidates: Results in the order of the engines.
         contention: Wall time over CPU time; 1 on a quiet machine.
+        conditions: Condition of the device meanwhile; None where it does not tell.
     """
 
     reference: Latency
     candidates: tuple[Candidate, ...]
     contention: float
+    conditions: Conditions | None = None
 
 
 class ProcessFigures(Record):
@@ -280,6 +283,7 @@ class Measurement(Artifact):
         kernels: Kernels of the shipped engine with their share of the run time; empty if they cannot be profiled.
         dense_kernels: Kernels of the dense engine.
         device: Parts of the shipped engine's inference, if the runtime reports them.
+        conditions: Condition of the device while it timed the engines.
         warnings: Reasons why a verdict means little, one sentence each.
         test_digest: sha256 of the test part; empty before `assess`.
     """
@@ -292,6 +296,7 @@ class Measurement(Artifact):
     dense_kernels: tuple[KernelShare, ...]
     device: DeviceTimes | None = None
     contention: float | None
+    conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
     test_digest: str = ""
 

@@ -17,6 +17,7 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import Part
 from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.measurement.asking import time_on_device
 from bonsai.stages.measurement.judging import accuracy_of, judge, observe
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
@@ -103,6 +104,7 @@ def measure(
         dense_kernels=_kernels(dense, profile.target),
         device=device,
         contention=contention(timed.samples) if timed is not None else None,
+        conditions=timed.conditions if timed is not None else None,
     )
 
 
@@ -112,7 +114,7 @@ def _time(engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profi
     files = {name: engine.for_target(target) for name, engine in engines.items()}
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=profile.budget.percentile)
     filled = {name: batch[np.arange(target.batch) % len(batch)] for name, batch in images.items()}
-    found = device_of(target).time(files, filled, protocol)
+    found = time_on_device(target, files, filled, protocol)
     save_samples(folder / SAMPLES, found.samples)
     return found
 

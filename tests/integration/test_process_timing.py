@@ -38,6 +38,25 @@ def time_twice(engine: Path, timing: TimingConfig = FEW) -> dict[str, np.ndarray
     return time_in_process(engines, dict.fromkeys(engines, IMAGES), protocol, inheritable()).samples
 
 
+def test_an_engine_alone_tells_its_start_and_its_memory_and_two_do_not(package: Path) -> None:
+    target = load_profile("local-cpu", {"target.precision": "fp32"}).target
+    protocol = TimingProtocol(timing=FEW, clock="wall", percentile=50, once=True)
+    engine = EngineFile(file=package / "engine.onnx", target=target)
+    started = time.monotonic()
+    samples, turns, _, alone = time_in_process({"engine": engine}, {"engine": IMAGES}, protocol)
+    took = time.monotonic() - started
+    assert (samples["engine"].shape, turns) == ((2, 60), 6)
+    assert alone is not None
+    assert 0.02 < alone.start_s < took, "an interpreter and ONNX Runtime do not start within 20 ms"
+    assert 0 < alone.load_s + alone.first_s < took
+    assert alone.cold_s < took
+    assert 0 < alone.warm_s < alone.cold_s
+    assert alone.before_bytes is not None
+    assert alone.peak_bytes is not None
+    assert 20e6 < alone.before_bytes < alone.peak_bytes < 1e9
+    assert time_in_process({"a": engine, "b": engine}, {"a": IMAGES, "b": IMAGES}, protocol).alone is None
+
+
 def few_runs(package: Path, **budget: object) -> None:
     """Make the package's recipe time little, for another budget."""
 
