@@ -10,11 +10,17 @@ HAS_SAFE_PATH = sys.version_info >= (3, 11)
 MODULE = "import sys; del sys.path[0], sys.argv[0]; import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 FILE = "import sys; del sys.path[0], sys.argv[0]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
 CODE = "import sys; del sys.path[0]; "
+ANYWHERE = "import sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 
 
 def run_module(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a module."""
     return [sys.executable, "-P", "-m", name, *arguments] if HAS_SAFE_PATH else [sys.executable, "-c", MODULE, name, *arguments]
+
+
+def module_anywhere(name: str) -> list[str]:
+    """Return the words behind a Python of any version, maybe on another machine, that run a module."""
+    return ["-c", ANYWHERE, name]
 
 
 def run_file(file: Path) -> list[str]:

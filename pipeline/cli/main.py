@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from bonsai.pipeline.cli.commands.characterize import characterize
 from bonsai.pipeline.cli.commands.compare import compare
+from bonsai.pipeline.cli.commands.device import setup
 from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
@@ -66,11 +67,11 @@ def bonsai(version: Annotated[bool, typer.Option("--version", callback=show_vers
     """Prunes a network while it trains, to fit its device, and measures it there."""
 
 
-def add(function: Callable[..., None], panel: str, name: str | None = None) -> None:
+def add(function: Callable[..., None], panel: str, name: str | None = None, to: typer.Typer = app) -> None:
     """Add a command; what follows "Example: " in its docstring is shown as it is, below the options."""
     text, _, example = (inspect.getdoc(function) or "").partition("\n\nExample: ")
     lines = "".join(f"\n  {line.strip()}" for line in example.splitlines())
-    app.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_well(function))
+    to.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_well(function))
 
 
 def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
@@ -97,6 +98,9 @@ def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+device = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare a device that is another machine.")
+add(setup, MORE, to=device)
+
 add(init, START)
 add(run, START)
 add(compare, START)
@@ -108,6 +112,7 @@ add(report, RESULTS)
 add(lay_out, RESULTS, "layout")
 add(list_names, MORE, "list")
 add(characterize, MORE)
+app.add_typer(device, name="device", rich_help_panel=MORE)
 add(gc, MORE)
 add(import_config, MORE, "import")
 add(schema, MORE)

@@ -6,10 +6,11 @@
 
 A device returns raw outputs and raw times; the host judges them (`stages/measurement/judging.py`). Arguments and results are records, NumPy arrays and
 files of the host, so a device may be another machine: it then copies the graph, the engines and the target's `timing_cache` there, and what it built back.
-`devices.py` has the table of devices, `local_device.py` is the machine that Bonsai runs on.
+`devices.py` has the table of devices, `local_device.py` is the machine that Bonsai runs on, `remote/` one that has an address.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
+from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.backends.timing_records import Alone, Conditions
@@ -127,6 +129,14 @@ class Device(Protocol):
             ConfigError: The runtime cannot do what the target asks.
             DeviceUnavailable: The runtime or its execution provider is missing, has a version that the profile does not allow, or needs the device here.
         """
+        ...
+
+    def machine(self) -> Machine:
+        """Describe the machine, whatever the target is: what a package's requirements are compared with."""
+        ...
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep other timings off this device while a block runs; wait for those under way, and say so. Who times on a device holds it."""
         ...
 
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:

@@ -4,11 +4,15 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.device import Device
 from bonsai.stages.imports.registry import resolve
 
-DEVICES = {"local": "bonsai.stages.backends.local_device:local"}
-"""Import strings of objects that implement `Device`."""
+DEVICES = {"local": "bonsai.stages.backends.local_device:local", "ssh": "bonsai.stages.backends.remote.remote_device:reach"}
+"""Import strings: of an object that implements `Device`, and of what returns one for an address and a Python there."""
 
 
 def device_of(target: Target) -> Device:
-    """Return the device that builds, times and runs engines for a target. There is one yet: this machine."""
-    device: Device = resolve("local", DEVICES, "device")
-    return device
+    """Return the device that builds, times and runs engines for a target: the one at its address, or this machine."""
+    address = target.device.address
+    if address is None:
+        device: Device = resolve("local", DEVICES, "device")
+        return device
+    reached: Device = resolve("ssh", DEVICES, "device")(address, target.device.python)
+    return reached

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -14,21 +15,30 @@ from bonsai.stages.backends.condition import read_condition, watched
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.kernel_profile import profile_kernels
+from bonsai.stages.backends.machine import Machine, this_machine
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import DissectingBackend, backend_of, check_target
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 from bonsai.stages.measurement.measurements import KernelShare
-from bonsai.stages.measurement.timing_lock import inheritable
+from bonsai.stages.measurement.timing_lock import hold_timing, inheritable
 from bonsai.stages.store.artifact import sha256_file
 
 
 class LocalDevice:
-    """The machine that Bonsai runs on. The caller of a timing holds the machine's lock (`stages/measurement/timing_lock.py`)."""
+    """The machine that Bonsai runs on. It is held by the machine's lock (`stages/measurement/timing_lock.py`)."""
 
     def describe(self, target: Target) -> DeviceInfo:
         """See `Device`."""
         return check_target(target)
+
+    def machine(self) -> Machine:
+        """See `Device`."""
+        return this_machine()
+
+    def hold(self) -> AbstractContextManager[None]:
+        """See `Device`."""
+        return hold_timing()
 
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         """See `Device`."""
