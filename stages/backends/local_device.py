@@ -13,6 +13,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.apart import build_engine, run_engine
 from bonsai.stages.backends.condition import read_condition, watched
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.emulation import refuse_emulated
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.kernel_profile import profile_kernels
 from bonsai.stages.backends.machine import Machine, this_machine
@@ -59,12 +60,14 @@ class LocalDevice:
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """See `Device`."""
+        refuse_emulated()
         gpu = any(engine.target.device.kind == "gpu" for engine in engines.values())
         timing, conditions = watched(lambda: time_in_process(engines, inputs, protocol, inheritable()), partial(read_condition, gpu=gpu))
         return timing._replace(conditions=conditions)
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
         """See `Device`."""
+        refuse_emulated()
         from bonsai.stages.backends.operator_timing import measure_operator  # here: it imports onnx, which timing a package does not need
 
         with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
@@ -74,11 +77,13 @@ class LocalDevice:
 
     def kernels(self, engine: EngineFile, inputs: np.ndarray) -> tuple[KernelShare, ...]:
         """See `Device`."""
+        refuse_emulated()
         with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
             return profile_kernels(engine.file, engine.target, inputs, scratch=Path(scratch))
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         """See `Device`."""
+        refuse_emulated()
         return EngineParts(*cast(DissectingBackend, backend_of(engine.target)).dissect(engine.file, engine.target, inputs))
 
 
