@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -12,6 +13,10 @@ from bonsai.profiles.schema import Isa
 
 ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
 """Names of other systems for aarch64 and x86_64, and Linux's name."""
+
+
+BOARD = Path("/proc/device-tree/model")
+"""File in which Linux tells the name of a board."""
 
 
 class Gpu(NamedTuple):
@@ -64,7 +69,14 @@ def read_cpu() -> tuple[str, tuple[Isa, ...]]:
     fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set(named.get("flags", named.get("Features", "")).split())
-    return named.get("model name", platform.machine()), tuple(flag for flag in get_args(Isa) if flag in flags)
+    return named.get("model name") or _board(named), tuple(flag for flag in get_args(Isa) if flag in flags)
+
+
+def _board(cpuinfo: Mapping[str, str]) -> str:
+    """Return the name of a board whose CPU has none, as those of Arm: by it two boards are told apart."""
+    parts = [f"{key.removeprefix('CPU ')} {cpuinfo[key]}" for key in ("CPU implementer", "CPU part") if key in cpuinfo]
+    model = BOARD.read_text(errors="replace").strip("\0\n ") if BOARD.exists() else cpuinfo.get("Model", "")
+    return ", ".join(filter(None, [model, " ".join([platform.machine(), *parts])]))
 
 
 def list_gpus() -> tuple[Gpu, ...]:
