@@ -40,6 +40,19 @@ def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) 
     return validate(HardwareProfile, source)
 
 
+def load_remote(name_or_path: str) -> HardwareProfile:
+    """Load a profile whose device has an address.
+
+    Raises:
+        ConfigError: The profile does not exist, is not valid, or has no address.
+    """
+    profile = load_profile(name_or_path)
+    if profile.target.device.address is None:
+        problem, fix = f"profile {profile.name}: its device has no address", "set target.device.address, such as ssh://pi@kitchen.local"
+        raise ConfigError(describe(problem, given=name_or_path, allowed="a profile with target.device.address", fix=fix))
+    return profile
+
+
 def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
     """Return the file of a shipped name or of a path.
 

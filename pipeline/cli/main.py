@@ -45,11 +45,11 @@ class Screen(TyperGroup):
         for name in self.list_commands(ctx):
             command: Any = self.commands[name]
             panels[command.rich_help_panel].append(f"  {name:14}{command.get_short_help_str(limit=62)}")
-        formatter.write("Usage: bonsai COMMAND ...    (bonsai COMMAND --help: its options, an example)\n")
+        formatter.write("Usage: bonsai COMMAND ...    (COMMAND --help; --version; --install-completion)\n")
         formatter.write(f"{self.help}\n")
         for panel, lines in panels.items():
             formatter.write("\n".join([panel, *lines, ""]))
-        formatter.write(f"bonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
+        formatter.write(f"{EXIT_CODES}\n")
 
 
 def show_version(asked: bool) -> None:

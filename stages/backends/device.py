@@ -139,6 +139,15 @@ class Device(Protocol):
         """Keep other timings off this device while a block runs; wait for those under way, and say so. Who times on a device holds it."""
         ...
 
+    def verify(self, package: Path) -> list[str]:
+        """Check a package on this device, as `verify_package` does, and return what was checked, line by line.
+
+        Raises:
+            VerificationError: The first thing that differs.
+            DeviceUnavailable: The engine's runtime is not installed, or the engine cannot be run.
+        """
+        ...
+
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         """Build an engine from an ONNX file, and write it into a folder.
 

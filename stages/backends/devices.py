@@ -1,6 +1,9 @@
 """Names the devices, and finds that of a target. A device is imported when it is first asked for."""
 
-from bonsai.profiles.schema import Target
+from collections.abc import Mapping
+from typing import Any
+
+from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.device import Device
 from bonsai.stages.imports.registry import resolve
 
@@ -16,3 +19,10 @@ def device_of(target: Target) -> Device:
         return device
     reached: Device = resolve("ssh", DEVICES, "device")(address, target.device.python)
     return reached
+
+
+def device_among(inputs: Mapping[str, Any]) -> Device:
+    """Return the device that a stage with these inputs times on: that of its target or its profile; this machine where it has neither."""
+    targets = [value.target if isinstance(value, HardwareProfile) else value for value in inputs.values() if isinstance(value, HardwareProfile | Target)]
+    device: Device = device_of(targets[0]) if targets else resolve("local", DEVICES, "device")
+    return device

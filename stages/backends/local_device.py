@@ -41,6 +41,12 @@ class LocalDevice:
         """See `Device`."""
         return hold_timing()
 
+    def verify(self, package: Path) -> list[str]:
+        """See `Device`."""
+        from bonsai.stages.delivery.verification import verify_package  # here: packages are made of engines, not engines of packages
+
+        return verify_package(package, require_run=True)
+
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         """See `Device`."""
         file = backend_of(target).engine_file

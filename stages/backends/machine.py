@@ -19,6 +19,8 @@ ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
 """Names of other systems for aarch64 and x86_64, and Linux's name."""
 ARM_BITS: Mapping[Isa, tuple[int, int]] = {"asimd": (16, 1), "asimddp": (16, 20), "i8mm": (26, 13)}
 """By instruction set of Arm, the word of the auxiliary vector and the bit in it that tell it (Linux, `asm/hwcap.h`)."""
+BOARD = Path("/proc/device-tree/model")
+"""File in which Linux tells the name of a board."""
 
 
 class Gpu(NamedTuple):
@@ -68,18 +70,11 @@ def read_cpu() -> tuple[str, tuple[Isa, ...]]:
     text = text_in(Path("/proc/cpuinfo")) or ""
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
+    name = label(named.get("model name") or _board(named))
     if ARCHITECTURES.get(platform.machine(), platform.machine()) == "aarch64":
-        return label(_arm_name(named)), _arm_isa()
+        return name, _arm_isa()
     flags = set(named.get("flags", "").split())
-    return label(named.get("model name") or platform.processor() or platform.machine()), tuple(flag for flag in get_args(Isa) if flag in flags)
-
-
-def _arm_name(cpuinfo: Mapping[str, str]) -> str:
-    """Return the name of the board, or of the CPU by its numbers: Arm's CPUs tell no name."""
-    board = cpuinfo.get("Model") or (text_in(Path("/proc/device-tree/model")) or "").rstrip("\0")
-    if not board and "CPU part" in cpuinfo:
-        return f"{platform.machine()} {cpuinfo.get('CPU implementer', '')} {cpuinfo['CPU part']}"
-    return board or platform.machine()
+    return name, tuple(flag for flag in get_args(Isa) if flag in flags)
 
 
 def _arm_isa() -> tuple[Isa, ...]:
@@ -89,6 +84,13 @@ def _arm_isa() -> tuple[Isa, ...]:
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     return tuple(flag for flag, (word, bit) in ARM_BITS.items() if getauxval(word) >> bit & 1)
+
+
+def _board(cpuinfo: Mapping[str, str]) -> str:
+    """Return the name of a board whose CPU has none, as those of Arm: by it two boards are told apart."""
+    parts = [f"{key.removeprefix('CPU ')} {cpuinfo[key]}" for key in ("CPU implementer", "CPU part") if key in cpuinfo]
+    model = BOARD.read_text(errors="replace").strip("\0\n ") if BOARD.exists() else cpuinfo.get("Model", "")
+    return ", ".join(filter(None, [model, " ".join([platform.machine(), *parts])]))
 
 
 def list_gpus() -> tuple[Gpu, ...]:

@@ -188,8 +188,6 @@ def _get(sitting: Sitting, asked: Asked) -> Answer:
 
 def _verify(sitting: Sitting, asked: Asked) -> Answer:
     """Check a package here, all of whose files were sent."""
-    from bonsai.stages.delivery.verification import verify_package
-
     sitting.close_engine()
     with sitting.files.work_folder() as work:
         folder = Path(work) / str(asked.arguments["name"])
@@ -199,7 +197,7 @@ def _verify(sitting: Sitting, asked: Asked) -> Answer:
                 raise ConnectionLost(f"no name of a file in a package: {role}")
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(sitting.files.path_of(file), place)
-        yield verify_package(folder, require_run=True), b""
+        yield local.verify(folder), b""
 
 
 VERBS: dict[str, Callable[[Sitting, Asked], Answer]] = {

@@ -139,7 +139,7 @@ class Files:
 
     def _place(self, file: Sent) -> Path:
         """Return where a file lies: under its own name, by which runtimes know its kind and name it in messages."""
-        if not SHA256.fullmatch(file.sha256) or Path(file.name).name != file.name or file.name.endswith(PART):
+        if not SHA256.fullmatch(file.sha256) or Path(file.name).name != file.name or file.name in {"", ".."} or file.name.endswith(PART):
             raise ConnectionError(f"no name of a file: {file.sha256}/{file.name}")
         return self._folder / file.sha256 / file.name
 

@@ -136,7 +136,7 @@ class RemoteDevice:
         return EngineParts(unpack(body)[0], layers)
 
     def verify(self, package: Path) -> list[str]:
-        """Check a package on the device, as `verify_package` does, and return what was checked, line by line."""
+        """See `Device`. All of the package is sent there."""
         files = {file.relative_to(package).as_posix(): file for file in sorted(package.rglob("*")) if file.is_file()}
         lines: list[str] = self._line.ask(Request("verify", {"name": package.name}, files)).value
         return lines
