@@ -35,11 +35,11 @@ def verify(
     if not time:
         return
     show_progress()
-    lines, gate = time_package(package, store)
+    lines, gates = time_package(package, store)
     for line in lines:
         typer.echo(line)
-    if gate is not None and fails(gate, allow_undecided):
-        raise GateMissed(gate.sentence)
+    if failing := [gate.sentence for gate in gates if fails(gate, allow_undecided)]:
+        raise GateMissed("; ".join(failing))
 
 
 def predict(
