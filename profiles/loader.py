@@ -6,14 +6,13 @@ from typing import Any
 
 from bonsai.profiles.errors import ConfigError, describe, suggestion
 from bonsai.profiles.located_yaml import LocatedMapping, from_overrides, read_yaml, validate
-from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
+from bonsai.profiles.schema import OLDER_NAMES, HardwareProfile
 from bonsai.profiles.table_names import SUFFIX
 
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20
 EITHER = ("latency", "latency_ms")
 """A budget has one of these two keys."""
-OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
 def list_profiles() -> list[str]:

@@ -16,6 +16,7 @@ from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.measurement.budget_gates import BUDGET_GATES
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
@@ -83,6 +84,11 @@ class Branch:
         gate = self.measurement.gates[0]
         return gate.found / gate.limit
 
+    @cached_property
+    def strained(self) -> float:
+        """The largest figure of the budget over its limit: of latency, p99, memory, size and energy, those that are limited."""
+        return max(gate.found / gate.limit for gate in self.measurement.gates if gate.name in BUDGET_GATES)
+
     @property
     def validation(self) -> Accuracy:
         """Accuracy of the shipped engine on the validation images, by which branches are compared."""
@@ -106,7 +112,8 @@ class Branch:
 def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint | None, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
-    If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction.
+    If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction. Where p99, memory,
+    size or energy is further over its limit, that ratio takes the place of the latency's: fewer channels lower all of them.
     The widths are then chosen again from the scores at the trigger, and a second branch is trained.
 
     Returns:
@@ -127,13 +134,13 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
 
     grow(fit)
     asked = {"margin": recipe.prune.margin, "tolerance": recipe.prune.tolerance}
-    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, **asked):
+    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].strained, **asked):
         latest = grown[-1]
-        fit = target.fit(segment, losses, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        fit = target.fit(segment, losses, correction=latest.strained * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
         grow(fit)
-    kept = min(grown, key=lambda branch: rank(branch.passed, branch.used))
+    kept = min(grown, key=lambda branch: rank(branch.passed, branch.strained))
     return kept, tuple(branch.attempt for branch in grown)
 
 

@@ -81,7 +81,7 @@ def finish(
     grown = [grow_branch(recipe, dataset, monitor, dense, noting) for monitor in monitors if monitor.target in precisions.targets]
     considered += [artifact for target in precisions.targets for artifact in target.evidence]
     metric = task_named(dataset.task).metric
-    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, metric.merit(pair[0].validation.value)))
+    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].strained <= 1, metric.merit(pair[0].validation.value)))
     judged = {"dense": best.reference, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile.alone}
     assessed = step(assess, measurement=best.measurement, **judged, **about_reference(dense), **best.about_full(dataset))
     facts = {"measurement": assessed, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile, "timing": recipe.timing}

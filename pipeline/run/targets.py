@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.pipeline.run.inspecting import Asked, Network
+from bonsai.pipeline.run.limits import require_runs
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.latency import Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
@@ -220,6 +221,7 @@ def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, st
     target = replace(full, smaller=tuple(_prepare(recipe, profile, each, step, full) for each in smaller))
     what = f"profile {profile.name}, {profile.budget}{', with images of any size' if smaller else ''}"
     require_reachable(target.least_ms, target.limit_ms, what=what, margin=recipe.prune.margin + LEAST_SPREAD)
+    require_runs(profile, recipe.timing, target.limit_ms)
     dense = f"dense {profile.target.reference.upper()} {target.dense_ms:.3f} ms"
     at = [f"{each.floor_ms:.3f} ms with images of {'x'.join(map(str, each.network.image_size))}" for each in target.smaller]
     narrowest = ", ".join([f"{target.floor_ms:.3f} ms", *at])

@@ -22,7 +22,7 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
         headline=_headline(evidence),
         warnings=evidence.manifest.warnings,
         basis=_basis(evidence),
-        facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence)),
+        facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence), *_beside(evidence)),
         gates=_gates(evidence.manifest.gates),
         parts=(
             results_part(evidence, slug),
@@ -105,6 +105,27 @@ def _size(evidence: Evidence) -> Fact:
         value=f"{shipped.size_bytes / 1e6:.2f} MB",
         note=f"{dense.size_bytes / shipped.size_bytes:.1f} times smaller than dense {dense.precision.upper()}, {dense.size_bytes / 1e6:.2f} MB",
     )
+
+
+def _beside(evidence: Evidence) -> tuple[Fact, ...]:
+    """Return memory, start and energy of the shipped engine; nothing where it was not run alone."""
+    found = evidence.shipped.footprint
+    if found is None:
+        return ()
+    facts = [
+        Fact(
+            label="Cold start",
+            value=f"{found.cold_s:.2f} s",
+            note=f"process and runtime {found.start_s:.2f} s, loading {found.load_s:.3f} s, first output {found.first_s:.3f} s; "
+            f"loaded again in the same process {found.warm_s:.3f} s",
+        )
+    ]
+    if found.memory_mb is not None:
+        note = f"added at the peak; the process had {found.before_mb:.1f} MB without the engine, and {found.peak_mb:.1f} MB with it"
+        facts.insert(0, Fact(label="Memory", value=f"{found.memory_mb:.2f} MB", note=note))
+    if found.energy_mj is not None:
+        facts.append(Fact(label="Energy", value=f"{found.energy_mj:.3g} mJ", note=f"for one inference, by {found.meter}"))
+    return tuple(facts)
 
 
 def _gates(gates: tuple[Gate, ...]) -> Table:

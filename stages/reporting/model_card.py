@@ -8,8 +8,9 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
+from bonsai.stages.measurement.condition_text import describe_conditions
 from bonsai.stages.measurement.latency import TABLE_ELSEWHERE, Latency
-from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, Fresh, Gate, Measurement, Row, has_reference, unmet
+from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, FreshTiming, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.selection.resolution_records import describe_resolutions
@@ -161,14 +162,14 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
-def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None, table_source: str) -> tuple[str, str, str]:
-    """Return why this precision ships, and how accuracy and latency were measured; `fresh` is the timing that decides the latency gate, if there is one.
+def figure_notes(measurement: Measurement, engine: Engine, target: Target, timing: FreshTiming | None, table_source: str) -> tuple[str, str, str]:
+    """Return why this precision ships, and how accuracy and latency were measured.
 
     Args:
         measurement: The engines' figures.
         engine: The engine that ships.
         target: What it was built for.
-        fresh: The timing that decides the latency gate; None if the device is not here.
+        timing: The timing that decides the gates of the budget; None if the device is not here.
         table_source: Where the latency table is from.
     """
     shown, is_compared = measurement.shipped_row.judged, has_reference(measurement.rows)
@@ -189,8 +190,11 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
     latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 is wall time; CV (std / mean) {spread} (limit 2.5 %)."
-    if fresh is not None:
-        latency += f" The verdict: {fresh.sentence}."
+    if timing is not None:
+        latency += f" The verdict: {timing.fresh.sentence}."
+        latency += f" Beside latency: {timing.footprint.sentence}." if timing.footprint is not None else ""
+    condition = describe_conditions(timing.fresh.conditions if timing is not None else ())
+    latency += f" The device meanwhile: {condition}." if condition else ""
     if measurement.device is not None:
         latency += f" On the device: {measurement.device.sentence}."
     return precision, accuracy, latency

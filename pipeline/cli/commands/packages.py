@@ -45,11 +45,11 @@ def verify(
         typer.echo(line)
     if not time:
         return
-    lines, gate = time_package(package, store, there)
+    lines, gates = time_package(package, store, there)
     for line in lines:
         typer.echo(line)
-    if gate is not None and fails(gate, allow_undecided):
-        raise GateMissed(gate.sentence)
+    if failing := [gate.sentence for gate in gates if fails(gate, allow_undecided)]:
+        raise GateMissed("; ".join(failing))
 
 
 def predict(

@@ -13,10 +13,10 @@ from bonsai.profiles.schema import Budget
 from bonsai.stages.backends.device import Timing, TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
+from bonsai.stages.measurement.budget_gates import judge_latency
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.measurements import Fresh
 from bonsai.stages.measurement.samples import turn_count
-from bonsai.stages.measurement.verdicts import judge_latency
 
 TARGET = load_profile("local-cpu").target
 ENGINE, DENSE = (EngineFile(file=Path(name), target=TARGET) for name in ("e", "d"))
