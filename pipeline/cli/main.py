@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from bonsai.pipeline.cli.commands.characterize import characterize
 from bonsai.pipeline.cli.commands.compare import compare
-from bonsai.pipeline.cli.commands.device import setup
+from bonsai.pipeline.cli.commands.device import check, setup
 from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
@@ -100,6 +100,7 @@ def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
 
 device = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare a device that is another machine.")
 add(setup, MORE, to=device)
+add(check, MORE, to=device)
 
 add(init, START)
 add(run, START)

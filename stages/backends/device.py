@@ -20,6 +20,7 @@ from bonsai.profiles.latency import Entry
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
+from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.running import Run
@@ -133,6 +134,10 @@ class Device(Protocol):
 
     def machine(self) -> Machine:
         """Describe the machine, whatever the target is: what a package's requirements are compared with."""
+        ...
+
+    def check_up(self) -> Checkup:
+        """Return what there is to tell of the device now: hardware, condition, memory, versions, and how long a question to it takes."""
         ...
 
     def hold(self) -> AbstractContextManager[None]:

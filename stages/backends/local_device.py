@@ -11,6 +11,8 @@ import numpy as np
 
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.apart import build_engine, run_engine
+from bonsai.stages.backends.checking_up import check_up
+from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.condition import read_condition, watched
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.emulation import refuse_emulated
@@ -36,6 +38,10 @@ class LocalDevice:
     def machine(self) -> Machine:
         """See `Device`."""
         return this_machine()
+
+    def check_up(self) -> Checkup:
+        """See `Device`."""
+        return check_up()
 
     def hold(self) -> AbstractContextManager[None]:
         """See `Device`."""

@@ -97,6 +97,14 @@ def _machine(_: Sitting, _asked: Asked) -> Answer:
     yield this_machine().model_dump(mode="json"), b""
 
 
+def _ping(_: Sitting, _asked: Asked) -> Answer:
+    yield None, b""
+
+
+def _check_up(_: Sitting, _asked: Asked) -> Answer:
+    yield local.check_up().model_dump(mode="json"), b""
+
+
 def _build(sitting: Sitting, asked: Asked) -> Answer:
     """Build in a folder of its own; what was built stays in the cache, and the host fetches it from there."""
     sitting.close_engine()
@@ -202,6 +210,6 @@ def _verify(sitting: Sitting, asked: Asked) -> Answer:
 
 VERBS: dict[str, Callable[[Sitting, Asked], Answer]] = {
     verb.__name__.removeprefix("_"): verb
-    for verb in (_describe, _machine, _build, _run, _time, _operators, _kernels, _dissect, _hold, _release, _put, _get, _verify)
+    for verb in (_describe, _machine, _ping, _check_up, _build, _run, _time, _operators, _kernels, _dissect, _hold, _release, _put, _get, _verify)
 }
 """By name, what a host may ask for."""

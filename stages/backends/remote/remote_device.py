@@ -5,7 +5,9 @@ device = reach("ssh://pi@kitchen.local", "~/bonsai/bin/python")
 
 import atexit
 import os
+import statistics
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Target
+from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.machine import Machine
@@ -25,6 +28,8 @@ from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.measurement.measurements import KernelShare
 
+PINGS = 7
+"""Number of questions whose median time is the round trip."""
 BATCHES, BYTES = 256, 8_000_000
 """Most batches, and about the most bytes of them, in one request: a round trip costs as much as many images."""
 
@@ -64,6 +69,17 @@ class RemoteDevice:
     def machine(self) -> Machine:
         """See `Device`."""
         return Machine.model_validate(self._line.ask(Request("machine")).value)
+
+    def check_up(self) -> Checkup:
+        """See `Device`."""
+        found = Checkup.model_validate(self._line.ask(Request("check_up")).value)
+        return found.model_copy(update={"round_trip_ms": statistics.median(self._ping() for _ in range(PINGS)) * 1e3})
+
+    def _ping(self) -> float:
+        """Return the seconds of a question and its answer."""
+        started = time.perf_counter()
+        self._line.ask(Request("ping"))
+        return time.perf_counter() - started
 
     @contextmanager
     def hold(self) -> Iterator[None]:
