@@ -45,6 +45,17 @@ def require_there(profile: HardwareProfile) -> None:
 
 def device_among(inputs: Mapping[str, Any]) -> Device:
     """Return the device that a stage with these inputs times on: that of its target or its profile; this machine where it has neither."""
-    targets = [value.target if isinstance(value, HardwareProfile) else value for value in inputs.values() if isinstance(value, HardwareProfile | Target)]
-    device: Device = device_of(targets[0]) if targets else resolve("local", DEVICES, "device")
+    target = _target_among(inputs)
+    device: Device = device_of(target) if target is not None else resolve("local", DEVICES, "device")
     return device
+
+
+def address_among(inputs: Mapping[str, Any]) -> str | None:
+    """Return the address of the device of a stage with these inputs; None for this machine."""
+    target = _target_among(inputs)
+    return target.device.address if target is not None else None
+
+
+def _target_among(inputs: Mapping[str, Any]) -> Target | None:
+    targets = (value.target if isinstance(value, HardwareProfile) else value for value in inputs.values() if isinstance(value, HardwareProfile | Target))
+    return next(targets, None)
