@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent / "configs"
 RECIPE, PROFILE = str(CONFIGS / "tiny.yaml"), str(CONFIGS / "tiny-cpu.yaml")
 QUICK: dict[str, object] = {
     "training.epochs": 1,
-    "prune.epi": {"every": 0.2, "window": 1, "monotone": 1},
+    "prune.epi": {"every": 0.2, "window": 1, "monotone": 0, "latest": 0.5},
     "prune.rounds": 1,
     "prune.tolerance": 0.5,
     "timing": {"runs": 100, "block": 10, "warmup_runs": 10, "warmup_seconds": 0, "fitting": 2, "tries": 1, "verdict": {"most": 3}},
