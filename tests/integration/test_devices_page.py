@@ -22,7 +22,6 @@ QUICK = (
     "timing.tries=1",
     "quantize.epochs=1",
     "profile.gates.max_drop=1",
-    "profile.budget.latency_ms=null",
     "profile.budget.latency=0.9",
 )
 SETTINGS = " ".join(f"--set {setting}" for setting in QUICK)
