@@ -205,6 +205,17 @@ def lose_agent(far: Far) -> None:
         os.kill(agent, 9)
 
 
+@pytest.mark.long
+def test_a_pulled_cable_is_noticed_at_both_ends(far: Far, device: RemoteDevice) -> None:
+    with device.hold():
+        (agent,) = far.server.agents()
+        far.proxy.swallow()
+        assert device.describe(far.target).present  # over another connection, whose agent waits for the lock that the first one holds
+        assert agent not in far.server.agents()
+        assert held(far)
+    assert not held(far)
+
+
 @pytest.mark.parametrize("lose", [lose_connection, lose_server, lose_agent])
 def test_no_loss_loses_what_was_measured(lose: Callable[[Far], None], far: Far, device: RemoteDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONSAI_DEVICE_WAIT", "60")

@@ -33,11 +33,12 @@ QUICK: dict[str, object] = {
     "prune.tolerance": 0.5,
     "timing": {"runs": 100, "block": 10, "warmup_runs": 10, "warmup_seconds": 0, "fitting": 2, "tries": 1, "verdict": {"most": 3}},
     "profile.target.precision": "fp32",
-    "profile.channel_multiple": {"fp32": 64, "fp16": 64, "int8": 64},  # few choices: the noise of a busy machine chooses no other widths
-    "profile.budget": {"latency": 0.75},
+    "profile.budget": {"latency": 0.6},
     "profile.gates": {"max_drop": 1},
 }
-MEASURED = ("compile", "benchmark", "measure", "time_engine", "assess", "package", "characterize")
+AGAIN = ("compile", "measure", "time_engine", "assess", "package", "characterize")
+"""Stages that the far run does itself. It takes the timings of untrained networks from the local run, for both mean the same device: so widths are the same
+whatever the noise of a busy machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_run_that_is_disturbed_ends_as_a_local_one(far: Far, tmp_path: Path, m
     settings = {**QUICK, "profile.tables": tables}
     here, there = tmp_path / "here", tmp_path / "there"
     (local_package,) = compress(RECIPE, PROFILE, settings, store=here)
-    shutil.copytree(here, there, ignore=shutil.ignore_patterns(*MEASURED, "packages", ".*"))  # what was trained is the same; what was measured is not taken
+    shutil.copytree(here, there, ignore=shutil.ignore_patterns(*AGAIN, "packages", ".*"))
     home = local.describe(load_profile("local-cpu", {"target.precision": "fp32"}).target)
     for verb in ("describe", "build", "open", "run", "time", "operators", "kernels"):
         monkeypatch.delattr(LocalDevice, verb)  # nothing is measured on this machine
