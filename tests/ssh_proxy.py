@@ -1,9 +1,10 @@
-"""Stands between a client and a server on loopback, and disturbs them: delays, throttles, drops.
+"""Stands between a client and a server on loopback, and disturbs them: delays, throttles, drops, swallows.
 
 with Proxy(server.port, delay=0.025) as proxy:      # 50 ms a round trip
     proxy.port
     proxy.drop()                                    # cuts every connection
     proxy.refuses = True                            # and lets no new one in
+        proxy.swallow()  # lets nothing through any more, and tells nobody: a cable was pulled
 """
 
 import socket
@@ -38,6 +39,7 @@ class Proxy:
         self.refuses, self.passed = False, 0
         self.on_bytes: Callable[[int], None] = lambda _: None
         self._open: list[socket.socket] = []
+        self._swallowed: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def drop(self) -> None:
@@ -47,6 +49,10 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
         self._open.clear()
+
+    def swallow(self) -> None:
+        """Let nothing through on the connections that are open now."""
+        self._swallowed.update(self._open)
 
     def __enter__(self) -> "Proxy":
         return self
@@ -85,6 +91,8 @@ class Proxy:
                 part = b""
             if self.rate is not None:
                 time.sleep(len(part) / self.rate)
+            if here in self._swallowed and part:
+                continue
             late.put((time.monotonic() + self._delay, part))
             if counts:
                 self.passed += len(part)

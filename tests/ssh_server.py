@@ -50,21 +50,25 @@ class SshServer:
 
     Args:
         folder: Receives keys, configuration, the home and the cache of the account.
+        environment: Further variables of the account.
 
     Attributes:
         port: Where it listens.
+        home: Home folder of the account.
         ssh: Command for `BONSAI_SSH`.
         cache: The device's cache.
         lock: The device's file of the lock for timing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.port, self.home = folder, free_port(), folder / "home"
+        self.home.mkdir()
         self.cache, self.lock = folder / "cache", folder / "device.lock"
         for key in ("host_key", "login_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
-        environment = f'BONSAI_DEVICE_CACHE={self.cache} BONSAI_TIMING_LOCK={self.lock} OMP_NUM_THREADS=1 "PYTHONWARNINGS=ignore"'
-        (folder / "sshd.conf").write_text(SETTINGS.format(port=self.port, folder=folder, environment=environment))
+        own = {"HOME": self.home, "BONSAI_DEVICE_CACHE": self.cache, "BONSAI_TIMING_LOCK": self.lock, "OMP_NUM_THREADS": 1, **environment}
+        settings = " ".join(f"{name}={value}" for name, value in own.items())
+        (folder / "sshd.conf").write_text(SETTINGS.format(port=self.port, folder=folder, environment=settings))
         (folder / "ssh.conf").write_text(CLIENT.format(folder=folder))
         self.know(self.port)
         self.ssh = f"ssh -F {folder / 'ssh.conf'}"

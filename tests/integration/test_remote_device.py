@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from far_device import Far, far_device
 from light_environment import ROOT, link
-from tiny_package import SHAPE, make_package, write_graph
+from tiny_package import SHAPE, make_package, reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
@@ -25,6 +27,7 @@ from bonsai.stages.backends.local_device import local
 from bonsai.stages.backends.remote.refusals import Unreachable
 from bonsai.stages.backends.remote.remote_device import RemoteDevice
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.delivery.release import read_release
 from bonsai.stages.errors import BuildError, DeviceUnavailable, VerificationError
 from bonsai.stages.measurement.timing_lock import VARIABLE
 
@@ -107,6 +110,17 @@ def test_the_device_has_no_torch(far: Far) -> None:
     assert done.stdout.split() == ["None", "None", "False"]
 
 
+def test_what_a_login_script_prints_is_no_answer(far: Far, device: RemoteDevice) -> None:
+    script = far.server.home / ".bashrc"
+    script.write_text("echo Welcome to this board; echo 'bonsai device agent'\n")
+    try:
+        shown = subprocess.run([*shlex.split(far.server.ssh), far.address, "true"], capture_output=True, text=True, check=True).stdout
+        assert device.describe(far.target).present
+    finally:
+        script.unlink()
+    assert shown.startswith("Welcome to this board")
+
+
 def test_what_the_device_refuses_is_told_with_its_words(far: Far, device: RemoteDevice, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(BuildError, match=rf"on {far.address}: ONNX Runtime cannot build model.onnx"):
@@ -126,13 +140,41 @@ def test_an_engine_that_was_changed_on_the_device_is_not_run_but_sent_again(far:
     assert there.read_bytes() == engine.file.read_bytes()
 
 
-def test_a_package_is_verified_there(far: Far, device: RemoteDevice, tmp_path: Path) -> None:
+def test_a_package_is_verified_and_timed_there(far: Far, device: RemoteDevice, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     package = make_package(tmp_path / "package")
     assert "gives the golden outputs of 3 images" in device.verify(package)[-1]
+    few = {"runs": 60, "block": 10, "warmup_runs": 5, "warmup_seconds": 0, "verdict": {"most": 3}}
+    budget = {"latency": None, "latency_ms": 1000.0, "percentile": 50}
+    reseal(package, lambda facts: facts.update(recipe={**facts["recipe"], "timing": few}, profile={**facts["profile"], "budget": budget}))
+    (tmp_path / "far.yaml").write_text(
+        yaml.safe_dump({"extends": "local-cpu", "name": "far", "target": {"device": {"address": far.address, "python": str(far.python)}}})
+    )
+    command = [sys.executable, "-m", "bonsai", "verify", package, "--profile", tmp_path / "far.yaml", "--time"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gives the golden outputs of 3 images" in done.stdout
+    assert "ms p50 here" in done.stdout
+    assert [line for line in (far.server.folder / "sshd.log").read_text().splitlines() if "Accepted publickey" in line]
     (package / "model.onnx").write_bytes(b"changed")
     with pytest.raises(VerificationError, match=r"model\.onnx"):
         device.verify(package)
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 6
+    local_only = subprocess.run([*command[:5], "--profile", "local-cpu"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (local_only.returncode, "its device has no address" in local_only.stderr) == (2, True)
+
+
+def test_an_earlier_package_is_run_on_the_device_of_the_new_one(far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package").mkdir()
+    package = make_package(tmp_path / "package")
+    profile = load_profile("local-cpu", {**far.overrides("target."), "target.precision": "fp32"})
+    for verb in ("verify", "run", "open"):
+        monkeypatch.delattr(type(local), verb)
+    release = read_release(package, [profile])
+    assert release.absence == ""
+    assert release.engine.target.device.address == far.address
+    (outputs,) = device_of(release.engine.target).run(release.engine, [IMAGES[:1]])
+    assert outputs.shape == (1, 3)
 
 
 def test_a_timing_elsewhere_on_the_device_is_waited_for(far: Far, device: RemoteDevice, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,6 +203,17 @@ def lose_server(far: Far) -> None:
 def lose_agent(far: Far) -> None:
     for agent in far.server.agents():
         os.kill(agent, 9)
+
+
+@pytest.mark.long
+def test_a_pulled_cable_is_noticed_at_both_ends(far: Far, device: RemoteDevice) -> None:
+    with device.hold():
+        (agent,) = far.server.agents()
+        far.proxy.swallow()
+        assert device.describe(far.target).present  # over another connection, whose agent waits for the lock that the first one holds
+        assert agent not in far.server.agents()
+        assert held(far)
+    assert not held(far)
 
 
 @pytest.mark.parametrize("lose", [lose_connection, lose_server, lose_agent])

@@ -14,7 +14,10 @@ def characterize(
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", help="Target, by name or file; its device is this machine; default: RECIPE's.", metavar="NAME|FILE", autocompletion=complete_profiles
+            "--profile",
+            help="Target, by name or file; its device is here or has an address; default: RECIPE's.",
+            metavar="NAME|FILE",
+            autocompletion=complete_profiles,
         ),
     ] = None,
     settings: SettingsOption = None,
@@ -25,7 +28,7 @@ def characterize(
     detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency tables of this machine.
+    """Measure latency tables of this machine, or of a device.
 
     They are those of RECIPE's network, for runs elsewhere to fit this machine. One file has the tables of all precisions, where they are from, and a checksum.
 

@@ -55,6 +55,8 @@ class Agent:
             sitting = Sitting(files_here(), held, self._frames.get)
             while True:
                 frame = self._frames.get()
+                if "part" in frame.header:
+                    continue  # of a file that was refused in its middle
                 self._number = int(frame.header["number"])
                 self._answer(frame, sitting)
 

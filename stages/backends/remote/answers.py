@@ -108,6 +108,7 @@ def _check_up(_: Sitting, _asked: Asked) -> Answer:
 def _build(sitting: Sitting, asked: Asked) -> Answer:
     """Build in a folder of its own; what was built stays in the cache, and the host fetches it from there."""
     sitting.close_engine()
+    sitting.files.make_room(asked.files)
     graph, target = asked.by_role[GRAPH], asked.target
     if TIMINGS in asked.by_role:
         target = target.model_copy(update={"timing_cache": str(sitting.files.path_of(asked.by_role[TIMINGS]))})

@@ -85,9 +85,9 @@ class RemoteDevice:
     def hold(self) -> Iterator[None]:
         """See `Device`. The device's own lock is held there: its kernel frees it where the connection ends, and it is taken again after that."""
         with self._holding:
-            self._line.ask(Request("hold"))
-            self._line.holds = True
+            self._line.holds = True  # first: a connection that is opened from now on holds the device
             try:
+                self._line.ask(Request("hold"))
                 yield
             finally:
                 self._line.holds = False
