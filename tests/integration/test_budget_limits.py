@@ -10,7 +10,7 @@ import pytest
 from bonsai.stages.delivery.contents import read_intact
 
 CONFIGS = Path(__file__).parent / "configs"
-TINY, CPU, AWAY = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-away"))
+TINY, CPU, AWAY = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-wide"))
 WIDE = {"p99_ms": 1e4, "memory_mb": 1e3, "size_mb": 1}
 
 pytestmark = pytest.mark.slow

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from tiny_footprint import a_footprint
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.schema import Budget
@@ -21,13 +22,8 @@ def interval(low: float, high: float) -> Interval:
     return Interval(found=(low * high) ** 0.5, low=low, high=high, processes=3, spread=0.01)
 
 
-def footprint(**figures: object) -> Footprint:
-    facts = {"start_s": 0.3, "load_s": 0.01, "first_s": 0.002, "warm_s": 0.005, "before_mb": 60.0, "peak_mb": 72.0, "memory_mb": 12.0}
-    return Footprint.model_validate({"processes": 3, **facts, "energy_mj": 5.0, "meter": "RAPL, the whole CPU", **figures})
-
-
 def judged(tail: Figure | None = None, found: Footprint | None = None, **limits: float) -> Mapping[str, Gate]:
-    return {gate.name: gate for gate in other_gates(Budget(latency=0.5, **limits), 500_000, tail or Figure(4.0), found or footprint())}
+    return {gate.name: gate for gate in other_gates(Budget(latency=0.5, **limits), 500_000, tail or Figure(4.0), found or a_footprint())}
 
 
 def test_a_budget_of_latency_alone_has_no_other_gate() -> None:
@@ -51,7 +47,7 @@ def test_every_limit_has_a_gate(key: str, name: str, found: float, unit: str) ->
 @pytest.mark.parametrize(("limit", "verdict"), [(13.1, "met"), (12.5, "undecided"), (10.9, "missed")])
 def test_memory_and_energy_and_p99_are_decided_by_their_intervals(limit: float, verdict: str) -> None:
     around = interval(11, 13)
-    told = footprint(memory=around, energy_mj=12, energy=around)
+    told = a_footprint(memory=around, energy_mj=12, energy=around)
     gates = judged(Figure(12, around), told, p99_ms=limit, memory_mb=limit, energy_mj=limit)
     assert {name: gate.verdict for name, gate in gates.items()} == dict.fromkeys(("p99", "memory", "energy"), verdict)
     assert all((gate.low, gate.high) == (11, 13) for gate in gates.values())
@@ -75,22 +71,22 @@ def test_a_fresh_timing_is_judged_by_the_interval_between_its_processes() -> Non
 
 
 def test_a_figure_that_the_device_does_not_tell_is_refused_with_the_reason() -> None:
-    silent = footprint(energy_mj=None, meter="the machine has no RAPL counter", memory_mb=None, before_mb=None, peak_mb=None)
+    silent = a_footprint(energy_mj=None, meter="the machine has no RAPL counter", memory_mb=None, before_mb=None, peak_mb=None)
     both = Budget(latency=0.5, memory_mb=1, energy_mj=1)
     assert untold_of(both, silent) == {"memory_mb": "the device does not tell the memory of a process", "energy_mj": "the machine has no RAPL counter"}
     assert set(untold_of(both, None)) == {"memory_mb", "energy_mj"}
     assert untold_of(Budget(latency=0.5, size_mb=1, p99_ms=1), None) == {}
     with pytest.raises(ConfigError, match=r"budget\.energy_mj cannot be judged on a Pi\n +given: +the machine has no RAPL counter"):
         require_told(Budget(latency=0.5, energy_mj=1), silent, "a Pi")
-    require_told(both, footprint(), "a Pi")
+    require_told(both, a_footprint(), "a Pi")
 
 
 def test_a_footprint_says_its_figures_and_what_is_unknown() -> None:
-    assert footprint().sentence == (
+    assert a_footprint().sentence == (
         "cold start 0.312 s (process and runtime 0.3, loading 0.01, first output 0.002); loaded again in the same process 0.005 s; "
         "peak memory 12 MB above the 60 MB of the process without the engine; energy 5 mJ an inference (RAPL, the whole CPU); alone in 3 new processes"
     )
-    silent = footprint(processes=1, energy_mj=None, meter="no meter", memory_mb=None, before_mb=None, peak_mb=None)
+    silent = a_footprint(processes=1, energy_mj=None, meter="no meter", memory_mb=None, before_mb=None, peak_mb=None)
     assert silent.sentence.endswith("memory unknown, since the device does not tell it; energy unknown: no meter; alone in 1 new process")
     assert silent.cells == ("-", "-", "0.31")
     assert set(silent.figures) == {"cold_start_s"}
