@@ -154,20 +154,28 @@ class ReadyTarget:
         """Return the scores of a segment's channels by the recipe's criterion."""
         return load_scores(segment, self.chooser.config.criterion)
 
-    def fit(self, segment: Checkpoint, losses: BlockLosses | None = None, correction: float = 1.0) -> Fit:
+    def fit(self, segment: Checkpoint, losses: BlockLosses | None = None, *, correction: float = 1.0, limit_ms: float | None = None) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here.
 
         Args:
             segment: Holds the scores.
             losses: What the absence of residual blocks costs; without it none is left out.
             correction: Measured over predicted latency, from a finished engine.
+            limit_ms: Milliseconds in place of the budget, where another limit asks for a faster network; no less than the fastest network takes.
         """
-        measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, losses=losses, correction=correction, doubt=self.timer.doubt)
+        measure, chooser = self.time_untrained if self.info.present else None, self.chooser
+        if limit_ms is not None:
+            chooser = replace(chooser, limit_ms=min(max(limit_ms, self.floor_ms / (1 - chooser.config.margin)), self.limit_ms))
+        return chooser.fit(self.scores(segment), measure=measure, losses=losses, correction=correction, doubt=self.timer.doubt)
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
         return self.timer.build_dense()
+
+    def engine_mb(self, widths: Widths) -> float:
+        """Return the size of an untrained engine at the target's precision, in megabytes (10^6 bytes). Training changes weights, not how many there are."""
+        engine = self.timer.build(widths, self.profile.target)
+        return (engine.folder / engine.file).stat().st_size / 1e6
 
     def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
         """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""

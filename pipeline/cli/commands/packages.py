@@ -23,8 +23,9 @@ def verify(
 ) -> None:
     """Check a package on this machine, or on a device.
 
-    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency.
-    A budget that is a fraction of the dense engine's latency needs that engine, which only the store that the package was made in has.
+    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency,
+    start, memory and energy. A budget that is a fraction of the dense engine's latency needs that engine, which only the store that
+    the package was made in has.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time

@@ -3,6 +3,7 @@ import io
 from pathlib import Path
 
 import pytest
+from tiny_footprint import a_footprint
 
 from bonsai.pipeline.compare.comparison import Comparison, Cost, Outcome, columns_of, cost_of, header_of, outcome_of, show_cells, to_csv
 from bonsai.profiles.errors import BudgetError
@@ -113,6 +114,20 @@ def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() 
     assert (first["gates_missed"], first["gates_undecided"]) == ("0", "0")
     assert (second["profile"], second["exit_code"], second["top1"]) == ("b", "5", "")
     assert second["error"].startswith("no such device")
+
+
+def test_memory_energy_and_start_stand_in_table_and_csv_where_the_engine_was_run_alone() -> None:
+    def shown(**figures: object) -> tuple[list[str], list[str]]:
+        shipped = row("pruned", "int8", 1.0, shipped=True).model_copy(update={"footprint": a_footprint(**figures)})
+        outcome = package(rows=(row("dense", "fp32", 4.0), shipped))
+        table = dict(zip(header_of(CLASSIFICATION.metric), show_cells(outcome), strict=True))
+        (line,) = csv.DictReader(io.StringIO(to_csv([outcome])))
+        return [table[name] for name in ("memory MB", "energy mJ", "cold start s")], [line[name] for name in ("memory_mb", "energy_mj", "cold_start_s")]
+
+    assert shown() == (["12", "5", "0.31"], ["12.0", "5.0", "0.312"])
+    assert shown(energy_mj=None)[1] == ["12.0", "", "0.312"]
+    table = dict(zip(header_of(CLASSIFICATION.metric), show_cells(package()), strict=True))
+    assert (table["memory MB"], table["energy mJ"], table["cold start s"]) == ("-", "-", "-")
 
 
 def test_what_was_not_compared_with_a_reference_is_called_so() -> None:

@@ -148,3 +148,19 @@ def test_every_process_is_asked_for_the_same_and_leaves_a_file_of_its_own(tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
     assert [engines for engines, _ in device.asked] == [["engine", "reference"]] * 3
     assert {(protocol.once, protocol.timing.runs) for _, protocol in device.asked} == {(True, 667)}
+
+
+def test_processes_are_added_while_the_p99_is_undecided(timed: Callable[..., Fresh]) -> None:
+    ratios = [0.25, 0.252, 0.249] * 3
+    plain = timed(machine(ratios))
+    assert plain.tail is None, "nothing asked for it"
+    p99 = 0.25 * 1.0235  # of a standard deviation of 1 %
+    clear = timed(machine(ratios), tail_ms=2 * p99)
+    assert len(clear.processes) == 3
+    assert clear.tail is not None
+    assert clear.tail.found == pytest.approx(p99, rel=0.01)
+    at_it = timed(machine(ratios), tail_ms=p99)
+    assert len(at_it.processes) == 9
+    assert at_it.tail is not None
+    assert at_it.tail.low < p99 < at_it.tail.high
+    assert len(timed(machine(ratios), limit=None, tail_ms=p99).processes) == 9

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tiny_footprint import a_footprint
 from tiny_report import a_manifest
 
 from bonsai.stages.delivery.contents import PackageManifest
@@ -325,3 +326,14 @@ def test_a_channel_of_no_outputs_is_refused(tmp_path: Path) -> None:
     decisions = manifest.decisions | {"positions": {"stem": 0}}
     with pytest.raises(VerificationError, match="a dense width, or a number of positions, is not above 0"):
         written(tmp_path, manifest.model_copy(update={"decisions": decisions}))
+
+
+def test_memory_start_and_energy_of_an_engine_that_was_run_alone_stand_in_the_verdict(tmp_path: Path) -> None:
+    plain = a_manifest()
+    rows = tuple(row.model_copy(update={"footprint": a_footprint()}) if row.shipped else row for row in plain.metrics)
+    _, text = written(tmp_path, plain.model_copy(update={"metrics": rows}))
+    assert "12.00 MB" in text
+    assert "the process had 60.0 MB without the engine, and 72.0 MB with it" in text
+    assert "0.31 s" in text
+    assert "5 mJ" in text
+    assert "Cold start" not in written(tmp_path, plain)[1]
