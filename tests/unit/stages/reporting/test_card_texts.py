@@ -53,7 +53,7 @@ def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() ->
     found = Interval(found=0.2, low=0.19, high=0.21, processes=3, spread=0.01)
     fresh = Fresh.model_validate({"percentile": 50, "engine": latency, "reference": None, "processes": (), "interval": found, "contention": 1})
     timing = FreshTiming(folder=Path(), fresh=fresh.model_copy(update={"conditions": conditions}), repetition=1, footprint=a_footprint())
-    note = figure_notes(measurement, engine, told.profile.target, timing)[2]
+    note = figure_notes(measurement, engine, told.profile.target, timing, "measured")[2]
     assert f" Beside latency: {a_footprint().sentence}." in note
     assert note.endswith(
         " The device meanwhile: at first governor performance, 2400 MHz, 41 °C; at last governor performance, 2400 MHz, 63 °C; "
