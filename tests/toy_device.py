@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +98,10 @@ class ToyDevice:
     def describe(self, target: Target) -> DeviceInfo:
         info: DeviceInfo = self._other.call("describe", target)
         return info
+
+    def hold(self) -> AbstractContextManager[None]:
+        self.told.append("hold")
+        return nullcontext()
 
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         self.told.append(f"build {graph.name}")

@@ -287,9 +287,9 @@ def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(p
     assert "limit 0.45: met" in shown.stdout
     parsed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--json")
     assert json.loads(parsed.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
-    missed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--set", "profile.gates.max_size_mb=0.001")
+    missed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--set", "profile.gates.min_metric=0.9999")
     assert missed.returncode == 3
-    assert "size: " in missed.stderr
+    assert "accuracy: " in missed.stderr
     assert "MISSED" in missed.stderr
 
 
