@@ -9,9 +9,9 @@ import numpy as np
 
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.apart import build_engine, run_engine
-from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.device import Built, EngineParts, KernelTime, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
-from bonsai.stages.backends.kernel_profile import profile_kernels
+from bonsai.stages.backends.kernel_profile import profile_kernels, time_kernels
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import DissectingBackend, backend_of, check_target
 from bonsai.stages.backends.running import Run
@@ -62,6 +62,11 @@ class LocalDevice:
         """See `Device`."""
         with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
             return profile_kernels(engine.file, engine.target, inputs, scratch=Path(scratch))
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """See `Device`."""
+        with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+            return time_kernels(engines, inputs, scratch=Path(scratch))
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         """See `Device`."""

@@ -1,0 +1,58 @@
+"""Runs ONNX files on this machine's CPU, and returns the tensors inside."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, PROVIDERS, engine_options
+from bonsai.stages.backends.running import feeder
+from bonsai.stages.errors import BuildError
+from bonsai.stages.explanation.layers import Graph
+
+Tensors = dict[str, np.ndarray]
+"""By name, what a tensor held for each image, (images, ...): behind the first side comes the tensor's own shape for one image, (1, ...)."""
+
+
+class Host:
+    """An ONNX file, computed node by node as it stands there: no optimiser changes it.
+
+    Args:
+        model: The file.
+        wanted: Names of the tensors to return.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, wanted: Iterable[str]) -> None:
+        shown = onnx.ModelProto()
+        shown.CopyFrom(model)
+        self._batch = max(1, *(value.type.tensor_type.shape.dim[0].dim_value for value in model.graph.input if value.type.tensor_type.HasField("shape")))
+        self._inputs = Graph(model).inputs
+        self._wanted = [name for name in dict.fromkeys(wanted) if name not in self._inputs]
+        del shown.graph.output[:]
+        shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._wanted)
+        options = engine_options(threads=1)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(shown.SerializeToString(), options, providers=PROVIDERS)
+        except ORT_ERRORS as error:
+            raise BuildError(f"ONNX Runtime cannot run model.onnx node by node: {error}") from error
+
+    def run(self, images: np.ndarray, given: Mapping[str, np.ndarray] | None = None) -> Tensors:
+        """Return the tensors.
+
+        Args:
+            images: (images, ...) float32, several inputs flattened and joined.
+            given: Values of further inputs, (images, 1, ...).
+        """
+        more = given or {}
+        feeds = feeder({name: shape for name, shape in self._inputs.items() if name not in more})
+        runs = []
+        for number, image in enumerate(images):
+            fed = {name: np.repeat(value, self._batch, axis=0) for name, value in feeds(image[None]).items()}
+            fed |= {name: np.repeat(value[number], self._batch, axis=0) for name, value in more.items()}
+            runs.append([output if self._batch == 1 else output[:1] for output in self._session.run(None, fed)])
+        return {name: np.stack([run[place] for run in runs]) for place, name in enumerate(self._wanted)}
