@@ -110,7 +110,11 @@ def time_kernels(engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndar
     Raises:
         BuildError: The runtime cannot load an engine.
     """
-    profiled = {name: open_profiled(engine.file, engine.target, scratch) for name, engine in engines.items()}
+    profiled: dict[str, Profiled] = {}
+    for number, (name, engine) in enumerate(engines.items()):
+        own = scratch / str(number)  # ONNX Runtime names a profile by the second in which it began
+        own.mkdir()
+        profiled[name] = open_profiled(engine.file, engine.target, own)
     feeds = {name: network.feeds(inputs[name]) for name, network in profiled.items()}
     started = time.monotonic()
     for turn in range(RUNS // BLOCK):

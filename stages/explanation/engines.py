@@ -120,7 +120,9 @@ def _compare(device: Device, engine: EngineFile, fresh: EngineFile, network: Net
     placed = {name: place(found[seen.tensor], seen.order, network.found[name].shape) for name, seen in plan.seen.items() if seen.tensor in found}
     outputs = {name: value for name, value in placed.items() if value is not None}
     hidden = [layer.name for layer in network.layers if layer.name not in plan.seen]
-    notes = (f"The engine computes {len(hidden)} layers in one kernel with the next: {', '.join(hidden)}. Their error is in the next layer's.",) if hidden else ()
+    notes = (
+        (f"The engine computes {len(hidden)} layers in one kernel with the next: {', '.join(hidden)}. Their error is in the next layer's.",) if hidden else ()
+    )
     return Looked(outputs=outputs, faults=tuple(faults_of_engine(onnx.load(engine.file), onnx.load(fresh.file), plan)), notes=notes)
 
 
@@ -141,7 +143,9 @@ def _shown_apart(device: Device, target: Target, network: Network, images: np.nd
         built = _build(device, shown, target, room / "shown", images.shape[1:])
         runs = np.concatenate(list(device.run(built, [image[None] for image in images], untried=True)))
     except BuildError as error:
-        return Looked(notes=(f"The layers of the engine were not compared: {target.runs_on} builds none that gives their outputs ({str(error).splitlines()[0]}).",))
+        return Looked(
+            notes=(f"The layers of the engine were not compared: {target.runs_on} builds none that gives their outputs ({str(error).splitlines()[0]}).",)
+        )
     start, outputs = sum(value[0].size for value in network.outputs.values()), {}
     for layer in added:
         value = network.found[layer.name]

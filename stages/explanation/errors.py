@@ -94,7 +94,8 @@ class Errors(NamedTuple):
         effects: How far the outputs move if this layer alone is rounded.
         engine: The engine beside the ONNX file; of the layers that the engine shows.
         reached: The difference between the engine, or where it does not show the layer the ONNX file, and the float network: added and inherited.
-        outputs: The same at the outputs of the network, by step: "rounding", "engine", "both".
+        outputs: The same at the outputs of the network, by step: "torch float", "simulated", "rounding", "engine", "both".
+        simulated: The ONNX file beside the fake-quantised network in torch; of the layers that both round.
     """
 
     rounding: dict[str, Pair]
@@ -102,9 +103,31 @@ class Errors(NamedTuple):
     engine: dict[str, Pair]
     reached: dict[str, float]
     outputs: dict[str, float]
+    simulated: dict[str, Pair] = {}
 
 
-def errors_of(model: onnx.ModelProto, images: np.ndarray, weights: Mapping[str, np.ndarray], engine: Tensors, engine_outputs: np.ndarray | None) -> Errors:
+class Simulated(NamedTuple):
+    """A package's network in torch.
+
+    Attributes:
+        tensors: What each quantiser gave, by its name, (images, 1, ...).
+        outputs: Outputs of the fake-quantised network, (images, ...).
+        in_float: Outputs without rounding.
+    """
+
+    tensors: Tensors
+    outputs: np.ndarray
+    in_float: np.ndarray
+
+
+def errors_of(
+    model: onnx.ModelProto,
+    images: np.ndarray,
+    weights: Mapping[str, np.ndarray],
+    engine: Tensors,
+    engine_outputs: np.ndarray | None,
+    simulated: Simulated | None = None,
+) -> Errors:
     """Return the errors of every layer.
 
     Args:
@@ -113,6 +136,7 @@ def errors_of(model: onnx.ModelProto, images: np.ndarray, weights: Mapping[str, 
         weights: Weights and biases before they were rounded, by name in the file.
         engine: Outputs of the layers in the engine, by the layer's name; empty if it does not show them.
         engine_outputs: Its outputs, (images, ...), several joined; None if it was not run.
+        simulated: The network in torch, its tensors by the layer's name; None if torch was not asked.
 
     Raises:
         BuildError: ONNX Runtime cannot run the file node by node.
@@ -135,12 +159,19 @@ def errors_of(model: onnx.ModelProto, images: np.ndarray, weights: Mapping[str, 
     if engine_outputs is not None:
         found = engine_outputs.reshape(len(images), -1)
         outputs |= {"engine": difference(found, joined[1]), "both": difference(found, joined[0])}
+    in_torch: dict[str, Pair] = {}
+    if simulated is not None:
+        by_torch = network.given(simulated.tensors)
+        in_torch = {name: Pair(found, by_torch[name]) for name, found in simulated.tensors.items()}
+        flat = [each.reshape(len(images), -1) for each in (simulated.in_float, simulated.outputs)]
+        outputs |= {"torch float": difference(joined[0], flat[0]), "simulated": difference(joined[1], flat[1])}
     return Errors(
         rounding=rounding,
         effects=effects,
         engine={name: Pair(by_file[name], found) for name, found in engine.items()},
         reached={name: difference(value, exact.found[name]) for name, value in last.items()},
         outputs=outputs,
+        simulated=in_torch,
     )
 
 

@@ -6,6 +6,8 @@
 Everything but the dense reference's times is computed from the package alone: its ONNX file, its engine, its golden inputs and the weights before rounding.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -18,11 +20,11 @@ from bonsai.stages.delivery.deployed import DeployedManifest
 from bonsai.stages.delivery.golden import read_golden
 from bonsai.stages.explanation.accuracy import accuracy_steps
 from bonsai.stages.explanation.engines import DENSE, ENGINE, FLOAT, Looked, look_at_engine
-from bonsai.stages.explanation.errors import Errors, errors_of
+from bonsai.stages.explanation.errors import Errors, Simulated, errors_of
 from bonsai.stages.explanation.findings import findings_of, worth_a_try
 from bonsai.stages.explanation.layers import Graph, Layer, layers_of
 from bonsai.stages.explanation.learnt import read_learnt
-from bonsai.stages.explanation.parameters import parameters_of, weights_before_rounding
+from bonsai.stages.explanation.parameters import Parameters, parameters_of, weights_before_rounding
 from bonsai.stages.explanation.records import Explanation, LayerRow
 from bonsai.stages.explanation.tensors import Tensors
 
@@ -33,13 +35,13 @@ NO_WEIGHTS = (
 )
 
 
-def explain(folder: Path, store: Path, simulated: Tensors | None = None) -> Explanation:
+def explain(folder: Path, store: Path, simulated: Simulated | None = None) -> Explanation:
     """Explain a package on this machine.
 
     Args:
         folder: The package.
         store: Folder of the artifacts, which need not exist: it has the dense reference engine.
-        simulated: Outputs of the layers in torch, by the name of their quantiser, (images, 1, ...); None if torch was not asked.
+        simulated: The package's network in torch, run on the golden inputs; None if torch was not asked.
 
     Raises:
         VerificationError: The package is not as it was sealed.
@@ -54,7 +56,8 @@ def explain(folder: Path, store: Path, simulated: Tensors | None = None) -> Expl
     parameters = {layer.name: parameters_of(graph, layer) for layer in layers}
     absence = _absence(manifest)
     looked = Looked(notes=(f"The engine was not run: {absence}",)) if absence else look_at_engine(folder, manifest, model, layers, images, store)
-    errors = errors_of(model, images, weights_before_rounding(graph, parameters, learnt), looked.outputs, looked.joined)
+    in_torch = None if simulated is None else simulated._replace(tensors=_by_layer(simulated.tensors, parameters))
+    errors = errors_of(model, images, weights_before_rounding(graph, parameters, learnt), looked.outputs, looked.joined, in_torch)
     findings = findings_of(manifest, layers, parameters, learnt, errors, looked)
     rows = tuple(_row(layer, errors, looked) for layer in layers)
     notes = [] if learnt is not None or manifest.engine.precision != "int8" else [NO_WEIGHTS]
@@ -74,7 +77,7 @@ def explain(folder: Path, store: Path, simulated: Tensors | None = None) -> Expl
 def _row(layer: Layer, errors: Errors, looked: Looked) -> LayerRow:
     name, times = layer.name, looked.times
     us = {engine: times[engine][name].microseconds for engine in times if name in times[engine]}
-    rounding, engine = errors.rounding.get(name), errors.engine.get(name)
+    simulated, rounding, engine = (each.get(name) for each in (errors.simulated, errors.rounding, errors.engine))
     return LayerRow(
         name=name,
         op=layer.op,
@@ -82,11 +85,18 @@ def _row(layer: Layer, errors: Errors, looked: Looked) -> LayerRow:
         float_us=us.get(FLOAT),
         engine_us=us.get(ENGINE),
         kernels=times[ENGINE][name].kernels if ENGINE in us else (),
+        simulated=None if simulated is None else simulated.error,
         rounding=None if rounding is None else rounding.error,
         engine=None if engine is None else engine.error,
         reached=errors.reached.get(name) if errors.rounding or engine else None,
         effect=errors.effects.get(name),
     )
+
+
+def _by_layer(tensors: Tensors, parameters: Mapping[str, Parameters]) -> Tensors:
+    """Return the outputs of quantisers by the layer's name; not of a quantiser that rounds several layers."""
+    users = Counter(own.quantizer for own in parameters.values())
+    return {name: tensors[own.quantizer] for name, own in parameters.items() if own.quantizer in tensors and users[own.quantizer] == 1}
 
 
 def _absence(manifest: Manifest) -> str | None:

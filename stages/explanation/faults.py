@@ -125,7 +125,7 @@ def _gains(found: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
     """Return the factor of each channel, or None if not factors alone make the difference."""
     for axis in range(min(2, found.ndim)):
         ours, theirs = (np.moveaxis(each, axis, 0).reshape(each.shape[axis], -1).astype(np.float64) for each in (found, wanted))
-        gains = np.sum(ours * theirs, axis=1) / np.maximum(np.sum(theirs * theirs, axis=1), 1e-24)
+        gains: np.ndarray = np.sum(ours * theirs, axis=1) / np.maximum(np.sum(theirs * theirs, axis=1), 1e-24)
         if np.any(np.abs(gains - 1) > SAME_WEIGHTS) and difference(gains[:, None] * theirs, ours) < GAIN_ALONE:
             return gains
     return None
@@ -134,7 +134,8 @@ def _gains(found: np.ndarray, wanted: np.ndarray) -> np.ndarray | None:
 def _rows(weights: np.ndarray) -> np.ndarray:
     """Return weights by channel, whole steps of which they are made, as near as float32 tells."""
     rows = weights.reshape(len(weights), -1).astype(np.float64)
-    return np.round(rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12), 4)
+    steps: np.ndarray = np.round(rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12), 4)
+    return steps
 
 
 def _times(gains: np.ndarray) -> str:

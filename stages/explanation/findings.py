@@ -41,8 +41,8 @@ def findings_of(
         found[layer.name] = Finding(layer=layer.name, kind=fault.kind, place=place, seen=fault.seen, do=do)
 
     by_name = {layer.name: layer for layer in layers}
-    for name, fault in looked.faults:
-        add(by_name[name], fault, "engine", REBUILD)
+    for name, seen in looked.faults:
+        add(by_name[name], seen, "engine", REBUILD)
     told: set[str] = set()
     for layer in layers:
         own = parameters[layer.name]
@@ -52,17 +52,16 @@ def findings_of(
         if fault is not None:
             told.add(own.quantizer)
     for layer in layers:
-        add(layer, _of_runtime(layer, parameters[layer.name], errors), "engine", f"{_keep(layer)}, or quantize.weight_bits: 7 if products saturate on the device")
-        add(layer, _of_values(layer, parameters[layer.name], learnt, errors), "network", f"{_keep(layer)}, or calibrate on more batches (quantize.calibration_batches)")
-    for layer in layers:
-        add(layer, _of_rounding(layer, errors), "network", f"{_keep(layer)}; or keep more of its channels (prune.floors), if the drop is pruning's")
-    times = looked.times
-    for layer in layers if ENGINE in times else ():
-        here = times[ENGINE]
-        add(layer, too_long(layer.name, here, times[FRESH], "in an engine that the runtime makes of model.onnx now"), "engine", REBUILD)
-        if manifest.engine.precision == "int8" and layer is not layers[-1]:
-            add(layer, in_float(layer.name, here), "network", _unless_kept(manifest, layer, None))
-            add(layer, too_long(layer.name, here, times.get(FLOAT, {}), "in float"), "network", _keep(layer))
+        keep, own = _keep(layer), parameters[layer.name]
+        if not looked.faults:  # else what reads a wrong value by a wrong scale would be named too
+            add(layer, _of_runtime(layer, own, errors), "engine", f"{keep}, or quantize.weight_bits: 7 if products saturate on the device")
+        add(layer, _of_values(layer, own, learnt, errors), "network", f"{keep}, or calibrate on more batches (quantize.calibration_batches)")
+        add(layer, _of_rounding(layer, errors), "network", f"{keep}; or keep more of its channels (prune.floors)")
+        if ENGINE in looked.times:
+            here, again = looked.times[ENGINE], looked.times[FRESH]
+            add(layer, too_long(layer.name, here, again, "in an engine that the runtime makes of model.onnx now"), "engine", REBUILD)
+            if manifest.engine.precision == "int8" and layer is not layers[-1]:
+                add(layer, in_float(layer.name, here), "network", _unless_kept(manifest, layer, None))
     return tuple(found.values())
 
 

@@ -94,4 +94,6 @@ def in_float(layer: str, here: Mapping[str, LayerTime], share: float = STANDS_OU
     own, total = here.get(layer, LayerTime()), sum(each.microseconds for each in here.values())
     if not own.in_float or own.microseconds < share * total:
         return None
-    return Fault("float", f"it computes in float ({', '.join(own.in_float)}) amid INT8: {own.microseconds:.0f} us, {own.microseconds / total:.0%} of the engine")
+    return Fault(
+        "float", f"it computes in float ({', '.join(own.in_float)}) amid INT8: {own.microseconds:.0f} us, {own.microseconds / total:.0%} of the engine"
+    )

@@ -79,11 +79,10 @@ class Graph:
                 self.readers.setdefault(name, []).append(node)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in self.nodes:
-            if node.op_type == "Constant":
-                self.constants |= {node.output[0]: each.t for each in node.attribute if each.name == "value"}
-        self.inputs = {
-            each.name: tuple(side.dim_value for side in each.type.tensor_type.shape.dim[1:]) for each in graph.input if each.name not in self.constants
-        }
+            values = [each.t for each in node.attribute if each.name == "value"] if node.op_type == "Constant" else []
+            self.constants |= dict(zip(node.output, values, strict=False))
+        inputs = {each.name: each.type.tensor_type.shape.dim[1:] for each in graph.input if each.name not in self.constants}
+        self.inputs = {name: tuple(side.dim_value for side in sides) for name, sides in inputs.items()}
         self.outputs = [each.name for each in graph.output]
         self._live = set(self.inputs)
         for node in self.nodes:

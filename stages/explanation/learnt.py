@@ -55,6 +55,10 @@ class Learnt(NamedTuple):
         weight, bias = self.tensors[f"{name}.{inner}.weight"], self.tensors.get(f"{name}.{inner}.bias")
         return min((self._rounded(name, weight, bias, np.abs(scale), epsilon) for epsilon in EPSILONS), key=lambda each: _apart(each.rounded, like))
 
+    def names(self, layer: str) -> bool:
+        """Whether the network has a layer or module of this name."""
+        return any(name.startswith(f"{layer}.") for name in self.tensors)
+
     def grid(self, quantizer: str) -> Grid | None:
         """Return what a quantiser of activations learnt; None if there is none of this name."""
         scale, zero_point = (self.tensors.get(f"{quantizer}.{part}") for part in ("scale", "zero_point"))

@@ -8,9 +8,9 @@ import onnx
 
 from bonsai.stages.explanation.faults import Fault, of_bias, of_grid, of_weights
 from bonsai.stages.explanation.forms import dequantised
-from bonsai.stages.explanation.layers import DEQUANTIZE, QUANTIZE, Graph, Layer, array_of
+from bonsai.stages.explanation.layers import DEQUANTIZE, MOVED, QUANTIZE, Graph, Layer, array_of
 from bonsai.stages.explanation.learnt import Learnt
-from bonsai.stages.explanation.probing import MOVED, Grid, Plan, assign, grid_of
+from bonsai.stages.explanation.probing import Grid, Plan, assign, grid_of
 from bonsai.stages.graph.audit import LAYERS
 
 WEIGHTS = {"QLinearConv": (3, 4, 5), "QGemm": (3, 4, 5), "QLinearMatMul": (3, 4, 5), DEQUANTIZE: (0, 1, 2)}
@@ -83,6 +83,8 @@ def fault_of_file(layer: Layer, found: Parameters, learnt: Learnt | None) -> Fau
         fault = of_weights(found.weight, known.rounded) or of_bias(found.bias, known.bias)
         if fault is not None:
             return fault
+    if learnt is not None and known is None and found.weight is not None and not learnt.names(layer.name) and np.ptp(found.weight) > 0:
+        return Fault("extra operator", "the network has no such layer")  # an average pooling, exported as a convolution, has equal weights
     gate = any(found.written is not None and abs(read.scale * 6 / found.written.scale - 1) < 1e-3 for read in found.read)  # hardswish: read as one from 0 to 1
     for read in found.read:
         if found.written is not None and not gate and (fault := of_grid(read, found.written)) is not None:
@@ -125,9 +127,10 @@ def faults_of_engine(engine: onnx.ModelProto, fresh: onnx.ModelProto, plan: Plan
 
 
 def _of_node(ours: Graph, found: onnx.NodeProto, theirs: Graph, wanted: onnx.NodeProto) -> Fault | None:
-    fault = of_weights(*weights) if (weights := (_weight(ours, found), _weight(theirs, wanted)))[0] is not None and weights[1] is not None else None
+    weight, other = _weight(ours, found), _weight(theirs, wanted)
+    fault = of_weights(weight, other) if weight is not None and other is not None else None
     fault = fault or of_bias(_bias(ours, found), _bias(theirs, wanted))
-    if fault is None and found.output[0] in ours.producers and found.op_type not in MOVED:
+    if fault is None and found.op_type not in MOVED:
         fault = of_grid(grid_of(ours, found.output[0]), grid_of(theirs, wanted.output[0]))
     return fault or _of_reading(ours, found, theirs, wanted)
 
@@ -136,8 +139,10 @@ def _of_reading(ours: Graph, found: onnx.NodeProto, theirs: Graph, wanted: onnx.
     """Return whether a node reads a tensor by another grid than it was written by; if both changed alike, the fault is the writer's."""
     for tensor, *_ in READ_GRIDS.get(found.op_type, ()):
         written = grid_of(ours, found.input[tensor])
+        if written is None:
+            continue
         reads = [_read_grid(graph, node, tensor) for graph, node in ((ours, found), (theirs, wanted))]
-        if written is not None and written != reads[0] and (fault := of_grid(reads[0], reads[1])) is not None:
+        if written != reads[0] and (fault := of_grid(reads[0], reads[1])) is not None:
             return fault._replace(seen=fault.seen.replace("its output", "its input"))
     return None
 
@@ -149,7 +154,9 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
         along = [1] * weight.ndim
         if scale.size > 1:
             along[0 if scale.size == weight.shape[0] else weight.ndim - 1] = -1
-        return np.asarray((weight.astype(np.float32) - zero_point.reshape(along if zero_point.size > 1 else ())) * scale.reshape(along if scale.size > 1 else ()))
+        return np.asarray(
+            (weight.astype(np.float32) - zero_point.reshape(along if zero_point.size > 1 else ())) * scale.reshape(along if scale.size > 1 else ())
+        )
     if node.op_type in PLAIN_WEIGHTS and len(node.input) > 1 and node.input[1] in graph.constants:
         return array_of(graph, node.input[1])
     return None
@@ -162,11 +169,10 @@ def _bias(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
 
 
 def _read_grid(graph: Graph, node: onnx.NodeProto, tensor: int) -> Grid | None:
-    names = node.input[tensor + 1 : tensor + 3]
-    if not all(name in graph.constants for name in names):
+    scale, zero_point, *_ = (*node.input[tensor + 1 : tensor + 3], "", "")
+    if scale not in graph.constants:
         return None
-    scale, zero_point = (array_of(graph, name).reshape(-1)[0] for name in names)
-    return Grid(float(scale), int(zero_point))
+    return Grid(float(array_of(graph, scale).reshape(-1)[0]), int(array_of(graph, zero_point).reshape(-1)[0]) if zero_point in graph.constants else 0)
 
 
 def _grid(graph: Graph, node: onnx.NodeProto) -> Grid:

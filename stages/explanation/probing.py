@@ -5,15 +5,14 @@ memory in another order, too: channels last, or in blocks of 8 or 16 channels.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bonsai.profiles.schema import Target
 from bonsai.stages.backends.device import Device
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.explanation.layers import MOVED, QUANTIZE, Graph, Layer, array_of
@@ -136,7 +135,7 @@ def plan_of(engine: Path, found: Tensors, layers: Sequence[Layer], expected: Ten
 def assign(graph: Graph, tensors: Mapping[str, str], known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the layer of every named node: that of its output, else that which `known` says, else that of what reads the output."""
     found: dict[str, str] = {}
-    last = next(iter(reversed(tensors.values())), "")
+    last = next(reversed(list(tensors.values())), "")
     for node in reversed(graph.nodes):
         own = next((tensors[name] for name in node.output if name in tensors), "")
         behind = next((found[reader.name] for name in node.output for reader in graph.readers.get(name, []) if reader.name in found), last)
@@ -185,7 +184,7 @@ def _with_tensors_as_outputs(model: onnx.ModelProto, names: Sequence[str]) -> on
     del graph.output[:]
     for number, name in enumerate(names):
         own = f"{prefix}{number}."
-        steps = [
+        steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
             ("Shape", [name], "sides", {}),
             ("Concat", [f"{own}sides", f"{prefix}zeros"], "filled", {"axis": 0}),
             ("Slice", [f"{own}filled", f"{prefix}first", f"{prefix}last"], "cut", {}),

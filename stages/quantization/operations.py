@@ -8,6 +8,7 @@ from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization.quantizers import learned_step
 from bonsai.stages.quantization.records import GATE_LEVELS
 
+
 class GatedActivation(nn.Module):
     """SiLU, x * sigmoid(x), or hardswish, x * hardsigmoid(x).
 
