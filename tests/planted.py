@@ -259,3 +259,9 @@ _ENGINE: dict[str, Callable[[onnx.ModelProto, tuple[Layer, ...], Draw], str]] = 
 }
 
 CASES = (*(Case(kind, "model.onnx") for kind in _FILE), *(Case(kind, "engine") for kind in _ENGINE))
+
+
+def drawn(seed: int, number: int) -> list[Case]:
+    """Return different cases, drawn by a seed."""
+    places = np.random.default_rng(seed).choice(len(CASES), size=number, replace=False)
+    return [CASES[place] for place in places]

@@ -12,20 +12,21 @@ from tiny_package import CLASSES, OUTPUT, SHAPE, make_package, reseal
 
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.backends.registry import backend_of
+from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.delivery.golden import write_golden
 from bonsai.stages.explanation.tensors import Host
 from bonsai.stages.graph.names import INPUT
+from bonsai.stages.store.manifest import MANIFEST
 
-TARGET = load_profile("local-cpu").target
 IMAGES = np.random.default_rng(3).standard_normal((3, *SHAPE)).astype(np.float32)
 CONVOLUTIONS = {"stem": (16, 1), "block.conv1": (16, 16), "block.conv2": (16, 16), "head": (24, 16)}
 """Outputs and inputs of each, in order; the second and third are the block."""
 OPSET = 18
 
 
-def make_quantised_package(folder: Path, *, learnt: bool = True) -> Path:
+def make_quantised_package(folder: Path, *, learnt: bool = True, profile: str = "local-cpu") -> Path:
     """Write a sealed package for this machine's CPU; with `learnt` it holds what the network learnt, as `bonsai run` leaves it."""
-    make_package(folder)
+    make_package(folder, load_profile(profile, {"target.precision": "fp32"}))
     tensors = random_network()
     plain = {name: value for name, value in tensors.items() if not name.endswith((".scale", ".zero_point"))}
     values = Host(build(plain, None), [f"{name}.out" for name in ("stem", "block.conv1", "block.conv2", "sum", "head", "pool")]).run(IMAGES)
@@ -45,9 +46,10 @@ def make_quantised_package(folder: Path, *, learnt: bool = True) -> Path:
 
 def rebuild(folder: Path) -> None:
     """Make the engine and the golden outputs of the model.onnx that is there, and seal."""
-    backend = backend_of(TARGET)
-    backend.build(folder / "model.onnx", folder / backend.engine_file, TARGET, SHAPE)
-    write_golden(folder, IMAGES, partial(map, backend.open_engine(folder / backend.engine_file, TARGET)), OUTPUT)
+    target = PackageManifest.model_validate_json((folder / MANIFEST).read_bytes()).profile.target
+    backend = backend_of(target)
+    backend.build(folder / "model.onnx", folder / backend.engine_file, target, SHAPE)
+    write_golden(folder, IMAGES, partial(map, backend.open_engine(folder / backend.engine_file, target)), OUTPUT)
     reseal(folder)
 
 

@@ -20,7 +20,7 @@ from bonsai.stages.explanation.errors import Network
 from bonsai.stages.explanation.faults import Fault
 from bonsai.stages.explanation.forms import float_layers, to_float
 from bonsai.stages.explanation.layer_times import LayerTime, layers_by_kernel, times_by_layer
-from bonsai.stages.explanation.layers import Graph, Layer, layers_of
+from bonsai.stages.explanation.layers import Graph, Layer, layers_of, read_model
 from bonsai.stages.explanation.parameters import faults_of_engine
 from bonsai.stages.explanation.probing import Plan, assign, engine_tensors, place, plan_of
 from bonsai.stages.explanation.tensors import Tensors
@@ -97,7 +97,7 @@ def look_at_engine(folder: Path, manifest: PackedFacts, model: onnx.ModelProto, 
             return looked._replace(notes=(*looked.notes, note))
         batch = np.repeat(images[:1], target.batch, axis=0)
         plan = None if target.runs_on not in SHOWS_TENSORS else _plan(device, fresh, network, images)
-        nodes = None if plan is None else assign(Graph(onnx.load(engine.file)), plan.tensors, plan.nodes)
+        nodes = None if plan is None else assign(Graph(read_model(engine.file)), plan.tensors, plan.nodes)
         built = {
             ENGINE: _Built(engine, batch, model, layers, nodes),
             FRESH: _Built(fresh, batch, model, layers, None if plan is None else plan.nodes),
@@ -123,7 +123,7 @@ def _compare(device: Device, engine: EngineFile, fresh: EngineFile, network: Net
     notes = (
         (f"The engine computes {len(hidden)} layers in one kernel with the next: {', '.join(hidden)}. Their error is in the next layer's.",) if hidden else ()
     )
-    return Looked(outputs=outputs, faults=tuple(faults_of_engine(onnx.load(engine.file), onnx.load(fresh.file), plan)), notes=notes)
+    return Looked(outputs=outputs, faults=tuple(faults_of_engine(read_model(engine.file), read_model(fresh.file), plan)), notes=notes)
 
 
 def _plan(device: Device, engine: EngineFile, network: Network, images: np.ndarray) -> Plan:
@@ -172,7 +172,7 @@ def _dense(device: Device, manifest: PackedFacts, store: Path) -> dict[str, _Bui
     if dense is None or not (dense.folder / MODEL).is_file():
         return {}
     target = manifest.profile.target.at(dense.precision)
-    model = onnx.load(dense.folder / MODEL)
+    model = read_model(dense.folder / MODEL)
     image = np.random.default_rng(0).standard_normal((1, *dense.image_shape)).astype(np.float32)
     return {DENSE: _located(device, dense.for_target(target), model, layers_of(Graph(model)), image, target)}
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import onnx
-
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.delivery.compatibility import find_absence, list_differences, runtime_difference
 from bonsai.stages.delivery.contents import PackageManifest, read_any_intact
@@ -22,7 +20,7 @@ from bonsai.stages.explanation.accuracy import accuracy_steps
 from bonsai.stages.explanation.engines import DENSE, ENGINE, FLOAT, Looked, look_at_engine
 from bonsai.stages.explanation.errors import Errors, Simulated, errors_of
 from bonsai.stages.explanation.findings import findings_of, worth_a_try
-from bonsai.stages.explanation.layers import Graph, Layer, layers_of
+from bonsai.stages.explanation.layers import Graph, Layer, layers_of, read_model
 from bonsai.stages.explanation.learnt import read_learnt
 from bonsai.stages.explanation.parameters import Parameters, parameters_of, weights_before_rounding
 from bonsai.stages.explanation.records import Explanation, LayerRow
@@ -49,7 +47,7 @@ def explain(folder: Path, store: Path, simulated: Simulated | None = None) -> Ex
     """
     manifest = read_any_intact(folder)
     images, _ = read_golden(folder)
-    model = onnx.load(folder / manifest.engine.graph)
+    model = read_model(folder / manifest.engine.graph)
     graph = Graph(model)
     layers = layers_of(graph)
     learnt = read_learnt(folder)

@@ -60,7 +60,7 @@ def findings_of(
         if ENGINE in looked.times:
             here, again = looked.times[ENGINE], looked.times[FRESH]
             add(layer, too_long(layer.name, here, again, "in an engine that the runtime makes of model.onnx now"), "engine", REBUILD)
-            if manifest.engine.precision == "int8" and layer is not layers[-1]:
+            if manifest.engine.precision == "int8" and _is_inner(layer, layers):
                 add(layer, in_float(layer.name, here), "network", _unless_kept(manifest, layer, None))
     return tuple(found.values())
 
@@ -74,9 +74,14 @@ def worth_a_try(manifest: PackedFacts, layers: Sequence[Layer], findings: Sequen
         slower = too_long(layer.name, here, looked.times.get(FLOAT, {}), "in float", WORTH_A_TRY)
         if slower is not None:
             lines.append(f"{layer.name}: {slower.seen}. Try {_keep(layer)}.")
-        elif layer is not layers[-1] and (found := in_float(layer.name, here, WORTH_A_TRY)) is not None:
+        elif _is_inner(layer, layers) and (found := in_float(layer.name, here, WORTH_A_TRY)) is not None:
             lines.append(f"{layer.name}: {found.seen}. Try this: {_unless_kept(manifest, layer, None)}.")
     return tuple(lines)
+
+
+def _is_inner(layer: Layer, layers: Sequence[Layer]) -> bool:
+    """Whether a layer can be INT8 from end to end: an input comes in float, and the outputs leave in float."""
+    return bool(layer.node) and layer is not layers[-1]
 
 
 def _of_runtime(layer: Layer, own: Parameters, errors: Errors) -> Fault | None:

@@ -64,8 +64,7 @@ def layers_by_kernel(model: onnx.ModelProto, layers: Sequence[Layer], kernels: S
     known = {**{name: nodes[node.name] for node in graph.nodes for name in node.output if graph.is_live(name)}, **nodes}
     found = {}
     for kernel in kernels:
-        parts = [kernel.name, kernel.name.split("/")[0], kernel.name.rsplit("_", 1)[0]]
-        layer = next((known[part] for part in parts if part in known), None)
+        layer = known.get(kernel.name) or known.get(kernel.name.split("/")[0])
         if layer is not None:
             found[kernel.name] = layer
     return found
@@ -94,6 +93,5 @@ def in_float(layer: str, here: Mapping[str, LayerTime], share: float = STANDS_OU
     own, total = here.get(layer, LayerTime()), sum(each.microseconds for each in here.values())
     if not own.in_float or own.microseconds < share * total:
         return None
-    return Fault(
-        "float", f"it computes in float ({', '.join(own.in_float)}) amid INT8: {own.microseconds:.0f} us, {own.microseconds / total:.0%} of the engine"
-    )
+    kernels = ", ".join(dict.fromkeys(own.in_float))
+    return Fault("float", f"it computes in float ({kernels}) amid INT8: {own.microseconds:.0f} us, {own.microseconds / total:.0%} of the engine")

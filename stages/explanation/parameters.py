@@ -1,6 +1,7 @@
 """The parameters of a layer, in the ONNX file and in an engine of ONNX Runtime, and what is wrong with them."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,12 +119,17 @@ def faults_of_engine(engine: onnx.ModelProto, fresh: onnx.ModelProto, plan: Plan
             layer = plan.nodes[name]
             instead = [*extra.pop(layer, []), *([by_name[name].op_type] if name in by_name else [])]
             in_float = node.op_type.startswith("Q") and any(op in PLAIN_WEIGHTS | {"Add", "Mul", "Concat"} for op in instead)
-            made = f"the engine has {', '.join(instead) or 'nothing'} in place of the {node.op_type} that the runtime makes of model.onnx"
+            made = f"the engine has {_counted(instead) or 'nothing'} in place of the {node.op_type} that the runtime makes of model.onnx"
             yield layer, Fault("float" if in_float else "extra operator", made)
         elif (fault := _of_node(ours, by_name[name], theirs, node)) is not None:
             yield plan.nodes[name], fault
     for layer, operators in extra.items():
-        yield layer, Fault("extra operator", f"the engine computes {', '.join(operators)}, which model.onnx does not ask for")
+        yield layer, Fault("extra operator", f"the engine computes {_counted(operators)}, which model.onnx does not ask for")
+
+
+def _counted(operators: Sequence[str]) -> str:
+    """Return what there is, each kind once: ``LeakyRelu x 60, QuantizeLinear``."""
+    return ", ".join(f"{op} x {count}" if count > 1 else op for op, count in Counter(operators).items())
 
 
 def _of_node(ours: Graph, found: onnx.NodeProto, theirs: Graph, wanted: onnx.NodeProto) -> Fault | None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bonsai.stages.backends.device import Device
 from bonsai.stages.backends.engine import EngineFile
-from bonsai.stages.explanation.layers import MOVED, QUANTIZE, Graph, Layer, array_of
+from bonsai.stages.explanation.layers import MOVED, QUANTIZE, Graph, Layer, array_of, read_model
 from bonsai.stages.explanation.tensors import Tensors
 
 SIDES = 6
@@ -96,7 +96,7 @@ def engine_tensors(device: Device, engine: EngineFile, images: np.ndarray) -> Te
     Raises:
         BuildError: The engine cannot be loaded.
     """
-    model = onnx.load(engine.file)
+    model = read_model(engine.file)
     graph = Graph(model)
     names = [name for node in graph.nodes if node.op_type not in {"Shape", "Size"} for name in node.output if name and graph.is_live(name)]
     with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
@@ -117,7 +117,7 @@ def plan_of(engine: Path, found: Tensors, layers: Sequence[Layer], expected: Ten
         layers: Layers of the network.
         expected: Their outputs.
     """
-    graph, seen = Graph(onnx.load(engine)), dict[str, Seen]()
+    graph, seen = Graph(read_model(engine)), dict[str, Seen]()
     for layer in layers:
         value, best = expected[layer.output], (ALIKE, Seen("", ""))
         for name, tensor in found.items():

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-from bonsai.stages.backends.onnxruntime_engine import ORT_ERRORS, PROVIDERS, engine_options
+from bonsai.stages.backends.reference import open_as_written
 from bonsai.stages.backends.running import feeder
-from bonsai.stages.errors import BuildError
 from bonsai.stages.explanation.layers import Graph
 
 Tensors = dict[str, np.ndarray]
@@ -34,12 +32,7 @@ class Host:
         self._wanted = [name for name in dict.fromkeys(wanted) if name not in self._inputs]
         del shown.graph.output[:]
         shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._wanted)
-        options = engine_options(threads=1)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = ort.InferenceSession(shown.SerializeToString(), options, providers=PROVIDERS)
-        except ORT_ERRORS as error:
-            raise BuildError(f"ONNX Runtime cannot run model.onnx node by node: {error}") from error
+        self._session = open_as_written(shown.SerializeToString())
 
     def run(self, images: np.ndarray, given: Mapping[str, np.ndarray] | None = None) -> Tensors:
         """Return the tensors.

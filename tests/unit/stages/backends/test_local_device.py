@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from tiny_package import write_graph
 
@@ -12,6 +11,7 @@ from bonsai.stages.backends.devices import DEVICES, device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.local_device import local
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.explanation.layers import read_model
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.measurement.sequential import LOOKS
 
@@ -85,7 +85,7 @@ def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
 
 def test_the_kernels_of_several_engines_are_timed_in_turns_by_the_names_in_their_files(engine: EngineFile) -> None:
     found = local.kernel_times({"one": engine, "other": engine}, dict.fromkeys(("one", "other"), IMAGES))
-    nodes = [node.name for node in onnx.load(engine.file).graph.node]
+    nodes = [node.name for node in read_model(engine.file).graph.node]
     assert [kernel.name for kernel in found["one"]] == [kernel.name for kernel in found["other"]] == nodes
     assert {kernel.precision for kernel in found["one"]} == {"float"}
     assert all(kernel.microseconds > 0 for kernel in found["one"])
