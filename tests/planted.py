@@ -1,6 +1,7 @@
 """Plants one fault in a package of an INT8 engine for ONNX Runtime: in its model.onnx, from which the engine is built anew, or in the engine alone."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,7 +234,7 @@ def _extra_nodes(engine: onnx.ModelProto, layers: tuple[Layer, ...], draw: Draw)
     steps = [
         node,
         helper.make_node("DequantizeLinear", ["planted.int", *grid], names[:1], name="planted.restore"),
-        *(helper.make_node("LeakyRelu", [one], [other], name=other, alpha=1.0) for one, other in zip(names, names[1:], strict=False)),
+        *(helper.make_node("LeakyRelu", [one], [other], name=other, alpha=1.0) for one, other in pairwise(names)),
         helper.make_node("QuantizeLinear", [names[-1], *grid], [end], name="planted.round"),
     ]
     _replace(engine, node, steps)

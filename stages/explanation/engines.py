@@ -89,7 +89,7 @@ def look_at_engine(folder: Path, manifest: PackedFacts, model: onnx.ModelProto, 
     with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         room = Path(scratch)
         network = Network(model, layers, images)
-        fresh = _build(device, model, target, room / FRESH, manifest.engine.image_shape)
+        fresh = _build(device, (folder / manifest.engine.graph).read_bytes(), target, room / FRESH, manifest.engine.image_shape)
         looked = _compare(device, engine, fresh, network, images) if target.runs_on in SHOWS_TENSORS else _shown_apart(device, target, network, images, room)
         looked = looked._replace(joined=joined)
         if not runtime_of(target).profiles_kernels:
@@ -140,7 +140,7 @@ def _shown_apart(device: Device, target: Target, network: Network, images: np.nd
     kinds = {layer.output: onnx.helper.np_dtype_to_tensor_dtype(network.found[layer.name].dtype) for layer in added}
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
     try:
-        built = _build(device, shown, target, room / "shown", images.shape[1:])
+        built = _build(device, shown.SerializeToString(), target, room / "shown", images.shape[1:])
         runs = np.concatenate(list(device.run(built, [image[None] for image in images], untried=True)))
     except BuildError as error:
         return Looked(
@@ -162,7 +162,7 @@ def _in_float(device: Device, network: Network, target: Target, room: Path, mani
         return {}
     at = target.at("fp32")
     layers = float_layers(network.layers, plain)
-    engine = _build(device, plain, at, room, manifest.engine.image_shape)
+    engine = _build(device, plain.SerializeToString(), at, room, manifest.engine.image_shape)
     return {FLOAT: _located(device, engine, plain, layers, images[:1], at)}
 
 
@@ -182,7 +182,7 @@ def _located(device: Device, engine: EngineFile, model: onnx.ModelProto, layers:
     return _Built(engine, np.repeat(images[:1], target.batch, axis=0), model, layers, nodes)
 
 
-def _build(device: Device, model: onnx.ModelProto, target: Target, room: Path, image_shape: tuple[int, ...]) -> EngineFile:
+def _build(device: Device, graph: bytes, target: Target, room: Path, image_shape: tuple[int, ...]) -> EngineFile:
     room.mkdir()
-    onnx.save(model, room / MODEL)
+    (room / MODEL).write_bytes(graph)
     return EngineFile(file=room / device.build(room / MODEL, room, target, image_shape).file, target=target)

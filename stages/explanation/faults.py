@@ -40,8 +40,14 @@ class Fault(NamedTuple):
     seen: str
 
 
-def of_weights(found: np.ndarray, wanted: np.ndarray) -> Fault | None:
-    """Return in what weights differ from those wanted, which have the outputs on their first or second side; None if they are the same."""
+def of_weights(found: np.ndarray, wanted: np.ndarray, integers: np.ndarray | None = None) -> Fault | None:
+    """Return in what weights differ from those wanted; None if they are the same.
+
+    Args:
+        found: Dequantised, with the outputs on the first or second side.
+        wanted: The same.
+        integers: Those that the found ones are stored as; None if they are in float.
+    """
     if found.shape != wanted.shape:
         return Fault("other width", f"its weights have the shape {_sides(found)} instead of {_sides(wanted)}")
     apart = difference(found, wanted)
@@ -55,6 +61,9 @@ def of_weights(found: np.ndarray, wanted: np.ndarray) -> Fault | None:
     if gains is not None:
         wrong = gains[np.abs(gains - 1) > SAME_WEIGHTS]
         return Fault("weight scale", f"the weights of {len(wrong)} of {len(gains)} channels are {_times(wrong)} as large as they should be")
+    step = 1 if integers is None else int(np.gcd.reduce(np.abs(integers.astype(np.int32)), axis=None))
+    if step > 1:
+        return Fault("few bits", f"its integers are all multiples of {step}, as of weights of {8 - math.floor(math.log2(step))} bits")
     levels, usual = (int(max(len(np.unique(np.abs(row))) for row in _rows(each))) for each in (found, wanted))
     if levels <= usual / 2:
         return Fault("few bits", f"a channel's weights have {levels} different sizes instead of {usual}, as of {math.ceil(math.log2(max(levels, 2))) + 1} bits")

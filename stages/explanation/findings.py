@@ -51,6 +51,7 @@ def findings_of(
             add(layer, fault, "model.onnx", _unless_kept(manifest, layer, fault))
         if fault is not None:
             told.add(own.quantizer)
+    sound = not found or {finding.kind for finding in found.values()} == {"float"}  # else layers near a fault may be in float because of it
     for layer in layers:
         keep, own = _keep(layer), parameters[layer.name]
         if not looked.faults:  # else what reads a wrong value by a wrong scale would be named too
@@ -60,7 +61,7 @@ def findings_of(
         if ENGINE in looked.times:
             here, again = looked.times[ENGINE], looked.times[FRESH]
             add(layer, too_long(layer.name, here, again, "in an engine that the runtime makes of model.onnx now"), "engine", REBUILD)
-            if manifest.engine.precision == "int8" and _is_inner(layer, layers):
+            if manifest.engine.precision == "int8" and _is_inner(layer, layers) and sound:
                 add(layer, in_float(layer.name, here), "network", _unless_kept(manifest, layer, None))
     return tuple(found.values())
 
@@ -97,7 +98,12 @@ def _of_runtime(layer: Layer, own: Parameters, errors: Errors) -> Fault | None:
 
 def _of_values(layer: Layer, own: Parameters, learnt: Learnt | None, errors: Errors) -> Fault | None:
     """Return what the values say about parameters that nothing else is known of."""
-    if own.is_rounded and own.weight is not None and (learnt is None or learnt.layer(layer.name, own.weight) is None) and (fault := of_levels(own.weight)):
+    if (
+        own.integers is not None
+        and own.weight is not None
+        and (learnt is None or learnt.layer(layer.name, own.weight) is None)
+        and (fault := of_levels(own.weight))
+    ):
         return fault
     if own.written is None or layer.name not in errors.rounding or (learnt is not None and learnt.grid(own.quantizer) is not None):
         return None

@@ -34,7 +34,7 @@ class Parameters(NamedTuple):
         weight: Dequantised; None if it has none.
         bias: In float; None if it has none.
         weight_names: Names of both in the file.
-        is_rounded: Whether the weights are integers.
+        integers: The weights as they are stored; None if they are in float.
         quantizer: Name of the module that its output's grid comes from; empty if its output is not rounded.
         written, read: Its output's grid in QuantizeLinear, and in each DequantizeLinear behind it.
         levels: Lowest and highest integer of the output.
@@ -43,7 +43,7 @@ class Parameters(NamedTuple):
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     weight_names: tuple[str, str] = ("", "")
-    is_rounded: bool = False
+    integers: np.ndarray | None = None
     quantizer: str = ""
     written: Grid | None = None
     read: tuple[Grid, ...] = ()
@@ -55,8 +55,8 @@ def parameters_of(graph: Graph, layer: Layer) -> Parameters:
     found = Parameters()
     if layer.weight:
         node = next(each for each in graph.nodes if each.name == layer.node)
-        weight, bias = ((_constant(graph, node.input[place]) if len(node.input) > place else ("", None, False)) for place in (1, 2))
-        found = found._replace(weight=weight[1], bias=bias[1], weight_names=(layer.weight, bias[0]), is_rounded=weight[2])
+        weight, bias = ((_constant(graph, node.input[place]) if len(node.input) > place else ("", None, None)) for place in (1, 2))
+        found = found._replace(weight=weight[1], bias=bias[1], weight_names=(layer.weight, bias[0]), integers=weight[2])
     if layer.is_quantised:
         (rounding,) = graph.readers[layer.unrounded]
         signed = len(rounding.input) > 2 and array_of(graph, rounding.input[2]).dtype == np.int8
@@ -79,9 +79,9 @@ def fault_of_file(layer: Layer, found: Parameters, learnt: Learnt | None) -> Fau
     """
     known = learnt.layer(layer.name, found.weight) if learnt is not None and found.weight is not None else None
     if known is not None and found.weight is not None:
-        if not found.is_rounded:
+        if found.integers is None:
             return Fault("float", "its weights are in float, although the network was quantised here")
-        fault = of_weights(found.weight, known.rounded) or of_bias(found.bias, known.bias)
+        fault = of_weights(found.weight, known.rounded, found.integers) or of_bias(found.bias, known.bias)
         if fault is not None:
             return fault
     if learnt is not None and known is None and found.weight is not None and not learnt.names(layer.name) and np.ptp(found.weight) > 0:
@@ -134,7 +134,7 @@ def _counted(operators: Sequence[str]) -> str:
 
 def _of_node(ours: Graph, found: onnx.NodeProto, theirs: Graph, wanted: onnx.NodeProto) -> Fault | None:
     weight, other = _weight(ours, found), _weight(theirs, wanted)
-    fault = of_weights(weight, other) if weight is not None and other is not None else None
+    fault = of_weights(weight, other, _integers(ours, found)) if weight is not None and other is not None else None
     fault = fault or of_bias(_bias(ours, found), _bias(theirs, wanted))
     if fault is None and found.op_type not in MOVED:
         fault = of_grid(grid_of(ours, found.output[0]), grid_of(theirs, wanted.output[0]))
@@ -168,6 +168,11 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     return None
 
 
+def _integers(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
+    places = WEIGHTS.get(node.op_type)
+    return array_of(graph, node.input[places[0]]) if places is not None and node.input[places[0]] in graph.constants else None
+
+
 def _bias(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     place = BIASES.get(node.op_type)
     name = node.input[place] if place is not None and len(node.input) > place else ""
@@ -175,7 +180,7 @@ def _bias(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
 
 
 def _read_grid(graph: Graph, node: onnx.NodeProto, tensor: int) -> Grid | None:
-    scale, zero_point, *_ = (*node.input[tensor + 1 : tensor + 3], "", "")
+    scale, zero_point = [*node.input[tensor + 1 : tensor + 3], "", ""][:2]
     if scale not in graph.constants:
         return None
     return Grid(float(array_of(graph, scale).reshape(-1)[0]), int(array_of(graph, zero_point).reshape(-1)[0]) if zero_point in graph.constants else 0)
@@ -187,14 +192,14 @@ def _grid(graph: Graph, node: onnx.NodeProto) -> Grid:
     return Grid(scale, int(array_of(graph, node.input[2]).reshape(-1)[0]) if len(node.input) > 2 and node.input[2] else 0)
 
 
-def _constant(graph: Graph, name: str) -> tuple[str, np.ndarray | None, bool]:
-    """Return a weight or bias: the name that it is stored by, its values in float, and whether they are stored as integers."""
+def _constant(graph: Graph, name: str) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+    """Return a weight or bias: the name that it is stored by, its values in float, and the integers that it is stored as, if it is."""
     if name in graph.constants:
-        return name, array_of(graph, name), False
+        return name, array_of(graph, name), None
     producer = graph.producers.get(name)
     if producer is not None and producer.op_type == DEQUANTIZE and producer.input[0] in graph.constants:
-        return producer.input[0], dequantised(graph, producer), True
-    return "", None, False
+        return producer.input[0], dequantised(graph, producer), array_of(graph, producer.input[0])
+    return "", None, None
 
 
 def _ends_at_six(found: Parameters) -> bool:

@@ -45,6 +45,13 @@ def test_weights_that_differ_tell_how(found: np.ndarray, kind: str, seen: str) -
     assert seen in fault.seen
 
 
+def test_integers_that_are_all_multiples_tell_of_few_bits_however_few_weights_there_are() -> None:
+    integers = np.array([[16, -32, 48], [64, 0, -112]], np.int8)
+    fault = of_weights(integers / np.float32(127), (integers + 5) / np.float32(127), integers)
+    assert fault is not None
+    assert (fault.kind, fault.seen) == ("few bits", "its integers are all multiples of 16, as of weights of 4 bits")
+
+
 def test_weights_that_differ_by_rounding_alone_are_the_same() -> None:
     assert of_weights(WEIGHTS * (1 + 1e-4 * DRAWN.standard_normal(WEIGHTS.shape)), WEIGHTS) is None
 
