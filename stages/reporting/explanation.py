@@ -35,7 +35,12 @@ def part_of(explanation: Explanation) -> Part:
     """Return table, figure and sentences."""
     title = "Layer by layer"
     drawing = draw(partial(_layers, layers=_drawn(explanation)), 1.2 + ROW * len(_drawn(explanation)))
-    figure = Figure(title=title, svg=inline(drawing, "explain-layers", title, "Time and error of each layer; the table below has the numbers."))
+    figure = Figure(
+        title=title,
+        svg=inline(
+            drawing, "explain-layers", title, "Time of each layer, and the error that it adds, over the size of its output; the table below has the numbers."
+        ),
+    )
     return Part(title=title, texts=texts_of(explanation), figures=(figure,), tables=(table_of(explanation),))
 
 
@@ -118,7 +123,7 @@ def _layers(figure: "Drawing", layers: tuple[LayerRow, ...]) -> None:
         label="by the engine",
     )
     times.set(xlabel="microseconds", yticks=places, yticklabels=[layer.name for layer in layers])
-    errors.set(xlabel="error added, % of the output")
+    errors.set(xlabel="error added, %")
     times.invert_yaxis()
     for axis in (times, errors):
         axis.legend(loc="lower right", fontsize=8)
