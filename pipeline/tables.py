@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bonsai.pipeline.compare.comparison import Comparison, metric_of, show_cells
 from bonsai.pipeline.compare.comparison import header_of as header_compared
 from bonsai.stages.delivery.contents import REPORTS
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.explanation.records import Explanation
+from bonsai.stages.reporting.explanation import table_of, texts_of
 from bonsai.stages.reporting.model_card import gate_lines, header_of, row_cells
 
 if TYPE_CHECKING:  # their rooms import torch, which the table of a finished run does without
@@ -128,6 +131,23 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
         finished = ", ".join(f"{stage} {count}" for stage, count in target.cached.items()) or "nothing"
         console.print(f"before training: {target.preflight}", markup=False)
         console.print(f"finished: {finished}\nwould run: {target.next_stage + ' and what follows it' if target.next_stage else 'nothing'}\n", markup=False)
+
+
+def show_explanation(explanation: Explanation, *, as_json: bool) -> None:
+    """Print the layers with their times and errors, the layers that stand out, and what could not be looked at."""
+    if as_json:
+        print(explanation.model_dump_json(indent=2))
+        return
+    console = Console(highlight=False, width=max(Console().width, 155))  # a row needs so many columns
+    told = table_of(explanation)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{explanation.package}: {told.caption}", title_justify="left")
+    for header, numeric in zip(told.headers, told.numeric, strict=True):
+        table.add_column(header, justify="right" if numeric else "left", no_wrap=not numeric)
+    for place, row in enumerate(told.rows):
+        table.add_row(*map(escape, row), style="bold" if place in told.strong else None)
+    console.print(table)
+    for sentence in texts_of(explanation):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def show_written(written: "Written") -> None:

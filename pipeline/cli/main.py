@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from bonsai.pipeline.cli.commands.characterize import characterize
 from bonsai.pipeline.cli.commands.compare import compare
 from bonsai.pipeline.cli.commands.device import check, setup
+from bonsai.pipeline.cli.commands.explain import explain
 from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
@@ -110,6 +111,7 @@ add(predict, RESULTS)
 add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)
+add(explain, RESULTS)
 add(lay_out, RESULTS, "layout")
 add(list_names, MORE, "list")
 add(characterize, MORE)

@@ -14,10 +14,10 @@ from bonsai.stages.backends.apart import build_engine, run_engine
 from bonsai.stages.backends.checking_up import check_up
 from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.condition import read_condition, watched
-from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.device import Built, EngineParts, KernelTime, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.emulation import refuse_emulated
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
-from bonsai.stages.backends.kernel_profile import profile_kernels
+from bonsai.stages.backends.kernel_profile import profile_kernels, time_kernels
 from bonsai.stages.backends.machine import Machine, this_machine
 from bonsai.stages.backends.process_timing import time_in_process
 from bonsai.stages.backends.registry import DissectingBackend, backend_of, check_target
@@ -92,6 +92,12 @@ class LocalDevice:
         refuse_emulated()
         with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
             return profile_kernels(engine.file, engine.target, inputs, scratch=Path(scratch))
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """See `Device`."""
+        refuse_emulated()
+        with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+            return time_kernels(engines, inputs, scratch=Path(scratch))
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         """See `Device`."""

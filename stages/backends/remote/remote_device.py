@@ -17,7 +17,7 @@ import numpy as np
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.checkup import Checkup
-from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.device import Built, EngineParts, KernelTime, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.remote.answers import ENGINE, GRAPH, TIMINGS
@@ -120,15 +120,7 @@ class RemoteDevice:
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """See `Device`."""
-        different = {id(batch): batch for batch in inputs.values()}  # each once, however many engines take it
-        places = {one: place for place, one in enumerate(different)}
-        arguments = {
-            "targets": {name: _there(engine.target) for name, engine in engines.items()},
-            "inputs": {name: places[id(batch)] for name, batch in inputs.items()},
-            "protocol": protocol.model_dump(mode="json"),
-        }
-        files = {name: engine.file for name, engine in engines.items()}
-        value, body = self._line.ask(Request("time", arguments, files, pack(list(different.values()))))
+        value, body = self._line.ask(_several("time", engines, inputs, protocol=protocol.model_dump(mode="json")))
         return read(value, body)
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
@@ -146,6 +138,11 @@ class RemoteDevice:
         """See `Device`."""
         found = self._line.ask(Request("kernels", _target(engine.target), {ENGINE: engine.file}, pack([inputs]))).value
         return tuple(KernelShare.model_validate(kernel) for kernel in found)
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """See `Device`."""
+        found = self._line.ask(_several("kernel_times", engines, inputs)).value
+        return {name: tuple(KernelTime.model_validate(kernel) for kernel in kernels) for name, kernels in found.items()}
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         """See `Device`."""
@@ -183,6 +180,18 @@ def _close() -> None:
         if owner == os.getpid():
             with suppress(OSError):
                 device.close()
+
+
+def _several(verb: str, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], **arguments: object) -> Request:
+    """Return a request for several engines, with one batch for each."""
+    different = {id(batch): batch for batch in inputs.values()}  # each once, however many engines take it
+    places = {one: place for place, one in enumerate(different)}
+    asked = {
+        "targets": {name: _there(engine.target) for name, engine in engines.items()},
+        "inputs": {name: places[id(batch)] for name, batch in inputs.items()},
+        **arguments,
+    }
+    return Request(verb, asked, {name: engine.file for name, engine in engines.items()}, pack(list(different.values())))
 
 
 def _there(target: Target) -> dict[str, object]:
