@@ -61,7 +61,7 @@ def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() ->
     )
     silent = Conditions(before=Condition(), after=Condition(), cores=(3,), throttled=())
     assert describe_conditions([silent]) == "the device does not tell its clock and temperature; the timing could use the core 3"
-    assert "meanwhile" not in figure_notes(measurement, engine, told.profile.target, None)[2]
+    assert "meanwhile" not in figure_notes(measurement, engine, told.profile.target, None, "measured")[2]
 
 
 def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None = None) -> str:
