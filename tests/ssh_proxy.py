@@ -91,8 +91,8 @@ class Proxy:
                 part = b""
             if self.rate is not None:
                 time.sleep(len(part) / self.rate)
-            if here in self._swallowed and part:
-                continue
+            if here in self._swallowed:
+                continue  # not even its end is told
             late.put((time.monotonic() + self._delay, part))
             if counts:
                 self.passed += len(part)

@@ -171,7 +171,7 @@ def _require_here(profile: HardwareProfile) -> DeviceInfo:
                 f"profile {profile.name} cannot be characterised here",
                 given=f"{profile.target.device.name}, {profile.target.runtime}",
                 allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and fitted to whole networks in a run",
-                fix="run this on the device, under a profile of `host`",
+                fix="give the profile the device's address (docs/devices.md), or run this on the device, under a profile of `host`",
             )
         )
     return info

@@ -58,7 +58,14 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     absence = find_absence(needed, here)
     if absence is not None:
         if require_run:
-            raise DeviceUnavailable(describe("the engine cannot be run here", given=absence, allowed=needed.sentence, fix="run this on the device"))
+            raise DeviceUnavailable(
+                describe(
+                    "the engine cannot be run here",
+                    given=absence,
+                    allowed=needed.sentence,
+                    fix="run this on the device, or name a profile that has its address: --profile FILE",
+                )
+            )
         return [*checked, f"built, not run: {absence}", f"not checked: that this machine has {needed.sentence}; the golden outputs"]
     for difference in list_differences(needed, here):
         raise VerificationError(difference)

@@ -90,7 +90,7 @@ def test_a_run_that_is_disturbed_ends_as_a_local_one(far: Far, tmp_path: Path, m
     for verb in ("describe", "build", "open", "run", "time", "operators", "kernels"):
         monkeypatch.delattr(LocalDevice, verb)  # nothing is measured on this machine
     monkeypatch.setenv("BONSAI_DEVICE_WAIT", "120")
-    with losses(far, 9) as lost:
+    with losses(far, 3) as lost:
         (package,) = compress(RECIPE, PROFILE, {**settings, **far.overrides()}, store=there)
     assert lost
     assert widths_in(there) == widths_in(here)

@@ -17,6 +17,7 @@ from bonsai.stages.backends.local_device import local
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.remote.files import Files, Sent
 from bonsai.stages.backends.remote.frames import CHUNK, ConnectionLost, Frame, pack, unpack
+from bonsai.stages.backends.remote.timings import written
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.tensorrt_build import TIMING_CACHE
 
@@ -137,7 +138,7 @@ def _time(sitting: Sitting, asked: Asked) -> Answer:
     targets, inputs, arrays = asked.arguments["targets"], asked.arguments["inputs"], unpack(asked.body)
     engines = {name: sitting.engine(asked, name, target) for name, target in targets.items()}
     found = local.time(engines, {name: arrays[place] for name, place in inputs.items()}, TimingProtocol.model_validate(asked.arguments["protocol"]))
-    yield {"turns": found.turns, "engines": list(found.samples)}, pack(list(found.samples.values()))
+    yield written(found)
 
 
 def _operators(sitting: Sitting, asked: Asked) -> Answer:

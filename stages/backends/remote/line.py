@@ -86,16 +86,13 @@ class Line:
             BonsaiError: What the device refused, with its own words.
             DeviceUnavailable: The device did not come back, or there is none.
         """
-        (answered,) = self.ask_for_several(request)
-        return answered
-
-    def ask_for_several(self, request: Request) -> list[Answered]:
-        """Return all answers to a request, as `ask` does."""
         while True:
             try:
-                return list(self.stream(request))
+                (answered,) = self.stream(request)
             except ConnectionLost as lost:
                 self.recover(lost)
+            else:
+                return answered
 
     def stream(self, request: Request) -> Iterator[Answered]:
         """Yield answers as they come.

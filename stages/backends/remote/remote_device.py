@@ -24,6 +24,7 @@ from bonsai.stages.backends.remote.answers import ENGINE, GRAPH, TIMINGS
 from bonsai.stages.backends.remote.files import Sent
 from bonsai.stages.backends.remote.frames import ConnectionLost, pack, unpack
 from bonsai.stages.backends.remote.line import Line, Request
+from bonsai.stages.backends.remote.timings import read
 from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.measurement.measurements import KernelShare
@@ -128,7 +129,7 @@ class RemoteDevice:
         }
         files = {name: engine.file for name, engine in engines.items()}
         value, body = self._line.ask(Request("time", arguments, files, pack(list(different.values()))))
-        return Timing(dict(zip(value["engines"], unpack(body), strict=True)), value["turns"])
+        return read(value, body)
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
         """See `Device`. If the connection is lost, only the points that were not measured are asked for again."""
