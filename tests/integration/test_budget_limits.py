@@ -11,6 +11,7 @@ from bonsai.stages.delivery.contents import read_intact
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, AWAY = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-wide"))
+QUICK = ("training.epochs=2", "training.threads=1", "quantize.qat=never", "prune.rounds=2", "timing.fitting=4")
 WIDE = {"p99_ms": 1e4, "memory_mb": 1e3, "size_mb": 1}
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(store: Path, profile: str = CPU, **budget: float) -> subprocess.CompletedProcess[str]:
-    settings = [f"profile.budget.{key}={limit}" for key, limit in budget.items()]
+    settings = [*QUICK, *(f"profile.budget.{key}={limit}" for key, limit in budget.items())]
     words = ["run", TINY, "--profile", profile, "--store", str(store), "--json", *(word for setting in settings for word in ("--set", setting))]
     return subprocess.run([sys.executable, "-m", "bonsai", *words], capture_output=True, text=True, check=False)
 
