@@ -30,8 +30,7 @@ from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.imports.training_extra import explain_missing
 
 START, RESULTS, MORE = "Start here", "Results", "More"
-EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
-4 build failed, 5 device unavailable, 6 verification failed, 130/143 stopped."""
+EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 input, 3 gate, 4 build, 5 device, 6 verification"
 TERMINATED = 143
 PIPE_CLOSED = 141
 """Exit code if the program that reads the output has ended, as shells report it for other programs."""

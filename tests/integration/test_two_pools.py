@@ -52,6 +52,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
         (folder / "device" / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
         own = {"BONSAI_STORE": str(folder / "device" / "store"), "BONSAI_TIMING_LOCK": str(folder / "device.lock")}
         device = Served(folder / "device", {**trainer.environment, **own, "PATH": f"{Path(sys.executable).parent}:{trainer.environment['PATH']}"}, trainer.pid)
+        assert trainer.prefect("gcl", "create", "bonsai-timing", "--limit", "1").returncode == 0
         done = subprocess.run(["bash", "-eux", "-c", block.text], cwd=device.folder, env=device.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         with running(device, device.folder / "worker.log", "worker", "start", "--pool", POOL, "--limit", "1"):
@@ -59,17 +60,17 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
 
 
 @pytest.fixture(scope="module")
-def ended(pools: Pools) -> dict[str, tuple[str, str]]:
-    """State and message of a run of each pool, which were at work side by side."""
+def ended(pools: Pools) -> dict[str, tuple[str, str, str]]:
+    """State, message and id of a run of each pool, which were at work side by side."""
     runs = {
         "trainer": pools.trainer.start("compress/resnet-edge", {"profile": str(pools.profile), "overrides": TINY}),
         "device": pools.trainer.start(f"compress/resnet-edge--{POOL}", {"profile": "local-cpu", "overrides": TINY}),
     }
     wait_for(lambda: all(pools.trainer.state(run) in ("COMPLETED", "FAILED", "CRASHED") for run in runs.values()), seconds=PATIENCE)
-    return {name: pools.trainer.outcome(run) for name, run in runs.items()}
+    return {name: (*pools.trainer.outcome(run), run) for name, run in runs.items()}
 
 
-def test_the_trainers_run_is_measured_on_the_device_that_it_reaches(pools: Pools, ended: dict[str, tuple[str, str]]) -> None:
+def test_the_trainers_run_is_measured_on_the_device_that_it_reaches(pools: Pools, ended: dict[str, tuple[str, str, str]]) -> None:
     assert ended["trainer"][0] == "COMPLETED", ended["trainer"][1]
     package = pools.trainer.store / "packages" / "resnet-edge--far"
     manifest = read_intact(package)
@@ -80,15 +81,21 @@ def test_the_trainers_run_is_measured_on_the_device_that_it_reaches(pools: Pools
     assert any(file.is_file() and file.read_bytes() == engine for file in pools.ssh.cache.rglob("*"))  # it was run there
 
 
-def test_the_devices_run_is_measured_by_its_own_worker(pools: Pools, ended: dict[str, tuple[str, str]]) -> None:
+def test_the_devices_run_is_measured_by_its_own_worker(pools: Pools, ended: dict[str, tuple[str, str, str]]) -> None:
     assert ended["device"][0] == "COMPLETED", ended["device"][1]
     assert (pools.device.store / "packages" / "resnet-edge--local-cpu" / "engine.onnx").is_file()
     assert not (pools.trainer.store / "packages" / "resnet-edge--local-cpu").exists()
 
 
-def test_timings_on_a_device_with_an_address_take_no_place_of_the_limit(pools: Pools, ended: dict[str, tuple[str, str]]) -> None:
-    limits = pools.trainer.call("POST", "/v2/concurrency_limits/filter", {})
-    assert limits == []  # a worker makes none, and neither run needed one
+def test_timings_on_a_device_with_an_address_take_no_place_of_the_limit(pools: Pools, ended: dict[str, tuple[str, str, str]]) -> None:
+    asked = {"event": {"name": ["prefect.concurrency-limit.acquired"]}, "order": "ASC"}
+
+    def holders() -> set[str]:
+        events = pools.trainer.call("POST", "/events/filter", {"filter": asked, "limit": 50})["events"]
+        return {part["prefect.resource.id"] for event in events for part in event["related"] if part["prefect.resource.role"] == "flow-run"}
+
+    wait_for(holders, seconds=60)  # the server takes events in by and by
+    assert holders() == {f"prefect.flow-run.{ended['device'][2]}"}
+    locks = {name: (pools.ssh.folder.parent / f"{name}.lock").exists() for name in ("trainer", "device")}
+    assert locks == {"trainer": False, "device": True}
     assert pools.ssh.lock.exists()
-    assert not (pools.ssh.folder.parent / "trainer.lock").exists()
-    assert (pools.ssh.folder.parent / "device.lock").exists()
