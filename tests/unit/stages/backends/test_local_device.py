@@ -34,11 +34,7 @@ def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
     device = resolve(name, DEVICES, "device")
     device = device("ssh://nowhere", "python3") if name == "ssh" else device
     verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
-<<<<<<< HEAD
     assert verbs == ["describe", "machine", "check_up", "hold", "verify", "build", "run", "open", "time", "operators", "kernels", "kernel_times", "dissect"]
-=======
-    assert verbs == ["describe", "machine", "check_up", "hold", "verify", "build", "run", "open", "time", "operators", "kernels", "dissect"]
->>>>>>> tables
     assert all(callable(getattr(device, verb)) for verb in verbs)
 
 
