@@ -22,6 +22,8 @@ from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.profiles.table_names import find_table
 
 SUM = "#sha256 "
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MOST_BY = 100
 PLAIN = re.compile(r"[^\x00-\x1f\x7f<>\[\]|`*\\]{1,300}")
 """Pattern of what a model card and a page can show as it is."""
 ELSEWHERE = "measured elsewhere"
@@ -33,6 +35,19 @@ class Brought(NamedTuple):
 
     file: Path
     table: LatencyTable
+
+
+def require_labels(name: str | None, by: str) -> None:
+    """Refuse a name of a file, or of who measures, that `read_tables` or `find_table` would not take; either may be left out.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    if name is not None and not NAME.fullmatch(name):
+        allowed = "letters, digits, dots, hyphens and underscores"
+        raise ConfigError(describe("--name: no name of a file of tables", given=name, allowed=allowed, fix="choose another name"))
+    if by and (len(by) > MOST_BY or not PLAIN.fullmatch(by)):
+        raise ConfigError(describe("--by: cannot be shown as it is", given=by, allowed=f"at most {MOST_BY} characters without markup", fix="shorten it"))
 
 
 def write_tables(file: Path, tables: Iterable[LatencyTable]) -> None:

@@ -1,6 +1,5 @@
 """`bonsai characterize`: a device's latency tables of a recipe's network, fitted to whole networks and tried on others."""
 
-import re
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +10,12 @@ from bonsai.pipeline.run.device_timing import DeviceTimer, random_networks
 from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import untrained_network
-from bonsai.profiles.errors import ConfigError, describe
+from bonsai.profiles.errors import describe
 from bonsai.profiles.latency import LatencyTable, Origin
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import HardwareProfile, Precision
-from bonsai.profiles.shared_tables import origin_of, write_tables
+from bonsai.profiles.shared_tables import origin_of, require_labels, write_tables
 from bonsai.profiles.table_names import SUFFIX
 from bonsai.stages.backends.device import STATISTIC, OperatorPoint
 from bonsai.stages.backends.devices import device_of
@@ -84,13 +83,14 @@ def characterize_device(
         detect: Whether to sweep for the steps of the device's kernels.
 
     Raises:
-        ConfigError: `name` is no name of a file.
+        ConfigError: `name` is no name of a file, or `by` cannot be shown as it is.
         DeviceUnavailable: The profile's device is not this machine, or its runtime cannot time single operators.
     """
+    require_labels(name, by)
     loaded, (target,) = load(recipe, profile, overrides)
     require_writable_folder(store, "--store")
     require_writable_folder(out, "--out")
-    file = out / f"{_checked(name or f'{loaded.name}--{target.name}')}{SUFFIX}"
+    file = out / f"{name or f'{loaded.name}--{target.name}'}{SUFFIX}"
     artifacts = Store(store)
     with artifacts.in_use():
         dataset = artifacts.run(prepare, data=loaded.data, content=source_digest(loaded.data))
@@ -102,14 +102,6 @@ def characterize_device(
             measured.append(_characterize(loaded, variant, network, artifacts, detect=detect, by=by))
     write_tables(file, [table for table, _ in measured])
     return [_summary(file, table, steps) for table, steps in measured]
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(
-            describe("--name: no name of a table", given=name, allowed="letters, digits, dots, hyphens and underscores", fix="choose another name")
-        )
-    return name
 
 
 def _characterize(

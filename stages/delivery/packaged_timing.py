@@ -143,5 +143,5 @@ def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency) -> str:
     clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
     return (
         f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
-        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.source} for {manifest.device.device}"
+        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.told} for {manifest.device.device}"
     )

@@ -9,7 +9,7 @@ from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.latency import Entry, LatencyTable, Origin, TableMeta
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.profiles.shared_tables import describe_origin, read_tables, require_device, tables_of, write_tables
+from bonsai.profiles.shared_tables import describe_origin, read_tables, require_device, require_labels, tables_of, write_tables
 from bonsai.profiles.table_names import SHIPPED, find_table, list_tables
 
 CONV = OperatorClass(op="conv", kernel=3, height=8, width=8, epilogue="relu")
@@ -108,6 +108,17 @@ def test_what_is_no_measured_table_of_a_machine_is_refused(tmp_path: Path, chang
     write_tables(tmp_path / "t.csv", [a_table(**changes)])
     with pytest.raises(ConfigError, match=message):
         read_tables(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "message"),
+    [("../mine", "", "--name: no name"), ("", "", "--name: no name"), ("mine", "<b>", "--by: cannot"), (None, "a" * 101, "--by: cannot")],
+)
+def test_labels_that_no_reader_would_take_are_refused_before_anything_is_measured(name: str | None, by: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        require_labels(name, by)
+    require_labels("resnet-edge--pi_5.b", "Ada Lovelace, née Byron")
+    require_labels(None, "")
 
 
 def test_two_tables_of_one_precision_are_refused(tmp_path: Path) -> None:
