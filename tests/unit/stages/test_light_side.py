@@ -37,6 +37,11 @@ main()
 """
 
 
+@pytest.fixture(autouse=True)
+def _without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the checkout's artifacts may hold a finished run, which needs nothing heavy
+
+
 def in_a_bare_interpreter(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, check=False)
 
