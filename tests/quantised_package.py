@@ -39,17 +39,17 @@ def make_quantised_package(folder: Path, *, learnt: bool = True, profile: str = 
         edits = [{"kind": "quantizers", "dialect": "ort", "weight_bits": 8, "kept_float": []}]
         (folder / "network.json").write_text(json.dumps({"edits": edits}))
     onnx.save(build(plain, tensors), folder / "model.onnx")
-    reseal(folder, _say_int8)
+    reseal(folder, say_int8)
     rebuild(folder)
     return folder
 
 
-def rebuild(folder: Path) -> None:
+def rebuild(folder: Path, images: np.ndarray = IMAGES) -> None:
     """Make the engine and the golden outputs of the model.onnx that is there, and seal."""
     target = PackageManifest.model_validate_json((folder / MANIFEST).read_bytes()).profile.target
     backend = backend_of(target)
-    backend.build(folder / "model.onnx", folder / backend.engine_file, target, SHAPE)
-    write_golden(folder, IMAGES, partial(map, backend.open_engine(folder / backend.engine_file, target)), OUTPUT)
+    backend.build(folder / "model.onnx", folder / backend.engine_file, target, images.shape[1:])
+    write_golden(folder, images, partial(map, backend.open_engine(folder / backend.engine_file, target)), OUTPUT)
     reseal(folder)
 
 
@@ -125,7 +125,8 @@ def build(plain: dict[str, np.ndarray], grids: dict[str, np.ndarray] | None) -> 
     return model
 
 
-def _say_int8(facts: dict[str, object]) -> None:
+def say_int8(facts: dict[str, object]) -> None:
+    """Let a manifest tell of an INT8 engine for ONNX Runtime."""
     for part in ("engine", "profile"):
         assert isinstance(facts[part], dict)
     facts["engine"] |= {"precision": "int8", "dialect": "ort"}  # type: ignore[operator]
