@@ -11,7 +11,7 @@ from bonsai.stages.delivery.contents import read_intact
 
 CONFIGS = Path(__file__).parent / "configs"
 TINY, CPU, AWAY = (str(CONFIGS / f"{name}.yaml") for name in ("tiny", "tiny-cpu", "tiny-wide"))
-QUICK = ("training.epochs=2", "training.threads=1", "quantize.qat=never", "prune.rounds=2", "timing.fitting=4")
+QUICK = ("training.epochs=2", "training.threads=1", "quantize.qat=never", "prune.rounds=2", "timing.fitting=4", "export.min_agreement=0.5")
 WIDE = {"p99_ms": 1e4, "memory_mb": 1e3, "size_mb": 1}
 
 pytestmark = pytest.mark.slow
