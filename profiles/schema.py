@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from bonsai.profiles.address import PYTHON, Address, Python
 from bonsai.profiles.located_yaml import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -46,11 +47,14 @@ class Hardware(Record):
     Attributes:
         kind: Kind of processor that runs the network.
         vendor: Who makes it, such as ``NVIDIA``; ``host`` for this machine.
-        name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on.
+        name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on, or the one at
+            the address.
         sm: CUDA compute capability of a GPU, such as ``8.9``.
         isa: Instruction sets of a CPU that matter to its kernels; those of the host are detected.
         memory_gb: Memory of the device in gigabytes.
         peak: Published rates, from which latency is estimated where it cannot be measured.
+        address: Where the device is, ``ssh://[user@]host[:port]``: everything is then built and measured there. Neither keys nor packages hold it.
+        python: Python on the device at the address that has Bonsai; `bonsai device setup` makes it.
     """
 
     kind: Literal["cpu", "gpu"]
@@ -60,10 +64,12 @@ class Hardware(Record):
     isa: tuple[Isa, ...] = ()
     memory_gb: Positive | None = None
     peak: Peak | None = None
+    address: Address | None = Field(default=None, exclude=True)  # excluded from every key, package and process: of a device its `DeviceInfo` counts
+    python: Python = Field(default=PYTHON, exclude=True)
 
     @property
     def is_host(self) -> bool:
-        """Whether the device is the machine that Bonsai runs on."""
+        """Whether no CPU is named: the device is the machine that Bonsai runs on, or the one at the address, whatever it is."""
         return self.name == "host"
 
     @model_validator(mode="after")
@@ -180,6 +186,15 @@ class Target(Record):
         """Return the same target at another precision."""
         return self.model_copy(update={"precision": precision})
 
+    def on_device_of(self, other: "Target") -> "Target":
+        """Return the same target, reached where another one's device is."""
+        return self.model_copy(update={"device": self.device.model_copy(update={"address": other.device.address, "python": other.device.python})})
+
+    def as_there(self) -> "Target":
+        """Return the target as its own device takes it, which measures a CPU as a machine measures itself."""
+        own = {"name": "host", "isa": ()} if self.device.kind == "cpu" else {}
+        return self.model_copy(update={"device": self.device.model_copy(update={"address": None, **own})})
+
     @model_validator(mode="after")
     def _has_rates(self) -> "Target":
         unpublished = [p for p in self.precisions if self.device.peak is not None and self.device.peak.tera_ops(p) is None]
@@ -288,7 +303,8 @@ class HardwareProfile(Record):
     Attributes:
         name: Lower-case letters, digits, dots and hyphens; the second half of a package's name.
         description: One line for `bonsai list profiles` and the model card.
-        tables: Latency tables that `bonsai characterize` measured on the device, a file per precision; relative to the profile's file.
+        tables: Latency tables that `bonsai characterize` measured on such a device: names of `bonsai list tables`, or ``.csv`` files, relative to the
+            profile's file.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """
 

@@ -237,7 +237,7 @@ def show_cells(outcome: Outcome) -> list[str]:
     verdict = unmet(outcome.gates) or f"{len(outcome.gates)} met{', with a warning' if outcome.warnings else ''}"
     verdict += ", no reference" if outcome.reference else ""
     beside = row.footprint.cells if row.footprint is not None else ("-", "-", "-")
-    return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, *beside, row.latency.source, verdict]
+    return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, *beside, row.latency.told, verdict]
 
 
 def to_csv(outcomes: Sequence[Outcome]) -> str:
@@ -262,7 +262,7 @@ def _line(outcome: Outcome) -> dict[str, object]:
         **dict(zip(_keys(outcome.metric), (row.judged.value, row.judged.low, row.judged.high), strict=True)),
         "p50_ms": row.latency.p50,
         "p99_ms": row.latency.p99,
-        "latency_source": row.latency.source,
+        "latency_source": row.latency.told,
         "speedup_dense_fp32": outcome.speedup_fp32,
         "speedup_dense_fp16": outcome.speedup_fp16,
         **(row.footprint.figures if row.footprint is not None else {}),

@@ -96,7 +96,7 @@ def deploy(
         evaluate: Gets a function from inputs (n, ...) to outputs, as the network takes and returns them, arrays instead of tensors. It is called on the torch
             network, on the reference's engine and on the engine that ships. Let it return a value for each sample, or one number for all.
         samples: Batches, as for `bonsai.quantize`. On up to 64 samples of them, file and engine are compared with torch.
-        target: Name of a profile, or the path of a file. Its device must be here.
+        target: Name of a profile, or the path of a file. Its device must be here, or have an address.
         latency: Budget as a fraction (0-1) of the reference engine's latency; the profile's own where neither budget is given.
         latency_ms: Budget in milliseconds for one inference. It needs no reference.
         reference: The dense float network before it was pruned. Without it no drop of the score is judged.
@@ -192,7 +192,7 @@ def _limits(profile: HardwareProfile, max_drop: float | None, *, has_reference: 
 def _describe(profile: HardwareProfile) -> DeviceInfo:
     info = device_of(profile.target).describe(profile.target)
     if not info.present:
-        fix = "call bonsai.deploy on that device, or run a recipe, which estimates latency"
+        fix = "give the profile the device's address (docs/devices.md), call bonsai.deploy on that device, or run a recipe, which estimates latency"
         given = f"{profile.target.device.name} is not in this machine"
         raise DeviceUnavailable(describe("the engine cannot be measured here", given=given, allowed="a target whose device is here", fix=fix))
     return info

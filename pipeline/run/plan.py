@@ -167,7 +167,7 @@ def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store:
                     f"--remeasure: profile {profile.name} cannot be timed",
                     given=f"{profile.target.device.name} is not in this machine: its latency is an estimate",
                     allowed="profiles whose device is here",
-                    fix="leave this profile out, or run it on the device",
+                    fix="leave this profile out, give the profile the device's address (docs/devices.md), or run it on the device",
                 )
             )
         _, missing = look_up(recipe, profile, store, {})

@@ -108,4 +108,4 @@ def finish(
 def _outcome(branch: Branch, best: Branch) -> str:
     on_validation = f"{'meets the gates' if branch.passed else 'misses a gate'} on the validation part"
     verdict = "shipped" if branch is best else on_validation
-    return verdict if branch.target.info.present else f"{verdict}, latency estimated"
+    return verdict if branch.target.info.present else f"{verdict}, latency {branch.measurement.gates[0].note}"

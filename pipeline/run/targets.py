@@ -3,18 +3,18 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.pipeline.run.inspecting import Asked, Network
 from bonsai.pipeline.run.limits import require_runs
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.latency import LatencyTable, Line
+from bonsai.profiles.latency import Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.profiles.shared_tables import require_device, tables_of
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.runtimes import weight_bits
-from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.latency import ROOFLINE, TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.process_interval import LEAST_SPREAD
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
@@ -50,19 +50,22 @@ class LatencyTables:
         Raises:
             ConfigError: A table was brought for the engine, none for the dense FP32 reference.
         """
-        brought = brought_tables(self.profile)
+        brought = tables_of(self.profile)
         if brought and target.precision not in brought:
             raise ConfigError(
                 describe(
                     f"profile {self.profile.name}: a latency table is missing",
                     given=f"tables at {', '.join(brought)}",
                     allowed=f"one at {target.precision} too: a budget is judged against the dense FP32 network on the same device",
-                    fix="bring all files that `bonsai characterize` wrote",
+                    fix="bring a file that `bonsai characterize` wrote: it has both",
                 )
             )
+        if own := brought.get(target.precision):
+            require_device(own.table, own.file, device=self.info.device, isa=self.info.isa, present=self.info.present)
         step = getattr(self.profile.channel_multiple, target.precision)
         keep_float = self.untrained.keep_float if target.precision == "int8" else ()
-        facts = {"target": target, "info": self.info, "step": step, "brought": brought.get(target.precision), "keep_float": keep_float}
+        text = own.table.to_text() if own else None
+        facts = {"target": target, "info": self.info, "step": step, "brought": text, "keep_float": keep_float}
         return self.step(characterize, **self.untrained.built_from, **facts)
 
     def estimate_ms(self, widths: Widths, precision: Precision) -> float:
@@ -129,7 +132,7 @@ class ReadyTarget:
 
     @property
     def table_source(self) -> str:
-        """Whether the latency table was measured or estimated."""
+        """Whether the latency table was measured, estimated, or measured elsewhere and where."""
         return self.table.source
 
     @property
@@ -179,11 +182,8 @@ class ReadyTarget:
         if self.info.present:
             return None
         found = (self.dense_ms, *(self.tables.estimate_ms(widths, precision) for precision in self.profile.target.candidates))
-        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
-
-    @property
-    def _estimated_by(self) -> str:
-        return "roofline" if self.table_source == "estimated" else "latency table"
+        clock = ROOFLINE if self.table_source == "estimated" else TABLE_ELSEWHERE
+        return tuple(Latency(source="estimated", clock=clock, p50=ms) for ms in found)
 
     def forecast(self, widths: Widths) -> Forecast:
         """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
@@ -196,7 +196,7 @@ class ReadyTarget:
         if self.full is not None:
             return self.full.forecast_dense()
         dense, own = self.network.dense_widths, self.profile.target.precision
-        brought = brought_tables(self.profile)
+        brought = tables_of(self.profile)
         others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
         return {own: self.latency(dense), **{precision: self.tables.estimate_ms(dense, precision) for precision in others}}
 
@@ -263,15 +263,3 @@ def _prepare(recipe: Asked, profile: HardwareProfile, network: Network, step: St
 def untrained_network(recipe: Asked, network: Network) -> Untrained:
     """Return the recipe's network as it is exported before it is trained."""
     return Untrained(recipe.model, network.image_shape, network.num_classes, recipe.quantize.keep_float, recipe.export)
-
-
-def brought_tables(profile: HardwareProfile) -> dict[str, str]:
-    """Return the text of the profile's latency tables by precision.
-
-    Raises:
-        ConfigError: A file cannot be read, or is no table.
-    """
-    found: dict[str, str] = {}
-    for name in profile.tables:
-        found[LatencyTable.load(Path(name)).meta.precision] = Path(name).read_text(encoding="utf-8")
-    return found

@@ -1,17 +1,26 @@
 """Describes this machine: its system, its CPU, its NVIDIA GPUs and their driver."""
 
+import ctypes
 import os
 import platform
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Isa
+from bonsai.stages.backends.emulation import label
+from bonsai.stages.backends.system_files import text_in
 
 ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
 """Names of other systems for aarch64 and x86_64, and Linux's name."""
+ARM_BITS: Mapping[Isa, tuple[int, int]] = {"asimd": (16, 1), "asimddp": (16, 20), "i8mm": (26, 13)}
+"""By instruction set of Arm, the word of the auxiliary vector and the bit in it that tell it (Linux, `asm/hwcap.h`)."""
+BOARD = Path("/proc/device-tree/model")
+"""File in which Linux tells the name of a board."""
 
 
 class Gpu(NamedTuple):
@@ -57,14 +66,31 @@ def this_machine() -> Machine:
 
 
 def read_cpu() -> tuple[str, tuple[Isa, ...]]:
-    """Return the CPU's name and instruction sets, from /proc/cpuinfo where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor() or platform.machine(), ("asimd",) if platform.machine() in {"arm64", "aarch64"} else ()
-    fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    """Return the CPU's name and instruction sets, as Linux tells them; the name of one that is emulated says so."""
+    text = text_in(Path("/proc/cpuinfo")) or ""
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set(named.get("flags", named.get("Features", "")).split())
-    return named.get("model name", platform.machine()), tuple(flag for flag in get_args(Isa) if flag in flags)
+    name = label(named.get("model name") or _board(named))
+    if ARCHITECTURES.get(platform.machine(), platform.machine()) == "aarch64":
+        return name, _arm_isa()
+    flags = set(named.get("flags", "").split())
+    return name, tuple(flag for flag in get_args(Isa) if flag in flags)
+
+
+def _arm_isa() -> tuple[Isa, ...]:
+    """Return an Arm CPU's instruction sets, as the kernel hands them to every process, even where there is no /proc."""
+    if sys.platform != "linux":
+        return ("asimd",)
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return tuple(flag for flag, (word, bit) in ARM_BITS.items() if getauxval(word) >> bit & 1)
+
+
+def _board(cpuinfo: Mapping[str, str]) -> str:
+    """Return the name of a board whose CPU has none, as those of Arm: by it two boards are told apart."""
+    parts = [f"{key.removeprefix('CPU ')} {cpuinfo[key]}" for key in ("CPU implementer", "CPU part") if key in cpuinfo]
+    model = BOARD.read_text(errors="replace").strip("\0\n ") if BOARD.exists() else cpuinfo.get("Model", "")
+    return ", ".join(filter(None, [model, " ".join([platform.machine(), *parts])]))
 
 
 def list_gpus() -> tuple[Gpu, ...]:

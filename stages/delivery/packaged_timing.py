@@ -1,4 +1,4 @@
-"""Times a packaged engine on the machine it is on, and judges its budget where that can be done."""
+"""Times a packaged engine on this machine or another one, and judges its budget where that can be done."""
 
 import tempfile
 from contextlib import suppress
@@ -8,8 +8,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine, EngineFile
-from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.compatibility import find_absence
 from bonsai.stages.delivery.contents import PackageManifest, read_any_intact
@@ -22,7 +23,6 @@ from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, 
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Fresh, Gate
-from bonsai.stages.measurement.timing_lock import hold_timing
 from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST, Manifest, read_manifest
 
@@ -37,15 +37,16 @@ class PackagedTiming(NamedTuple):
     gates: tuple[Gate, ...]
 
 
-def time_package(folder: Path, store: Path) -> PackagedTiming:
+def time_package(folder: Path, store: Path, there: Target | None = None) -> PackagedTiming:
     """Time the engine of a package in several processes, and run it alone for its start, memory and energy.
 
     A budget in milliseconds can always be judged. A budget that is a fraction of the dense engine's latency needs that engine, which is not in the
     package; it is judged if the store still has it.
 
     Args:
-        folder: A package that `verify_package` accepts on this machine.
+        folder: A package that `verify_package` accepts on the device.
         store: Folder of the artifacts, which need not exist.
+        there: Target at whose address the device is; None for this machine.
 
     Raises:
         VerificationError: The package is not as it was sealed.
@@ -53,15 +54,17 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
     """
     manifest = read_any_intact(folder)
     timing, said = _told(manifest)
-    absence = find_absence(manifest.compatibility, this_machine())
+    target, budget = manifest.profile.target, manifest.profile.budget
+    target = target if there is None else target.on_device_of(there)
+    device = device_of(target)
+    absence = find_absence(manifest.compatibility, device.machine())
     if absence is not None:
         return PackagedTiming([f"not timed: {absence}"], ())
-    target, budget = manifest.profile.target, manifest.profile.budget
     dense = find_dense(manifest, store)
     limit, unit = limit_of(budget, target.reference)
     judged = budget.latency is None or dense is not None
     engine = EngineFile(file=folder / manifest.engine.file, target=target)
-    with hold_timing(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+    with device.hold(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         fresh = time_afresh(
             Path(scratch),
             engine,
@@ -140,5 +143,5 @@ def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency) -> str:
     clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
     return (
         f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
-        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.source} for {manifest.device.device}"
+        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.told} for {manifest.device.device}"
     )

@@ -58,7 +58,7 @@ def time_afresh(
     known_ms: float | None = None,
     what: str = "timing the finished engine",
 ) -> Fresh:
-    """Time an engine in new processes; the caller holds the machine's timing lock.
+    """Time an engine in new processes; the caller holds the device.
 
     Args:
         folder: Receives a file of samples for each process.

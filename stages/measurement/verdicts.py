@@ -130,7 +130,7 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
         most_float: The same plus the convolutions that have no INT8 form; the engine may have no more.
     """
     assert dense.latency is not None and candidate.latency is not None
-    note = "" if candidate.latency.source == "measured" else "estimated"
+    note = "" if candidate.latency.source == "measured" else candidate.latency.told
     found = candidate.latency.at(profile.budget.percentile)
     if profile.budget.latency is not None:
         found /= dense.latency.at(profile.budget.percentile)

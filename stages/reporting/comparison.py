@@ -123,7 +123,7 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
         f"{shipped.size_bytes / 1e6:.2f}",
         *(shipped.footprint.cells if shipped.footprint is not None else ("-", "-", "-")),
         shipped.precision,
-        latency.source,
+        latency.told,
     )
 
 

@@ -24,6 +24,7 @@ from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.explanation.explaining import explain
 from bonsai.stages.reporting.writing import write_reports
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -75,6 +76,16 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     kernels = [node.op_type for node in onnx.load(root / "packages" / "tiny--tiny-cpu" / "engine.onnx").graph.node]
     assert kernels.count("QLinearConv") == 9
     assert not {"Conv", "FusedConv"} & set(kernels)
+
+
+def test_no_layer_of_the_engine_stands_out_and_the_dense_reference_is_timed_beside_it(packages: tuple[Package, ...], root: Path) -> None:
+    found = explain(root / "packages" / packages[0].name, root)
+    assert found.findings == ()
+    conv = next(layer for layer in found.layers if layer.name == "layer1.0.conv1")
+    assert conv.dense_us is not None
+    assert conv.engine_us is not None
+    assert conv.dense_us > conv.engine_us
+    assert found.accuracy[0].startswith("dense fp32: top-1 ")
 
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:

@@ -9,7 +9,7 @@ from bonsai.pipeline.compare.comparison import Comparison, Cost, Outcome, column
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.located_yaml import Record
-from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.latency import TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest, write_manifest
@@ -37,8 +37,8 @@ def recover(out_dir: Path, trunk: Number, config: Config) -> Number:
     return Number(folder=out_dir, value=trunk.value + config.value)
 
 
-def row(network: str, precision: str, p50: float | None, *, shipped: bool = False, source: str = "measured") -> Row:
-    latency = None if p50 is None else Latency(source=source, clock="wall", p50=p50)  # type: ignore[arg-type]
+def row(network: str, precision: str, p50: float | None, *, shipped: bool = False, source: str = "measured", clock: str = "wall") -> Row:
+    latency = None if p50 is None else Latency(source=source, clock=clock, p50=p50)  # type: ignore[arg-type]
     accuracy = Accuracy(top1=0.9, low=0.8, high=0.95, n=100, measured_by="engine")
     facts = {"network": network, "precision": precision, "shipped": shipped, "accuracy": accuracy, "latency": latency}
     return Row.model_validate({**facts, "size_bytes": 2_000_000, "parameters": 500_000, "macs": 40_000_000})
@@ -85,6 +85,18 @@ def test_the_table_shows_how_many_times_as_fast_and_calls_estimates_so() -> None
     assert shown["p50 ms"] == "1.600 (est.)"
     assert (shown["x dense FP32"], shown["x dense FP16"]) == ("2.50", "-")
     assert (shown["latency is"], shown["size MB"], shown["gates"]) == ("estimated", "2.00", "1 met")
+
+
+def test_the_table_and_the_csv_say_that_a_latency_table_was_measured_elsewhere() -> None:
+    estimates = [
+        row(network, precision, ms, source="estimated", clock=TABLE_ELSEWHERE, shipped=shipped)
+        for network, precision, ms, shipped in (("dense", "fp32", 4.0, False), ("pruned", "int8", 1.6, True))
+    ]
+    outcome = package(rows=tuple(estimates))
+    shown = dict(zip(header_of(CLASSIFICATION.metric), show_cells(outcome), strict=True))
+    assert (shown["p50 ms"], shown["latency is"]) == ("1.600 (est., table measured elsewhere)", "estimated, table measured elsewhere")
+    (line,) = csv.DictReader(io.StringIO(to_csv([outcome])))
+    assert line["latency_source"] == "estimated, table measured elsewhere"
 
 
 def test_the_table_names_missed_gates_and_codes_of_errors() -> None:

@@ -12,6 +12,7 @@ from bonsai.stages.backends.devices import DEVICES, device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.local_device import local
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.explanation.layers import read_model
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.measurement.sequential import LOOKS
 
@@ -31,8 +32,9 @@ def engine(tmp_path: Path) -> EngineFile:
 @pytest.mark.parametrize("name", DEVICES)
 def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
     device = resolve(name, DEVICES, "device")
+    device = device("ssh://nowhere", "python3") if name == "ssh" else device
     verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
-    assert verbs == ["describe", "build", "run", "open", "time", "operators", "kernels", "dissect"]
+    assert verbs == ["describe", "machine", "check_up", "hold", "verify", "build", "run", "open", "time", "operators", "kernels", "kernel_times", "dissect"]
     assert all(callable(getattr(device, verb)) for verb in verbs)
 
 
@@ -81,6 +83,14 @@ def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
     (found,) = local.operators([OperatorPoint(relu, 16, 16)], TARGET)
     assert (found.entry.operator, found.entry.ci, found.entry.kernels) == (relu, 16, "Relu")
     assert sum(kernel.share for kernel in local.kernels(engine, IMAGES)) == pytest.approx(1)
+
+
+def test_the_kernels_of_several_engines_are_timed_in_turns_by_the_names_in_their_files(engine: EngineFile) -> None:
+    found = local.kernel_times({"one": engine, "other": engine}, dict.fromkeys(("one", "other"), IMAGES))
+    nodes = [node.name for node in read_model(engine.file).graph.node]
+    assert [kernel.name for kernel in found["one"]] == [kernel.name for kernel in found["other"]] == nodes
+    assert {kernel.precision for kernel in found["one"]} == {"float"}
+    assert all(kernel.microseconds > 0 for kernel in found["one"])
 
 
 def test_engines_of_different_images_take_turns_each_with_its_own(engine: EngineFile, tmp_path: Path) -> None:

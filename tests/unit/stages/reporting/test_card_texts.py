@@ -33,9 +33,9 @@ def test_a_card_tells_how_many_layers_are_sparse_where_that_was_asked_for() -> N
     measured = {"rows": told.metrics, "gates": told.gates, "shipped": "int8", "reason": "fast", "kernels": (), "dense_kernels": (), "contention": 1.0}
     measurement = Measurement.model_validate({**measured, "folder": Path()})
     target = told.profile.target
-    asked = figure_notes(measurement, engine, target.model_copy(update={"sparse_weights": True}), None)[0]
+    asked = figure_notes(measurement, engine, target.model_copy(update={"sparse_weights": True}), None, "measured")[0]
     assert asked.endswith("2:4 sparsity: 2 of the 9 layers that could run as sparse have such weights; the others run as dense.")
-    assert "2:4" not in figure_notes(measurement, engine, target, None)[0]
+    assert "2:4" not in figure_notes(measurement, engine, target, None, "measured")[0]
 
 
 def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() -> None:
@@ -53,7 +53,7 @@ def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() ->
     found = Interval(found=0.2, low=0.19, high=0.21, processes=3, spread=0.01)
     fresh = Fresh.model_validate({"percentile": 50, "engine": latency, "reference": None, "processes": (), "interval": found, "contention": 1})
     timing = FreshTiming(folder=Path(), fresh=fresh.model_copy(update={"conditions": conditions}), repetition=1, footprint=a_footprint())
-    note = figure_notes(measurement, engine, told.profile.target, timing)[2]
+    note = figure_notes(measurement, engine, told.profile.target, timing, "measured")[2]
     assert f" Beside latency: {a_footprint().sentence}." in note
     assert note.endswith(
         " The device meanwhile: at first governor performance, 2400 MHz, 41 °C; at last governor performance, 2400 MHz, 63 °C; "
@@ -62,7 +62,7 @@ def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() ->
     silent = Conditions(before=Condition(), after=Condition(), cores=(3,), throttled=())
     assert describe_conditions([silent]) == "the device does not tell its clock and temperature; the timing could use the core 3"
     assert in_ranges([0, 1, 2, 5, 8, 9]) == "0-2, 5, 8-9"
-    assert "meanwhile" not in figure_notes(measurement, engine, told.profile.target, None)[2]
+    assert "meanwhile" not in figure_notes(measurement, engine, told.profile.target, None, "measured")[2]
 
 
 def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None = None) -> str:
@@ -76,7 +76,7 @@ def a_card(rows: tuple[Row, ...] | None = None, recipe: dict[str, object] | None
     measurement = Measurement.model_validate({**measured, "folder": Path(), "warnings": (warning,)})
     final = Checkpoint(folder=Path(), model=ModelConfig(name="resnet8"), num_classes=len(NAMES), image_shape=(1, 8, 8), history=told.history)
     dataset = Dataset(folder=Path(), name="mine:load", preprocess=Preprocess.of((1, 8, 8)), classes=NAMES, sizes={"test": 4}, licence=LICENCE)
-    notes = figure_notes(measurement, engine, told.profile.target, None)
+    notes = figure_notes(measurement, engine, told.profile.target, None, "measured")
     tables = (ResultsTable(caption="Results by class", headers=("class", "images"), rows=tuple((name, "1") for name in NAMES)),)
     return write_model_card("tiny", engine, measurement, None, final, dataset, told.profile, decisions, told.compatibility, notes, tables)
 

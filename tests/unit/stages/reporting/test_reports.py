@@ -136,6 +136,27 @@ def test_an_estimated_latency_is_called_so_wherever_it_is_shown(several: tuple[s
     assert "2.00x over dense FP16" in markdown
 
 
+ELSEWHERE = "measured elsewhere, on Raspberry Pi 5 with onnxruntime 1.31.0, 2026-11-29, by Ada"
+
+
+def test_an_estimate_by_a_table_that_was_brought_says_where_the_table_was_measured_wherever_it_is_shown(tmp_path: Path) -> None:
+    brought = a_manifest("cortex-a76", shipped_ms=0.5, table=ELSEWHERE)
+    html, markdown = written(tmp_path, a_manifest("rtx-4090", estimated=True), brought)
+    for text in (html, markdown):
+        assert f"Latency is ESTIMATED: the engine was built, but not run; latency table {ELSEWHERE}" in text
+        assert "Latency p50, estimated, table measured elsewhere" in text
+        assert f"Predicted at INT8 by a latency table {ELSEWHERE}" in text
+        assert f"Latency table: {ELSEWHERE}." in text
+        assert "Predicted at INT8 by published rates (roofline)" in text
+    assert "ms (estimated, table measured elsewhere)" in html
+    (gate,) = re.findall(r"^\| latency \|.*elsewhere.*$", markdown, re.MULTILINE)
+    assert gate.endswith("| estimated, table measured elsewhere |")
+    (compared,) = re.findall(r"^\| cortex-a76 \|.*$", markdown, re.MULTILINE)
+    assert "4.00x (est., table measured elsewhere)" in compared
+    assert compared.endswith("| estimated, table measured elsewhere |")
+    assert "latency was measured on this engine" not in markdown.lower()
+
+
 def test_a_missed_gate_is_the_verdict(several: tuple[str, str]) -> None:
     html, markdown = several
     assert 'class="verdict missed"' in html
