@@ -94,7 +94,10 @@ class SshServer:
         """Start the server, and wait until it answers."""
         sshd, libraries = find_sshd()
         command = [str(sshd), "-D", "-e", "-f", str(self.folder / "sshd.conf")]
-        if os.geteuid() == 0 and not any(line.startswith("sshd:") for line in Path("/etc/passwd").read_text().splitlines()):
+        has_account = any(line.startswith("sshd:") for line in Path("/etc/passwd").read_text().splitlines())
+        if os.geteuid() == 0 and has_account:
+            Path("/run/sshd").mkdir(exist_ok=True)  # of a package that is installed, and whose service never ran
+        elif os.geteuid() == 0:
             passwd = self.folder / "passwd"
             passwd.write_text(Path("/etc/passwd").read_text() + "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n")
             command = ["unshare", "--mount", "sh", "-c", WITH_ACCOUNT, str(passwd), *command]
