@@ -25,7 +25,6 @@ from bonsai.stages.explanation.parameters import faults_of_engine
 from bonsai.stages.explanation.probing import Plan, assign, engine_tensors, place, plan_of
 from bonsai.stages.explanation.tensors import Tensors
 from bonsai.stages.graph.names import MODEL
-from bonsai.stages.measurement.timing_lock import hold_timing
 
 SHOWS_TENSORS = ("onnxruntime",)
 """Runtimes whose engine is an ONNX file that shows every tensor in it."""
@@ -68,12 +67,15 @@ class _Built(NamedTuple):
     nodes: Mapping[str, str] | None
 
 
-def look_at_engine(folder: Path, manifest: PackedFacts, model: onnx.ModelProto, layers: Sequence[Layer], images: np.ndarray, store: Path) -> Looked:
+def look_at_engine(
+    folder: Path, manifest: PackedFacts, target: Target, model: onnx.ModelProto, layers: Sequence[Layer], images: np.ndarray, store: Path
+) -> Looked:
     """Look at the engine of a package whose device is here.
 
     Args:
         folder: The package.
         manifest: Its manifest.
+        target: That of its profile, on the device that runs it.
         model: Its ONNX file.
         layers: The file's layers.
         images: (images, ...) float32.
@@ -82,7 +84,6 @@ def look_at_engine(folder: Path, manifest: PackedFacts, model: onnx.ModelProto, 
     Raises:
         BuildError: The engine cannot be run, or the runtime does not build one of model.onnx.
     """
-    target = manifest.profile.target
     device = device_of(target)
     engine = EngineFile(file=folder / manifest.engine.file, target=target)
     joined = np.concatenate(list(device.run(engine, [image[None] for image in images], untried=True)))
@@ -102,9 +103,9 @@ def look_at_engine(folder: Path, manifest: PackedFacts, model: onnx.ModelProto, 
             ENGINE: _Built(engine, batch, model, layers, nodes),
             FRESH: _Built(fresh, batch, model, layers, None if plan is None else plan.nodes),
             **_in_float(device, network, target, room / FLOAT, manifest, images),
-            **_dense(device, manifest, store),
+            **_dense(device, manifest, target, store),
         }
-        with hold_timing():
+        with device.hold():
             kernels = device.kernel_times({name: each.file for name, each in built.items()}, {name: each.image for name, each in built.items()})
         times = {
             name: times_by_layer(kernels[name], each.nodes if each.nodes is not None else layers_by_kernel(each.model, each.layers, kernels[name]))
@@ -166,12 +167,12 @@ def _in_float(device: Device, network: Network, target: Target, room: Path, mani
     return {FLOAT: _located(device, engine, plain, layers, images[:1], at)}
 
 
-def _dense(device: Device, manifest: PackedFacts, store: Path) -> dict[str, _Built]:
+def _dense(device: Device, manifest: PackedFacts, target: Target, store: Path) -> dict[str, _Built]:
     """Return the dense reference engine; none where the store does not have it."""
     dense = find_dense(manifest, store)
     if dense is None or not (dense.folder / MODEL).is_file():
         return {}
-    target = manifest.profile.target.at(dense.precision)
+    target = target.at(dense.precision)
     model = read_model(dense.folder / MODEL)
     image = np.random.default_rng(0).standard_normal((1, *dense.image_shape)).astype(np.float32)
     return {DENSE: _located(device, dense.for_target(target), model, layers_of(Graph(model)), image, target)}

@@ -8,14 +8,15 @@ Everything but the dense reference's times is computed from the package alone: i
 
 from collections import Counter
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
-from bonsai.stages.backends.machine import this_machine
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.delivery.compatibility import find_absence, list_differences, runtime_difference
 from bonsai.stages.delivery.contents import PackageManifest, read_any_intact
 from bonsai.stages.delivery.deployed import DeployedManifest
 from bonsai.stages.delivery.golden import read_golden
+from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.explanation.accuracy import accuracy_steps
 from bonsai.stages.explanation.engines import DENSE, ENGINE, FLOAT, Looked, look_at_engine
 from bonsai.stages.explanation.errors import Errors, Simulated, errors_of
@@ -33,17 +34,19 @@ NO_WEIGHTS = (
 )
 
 
-def explain(folder: Path, store: Path, simulated: Simulated | None = None) -> Explanation:
-    """Explain a package on this machine.
+def explain(folder: Path, store: Path, simulated: Simulated | None = None, there: Target | None = None) -> Explanation:
+    """Explain a package.
 
     Args:
         folder: The package.
         store: Folder of the artifacts, which need not exist: it has the dense reference engine.
         simulated: The package's network in torch, run on the golden inputs; None if torch was not asked.
+        there: A target whose device runs the engine; None for the device of the package's profile.
 
     Raises:
         VerificationError: The package is not as it was sealed.
         BuildError: A file cannot be run.
+        DeviceUnavailable: The device of `there` cannot be reached.
     """
     manifest = read_any_intact(folder)
     images, _ = read_golden(folder)
@@ -52,8 +55,9 @@ def explain(folder: Path, store: Path, simulated: Simulated | None = None) -> Ex
     layers = layers_of(graph)
     learnt = read_learnt(folder)
     parameters = {layer.name: parameters_of(graph, layer) for layer in layers}
-    absence = _absence(manifest)
-    looked = Looked(notes=(f"The engine was not run: {absence}",)) if absence else look_at_engine(folder, manifest, model, layers, images, store)
+    target = manifest.profile.target if there is None else manifest.profile.target.on_device_of(there)
+    absence = _absence(manifest, target)
+    looked = Looked(notes=(f"The engine was not run: {absence}",)) if absence else look_at_engine(folder, manifest, target, model, layers, images, store)
     in_torch = None if simulated is None else simulated._replace(tensors=_by_layer(simulated.tensors, parameters))
     errors = errors_of(model, images, weights_before_rounding(graph, parameters, learnt), looked.outputs, looked.joined, in_torch)
     findings = findings_of(manifest, layers, parameters, learnt, errors, looked)
@@ -97,13 +101,14 @@ def _by_layer(tensors: Tensors, parameters: Mapping[str, Parameters]) -> Tensors
     return {name: tensors[own.quantizer] for name, own in parameters.items() if own.quantizer in tensors and users[own.quantizer] == 1}
 
 
-def _absence(manifest: Manifest) -> str | None:
-    """Return why the engine cannot be run on this machine, or None."""
-    needed, here = manifest.compatibility, this_machine()
-    absence = find_absence(needed, here) or next(iter(list_differences(needed, here)), "").partition("\n")[0]
-    if absence:
-        return absence
-    try:
-        return runtime_difference(needed, metadata.version(needed.runtime))
-    except metadata.PackageNotFoundError:
-        return f"{needed.runtime} is not installed"
+def _absence(manifest: Manifest, target: Target) -> str | None:
+    """Return why the engine cannot be run on the target's device, or None."""
+    needed, device = manifest.compatibility, device_of(target)
+    machine = device.machine()
+    absence = find_absence(needed, machine) or next(list_differences(needed, machine), None)
+    if absence is None:
+        try:
+            absence = runtime_difference(needed, device.describe(target).runtime_version)
+        except DeviceUnavailable as error:
+            absence = str(error)
+    return None if absence is None else absence.partition("\n")[0]

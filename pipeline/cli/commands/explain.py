@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from bonsai.pipeline.cli.commands.completion import complete_profiles
 from bonsai.pipeline.cli.commands.options import JsonOption, StoreOption
 
 
 def explain(
     package: Annotated[Path, typer.Argument(help="Folder of a package.", metavar="PACKAGE")],
     store: StoreOption = Path("artifacts"),
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Do it on the device of this profile, which has an address.", metavar="NAME|FILE", autocompletion=complete_profiles),
+    ] = None,
     torch: Annotated[bool, typer.Option("--torch", help="Compare the network in torch too: imports the class that the package's recipe names.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write a page with a table and a figure there: report.html and report.md.", metavar="DIR")] = None,
     as_json: JsonOption = False,
@@ -27,6 +32,7 @@ def explain(
     from bonsai.pipeline.cli.progress_lines import show_progress
     from bonsai.pipeline.tables import show_explanation
     from bonsai.profiles.errors import ConfigError, describe
+    from bonsai.profiles.loader import load_remote
     from bonsai.stages.delivery.contents import REPORTS
     from bonsai.stages.explanation.explaining import explain as explain_package
     from bonsai.stages.reporting.explanation import write_explanation
@@ -39,7 +45,8 @@ def explain(
         from bonsai.pipeline.run.simulated_tensors import simulated_tensors
 
         simulated = simulated_tensors(package)
-    explanation = explain_package(package, store, simulated)
+    there = load_remote(profile).target if profile is not None else None
+    explanation = explain_package(package, store, simulated, there)
     show_explanation(explanation, as_json=as_json)
     if out is not None:
         write_explanation(out, explanation)
