@@ -13,7 +13,8 @@ from typer.core import TyperGroup
 
 from bonsai.pipeline.cli.commands.characterize import characterize
 from bonsai.pipeline.cli.commands.compare import compare
-from bonsai.pipeline.cli.commands.device import setup
+from bonsai.pipeline.cli.commands.device import check, setup
+from bonsai.pipeline.cli.commands.explain import explain
 from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
@@ -29,8 +30,7 @@ from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.imports.training_extra import explain_missing
 
 START, RESULTS, MORE = "Start here", "Results", "More"
-EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
-4 build failed, 5 device unavailable, 6 verification failed, 130/143 stopped."""
+EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 input, 3 gate, 4 build, 5 device, 6 verification"
 TERMINATED = 143
 PIPE_CLOSED = 141
 """Exit code if the program that reads the output has ended, as shells report it for other programs."""
@@ -100,6 +100,7 @@ def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
 
 device = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare a device that is another machine.")
 add(setup, MORE, to=device)
+add(check, MORE, to=device)
 
 add(init, START)
 add(run, START)
@@ -109,6 +110,7 @@ add(predict, RESULTS)
 add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)
+add(explain, RESULTS)
 add(lay_out, RESULTS, "layout")
 add(list_names, MORE, "list")
 add(characterize, MORE)

@@ -12,7 +12,7 @@ files of the host, so a device may be another machine: it then copies the graph,
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from bonsai.profiles.latency import Entry
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
+from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.backends.timing_records import Alone, Conditions
 from bonsai.stages.measurement.measurements import KernelShare
 
 STATISTIC = "mean of the middle half"
@@ -69,10 +71,14 @@ class Timing(NamedTuple):
     Attributes:
         samples: By engine, (2, runs) int64 nanoseconds: thread CPU time and wall time.
         turns: How many turns each engine got.
+        conditions: Condition of the device before and after; None where the device does not tell.
+        alone: Start, memory and energy of an engine that was timed alone; None where several took turns.
     """
 
     samples: dict[str, np.ndarray]
     turns: int
+    conditions: Conditions | None = None
+    alone: Alone | None = None
 
 
 class OperatorPoint(NamedTuple):
@@ -98,6 +104,22 @@ class MeasuredOperator(Record):
 
     entry: Entry
     contention: float | None
+
+
+class KernelTime(Record):
+    """One kernel of an engine under the runtime's profiler, which slows every kernel down by about a microsecond.
+
+    Attributes:
+        name: The runtime's name of the node, which for ONNX Runtime is that in the engine file.
+        op: The runtime's name of its kind.
+        precision: Precision of its computation.
+        microseconds: Mean of the middle half of its runs.
+    """
+
+    name: str
+    op: str
+    precision: Literal["int8", "float"]
+    microseconds: float
 
 
 class EngineParts(NamedTuple):
@@ -128,6 +150,10 @@ class Device(Protocol):
 
     def machine(self) -> Machine:
         """Describe the machine, whatever the target is: what a package's requirements are compared with."""
+        ...
+
+    def check_up(self) -> Checkup:
+        """Return what there is to tell of the device now: hardware, condition, memory, versions, and how long a question to it takes."""
         ...
 
     def hold(self) -> AbstractContextManager[None]:
@@ -180,7 +206,7 @@ class Device(Protocol):
         ...
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
-        """Time engines in turns.
+        """Time engines in turns. A timing during which the device was slowed down is repeated, a few times at most (`condition.py`).
 
         Args:
             engines: Engines by name, all for the same batch size.
@@ -199,6 +225,18 @@ class Device(Protocol):
 
     def kernels(self, engine: EngineFile, inputs: np.ndarray) -> tuple[KernelShare, ...]:
         """Return the share of an engine's time that each kind of kernel takes, the largest first. The runtime must be one that `profiles_kernels`."""
+        ...
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """Run engines in turns under the runtime's profiler; return the kernels of each, in order. The runtime must be one that `profiles_kernels`.
+
+        Args:
+            engines: Engines by name.
+            inputs: One batch for each engine, (batch, c, h, w) float32.
+
+        Raises:
+            BuildError: An engine cannot be loaded.
+        """
         ...
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:

@@ -76,6 +76,9 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                     "over dense FP32",
                     "over dense FP16",
                     "MB",
+                    "memory MB",
+                    "energy mJ",
+                    "cold start s",
                     "precision",
                     "latency is",
                 ),
@@ -118,8 +121,9 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
         "-" if latency.p99 is None else f"{latency.p99:.3f}",
         *(_shown(evidence.speed_up_over(precision)) for precision in ("fp32", "fp16")),
         f"{shipped.size_bytes / 1e6:.2f}",
+        *(shipped.footprint.cells if shipped.footprint is not None else ("-", "-", "-")),
         shipped.precision,
-        latency.source,
+        latency.told,
     )
 
 

@@ -67,4 +67,4 @@ def test_the_commands_of_the_page_do_what_they_say(tmp_path: Path, monkeypatch: 
             assert done.returncode == 0, f"{block.name}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         assert (server.home / "bonsai" / "bin" / "python").exists()
         assert (server.home / "other" / "bin" / "python").exists()
-        assert list((tmp_path / "tables").glob("tiny--kitchen-pi--*.csv"))
+        assert list((tmp_path / "tables").glob("tiny--kitchen-pi.csv"))

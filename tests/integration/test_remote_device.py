@@ -15,6 +15,8 @@ import pytest
 import yaml
 from far_device import Far, far_device
 from light_environment import ROOT, link
+from planted import Case, plant
+from quantised_package import make_quantised_package
 from tiny_package import SHAPE, make_package, reseal, write_graph
 
 from bonsai.profiles.loader import load_profile
@@ -29,6 +31,7 @@ from bonsai.stages.backends.remote.remote_device import RemoteDevice
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.release import read_release
 from bonsai.stages.errors import BuildError, DeviceUnavailable, VerificationError
+from bonsai.stages.explanation.explaining import explain
 from bonsai.stages.measurement.timing_lock import VARIABLE
 
 pytestmark = pytest.mark.slow
@@ -102,6 +105,15 @@ def test_engines_are_timed_there_and_operators_one_by_one(far: Far, device: Remo
     assert all(one.entry.p50_us > 0 and one.contention for one in measured)
     shares = device.kernels(engine, IMAGES[:1])
     assert sum(kernel.share for kernel in shares) == pytest.approx(1)
+
+
+def test_a_package_is_explained_by_its_engine_there(far: Far, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    planted = plant(make_quantised_package(package), Case("bias", "engine"), np.random.default_rng(0))
+    found = explain(package, tmp_path, there=far.target)
+    assert [(finding.layer, finding.kind, finding.place) for finding in found.findings] == [tuple(planted)]
+    assert all(layer.engine is not None and layer.engine_us for layer in found.layers)
 
 
 def test_the_device_has_no_torch(far: Far) -> None:

@@ -23,8 +23,9 @@ def verify(
 ) -> None:
     """Check a package on this machine, or on a device.
 
-    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency.
-    A budget that is a fraction of the dense engine's latency needs that engine, which only the store that the package was made in has.
+    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency,
+    start, memory and energy. A budget that is a fraction of the dense engine's latency needs that engine, which only the store that
+    the package was made in has.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time
@@ -45,11 +46,11 @@ def verify(
         typer.echo(line)
     if not time:
         return
-    lines, gate = time_package(package, store, there)
+    lines, gates = time_package(package, store, there)
     for line in lines:
         typer.echo(line)
-    if gate is not None and fails(gate, allow_undecided):
-        raise GateMissed(gate.sentence)
+    if failing := [gate.sentence for gate in gates if fails(gate, allow_undecided)]:
+        raise GateMissed("; ".join(failing))
 
 
 def predict(

@@ -98,6 +98,14 @@ def _machine(_: Sitting, _asked: Asked) -> Answer:
     yield this_machine().model_dump(mode="json"), b""
 
 
+def _ping(_: Sitting, _asked: Asked) -> Answer:
+    yield None, b""
+
+
+def _check_up(_: Sitting, _asked: Asked) -> Answer:
+    yield local.check_up().model_dump(mode="json"), b""
+
+
 def _build(sitting: Sitting, asked: Asked) -> Answer:
     """Build in a folder of its own; what was built stays in the cache, and the host fetches it from there."""
     sitting.close_engine()
@@ -126,11 +134,8 @@ def _run(sitting: Sitting, asked: Asked) -> Answer:
 
 
 def _time(sitting: Sitting, asked: Asked) -> Answer:
-    sitting.close_engine()
-    targets, inputs, arrays = asked.arguments["targets"], asked.arguments["inputs"], unpack(asked.body)
-    engines = {name: sitting.engine(asked, name, target) for name, target in targets.items()}
-    found = local.time(engines, {name: arrays[place] for name, place in inputs.items()}, TimingProtocol.model_validate(asked.arguments["protocol"]))
-    yield written(found)
+    engines, inputs = _several(sitting, asked)
+    yield written(local.time(engines, inputs, TimingProtocol.model_validate(asked.arguments["protocol"])))
 
 
 def _operators(sitting: Sitting, asked: Asked) -> Answer:
@@ -144,6 +149,18 @@ def _kernels(sitting: Sitting, asked: Asked) -> Answer:
     sitting.close_engine()
     (inputs,) = unpack(asked.body)
     yield [kernel.model_dump(mode="json") for kernel in local.kernels(sitting.engine(asked), inputs)], b""
+
+
+def _kernel_times(sitting: Sitting, asked: Asked) -> Answer:
+    found = local.kernel_times(*_several(sitting, asked))
+    yield {name: [kernel.model_dump(mode="json") for kernel in kernels] for name, kernels in found.items()}, b""
+
+
+def _several(sitting: Sitting, asked: Asked) -> tuple[dict[str, EngineFile], dict[str, np.ndarray]]:
+    """Return the engines of a request by name, and the batch of each."""
+    sitting.close_engine()
+    targets, inputs, arrays = asked.arguments["targets"], asked.arguments["inputs"], unpack(asked.body)
+    return {name: sitting.engine(asked, name, target) for name, target in targets.items()}, {name: arrays[place] for name, place in inputs.items()}
 
 
 def _dissect(sitting: Sitting, asked: Asked) -> Answer:
@@ -204,6 +221,23 @@ def _verify(sitting: Sitting, asked: Asked) -> Answer:
 
 VERBS: dict[str, Callable[[Sitting, Asked], Answer]] = {
     verb.__name__.removeprefix("_"): verb
-    for verb in (_describe, _machine, _build, _run, _time, _operators, _kernels, _dissect, _hold, _release, _put, _get, _verify)
+    for verb in (
+        _describe,
+        _machine,
+        _ping,
+        _check_up,
+        _build,
+        _run,
+        _time,
+        _operators,
+        _kernels,
+        _kernel_times,
+        _dissect,
+        _hold,
+        _release,
+        _put,
+        _get,
+        _verify,
+    )
 }
 """By name, what a host may ask for."""

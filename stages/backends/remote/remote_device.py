@@ -5,7 +5,9 @@ device = reach("ssh://pi@kitchen.local", "~/bonsai/bin/python")
 
 import atexit
 import os
+import statistics
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,8 @@ import numpy as np
 
 from bonsai.profiles.errors import describe
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.checkup import Checkup
+from bonsai.stages.backends.device import Built, EngineParts, KernelTime, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.remote.answers import ENGINE, GRAPH, TIMINGS
@@ -26,6 +29,8 @@ from bonsai.stages.backends.running import Run
 from bonsai.stages.errors import DeviceUnavailable
 from bonsai.stages.measurement.measurements import KernelShare
 
+PINGS = 7
+"""Number of questions whose median time is the round trip."""
 BATCHES, BYTES = 256, 8_000_000
 """Most batches, and about the most bytes of them, in one request: a round trip costs as much as many images."""
 
@@ -66,6 +71,17 @@ class RemoteDevice:
         """See `Device`."""
         return Machine.model_validate(self._line.ask(Request("machine")).value)
 
+    def check_up(self) -> Checkup:
+        """See `Device`."""
+        found = Checkup.model_validate(self._line.ask(Request("check_up")).value)
+        return found.model_copy(update={"round_trip_ms": statistics.median(self._ping() for _ in range(PINGS)) * 1e3})
+
+    def _ping(self) -> float:
+        """Return the seconds of a question and its answer."""
+        started = time.perf_counter()
+        self._line.ask(Request("ping"))
+        return time.perf_counter() - started
+
     @contextmanager
     def hold(self) -> Iterator[None]:
         """See `Device`. The device's own lock is held there: its kernel frees it where the connection ends, and it is taken again after that."""
@@ -104,15 +120,7 @@ class RemoteDevice:
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
         """See `Device`."""
-        different = {id(batch): batch for batch in inputs.values()}  # each once, however many engines take it
-        places = {one: place for place, one in enumerate(different)}
-        arguments = {
-            "targets": {name: _there(engine.target) for name, engine in engines.items()},
-            "inputs": {name: places[id(batch)] for name, batch in inputs.items()},
-            "protocol": protocol.model_dump(mode="json"),
-        }
-        files = {name: engine.file for name, engine in engines.items()}
-        value, body = self._line.ask(Request("time", arguments, files, pack(list(different.values()))))
+        value, body = self._line.ask(_several("time", engines, inputs, protocol=protocol.model_dump(mode="json")))
         return read(value, body)
 
     def operators(self, points: Sequence[OperatorPoint], target: Target) -> Iterator[MeasuredOperator]:
@@ -130,6 +138,11 @@ class RemoteDevice:
         """See `Device`."""
         found = self._line.ask(Request("kernels", _target(engine.target), {ENGINE: engine.file}, pack([inputs]))).value
         return tuple(KernelShare.model_validate(kernel) for kernel in found)
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """See `Device`."""
+        found = self._line.ask(_several("kernel_times", engines, inputs)).value
+        return {name: tuple(KernelTime.model_validate(kernel) for kernel in kernels) for name, kernels in found.items()}
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         """See `Device`."""
@@ -167,6 +180,18 @@ def _close() -> None:
         if owner == os.getpid():
             with suppress(OSError):
                 device.close()
+
+
+def _several(verb: str, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], **arguments: object) -> Request:
+    """Return a request for several engines, with one batch for each."""
+    different = {id(batch): batch for batch in inputs.values()}  # each once, however many engines take it
+    places = {one: place for place, one in enumerate(different)}
+    asked = {
+        "targets": {name: _there(engine.target) for name, engine in engines.items()},
+        "inputs": {name: places[id(batch)] for name, batch in inputs.items()},
+        **arguments,
+    }
+    return Request(verb, asked, {name: engine.file for name, engine in engines.items()}, pack(list(different.values())))
 
 
 def _there(target: Target) -> dict[str, object]:
