@@ -5,13 +5,15 @@ that were used longest ago are removed.
 """
 
 import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.hashing import sha256_of
@@ -19,14 +21,20 @@ from bonsai.stages.hashing import sha256_of
 VARIABLE, LIMIT_VARIABLE = "BONSAI_DEVICE_CACHE", "BONSAI_DEVICE_CACHE_MB"
 LIMIT_MB = 4096
 """Size of the cache in megabytes (10^6 bytes) above which old files are removed; BONSAI_DEVICE_CACHE_MB on the device changes it."""
-SHA256 = re.compile(r"[0-9a-f]{64}")
 PART = ".part"
 FORGOTTEN_SECONDS = 86400
 """Age of a work folder that an agent left behind when it was killed."""
 
 
+def _plain(name: str) -> str:
+    """Return a name that leads out of no folder."""
+    if Path(name).name != name or name in {"", ".."} or name.endswith(PART):
+        raise ValueError("no name of a file")
+    return name
+
+
 class Sent(Record):
-    """A file as the other end knows it.
+    """A file as the other end knows it; neither end writes anywhere else because of what the other says.
 
     Attributes:
         name: Name of the file, without a folder.
@@ -34,8 +42,8 @@ class Sent(Record):
         size: Bytes.
     """
 
-    name: str
-    sha256: str
+    name: Annotated[str, AfterValidator(_plain)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: int
 
 
@@ -139,8 +147,6 @@ class Files:
 
     def _place(self, file: Sent) -> Path:
         """Return where a file lies: under its own name, by which runtimes know its kind and name it in messages."""
-        if not SHA256.fullmatch(file.sha256) or Path(file.name).name != file.name or file.name in {"", ".."} or file.name.endswith(PART):
-            raise ConnectionError(f"no name of a file: {file.sha256}/{file.name}")
         return self._folder / file.sha256 / file.name
 
     def _part(self, file: Sent) -> Path:

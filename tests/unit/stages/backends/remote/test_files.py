@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bonsai.stages.backends.remote.files import DamagedFile, Files, Sent, files_here, sent
 
@@ -62,10 +63,12 @@ def test_an_engine_that_was_changed_is_not_used(files: Files, tmp_path: Path) ->
     assert files.missing([file]) == {file.sha256: 0}
 
 
-@pytest.mark.parametrize(("name", "digest"), [("x", "a"), ("x", "../../" + "a" * 58), *((name, "a" * 64) for name in ("../x", "x.part", "", ".."))])
-def test_no_name_leads_out_of_the_cache(name: str, digest: str, files: Files) -> None:
-    with pytest.raises(ConnectionError, match="no name of a file"):
-        files.append(Sent(name=name, sha256=digest, size=1), 0, b"x")
+@pytest.mark.parametrize(
+    ("name", "digest"), [("x", "a"), ("x", "../../" + "a" * 58), ("x", "a" * 64 + "\n"), *((name, "a" * 64) for name in ("../x", "/x", "x.part", "", ".."))]
+)
+def test_no_name_of_a_file_leads_out_of_a_folder(name: str, digest: str) -> None:
+    with pytest.raises(ValidationError, match=r"no name of a file|should match"):
+        Sent(name=name, sha256=digest, size=1)
 
 
 def test_above_its_limit_the_cache_loses_what_was_used_longest_ago(files: Files, tmp_path: Path) -> None:
