@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch_pruning as tp
 from arena import HERE, RESULTS, mean_interval, shown
+from bench import BATCHNORM_BATCHES, cut_by_torch_pruning
 from fashion import DEBIAN
 from torch import nn
 
@@ -56,7 +56,7 @@ from bonsai.stages.training.state import TrainState, reproducible
 
 FILE = RESULTS / "finetune.json"
 BUDGETS, SHARES = (0.5, 0.25), (0.1, 0.3)
-LR, BATCHNORM_BATCHES = 0.05, 18
+LR = 0.05
 MULTIPLE, STEP = 8, 4
 """Channels that pruned widths are multiples of, and by which the width of a network from scratch is changed."""
 RECIPE = """\
@@ -152,7 +152,8 @@ class Bench:
     def torch_pruning(self, budget: float, share: float) -> Row:
         """Cut the given network by Torch-Pruning's global ranking, and fine-tune it alike."""
         given, _ = self.given()
-        found = ((network, self._widths(network)) for network in self._cut_by_torch_pruning(given))
+        pruned = (cut_by_torch_pruning(given, self.dataset.image_shape, percent / 100, ranked=True, multiple=MULTIPLE) for percent in range(2, 96, 2))
+        found = ((network, self._widths(network)) for network in pruned)
         network, widths = self._first_within(found, budget)
         started, training = time.perf_counter(), self.fine_tuning(self._epochs(share)).training
         self._train(network, training, teacher=given, settle=True)
@@ -180,18 +181,6 @@ class Bench:
 
     def _widths(self, network: nn.Module) -> Widths:
         return {name: int(network.get_submodule(name).out_channels) for name in self.network.dense_widths}  # type: ignore[arg-type]
-
-    def _cut_by_torch_pruning(self, given: nn.Module) -> Iterator[nn.Module]:
-        """Yield the given network at smaller and smaller sizes."""
-        for percent in range(2, 96, 2):
-            network = copy.deepcopy(given)
-            head = [module for module in network.modules() if isinstance(module, nn.Linear)]
-            importance = tp.importance.GroupMagnitudeImportance(p=2)
-            form = {"global_pruning": True, "pruning_ratio": percent / 100, "round_to": MULTIPLE, "ignored_layers": head}
-            tp.pruner.BasePruner(network, torch.zeros(2, *self.dataset.image_shape), importance=importance, **form).step()
-            for parameter in network.parameters():
-                parameter.requires_grad_(True)
-            yield network
 
     def _first_within(self, found: Iterator[tuple[Any, Widths]], budget: float) -> tuple[Any, Widths]:
         """Return the first network that meets the limit; only those that are predicted to be near it are timed."""

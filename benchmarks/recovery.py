@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from arena import mean_interval
 from letters import draw_letters
-from moments import Bench
+from moments import SameMacs
 from PIL import Image
 from torch import nn
 
@@ -43,11 +43,8 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.glyphs import load_glyphs
 from bonsai.stages.networks.calling import evaluating, outputs_of
 from bonsai.stages.networks.checkpoints import load_network
-from bonsai.stages.pruning.groups import WidthPlan
 from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.recovery import Goal
-from bonsai.stages.pruning.schedule import ScheduleConfig
-from bonsai.stages.steps.prune import prune
 from bonsai.stages.steps.recover import cost_of, recover
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
@@ -129,13 +126,13 @@ def run(data: str, network: str, seed: int, way: str, folder: Path, images: Path
     if not folder.exists():
         scaffold(Ask(place=folder, data=images, model=NETWORKS[network]))
     os.chdir(folder)
-    bench = Bench(seed, folder / "my-recipe.yaml", Store(folder.parent / "store"))
+    same = SameMacs(seed, folder / "my-recipe.yaml", Store(folder.parent / "store"))
+    bench = same.bench
     gates, training = load_profile(str(folder / "my-device.yaml")).gates, bench.recipe.training
-    dense, (step, _) = bench.segment(bench.total), bench.trigger(bench.recipe.prune.criterion)
-    widths, _ = bench.widths(bench.segment(bench.stops[bench.recipe.prune.epi.first_check - 1]))
+    dense, (step, _) = bench.segment(bench.total), same.trigger(bench.recipe.prune.criterion)
+    widths, _ = same.widths()
     common: dict[str, Any] = {"dataset": bench.dataset, "training": training, "finetune": None}
-    plan = {"plan": WidthPlan(widths=widths), "reselection": None, "criterion": bench.recipe.prune.criterion, "schedule": ScheduleConfig()}
-    cut = bench.store.run(prune, dense=bench.segment(step), **common, **plan, batchnorm_batches=18)
+    cut = bench.cut(bench.segment(step), widths, bench.recipe.prune.criterion)
     length: dict[str, Any] = {"length": RecoverConfig(epochs=ceil(FIXED * training.epochs))}
     if way == "auto":
         length = {"length": bench.recipe.prune.recover, "goal": Goal(max_drop=gates.max_drop, min_metric=gates.min_metric), "dense": dense}

@@ -212,7 +212,7 @@ class Budget(Record):
         percentile: Percentile of the latency that is judged; with `latency`, of the dense engine's latency too.
         p99_ms: Milliseconds, by the wall clock, that 99 of 100 inferences may take at most.
         memory_mb: Main memory in megabytes (10^6 bytes) that loading and running the engine may add to a process at its peak.
-        size_mb: Size of the engine file in megabytes. Formerly `gates.max_size_mb`.
+        size_mb: Size of the engine file in megabytes. Formerly `max_size_mb` among the gates.
         energy_mj: Millijoules per inference of the whole chip or board. The device must have a meter.
     """
 

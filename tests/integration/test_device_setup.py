@@ -95,6 +95,7 @@ def test_a_device_without_network_is_told_how_to_get_wheels(serve: Serve) -> Non
         set_up(server.address, Wanted("~/bonsai/bin/python"))
     text = str(raised.value)
     assert "`pip download --dest wheels --only-binary=:all: --python-version 3." in text
+    assert "--platform manylinux2014_" in text
     assert "onnxruntime<2,>=1.22" in text
     assert "torch" not in text
     assert f"`bonsai device setup {server.address} --python '~/bonsai/bin/python' --wheels wheels`" in text

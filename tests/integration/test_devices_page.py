@@ -20,7 +20,7 @@ QUICK = (
     "timing.fitting=2",
     "timing.runs=100",
     "timing.tries=1",
-    "quantize.epochs=1",
+    "profile.target.precision=fp32",
     "profile.gates.max_drop=1",
     "profile.budget.latency=0.9",
 )

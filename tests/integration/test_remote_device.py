@@ -33,6 +33,7 @@ from bonsai.stages.delivery.release import read_release
 from bonsai.stages.errors import BuildError, DeviceUnavailable, VerificationError
 from bonsai.stages.explanation.explaining import explain
 from bonsai.stages.measurement.timing_lock import VARIABLE
+from bonsai.stages.store.artifact import sha256_file
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +147,7 @@ def test_an_engine_that_was_changed_on_the_device_is_not_run_but_sent_again(far:
     engine = built(device, far.target, tmp_path)
     expected = list(device.run(engine, [IMAGES]))
     device.close()
-    (there,) = far.server.cache.rglob(f"*/{engine.file.name}")
+    (there,) = far.server.cache.rglob(f"{sha256_file(engine.file)}/{engine.file.name}")
     there.write_bytes(there.read_bytes()[:-1] + b"!")
     assert np.array_equal(next(device.run(engine, [IMAGES])), expected[0])
     assert there.read_bytes() == engine.file.read_bytes()

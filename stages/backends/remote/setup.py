@@ -36,6 +36,8 @@ done
 true
 """
 """Prints a line for each Python of a device."""
+PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+"""Tags of the wheels that a Linux of the last years takes; pip does not conclude from one to the older ones."""
 UPLOADS = ".cache/bonsai-device/wheels"
 """Folder of wheels, below the home folder of the device."""
 TOLD = ("Collecting", "Downloading", "Installing", "Successfully", "ERROR")
@@ -174,8 +176,8 @@ def _without_network(address: str, base: Base, wanted: Wanted, done: Done) -> st
     if not any(words in done.output for words in NO_NETWORK):
         return "see what pip says, mend it on the device, and run the same again"
     version = ".".join(map(str, base.version))
-    platform = f"manylinux_2_28_{base.architecture}"
-    download = ["pip", "download", "--dest", "wheels", "--only-binary=:all:", "--python-version", version, "--platform", platform, *_needed(wanted.extras)]
+    platforms = [word for tag in PLATFORMS for word in ("--platform", f"{tag}_{base.architecture}")]
+    download = ["pip", "download", "--dest", "wheels", "--only-binary=:all:", "--python-version", version, *platforms, *_needed(wanted.extras)]
     again = ["bonsai", "device", "setup", address, "--python", wanted.python, *(word for extra in wanted.extras for word in ("--extra", extra))]
     return f"fetch wheels on a machine with network, `{in_shell(download)}`, then `{in_shell([*again, '--wheels', 'wheels'])}`"
 

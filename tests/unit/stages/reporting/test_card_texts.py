@@ -13,7 +13,7 @@ from bonsai.stages.backends.timing_records import Condition, Conditions
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.preprocess import Preprocess
 from bonsai.stages.delivery.decisions import Decisions
-from bonsai.stages.measurement.condition_text import describe_conditions
+from bonsai.stages.measurement.condition_text import describe_conditions, in_ranges
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Measurement, Row
 from bonsai.stages.networks.checkpoint import Checkpoint
@@ -57,10 +57,11 @@ def test_the_notes_tell_start_memory_energy_and_the_condition_of_the_device() ->
     assert f" Beside latency: {a_footprint().sentence}." in note
     assert note.endswith(
         " The device meanwhile: at first governor performance, 2400 MHz, 41 °C; at last governor performance, 2400 MHz, 63 °C; "
-        "the timing could use the cores 0, 1; the device was slowed down (under-voltage); it was repeated 1 time."
+        "the timing could use the cores 0-1; the device was slowed down (under-voltage); it was repeated 1 time."
     )
     silent = Conditions(before=Condition(), after=Condition(), cores=(3,), throttled=())
     assert describe_conditions([silent]) == "the device does not tell its clock and temperature; the timing could use the core 3"
+    assert in_ranges([0, 1, 2, 5, 8, 9]) == "0-2, 5, 8-9"
     assert "meanwhile" not in figure_notes(measurement, engine, told.profile.target, None, "measured")[2]
 
 
