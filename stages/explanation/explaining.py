@@ -59,7 +59,7 @@ def explain(folder: Path, store: Path, simulated: Simulated | None = None, there
     absence = _absence(manifest, target)
     looked = Looked(notes=(f"The engine was not run: {absence}",)) if absence else look_at_engine(folder, manifest, target, model, layers, images, store)
     in_torch = None if simulated is None else simulated._replace(tensors=_by_layer(simulated.tensors, parameters))
-    errors = errors_of(model, images, weights_before_rounding(graph, parameters, learnt), looked.outputs, looked.joined, in_torch)
+    errors = errors_of(model, images, weights_before_rounding(layers, parameters, learnt), looked.outputs, looked.joined, in_torch)
     findings = findings_of(manifest, layers, parameters, learnt, errors, looked)
     rows = tuple(_row(layer, errors, looked) for layer in layers)
     notes = [] if learnt is not None or manifest.engine.precision != "int8" else [NO_WEIGHTS]

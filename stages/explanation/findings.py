@@ -11,7 +11,7 @@ from bonsai.stages.explanation.faults import Fault, of_levels, of_range
 from bonsai.stages.explanation.layer_times import WORTH_A_TRY, in_float, too_long
 from bonsai.stages.explanation.layers import Layer
 from bonsai.stages.explanation.learnt import Learnt
-from bonsai.stages.explanation.parameters import Parameters, fault_of_file
+from bonsai.stages.explanation.parameters import Parameters, fault_of_file, learnt_of
 from bonsai.stages.explanation.records import Finding, Place
 
 STEPS = 0.75
@@ -98,12 +98,7 @@ def _of_runtime(layer: Layer, own: Parameters, errors: Errors) -> Fault | None:
 
 def _of_values(layer: Layer, own: Parameters, learnt: Learnt | None, errors: Errors) -> Fault | None:
     """Return what the values say about parameters that nothing else is known of."""
-    if (
-        own.integers is not None
-        and own.weight is not None
-        and (learnt is None or learnt.layer(layer.name, own.weight) is None)
-        and (fault := of_levels(own.weight))
-    ):
+    if own.integers is not None and own.weight is not None and learnt_of(layer, own, learnt) is None and (fault := of_levels(own.weight)):
         return fault
     if own.written is None or layer.name not in errors.rounding or (learnt is not None and learnt.grid(own.quantizer) is not None):
         return None

@@ -41,37 +41,41 @@ class Learnt(NamedTuple):
     bits: int
     dialect: str
 
-    def layer(self, name: str, like: np.ndarray) -> LearntLayer | None:
+    def layer(self, name: str, like: np.ndarray, *, transposed: bool = False) -> LearntLayer | None:
         """Return a quantised layer; None if the network has none of this name.
 
         Args:
             name: Name of the layer.
             like: Weights of the ONNX file, by which the epsilon of a BatchNorm is found.
+            transposed: Whether it is a transposed convolution, which has its outputs on the second side.
         """
         scale = self.tensors.get(f"{name}.weight_quantizer.scale")
         inner = next((kind for kind in ("conv", "linear") if f"{name}.{kind}.weight" in self.tensors), None)
         if scale is None or inner is None:
             return None
+        axis = 1 if transposed else 0
         weight, bias = self.tensors[f"{name}.{inner}.weight"], self.tensors.get(f"{name}.{inner}.bias")
-        return min((self._rounded(name, weight, bias, np.abs(scale), epsilon) for epsilon in EPSILONS), key=lambda each: _apart(each.rounded, like))
+        if len(self.tensors.get(f"{name}.bn.weight", scale)) != len(scale):
+            return None  # a transposed convolution of several groups has one scale for a channel of each group
+        found = (self._rounded(name, weight, bias, np.abs(scale), axis, epsilon) for epsilon in EPSILONS)
+        return min(found, key=lambda each: _apart(each.rounded, like))
 
     def names(self, layer: str) -> bool:
-        """Whether the network has a layer or module of this name."""
-        return any(name.startswith(f"{layer}.") for name in self.tensors)
+        """Whether the network has a layer or module of this name; one that is called several times has other names in the file."""
+        plain = layer.partition("_of_")[0]
+        return any(name.startswith(f"{layer}.") or name.replace(".", "_").startswith(f"{plain}_") for name in self.tensors)
 
     def grid(self, quantizer: str) -> Grid | None:
         """Return what a quantiser of activations learnt; None if there is none of this name."""
         scale, zero_point = (self.tensors.get(f"{quantizer}.{part}") for part in ("scale", "zero_point"))
         return None if scale is None or zero_point is None else Grid(abs(float(scale)), int(zero_point))
 
-    def _rounded(self, name: str, weight: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, epsilon: float) -> LearntLayer:
-        axis = 0 if len(scale) == weight.shape[0] else 1  # a transposed convolution has its outputs behind
+    def _rounded(self, name: str, weight: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, axis: int, epsilon: float) -> LearntLayer:
         along = [-1 if place == axis else 1 for place in range(weight.ndim)]
         if f"{name}.bn.running_var" in self.tensors:
             gamma, beta, mean, variance = (self.tensors[f"{name}.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
             ratio = gamma / np.sqrt(variance + np.float32(epsilon))
-            if ratio.size == scale.size:
-                weight = weight * ratio.reshape(along)
+            weight = weight * ratio.reshape(along)
             bias = beta - (mean if bias is None else mean - bias) * ratio
         high = 2 ** (self.bits - 1) - 1
         rounded = np.clip(np.round(weight / scale.reshape(along)), -high, high) * scale.reshape(along)

@@ -10,7 +10,7 @@ import onnx
 from bonsai.stages.explanation.faults import Fault, of_bias, of_grid, of_weights
 from bonsai.stages.explanation.forms import dequantised
 from bonsai.stages.explanation.layers import DEQUANTIZE, MOVED, QUANTIZE, Graph, Layer, array_of
-from bonsai.stages.explanation.learnt import Learnt
+from bonsai.stages.explanation.learnt import Learnt, LearntLayer
 from bonsai.stages.explanation.probing import Grid, Plan, assign, grid_of
 from bonsai.stages.graph.audit import LAYERS
 
@@ -77,15 +77,15 @@ def fault_of_file(layer: Layer, found: Parameters, learnt: Learnt | None) -> Fau
         found: Its parameters.
         learnt: What the network learnt; None leaves only whether a tensor is read as it was written.
     """
-    known = learnt.layer(layer.name, found.weight) if learnt is not None and found.weight is not None else None
+    known = learnt_of(layer, found, learnt)
     if known is not None and found.weight is not None:
         if found.integers is None:
             return Fault("float", "its weights are in float, although the network was quantised here")
         fault = of_weights(found.weight, known.rounded, found.integers) or of_bias(found.bias, known.bias)
         if fault is not None:
             return fault
-    if learnt is not None and known is None and found.weight is not None and not learnt.names(layer.name) and np.ptp(found.weight) > 0:
-        return Fault("extra operator", "the network has no such layer")  # an average pooling, exported as a convolution, has equal weights
+    if learnt is not None and known is None and found.weight is not None and _is_unknown(layer, found.weight, learnt):
+        return Fault("extra operator", "the network has no such layer")
     gate = any(found.written is not None and abs(read.scale * 6 / found.written.scale - 1) < 1e-3 for read in found.read)  # hardswish: read as one from 0 to 1
     for read in found.read:
         if found.written is not None and not gate and (fault := of_grid(read, found.written)) is not None:
@@ -207,19 +207,26 @@ def _ends_at_six(found: Parameters) -> bool:
     return found.written is not None and abs((found.levels[1] - found.written.zero_point) * found.written.scale - 6) < 1e-3
 
 
-def weights_before_rounding(graph: Graph, parameters: Mapping[str, Parameters], learnt: Learnt | None) -> dict[str, np.ndarray]:
-    """Return the float weights and biases that the network learnt, by their name in the ONNX file; empty where nobody knows them.
+def learnt_of(layer: Layer, found: Parameters, learnt: Learnt | None) -> LearntLayer | None:
+    """Return what the network learnt of a layer; None if nobody knows."""
+    if learnt is None or found.weight is None:
+        return None
+    return learnt.layer(layer.name, found.weight, transposed=layer.op == "ConvTranspose")
 
-    Args:
-        graph: The file.
-        parameters: Those of its layers, by the layer's name.
-        learnt: What the network learnt.
-    """
+
+def weights_before_rounding(layers: Sequence[Layer], parameters: Mapping[str, Parameters], learnt: Learnt | None) -> dict[str, np.ndarray]:
+    """Return the float weights and biases that the network learnt, by their name in the ONNX file; empty where nobody knows them."""
     found: dict[str, np.ndarray] = {}
-    for name, own in parameters.items():
-        known = learnt.layer(name, own.weight) if learnt is not None and own.weight is not None else None
+    for layer in layers:
+        own = parameters[layer.name]
+        known = learnt_of(layer, own, learnt)
         if known is not None:
             found[own.weight_names[0]] = known.weight
             if own.weight_names[1] and known.bias is not None:
                 found[own.weight_names[1]] = known.bias
     return found
+
+
+def _is_unknown(layer: Layer, weight: np.ndarray, learnt: Learnt) -> bool:
+    """Whether a layer is called as a module's is, but the network has no such module; an average pooling that became a convolution has equal weights."""
+    return layer.weight.endswith(".weight") and not learnt.names(layer.name) and float(np.ptp(weight)) > 0
