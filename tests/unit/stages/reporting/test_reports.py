@@ -337,3 +337,13 @@ def test_memory_start_and_energy_of_an_engine_that_was_run_alone_stand_in_the_ve
     assert "0.31 s" in text
     assert "5 mJ" in text
     assert "Cold start" not in written(tmp_path, plain)[1]
+
+
+def test_engines_that_were_run_alone_are_compared_in_a_table_of_their_own(tmp_path: Path) -> None:
+    plain = a_manifest()
+    rows = tuple(row.model_copy(update={"footprint": a_footprint(energy_mj=None)}) if row.shipped else row for row in plain.metrics)
+    _, text = written(tmp_path, plain.model_copy(update={"metrics": rows}), a_manifest("rtx-4090", estimated=True))
+    table = text.partition("Shipped engines, each run alone")[2].partition("\n#")[0]
+    assert re.search(rf"^\| {plain.profile.name} \| 12 \| - \| 0\.31 \|$", table, re.MULTILINE)
+    assert "rtx-4090" not in table
+    assert "each run alone" not in written(tmp_path, plain, a_manifest("rtx-4090", estimated=True))[1]
