@@ -20,12 +20,13 @@ from bonsai.profiles.bounded_json import parse_json, read_text
 from bonsai.profiles.errors import ConfigError, describe, shorten
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
-from bonsai.profiles.schema import Precision
+from bonsai.profiles.schema import Isa, Precision
 
 SCHEMA = 2
 """Version of the file format. Version 1 had only square kernels, treated grouped convolutions as narrow dense ones, and had rows only for
 convolutions and linear layers."""
 COLUMNS = ("op", "k", "s", "d", "h", "w", "in", "groups", "tokens", "epilogue", "float", "ci", "co", "p10_us", "p50_us", "reps", "kernels")
+META = "#meta "
 DEPTHWISE = "depthwise*"
 """In the column `groups`, `depthwise*2` is a depthwise convolution of two outputs per channel. Other groups that leave whole are INPUTSxOUTPUTS, as `4x8`."""
 
@@ -66,6 +67,30 @@ class Line(Record):
         return cls(offset_ms=low[1] - scale * low[0], scale=scale)
 
 
+class Origin(Record):
+    """Who measured a shared table, on which machine, and how.
+
+    Attributes:
+        recipe: The recipe whose network was measured.
+        isa: Instruction sets of the machine that matter to kernels.
+        cores: Its number of cores.
+        system: Its operating system and architecture.
+        by: Who measured; empty if nobody said.
+        protocol: How it was measured, in words.
+        error: Mean and largest relative error of the predicted latency of networks that the table was not fitted to.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    recipe: str
+    isa: tuple[Isa, ...]
+    cores: int
+    system: str
+    by: str = ""
+    protocol: str
+    error: tuple[float, float]
+
+
 class TableMeta(Record):
     """Where a table comes from.
 
@@ -75,6 +100,7 @@ class TableMeta(Record):
         contention: Wall time over CPU time while measuring; 1 on a quiet machine.
         spread: Median over the entries of their median time over their tenth percentile.
         line: From the sum to whole networks, where some were timed; the entries then hold corrections by class too. Older files call it `calibration`.
+        origin: What travels with a shared table.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -94,6 +120,7 @@ class TableMeta(Record):
     contention: float | None = None
     spread: float | None = None
     line: Annotated[Line | None, Field(validation_alias=AliasChoices("line", "calibration"))] = None
+    origin: Origin | None = None
 
 
 class LatencyTable:
@@ -145,47 +172,78 @@ class LatencyTable:
             found = at.mix(to.mix(grid[at.left, to.left], grid[at.left, to.right]), to.mix(grid[at.right, to.left], grid[at.right, to.right]))
         return float(found) if np.ndim(found) == 0 else found
 
-    def save(self, file: Path) -> None:
-        """Write the table as CSV with its meta data in the first line."""
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            stream.write(f"#meta {self.meta.model_dump_json()}\n")
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for entry in self.entries:
-                writer.writerow([*_row(entry.operator), entry.ci, entry.co, f"{entry.p10_us:.3f}", f"{entry.p50_us:.3f}", entry.reps, entry.kernels])
+    def to_text(self) -> str:
+        """Return the table as CSV, with its meta data in the first line."""
+        stream = io.StringIO(newline="")
+        stream.write(f"{META}{self.meta.model_dump_json()}\n")
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for entry in self.entries:
+            writer.writerow([*_row(entry.operator), entry.ci, entry.co, f"{entry.p10_us:.3f}", f"{entry.p50_us:.3f}", entry.reps, entry.kernels])
+        return stream.getvalue()
 
     @classmethod
-    def load(cls, file: Path, *, expect: Mapping[str, Any] | None = None) -> "LatencyTable":
+    def from_text(cls, text: str, name: object) -> "LatencyTable":
         """Read a table.
 
         Args:
-            file: CSV written by `save`.
+            text: What `to_text` returns.
+            name: File or place that the text is from, for messages.
+
+        Raises:
+            ConfigError: The text is no table, or has a row that is none.
+        """
+        first, _, rest = text.partition("\n")
+        if not first.startswith(META):
+            raise ConfigError(describe(f"{name}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
+        return cls(_meta(name, first.removeprefix(META)), _entries(name, rest))
+
+    def save(self, file: Path) -> None:
+        """Write the table as `to_text` returns it."""
+        file.write_text(self.to_text(), encoding="utf-8", newline="")
+
+    @classmethod
+    def load(cls, file: Path, *, expect: Mapping[str, Any] | None = None) -> "LatencyTable":
+        """Read a table that `save` wrote.
+
+        Args:
+            file: Its file.
             expect: Values of `TableMeta` that the table must have, such as ``{"precision": "int8"}``.
 
         Raises:
             ConfigError: The file is no table, has a row that is none, or was measured under other conditions.
         """
-        try:
-            first, _, rest = read_text(file).partition("\n")
-        except (OSError, ValueError) as error:
-            raise ConfigError(describe(f"{file}: a latency table cannot be read", given=error, allowed=OURS, fix="check the path")) from error
-        if not first.startswith("#meta "):
-            raise ConfigError(describe(f"{file}: no latency table", given=first[:40], allowed="a first line `#meta {json}`", fix="check the path"))
-        meta = _meta(file, first.removeprefix("#meta "))
-        for key, wanted in (expect or {}).items():
-            if getattr(meta, key) != wanted:
+        table = cls.from_text(read_table_text(file), file)
+        table.require(expect or {}, file)
+        return table
+
+    def require(self, expected: Mapping[str, Any], name: object) -> None:
+        """Raise a ConfigError where the table was measured under other conditions than the expected values of `TableMeta`."""
+        for key, wanted in expected.items():
+            if getattr(self.meta, key) != wanted:
                 raise ConfigError(
                     describe(
-                        f"{file}: measured under other conditions",
-                        given=f"{key} = {getattr(meta, key)}",
+                        f"{name}: measured under other conditions",
+                        given=f"{key} = {getattr(self.meta, key)}",
                         allowed=wanted,
                         fix="bring the table of this target",
                     )
                 )
-        return cls(meta, _entries(file, rest))
 
 
-def _meta(file: Path, text: str) -> TableMeta:
+def read_table_text(file: Path) -> str:
+    """Return the text of a file of tables.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return read_text(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(describe(f"{file}: a latency table cannot be read", given=error, allowed=OURS, fix="check the path")) from error
+
+
+def _meta(file: object, text: str) -> TableMeta:
     try:
         found = parse_json(text)
     except ValueError as error:
@@ -206,7 +264,7 @@ def _meta(file: Path, text: str) -> TableMeta:
         raise ConfigError(describe(f"{file}:1: #meta is not usable", given=_first_fault(error), allowed=OURS, fix=AGAIN)) from error
 
 
-def _entries(file: Path, text: str) -> Iterator[Entry]:
+def _entries(file: object, text: str) -> Iterator[Entry]:
     """Yield the rows of a table, each channel pair of an operator once.
 
     Raises:

@@ -6,13 +6,13 @@ from typing import Any
 
 from bonsai.profiles.errors import ConfigError, describe, suggestion
 from bonsai.profiles.located_yaml import LocatedMapping, from_overrides, read_yaml, validate
-from bonsai.profiles.schema import OLDER_GATES, HardwareProfile
+from bonsai.profiles.schema import OLDER_NAMES, HardwareProfile
+from bonsai.profiles.table_names import SUFFIX
 
 SHIPPED = Path(__file__).parent
 MOST_PARENTS = 20
 EITHER = ("latency", "latency_ms")
 """A budget has one of these two keys."""
-OLDER_NAMES = {("gates", older): name for older, name in OLDER_GATES.items()}
 
 
 def list_profiles() -> list[str]:
@@ -37,6 +37,19 @@ def load_profile(name_or_path: str, overrides: Mapping[str, Any] | None = None) 
         given = _with_new_names(from_overrides(overrides, "--set profile."))
         source = _without_other_budget(source, given).changed(given)
     return validate(HardwareProfile, source)
+
+
+def load_remote(name_or_path: str) -> HardwareProfile:
+    """Load a profile whose device has an address.
+
+    Raises:
+        ConfigError: The profile does not exist, is not valid, or has no address.
+    """
+    profile = load_profile(name_or_path)
+    if profile.target.device.address is None:
+        problem, fix = f"profile {profile.name}: its device has no address", "set target.device.address, such as ssh://pi@kitchen.local"
+        raise ConfigError(describe(problem, given=name_or_path, allowed="a profile with target.device.address", fix=fix))
+    return profile
 
 
 def find_yaml(name_or_path: str, what: str, shipped: Path) -> Path:
@@ -79,7 +92,7 @@ def _is_file(path: Path) -> bool:
 def _with_parents(file: Path, seen: tuple[Path, ...]) -> LocatedMapping:
     source = _with_new_names(read_yaml(file))
     if isinstance(source.data.get("tables"), list):
-        source.data["tables"] = [str(file.parent / str(table)) for table in source.data["tables"]]
+        source.data["tables"] = [str(file.parent / str(table)) if str(table).endswith(SUFFIX) else table for table in source.data["tables"]]
     target = source.data.get("target")
     if isinstance(target, dict) and target.get("timing_cache") is not None:
         target["timing_cache"] = str(file.parent / str(target["timing_cache"]))

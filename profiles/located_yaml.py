@@ -60,30 +60,26 @@ class LocatedMapping:
             path = path[:-1]
         return self.name
 
-    def renamed(self, path: KeyPath, name: str) -> "LocatedMapping":
-        """Return this source with the key at `path`, an older name, called `name`, so that it can be merged with sources of either name.
+    def renamed(self, path: KeyPath, new: KeyPath) -> "LocatedMapping":
+        """Return this source with the key at `path`, an older name, at `new`, so that it can be merged with sources of either name.
 
         Raises:
             ConfigError: Both names are set.
         """
-        *parents, old = path
-        table: Any = self.data
-        for parent in parents:
-            table = table.get(parent) if isinstance(table, dict) else None
-        if not isinstance(table, dict) or old not in table:
+        if not self._has(path):
             return self
-        new = (*parents, name)
-        if name in table:
+        value = self.value(path)
+        if self._has(new):
             raise ConfigError(
                 describe(
                     f"{self.origin(path)}: {'.'.join(path)!r} is the older name of {'.'.join(new)!r}, and both are set",
-                    given=f"{table[old]!r}, and {table[name]!r} at {self.origin(new)}",
+                    given=f"{value!r}, and {self.value(new)!r} at {self.origin(new)}",
                     allowed="one of the two",
-                    fix=f"delete {old!r}",
+                    fix=f"delete {path[-1]!r}",
                 )
             )
-        origins = {new if place == path else place: origin for place, origin in self.origins.items()}
-        return LocatedMapping(_rename(self.data, path, name), origins, self.name)
+        origins = {place: origin for place, origin in self.origins.items() if place != path}
+        return LocatedMapping(_put(_without(self.data, path), new, value), {**origins, new: self.origin(path)}, self.name)
 
     def merged(self, other: "LocatedMapping") -> "LocatedMapping":
         """Return this source with the values of `other`, a file, laid over it: mappings of both are joined key by key."""
@@ -96,6 +92,14 @@ class LocatedMapping:
             data = _put(data, path, overrides.value(path))
         kept = {path: place for path, place in self.origins.items() if not any(path[:depth] in replaced for depth in range(1, len(path)))}
         return _joined(LocatedMapping(self.data, kept, self.name), overrides, data)
+
+    def _has(self, path: KeyPath) -> bool:
+        table: Any = self.data
+        for key in path:
+            if not isinstance(table, dict) or key not in table:
+                return False
+            table = table[key]
+        return True
 
     def value(self, path: KeyPath) -> Any:
         """Return the value at the path of a key that is here."""
@@ -202,10 +206,11 @@ def nonfinite(value: Any, path: KeyPath = (), *, largest: float | None = None) -
         yield path
 
 
-def _rename(data: dict[str, Any], path: KeyPath, name: str) -> dict[str, Any]:
+def _without(data: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+    """Return `data` without the key at a path, which is there."""
     if len(path) == 1:
-        return {name if key == path[0] else key: value for key, value in data.items()}
-    return {**data, path[0]: _rename(data[path[0]], path[1:], name)}
+        return {key: value for key, value in data.items() if key != path[0]}
+    return {**data, path[0]: _without(data[path[0]], path[1:])}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The records of a profile: what a target device can do and must achieve."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from bonsai.profiles.address import PYTHON, Address, Python
 from bonsai.profiles.located_yaml import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -45,11 +47,14 @@ class Hardware(Record):
     Attributes:
         kind: Kind of processor that runs the network.
         vendor: Who makes it, such as ``NVIDIA``; ``host`` for this machine.
-        name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on.
+        name: Marketing name of a CPU; a GPU's name as its driver tells it, without the vendor; ``host`` for the machine that Bonsai runs on, or the one at
+            the address.
         sm: CUDA compute capability of a GPU, such as ``8.9``.
         isa: Instruction sets of a CPU that matter to its kernels; those of the host are detected.
         memory_gb: Memory of the device in gigabytes.
         peak: Published rates, from which latency is estimated where it cannot be measured.
+        address: Where the device is, ``ssh://[user@]host[:port]``: everything is then built and measured there. Neither keys nor packages hold it.
+        python: Python on the device at the address that has Bonsai; `bonsai device setup` makes it.
     """
 
     kind: Literal["cpu", "gpu"]
@@ -59,10 +64,12 @@ class Hardware(Record):
     isa: tuple[Isa, ...] = ()
     memory_gb: Positive | None = None
     peak: Peak | None = None
+    address: Address | None = Field(default=None, exclude=True)  # excluded from every key, package and process: of a device its `DeviceInfo` counts
+    python: Python = Field(default=PYTHON, exclude=True)
 
     @property
     def is_host(self) -> bool:
-        """Whether the device is the machine that Bonsai runs on."""
+        """Whether no CPU is named: the device is the machine that Bonsai runs on, or the one at the address, whatever it is."""
         return self.name == "host"
 
     @model_validator(mode="after")
@@ -179,6 +186,15 @@ class Target(Record):
         """Return the same target at another precision."""
         return self.model_copy(update={"precision": precision})
 
+    def on_device_of(self, other: "Target") -> "Target":
+        """Return the same target, reached where another one's device is."""
+        return self.model_copy(update={"device": self.device.model_copy(update={"address": other.device.address, "python": other.device.python})})
+
+    def as_there(self) -> "Target":
+        """Return the target as its own device takes it, which measures a CPU as a machine measures itself."""
+        own = {"name": "host", "isa": ()} if self.device.kind == "cpu" else {}
+        return self.model_copy(update={"device": self.device.model_copy(update={"address": None, **own})})
+
     @model_validator(mode="after")
     def _has_rates(self) -> "Target":
         unpublished = [p for p in self.precisions if self.device.peak is not None and self.device.peak.tera_ops(p) is None]
@@ -188,17 +204,25 @@ class Target(Record):
 
 
 class Budget(Record):
-    """The latency that the engine may take: one of `latency` and `latency_ms`, which replaces the parent's.
+    """What the engine may take. Its latency is one of `latency` and `latency_ms`, which replaces the parent's; widths are chosen for it.
 
     Attributes:
         latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.
         latency_ms: Milliseconds per inference.
         percentile: Percentile of the latency that is judged; with `latency`, of the dense engine's latency too.
+        p99_ms: Milliseconds, by the wall clock, that 99 of 100 inferences may take at most.
+        memory_mb: Main memory in megabytes (10^6 bytes) that loading and running the engine may add to a process at its peak.
+        size_mb: Size of the engine file in megabytes. Formerly `max_size_mb` among the gates.
+        energy_mj: Millijoules per inference of the whole chip or board. The device must have a meter.
     """
 
     latency: Fraction | None = None
     latency_ms: Positive | None = None
     percentile: Literal[50, 90, 95] = 50
+    p99_ms: Positive | None = None
+    memory_mb: Positive | None = None
+    size_mb: Positive | None = None
+    energy_mj: Positive | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Budget":
@@ -212,11 +236,12 @@ class Budget(Record):
 
     def __str__(self) -> str:
         limit = f"{self.latency_ms:g} ms" if self.latency_ms is not None else f"{self.latency:.4g} of the dense network"
-        return f"p{self.percentile} <= {limit}"
+        others = (("p99", self.p99_ms, "ms"), ("memory", self.memory_mb, "MB"), ("size", self.size_mb, "MB"), ("energy", self.energy_mj, "mJ"))
+        return ", ".join([f"p{self.percentile} <= {limit}", *(f"{name} <= {most:g} {unit}" for name, most, unit in others if most is not None)])
 
 
-OLDER_GATES = {"max_accuracy_drop": "max_drop"}
-"""By old name of a gate, which files may still use, its new name."""
+OLDER_NAMES = {("gates", "max_accuracy_drop"): ("gates", "max_drop"), ("gates", "max_size_mb"): ("budget", "size_mb")}
+"""By path of a key's old name, which files may still use, that of its new name."""
 
 
 class Gates(Record):
@@ -228,19 +253,21 @@ class Gates(Record):
             any change prove 0.02, 381 prove 0.01. null: no limit, as ``training.reference: none`` requires. Formerly `max_accuracy_drop`.
         min_metric: Metric that the engine must have, whatever the dense network has: at least this ratio 0-1, of RMSE at most this error. The worse end of
             its 95 % interval on the test images must be no worse.
-        max_size_mb: Size of the engine file in megabytes (10^6 bytes).
     """
 
     max_drop: Annotated[float, Field(ge=0)] | None = 0.02
     min_metric: Positive | None = None
-    max_size_mb: Positive | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _todays_names(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or any(name in given and older in given for older, name in OLDER_GATES.items()):
-            return given
-        return {OLDER_GATES.get(key, key): value for key, value in given.items()}
+
+def with_new_names(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile whose keys have today's names. A key that is there by both names stays, and is then unknown."""
+    found = dict(profile)
+    for (section, older), (new_section, name) in OLDER_NAMES.items():
+        table, into = found.get(section), found.get(new_section, {})
+        if isinstance(table, dict) and older in table and isinstance(into, dict) and name not in into:
+            found[section] = {key: value for key, value in table.items() if key != older}
+            found[new_section] = {**found.get(new_section, {}), name: table[older]}
+    return found
 
 
 class ReleaseGates(Record):
@@ -276,7 +303,8 @@ class HardwareProfile(Record):
     Attributes:
         name: Lower-case letters, digits, dots and hyphens; the second half of a package's name.
         description: One line for `bonsai list profiles` and the model card.
-        tables: Latency tables that `bonsai characterize` measured on the device, a file per precision; relative to the profile's file.
+        tables: Latency tables that `bonsai characterize` measured on such a device: names of `bonsai list tables`, or ``.csv`` files, relative to the
+            profile's file.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """
 
@@ -289,6 +317,11 @@ class HardwareProfile(Record):
     against: ReleaseGates = ReleaseGates()
     tables: tuple[str, ...] = ()
     search_precision: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _todays_names(cls, given: Any) -> Any:
+        return with_new_names(given) if isinstance(given, dict) else given
 
     def variants(self) -> "tuple[HardwareProfile, ...]":
         """Return the profile at each precision that is to be tried."""

@@ -1,6 +1,7 @@
 """A device with fixed answers, for tests of what the host makes of them. `toy_device.py` is one that really runs engines."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -29,6 +30,9 @@ class ScriptedDevice:
     def describe(self, target: Target) -> DeviceInfo:
         facts = {"isa": (), "cores": 1, "system": "Linux", "runtime": target.runtime, "runtime_version": "1", "present": target.device.is_host}
         return DeviceInfo.model_validate({"device": target.device.name, **facts})
+
+    def hold(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, engine: EngineFile, batches: Iterable[np.ndarray], *, untried: bool = False) -> Iterator[np.ndarray]:
         return map(self.answers[engine.file.parent.name], batches)

@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ import onnxruntime as ort
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.latency import Entry
 from bonsai.profiles.schema import Target
-from bonsai.stages.backends.device import Built, EngineParts, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
+from bonsai.stages.backends.device import Built, EngineParts, KernelTime, MeasuredOperator, OperatorPoint, Timing, TimingProtocol
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
@@ -98,6 +99,10 @@ class ToyDevice:
         info: DeviceInfo = self._other.call("describe", target)
         return info
 
+    def hold(self) -> AbstractContextManager[None]:
+        self.told.append("hold")
+        return nullcontext()
+
     def build(self, graph: Path, folder: Path, target: Target, image_shape: tuple[int, ...]) -> Built:
         self.told.append(f"build {graph.name}")
         (folder / ENGINE).write_bytes(self._other.call("build", graph.read_bytes(), image_shape))
@@ -125,6 +130,9 @@ class ToyDevice:
     def kernels(self, engine: EngineFile, inputs: np.ndarray) -> tuple[KernelShare, ...]:
         self.told.append(f"profile {engine.file.parent.name}")
         return (KernelShare(op="whole engine", precision="float", count=1, share=1.0),)
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        raise AssertionError("the toy device has no profiler of kernels")
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:
         raise AssertionError(f"{engine.target.runs_on} does not dissect")

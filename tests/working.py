@@ -13,13 +13,20 @@ from bonsai.pipeline.service.local_server import answers, home, settings
 
 
 @contextmanager
-def working(folder: Path) -> Iterator[Served]:
-    """Run a server, and a worker with its store in the folder, while the block runs."""
+def working(folder: Path, **variables: str) -> Iterator[Served]:
+    """Run a server, and a worker with its store in the folder, while the block runs, with further environment variables."""
     (folder / "home").mkdir()
     home(folder / "store").mkdir(parents=True)
     port = free_port()
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "BONSAI_"))}
-    own |= {"HOME": str(folder / "home"), "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **settings(folder / "store", port, {})}
+    own |= {
+        "HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT / "src"),
+        "COLUMNS": "1000",
+        "OMP_NUM_THREADS": "1",
+        **settings(folder / "store", port, {}),
+        **variables,
+    }
     served = Served(folder, own, 0)
     with running(served, folder / "server.log", "server", "start", "--port", str(port)) as server:
         wait_for(lambda: answers(port) or server.poll() is not None, seconds=READY_SECONDS)

@@ -5,6 +5,7 @@ import os
 import sys
 
 from bonsai.profiles.errors import describe
+from bonsai.stages.interpreter import VARIABLE
 from bonsai.stages.memory import lacks_memory
 
 FULL = {
@@ -28,6 +29,9 @@ def message_of(error: Exception) -> str | None:
         words = next(iter(str(error).splitlines()), "") or type(error).__name__
         fix = f"end other programs, or lower training.batch_size; {GOES_ON}"
         return describe("there is not enough memory", given=words, allowed="more free memory", fix=fix)
+    if isinstance(error, OSError) and error.errno == errno.ENOEXEC:
+        fix = f"set {VARIABLE} to the command that starts it, such as 'qemu-aarch64-static /usr/bin/python3'"
+        return describe("this Python does not start alone", given=error, allowed="a command that starts Python in another process", fix=fix)
     return str(error) if isinstance(error, OSError) else None
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bonsai.pipeline.recipes.recipe import SHIPPED, list_recipes
+from bonsai.profiles.errors import ConfigError, visible
 from bonsai.profiles.loader import list_profiles, load_profile
 from bonsai.profiles.located_yaml import read_yaml
+from bonsai.profiles.shared_tables import describe_origin, origin_of, read_tables
+from bonsai.profiles.table_names import list_tables
 from bonsai.stages.backends.registry import BACKENDS
 from bonsai.stages.data.registry import LOADERS
 from bonsai.stages.networks.factories import FACTORIES, LIBRARIES
@@ -15,14 +18,27 @@ from bonsai.stages.training.tracking import TRACKERS
 
 
 def describe_all(what: str) -> list[tuple[str, str]]:
-    """Return (name, description) of every recipe, profile, model, dataset, backend or tracker."""
+    """Return (name, description) of every recipe, profile, model, dataset, backend, tracker or latency table."""
     if what == "recipes":
         return [(name, str(read_yaml(SHIPPED / f"{name}.yaml").data["description"])) for name in list_recipes()]
     if what == "profiles":
         loaded = [load_profile(name) for name in list_profiles()]
         return [(profile.name, f"{profile.description}; {profile.budget}") for profile in loaded]
+    if what == "tables":
+        return [(name, _about(file)) for name, file in list_tables().items()]
     tables: Mapping[str, Mapping[str, str]] = {"models": FACTORIES, "datasets": LOADERS, "backends": BACKENDS, "trackers": TRACKERS}
     return [(name, _first_line(target)) for name, target in tables[what].items()] + (_forms_of_models() if what == "models" else [])
+
+
+def _about(file: Path) -> str:
+    """Return what the tables of a file are of and where they are from, or why it has none."""
+    try:
+        tables = tuple(read_tables(file).values())
+    except ConfigError as error:
+        return str(error).splitlines()[0]
+    first = tables[0]
+    precisions = ", ".join(table.meta.precision for table in tables)
+    return visible(f"{origin_of(first).recipe} at {precisions}, {first.meta.threads} thread(s), batch {first.meta.batch}; {describe_origin(first)}")
 
 
 def _forms_of_models() -> list[tuple[str, str]]:

@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 
 from bonsai.pipeline.cli.commands.characterize import characterize
 from bonsai.pipeline.cli.commands.compare import compare
+from bonsai.pipeline.cli.commands.device import check, setup
+from bonsai.pipeline.cli.commands.explain import explain
 from bonsai.pipeline.cli.commands.gc import gc
 from bonsai.pipeline.cli.commands.importing import import_config
 from bonsai.pipeline.cli.commands.init import init
@@ -28,8 +30,7 @@ from bonsai.profiles.errors import BonsaiError
 from bonsai.stages.imports.training_extra import explain_missing
 
 START, RESULTS, MORE = "Start here", "Results", "More"
-EXIT_CODES = """Exit codes: 0 ok, 1 unexpected failure, 2 bad configuration, 3 gate not met,
-4 build failed, 5 device unavailable, 6 verification failed, 130/143 stopped."""
+EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 input, 3 gate, 4 build, 5 device, 6 verification"
 TERMINATED = 143
 PIPE_CLOSED = 141
 """Exit code if the program that reads the output has ended, as shells report it for other programs."""
@@ -44,11 +45,11 @@ class Screen(TyperGroup):
         for name in self.list_commands(ctx):
             command: Any = self.commands[name]
             panels[command.rich_help_panel].append(f"  {name:14}{command.get_short_help_str(limit=62)}")
-        formatter.write("Usage: bonsai COMMAND ...    (bonsai COMMAND --help: its options, an example)\n")
+        formatter.write("Usage: bonsai COMMAND ...    (COMMAND --help; --version; --install-completion)\n")
         formatter.write(f"{self.help}\n")
         for panel, lines in panels.items():
             formatter.write("\n".join([panel, *lines, ""]))
-        formatter.write(f"bonsai --version; --install-completion completes names in your shell.\n{EXIT_CODES}\n")
+        formatter.write(f"{EXIT_CODES}\n")
 
 
 def show_version(asked: bool) -> None:
@@ -66,11 +67,11 @@ def bonsai(version: Annotated[bool, typer.Option("--version", callback=show_vers
     """Prunes a network while it trains, to fit its device, and measures it there."""
 
 
-def add(function: Callable[..., None], panel: str, name: str | None = None) -> None:
+def add(function: Callable[..., None], panel: str, name: str | None = None, to: typer.Typer = app) -> None:
     """Add a command; what follows "Example: " in its docstring is shown as it is, below the options."""
     text, _, example = (inspect.getdoc(function) or "").partition("\n\nExample: ")
     lines = "".join(f"\n  {line.strip()}" for line in example.splitlines())
-    app.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_well(function))
+    to.command(name, help=text, epilog=f"Example:{escape(lines)}" if example else None, rich_help_panel=panel)(_ending_well(function))
 
 
 def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
@@ -97,6 +98,10 @@ def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+device = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Prepare a device that is another machine.")
+add(setup, MORE, to=device)
+add(check, MORE, to=device)
+
 add(init, START)
 add(run, START)
 add(compare, START)
@@ -105,9 +110,11 @@ add(predict, RESULTS)
 add(sign, RESULTS)
 add(show, RESULTS)
 add(report, RESULTS)
+add(explain, RESULTS)
 add(lay_out, RESULTS, "layout")
 add(list_names, MORE, "list")
 add(characterize, MORE)
+app.add_typer(device, name="device", rich_help_panel=MORE)
 add(gc, MORE)
 add(import_config, MORE, "import")
 add(schema, MORE)

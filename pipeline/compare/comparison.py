@@ -25,14 +25,29 @@ def columns_of(metric: Metric) -> tuple[str, ...]:
     """Return the columns of the CSV file; a metric in per cent is a ratio 0-1 there, a speed-up is the dense engine's p50 over the shipped one's."""
     return (
         "profile", "exit_code", "error", "device", "runtime", "precision", *_keys(metric), "p50_ms", "p99_ms", "latency_source", "speedup_dense_fp32",
-        "speedup_dense_fp16", "size_bytes", "parameters", "macs", "gates_met", "gates_missed", "gates_undecided", "folder",
+        "speedup_dense_fp16", "memory_mb", "energy_mj", "cold_start_s", "size_bytes", "parameters", "macs",
+        "gates_met", "gates_missed", "gates_undecided", "folder",
     )  # fmt: skip
 
 
 def header_of(metric: Metric) -> tuple[str, ...]:
     """Return the head of the table that people read; "x" are how many times as fast, by p50."""
     accuracy = f"{metric.label} (95 % CI)"
-    return ("profile", "shipped", accuracy, "p50 ms", "p99 wall ms", "x dense FP32", "x dense FP16", "size MB", "latency is", "gates")
+    return (
+        "profile",
+        "shipped",
+        accuracy,
+        "p50 ms",
+        "p99 wall ms",
+        "x dense FP32",
+        "x dense FP16",
+        "size MB",
+        "memory MB",
+        "energy mJ",
+        "cold start s",
+        "latency is",
+        "gates",
+    )
 
 
 def _keys(metric: Metric) -> tuple[str, str, str]:
@@ -221,7 +236,8 @@ def show_cells(outcome: Outcome) -> list[str]:
     _, accuracy, p50, p99, size, *_ = row_cells(row, outcome.metric)
     verdict = unmet(outcome.gates) or f"{len(outcome.gates)} met{', with a warning' if outcome.warnings else ''}"
     verdict += ", no reference" if outcome.reference else ""
-    return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, row.latency.source, verdict]
+    beside = row.footprint.cells if row.footprint is not None else ("-", "-", "-")
+    return [outcome.profile, row.precision, accuracy, p50, p99, *speedups, size, *beside, row.latency.told, verdict]
 
 
 def to_csv(outcomes: Sequence[Outcome]) -> str:
@@ -246,9 +262,10 @@ def _line(outcome: Outcome) -> dict[str, object]:
         **dict(zip(_keys(outcome.metric), (row.judged.value, row.judged.low, row.judged.high), strict=True)),
         "p50_ms": row.latency.p50,
         "p99_ms": row.latency.p99,
-        "latency_source": row.latency.source,
+        "latency_source": row.latency.told,
         "speedup_dense_fp32": outcome.speedup_fp32,
         "speedup_dense_fp16": outcome.speedup_fp16,
+        **(row.footprint.figures if row.footprint is not None else {}),
         "size_bytes": row.size_bytes,
         "parameters": row.parameters,
         "macs": row.macs,

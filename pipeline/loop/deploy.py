@@ -14,6 +14,7 @@ from bonsai.pipeline.loop.in_hand import Example, form_of, profile_of
 from bonsai.pipeline.loop.judging import gates_of, notes_of, rows_of
 from bonsai.pipeline.loop.packing import Facts, require_name, require_place, write_package
 from bonsai.pipeline.run.final_timing import newest_repetition
+from bonsai.pipeline.run.limits import require_measurable, require_runs
 from bonsai.pipeline.run.loading import DEFAULT_STORE
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
@@ -95,7 +96,7 @@ def deploy(
         evaluate: Gets a function from inputs (n, ...) to outputs, as the network takes and returns them, arrays instead of tensors. It is called on the torch
             network, on the reference's engine and on the engine that ships. Let it return a value for each sample, or one number for all.
         samples: Batches, as for `bonsai.quantize`. On up to 64 samples of them, file and engine are compared with torch.
-        target: Name of a profile, or the path of a file. Its device must be here.
+        target: Name of a profile, or the path of a file. Its device must be here, or have an address.
         latency: Budget as a fraction (0-1) of the reference engine's latency; the profile's own where neither budget is given.
         latency_ms: Budget in milliseconds for one inference. It needs no reference.
         reference: The dense float network before it was pruned. Without it no drop of the score is judged.
@@ -121,6 +122,8 @@ def deploy(
     folder = Path(out if out is not None else Path(store) / "packages") / require_name(name)
     require_place(folder)
     info = _describe(profile)
+    require_measurable(profile, info)
+    require_runs(profile, timing or TimingConfig())
     images = torch.cat(inputs_in(samples, form, "samples", samples=SAMPLES))
     if len(images) < GOLDEN_IMAGES:
         raise ConfigError(describe("samples are too few", given=len(images), allowed=f"{GOLDEN_IMAGES} or more", fix="yield more samples"))
@@ -138,7 +141,7 @@ def deploy(
         found = evaluate_engines(evaluate, by_torch, shipped, dense, profile.target, specs.outputs)
         timed = _time(shipped.engine, dense.engine if dense else None, profile, timing, kept)
         lineage = trace_lineage(shipped.engine, timed, *([dense.engine] if dense else []))
-    gates = gates_of(found, shipped, timed.fresh, profile, higher_is_better=higher_is_better, score=score)
+    gates = gates_of(found, shipped, timed, profile, higher_is_better=higher_is_better, score=score)
     rows = rows_of(found, shipped, dense, timed.fresh)
     warnings = () if dense else ("No dense reference was given, so no drop of the score is judged.",)
     facts = Facts(
@@ -151,7 +154,7 @@ def deploy(
         rows=rows,
         gates=gates,
         warnings=warnings,
-        notes=notes_of(found, timed.fresh),
+        notes=notes_of(found, timed),
         graph_parity=shipped.graph_parity,
         engine_parity=shipped.engine_parity,
         network=hand.facts,
@@ -189,7 +192,7 @@ def _limits(profile: HardwareProfile, max_drop: float | None, *, has_reference: 
 def _describe(profile: HardwareProfile) -> DeviceInfo:
     info = device_of(profile.target).describe(profile.target)
     if not info.present:
-        fix = "call bonsai.deploy on that device, or run a recipe, which estimates latency"
+        fix = "give the profile the device's address (docs/devices.md), call bonsai.deploy on that device, or run a recipe, which estimates latency"
         given = f"{profile.target.device.name} is not in this machine"
         raise DeviceUnavailable(describe("the engine cannot be measured here", given=given, allowed="a target whose device is here", fix=fix))
     return info

@@ -4,16 +4,18 @@ from bonsai.pipeline.loop.building import Built
 from bonsai.pipeline.loop.evaluating import Found
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.delivery.deployed import ScoredRow
+from bonsai.stages.measurement.budget_gates import judge_latency, judge_others
+from bonsai.stages.measurement.condition_text import describe_conditions
 from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.measurement.measurements import Fresh, Gate
+from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Gate
 from bonsai.stages.measurement.scores import NO_INTERVAL, Scores, drop_gate, score_gate
-from bonsai.stages.measurement.verdicts import float_gates, judge_latency, size_gates
+from bonsai.stages.measurement.verdicts import float_gates
 from bonsai.stages.quantization.keeping import FloatConvolutions, count_float_convolutions
 
 
-def gates_of(found: Found, shipped: Built, fresh: Fresh, profile: HardwareProfile, *, higher_is_better: bool, score: str) -> tuple[Gate, ...]:
+def gates_of(found: Found, shipped: Built, timed: FreshTiming, profile: HardwareProfile, *, higher_is_better: bool, score: str) -> tuple[Gate, ...]:
     """Return a gate for every limit of the profile; latency comes first."""
-    gates, limits = [judge_latency(fresh, profile.budget, profile.target.reference)], profile.gates
+    gates, limits = [judge_latency(timed.fresh, profile.budget, profile.target.reference)], profile.gates
     if limits.max_drop is not None and found.dense is not None:
         gates.append(drop_gate(found.dense, found.engine, limit=limits.max_drop, higher_is_better=higher_is_better, label=score))
     if limits.min_metric is not None:
@@ -21,7 +23,7 @@ def gates_of(found: Found, shipped: Built, fresh: Fresh, profile: HardwareProfil
     meant, hand = FloatConvolutions(0, 0), shipped.hand
     if hand.quantizers is not None:
         meant = count_float_convolutions(hand.network, hand.quantizers, shipped.engine.image_shape)
-    return (*gates, *size_gates(_size(shipped), limits), *float_gates(shipped.engine, *meant))
+    return (*gates, *judge_others(timed.fresh, timed.footprint, _size(shipped), profile.budget), *float_gates(shipped.engine, *meant))
 
 
 def rows_of(found: Found, shipped: Built, dense: Built | None, fresh: Fresh) -> tuple[ScoredRow, ...]:
@@ -32,12 +34,14 @@ def rows_of(found: Found, shipped: Built, dense: Built | None, fresh: Fresh) -> 
     return tuple(rows)
 
 
-def notes_of(found: Found, fresh: Fresh) -> tuple[str, ...]:
-    """Return how score and latency were measured."""
+def notes_of(found: Found, timed: FreshTiming) -> tuple[str, ...]:
+    """Return how score and latency were measured, and what the engine costs beside."""
+    fresh, condition = timed.fresh, describe_conditions(timed.fresh.conditions)
     values = found.engine.values
     kind = f"{len(values)} values, one for each sample, in the same order for each network" if values is not None else NO_INTERVAL
     clock = f"p50 on the clock {fresh.engine.clock}, p99 by the wall, n = {fresh.engine.n}"
-    return (f"Score: {kind}.", f"Latency: {clock}; {fresh.sentence}.")
+    beside = [f"Beside latency: {timed.footprint.sentence}."] if timed.footprint is not None else []
+    return (f"Score: {kind}.", f"Latency: {clock}; {fresh.sentence}.", *beside, *([f"The device meanwhile: {condition}."] if condition else []))
 
 
 def _row(what: str, scores: Scores, built: Built, latency: Latency | None) -> ScoredRow:

@@ -143,7 +143,7 @@ class Pruner(SteppingPruner):
         profile, limit, source = self.target.profile, self.target.limit_ms, self.target.table_source
         rounds = "; ".join(f"{one.measured_ms:.3f} ms at most {one.upper_ms:.3f} ms" for one in self.fit.rounds) or "none was timed"
         told = (
-            f"{profile.name}, {profile.target.precision}: budget {limit:.3f} ms, {self.latency_ms:.3f} ms predicted now, by a {source} table.",
+            f"{profile.name}, {profile.target.precision}: budget {limit:.3f} ms, {self.latency_ms:.3f} ms predicted now; latency table: {source}.",
             f"Untrained networks of candidate widths, timed on the device: {rounds}. The trained network is judged by its own engine, in bonsai.deploy.",
         )
         positions = {group.name: group.positions for group in self.target.groups if group.positions > 1}

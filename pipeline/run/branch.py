@@ -8,6 +8,7 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.final_timing import time_finished
 from bonsai.pipeline.run.inspecting import Network
 from bonsai.pipeline.run.resolutions import Sized, choose_size
+from bonsai.pipeline.run.size_budget import fit_with_size
 from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
@@ -16,6 +17,7 @@ from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.package_record import Package
+from bonsai.stages.measurement.budget_gates import BUDGET_GATES
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
@@ -83,6 +85,11 @@ class Branch:
         gate = self.measurement.gates[0]
         return gate.found / gate.limit
 
+    @cached_property
+    def strained(self) -> float:
+        """The largest figure of the budget over its limit: of latency, p99, memory, size and energy, those that are limited."""
+        return max(gate.found / gate.limit for gate in self.measurement.gates if gate.name in BUDGET_GATES)
+
     @property
     def validation(self) -> Accuracy:
         """Accuracy of the shipped engine on the validation images, by which branches are compared."""
@@ -106,7 +113,8 @@ class Branch:
 def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Checkpoint | None, step: Step) -> tuple[Branch, tuple[Attempt, ...]]:
     """Prune at the trigger, quantise, export, build and measure for one target.
 
-    If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction.
+    If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction. If its p99, memory,
+    size or energy is further over its limit than the latency, the next network must be faster by that ratio: fewer channels lower all of them.
     The widths are then chosen again from the scores at the trigger, and a second branch is trained.
 
     Returns:
@@ -118,22 +126,28 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     losses = step(weigh_blocks, segment=segment, **weighed) if blocks_of(monitor.target.groups) else None
     sized = choose_size(recipe, dataset, monitor.target, segment, losses, step)
     target = sized.target
-    fit, grown = target.fit(segment, losses), list[Branch]()
+    grown = list[Branch]()
+
+    def choose(limit_ms: float, correction: float = 1.0) -> Fit:
+        return fit_with_size(target, lambda within_ms: target.fit(segment, losses, correction=correction, limit_ms=within_ms), limit_ms)
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
         with scope(f"{target.profile.name}/{target.profile.target.precision}{tries}"):
             grown.append(_grow(recipe, dataset, monitor, sized, dense, fit, step))
 
-    grow(fit)
+    grow(choose(target.limit_ms))
     asked = {"margin": recipe.prune.margin, "tolerance": recipe.prune.tolerance}
-    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].used, **asked):
+    while target.info.present and len(grown) < ATTEMPTS and not uses_budget(grown[-1].strained, **asked):
         latest = grown[-1]
-        fit = target.fit(segment, losses, correction=latest.used * target.limit_ms / target.latency(latest.widths))
+        if latest.strained > max(latest.used, 1):
+            fit = choose(target.limit_ms * latest.used / latest.strained)
+        else:
+            fit = choose(target.limit_ms, latest.strained * target.limit_ms / target.latency(latest.widths))
         if any(fit.widths == earlier.fit.widths for earlier in grown):
             break
         grow(fit)
-    kept = min(grown, key=lambda branch: rank(branch.passed, branch.used))
+    kept = min(grown, key=lambda branch: rank(branch.passed, branch.strained))
     return kept, tuple(branch.attempt for branch in grown)
 
 

@@ -11,11 +11,13 @@ from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.pipeline.run.loading import load
 from bonsai.pipeline.run.targets import untrained_network
 from bonsai.profiles.errors import describe
-from bonsai.profiles.latency import LatencyTable
+from bonsai.profiles.latency import LatencyTable, Origin
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import HardwareProfile, Precision
-from bonsai.stages.backends.device import OperatorPoint
+from bonsai.profiles.shared_tables import origin_of, require_labels, write_tables
+from bonsai.profiles.table_names import SUFFIX
+from bonsai.stages.backends.device import STATISTIC, OperatorPoint
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.runtimes import runtime_of
@@ -36,6 +38,7 @@ class Characterized(Record):
     """One table.
 
     Attributes:
+        file: The file that it is in, with those of the other precisions.
         steps: Detected step and share of the variance that it explains, by kind of operator and side.
         error: Mean and largest relative error of the predicted latency of networks that the model was not fitted to.
     """
@@ -56,36 +59,55 @@ class Characterized(Record):
         return tuple(kind for kind, (step, share) in self.steps.items() if kind.endswith("out") and share > 0.9 and self.step % step)
 
 
-def characterize_device(recipe: str, profile: str | None, overrides: Mapping[str, Any], *, store: Path, out: Path, detect: bool = True) -> list[Characterized]:
-    """Measure the tables of a recipe's network on this machine, at FP32 and at the profile's precision.
+def characterize_device(
+    recipe: str,
+    profile: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    store: Path,
+    out: Path,
+    name: str | None = None,
+    by: str = "",
+    detect: bool = True,
+) -> list[Characterized]:
+    """Measure the tables of a recipe's network on this machine, at FP32 and at the profile's precision, and write them into one file.
 
     Args:
         recipe: Name or path.
         profile: Name or path; the recipe's own if None.
         overrides: As for `compress`.
         store: Folder of the artifacts, from which a stopped measurement goes on.
-        out: Folder of the tables.
+        out: Folder of the file.
+        name: Name of the file, by which the tables are found; ``RECIPE--PROFILE`` if None.
+        by: Who measures; it is written into the file.
         detect: Whether to sweep for the steps of the device's kernels.
 
     Raises:
+        ConfigError: `name` is no name of a file, or `by` cannot be shown as it is.
         DeviceUnavailable: The profile's device is not this machine, or its runtime cannot time single operators.
     """
+    require_labels(name, by)
     loaded, (target,) = load(recipe, profile, overrides)
     require_writable_folder(store, "--store")
     require_writable_folder(out, "--out")
+    file = out / f"{name or f'{loaded.name}--{target.name}'}{SUFFIX}"
     artifacts = Store(store)
     with artifacts.in_use():
         dataset = artifacts.run(prepare, data=loaded.data, content=source_digest(loaded.data))
         network = inspect_network(loaded, dataset.image_shape, len(dataset.classes))
         precisions: list[Precision] = list(dict.fromkeys(("fp32", *(variant.target.precision for variant in target.variants()))))
-        found = []
+        measured = []
         for precision in precisions:
             variant = target.model_copy(update={"target": target.target.model_copy(update={"precision": precision})})
-            found.append(_characterize(loaded, variant, network, artifacts, out, detect=detect))
-    return found
+            measured.append(_characterize(loaded, variant, network, artifacts, detect=detect, by=by))
+    write_tables(file, [table for table, _ in measured])
+    return [_summary(file, table, steps) for table, steps in measured]
 
 
-def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, store: Store, out: Path, *, detect: bool) -> Characterized:
+def _characterize(
+    recipe: Recipe, profile: HardwareProfile, network: Network, store: Store, *, detect: bool, by: str
+) -> tuple[LatencyTable, dict[str, tuple[int, float]]]:
+    """Return the table of a profile's precision, and the steps of the device's kernels."""
     target, info = profile.target, _require_here(profile)
     options = width_choices(network.groups, recipe.prune, profile)
     untrained = untrained_network(recipe, network)
@@ -96,11 +118,16 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
     latency = timer.fit(table, operators, options, budget=False)
     fresh = random_networks(options, TRIED, seed=1, blocks=blocks_in(operators))
     errors = [abs(latency(widths) / timed.ms - 1) for widths, timed in zip(fresh, timer.survey(fresh), strict=True)]
-    meta = latency.table.meta.model_copy(update={"line": latency.line})
-    file = out / f"{recipe.name}--{profile.name}--{target.precision}.csv"
-    part = file.with_suffix(".part")
-    LatencyTable(meta, latency.table.entries).save(part)
-    part.replace(file)
+    origin = Origin(
+        recipe=recipe.name,
+        isa=info.isa,
+        cores=info.cores,
+        system=info.system,
+        by=by,
+        protocol=f"{STATISTIC} of each operator's runs; fitted to {recipe.timing.fitting + 2} networks, each timed in turns with the dense one",
+        error=(statistics.mean(errors), max(errors)),
+    )
+    meta = latency.table.meta.model_copy(update={"line": latency.line, "origin": origin})
     steps = {}
     if detect:
         device = device_of(target)
@@ -110,16 +137,21 @@ def _characterize(recipe: Recipe, profile: HardwareProfile, network: Network, st
             return measured.entry.p50_us
 
         steps = sweep_steps(tuple(dict.fromkeys(operator.operator for operator in operators)), measure)
+    return LatencyTable(meta, latency.table.entries), steps
+
+
+def _summary(file: Path, table: LatencyTable, steps: dict[str, tuple[int, float]]) -> Characterized:
+    meta = table.meta
     return Characterized(
         file=str(file),
-        precision=target.precision,
-        device=info.device,
+        precision=meta.precision,
+        device=meta.device,
         entries=len(table.entries),
-        step=profile.width_step,
+        step=meta.step,
         steps=steps,
         spread=meta.spread or 1.0,
         contention=meta.contention,
-        error=(statistics.mean(errors), max(errors)),
+        error=origin_of(table).error,
     )
 
 
@@ -131,7 +163,7 @@ def _require_here(profile: HardwareProfile) -> DeviceInfo:
                 f"profile {profile.name} cannot be characterised here",
                 given=f"{profile.target.device.name}, {profile.target.runtime}",
                 allowed="the device itself, with ONNX Runtime or OpenVINO; a GPU's table is estimated, and fitted to whole networks in a run",
-                fix="run this on the device, under a profile of `host`",
+                fix="give the profile the device's address (docs/devices.md), or run this on the device, under a profile of `host`",
             )
         )
     return info

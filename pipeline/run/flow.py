@@ -16,6 +16,7 @@ from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_chance, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing, Conduct
 from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
+from bonsai.pipeline.run.limits import require_measurable, require_runs
 from bonsai.pipeline.run.loading import DEFAULT_STORE, load
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.precisions import Precisions, finish, prepare_precisions
@@ -29,6 +30,7 @@ from bonsai.pipeline.run.trunk import grow_trunk, segment_stops
 from bonsai.profiles.errors import BonsaiError
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.devices import device_of
+from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.release import Release
 from bonsai.stages.imports.contents import keep_hashes
@@ -113,7 +115,7 @@ def deliver(
     Returns:
         By profile name, in the order given: its package, or the error, if `conduct` did not end the run.
     """
-    checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile)) for profile in profiles}
+    checked = {profile.name: conduct.attempt(profile.name, partial(check_profile, profile, recipe.timing)) for profile in profiles}
     require_writable_folder(store, "--store")
     require_writable_folder(out or store / "packages", "--out")
     keep_hashes(store / HASHES)
@@ -127,24 +129,26 @@ def deliver(
     return {name: error if isinstance(error, BonsaiError) else grown[name] for name, error in checked.items()}
 
 
-def check_profile(profile: HardwareProfile) -> None:
-    """Check that this machine can build engines for a profile, at every precision that is to be tried.
+def check_profile(profile: HardwareProfile, timing: TimingConfig) -> None:
+    """Check that this machine can build engines for a profile, at every precision that is to be tried, and judge its budget.
 
     Raises:
-        ConfigError: The runtime cannot do what the profile asks.
+        ConfigError: The runtime cannot do what the profile asks, or the budget limits what is not measured here.
         DeviceUnavailable: The runtime is not installed, or the device that it builds on is not in this machine.
     """
     for variant in profile.variants():
-        device_of(variant.target).describe(variant.target)
+        require_measurable(profile, device_of(variant.target).describe(variant.target))
+    require_runs(profile, timing)
 
 
 def _track_results(finished: Package) -> None:
     """Send the result rows of a package to the tracker, all as step 0: they belong to no training step."""
     for row in finished.rows:
-        results = {"size_mb": row.size_bytes / 1e6}
+        results = {"size_mb": row.size_bytes / 1e6, **(row.footprint.figures if row.footprint is not None else {})}
         if row.accuracy is not None:
             results[row.accuracy.metric if row.accuracy.part == "test" else f"validation_{row.accuracy.metric}"] = row.accuracy.value
         if row.latency is not None:
+            results |= {"p99_ms": row.latency.p99} if row.latency.p99 is not None else {}
             results["p50_ms" if row.latency.source == "measured" else "p50_ms_estimated"] = row.latency.p50
         with scope(f"{finished.name}/{'shipped' if row.shipped else row.label.lower().replace(' ', '-')}"):
             track(results, step=0)

@@ -43,6 +43,8 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
         )
     _require_opset(loaded, profiles)
     _require_reference(loaded, profiles)
+    for each in profiles:
+        _require_tables(each)
     return loaded, profiles
 
 
@@ -59,6 +61,18 @@ def _require_opset(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:
                     fix=f"set export.opset to {HALF_OPSET} or 20",
                 )
             )
+
+
+def _require_tables(profile: HardwareProfile) -> None:
+    """Refuse latency tables that are not there, are damaged, or are of another runtime or another CPU; a device that is here is asked later."""
+    if not profile.tables:
+        return
+    from bonsai.profiles.shared_tables import require_device, tables_of  # here: it imports NumPy
+
+    device = profile.target.device
+    for file, table in tables_of(profile).values():
+        if device.isa:
+            require_device(table, file, device=device.name, isa=device.isa, present=False)
 
 
 def _require_reference(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> None:

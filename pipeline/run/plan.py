@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.cautions import require_gates, warn_of_few
 from bonsai.pipeline.run.conduct import AllOrNothing
-from bonsai.pipeline.run.flow import grow
+from bonsai.pipeline.run.flow import check_profile, grow
 from bonsai.pipeline.run.inspecting import dialects_of, inspect_network
 from bonsai.pipeline.run.own_preprocessing import prepare_inputs
 from bonsai.pipeline.run.preflight import what_is_tried
@@ -117,6 +117,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
     targets = []
     for profile in profiles:
         info = device_of(profile.target).describe(profile.target)
+        check_profile(profile, recipe.timing)
         options = width_choices(network.groups, recipe.prune, profile)
         cached, next_stage = look_up(recipe, profile, store, releases)
         targets.append(
@@ -166,7 +167,7 @@ def require_finished(recipe: Recipe, profiles: Sequence[HardwareProfile], store:
                     f"--remeasure: profile {profile.name} cannot be timed",
                     given=f"{profile.target.device.name} is not in this machine: its latency is an estimate",
                     allowed="profiles whose device is here",
-                    fix="leave this profile out, or run it on the device",
+                    fix="leave this profile out, give the profile the device's address (docs/devices.md), or run it on the device",
                 )
             )
         _, missing = look_up(recipe, profile, store, {})

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.branch import Branch, about_reference, grow_branch, pack
 from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.size_budget import require_size
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.pipeline.run.trunk import Monitor
 from bonsai.profiles.errors import BudgetError
@@ -45,7 +46,9 @@ def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Networ
     targets, refused, errors = [], [], []
     for variant in profile.variants():
         try:
-            targets.append(prepare_target(recipe, variant, network, step, smaller))
+            ready = prepare_target(recipe, variant, network, step, smaller)
+            require_size(ready.followed)
+            targets.append(ready)
         except BudgetError as error:
             errors.append(error)
             outcome = "cannot meet the budget at any width"
@@ -81,7 +84,7 @@ def finish(
     grown = [grow_branch(recipe, dataset, monitor, dense, noting) for monitor in monitors if monitor.target in precisions.targets]
     considered += [artifact for target in precisions.targets for artifact in target.evidence]
     metric = task_named(dataset.task).metric
-    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].used <= 1, metric.merit(pair[0].validation.value)))
+    best, attempts = max(grown, key=lambda pair: (pair[0].passed, pair[0].strained <= 1, metric.merit(pair[0].validation.value)))
     judged = {"dense": best.reference, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile.alone}
     assessed = step(assess, measurement=best.measurement, **judged, **about_reference(dense), **best.about_full(dataset))
     facts = {"measurement": assessed, "engine": best.engine, "dataset": best.dataset, "profile": best.target.profile, "timing": recipe.timing}
@@ -105,4 +108,4 @@ def finish(
 def _outcome(branch: Branch, best: Branch) -> str:
     on_validation = f"{'meets the gates' if branch.passed else 'misses a gate'} on the validation part"
     verdict = "shipped" if branch is best else on_validation
-    return verdict if branch.target.info.present else f"{verdict}, latency estimated"
+    return verdict if branch.target.info.present else f"{verdict}, latency {branch.measurement.gates[0].note}"

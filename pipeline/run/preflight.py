@@ -20,6 +20,7 @@ from bonsai.stages.backends.reference import runtime_here
 from bonsai.stages.backends.runtimes import runtime_of
 from bonsai.stages.delivery.decisions import Tried
 from bonsai.stages.errors import BuildError
+from bonsai.stages.steps.run_alone import run_alone
 from bonsai.stages.steps.try_open import Opened, try_open
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step
@@ -71,6 +72,8 @@ def what_is_tried(profile: HardwareProfile, info: DeviceInfo) -> str:
     """Return what `preflight` would do, for those who only ask."""
     untried = left_untried(profile, info)
     tried = f"{', '.join(precisions_to_try(profile))} exported, opened in ONNX Runtime and built with {profile.target.runs_on}"
+    if profile.budget.memory_mb is not None or profile.budget.energy_mj is not None:
+        tried += ", run alone for memory and energy"
     return f"{tried}{'; not tried: ' if untried else ''}{'; '.join(untried)}"
 
 
@@ -91,7 +94,7 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
 
     Raises:
         BuildError: The profile's own precision fails, the dense reference, or all that it could choose among.
-        ConfigError: The runtime cannot do what the profile asks.
+        ConfigError: The runtime cannot do what the profile asks, or the device does not tell a figure that the budget limits.
         DeviceUnavailable: The runtime is not here, or needs the device here.
     """
     started, target, info = time.monotonic(), profile.target, device_of(profile.target).describe(profile.target)
@@ -105,6 +108,9 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
         elif found.difference is None:
             untried.append(f"comparing {precision} with torch, since the numbers of the untrained network overflow")
     cleared = _without(profile, failures, asked, recipe.export.opset)
+    if info.present and (profile.budget.memory_mb is not None or profile.budget.energy_mj is not None):
+        own = cleared.target
+        evidence.append(step(run_alone, engine=timer.build({}, own), target=own, budget=profile.budget))
     for failure in failures:
         say(f"warning: {profile.name}: {failure.precision} is left out of this run: the untrained network cannot be {failure.step}: {failure.reason}")
     passed = [precision for precision in asked if precision not in {failure.precision for failure in failures}]

@@ -111,7 +111,8 @@ def _milliseconds(
         return _timed(recipe, profile, network, smaller, options, info, _finished_or(store, scratch))
     if info.present:
         return target.dense_ms, target.least_ms, "dense timed by an earlier run, smallest predicted"
-    return target.dense_ms, target.least_ms, "estimated from published rates" if target.table_source == "estimated" else "estimated by the latency table"
+    source = "from published rates" if target.table_source == "estimated" else f"by a latency table {target.table_source}"
+    return target.dense_ms, target.least_ms, f"estimated {source}"
 
 
 def _timed(

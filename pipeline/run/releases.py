@@ -19,7 +19,7 @@ def read_releases(folders: Sequence[Path], profiles: Sequence[HardwareProfile]) 
         VerificationError: A package is not intact.
         ConfigError: A package is for no profile of this run, or two are for one.
     """
-    found = [read_release(folder) for folder in folders]
+    found = [read_release(folder, profiles) for folder in folders]
     if len(found) == len(profiles) == 1:
         return {profiles[0].name: found[0]}
     names = [profile.name for profile in profiles]

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.publish import publish
 from bonsai.profiles.schema import HardwareProfile
+from bonsai.profiles.table_names import find_table
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.reference import runtime_here
 from bonsai.stages.data.registry import source_digest
@@ -43,7 +44,7 @@ def key_of(recipe: Recipe, profiles: Sequence[HardwareProfile]) -> str | None:
     Raises:
         BonsaiError: An engine of a profile cannot be built here, or files cannot be read.
     """
-    files = [Path(file) for profile in profiles for file in (*profile.tables, profile.target.timing_cache) if file is not None]
+    files = [Path(file) for profile in profiles for file in (*map(find_table, profile.tables), profile.target.timing_cache) if file is not None]
     files += [Path(recipe.model.weights_file)] if recipe.model.weights_file else []
     of_the_store = (recipe.model.weights or "").startswith(RECIPE)
     if ":" in recipe.model.name or ":" in recipe.data.name or of_the_store or not all(file.is_file() for file in files):

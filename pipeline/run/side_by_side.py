@@ -1,7 +1,8 @@
 """Branches side by side: a thread each, whose stages run in child processes.
 
 A stage sets what is global to its process (torch's threads, determinism and random numbers, what tracing and export patch), so two
-may not run in one. A stage that is timed runs alone: training beside it would be in its milliseconds.
+may not run in one. A stage that is timed runs alone on its device: training beside it would be in its milliseconds. A device that has an address
+is timed while this machine trains, and while others are timed.
 """
 
 import contextvars
@@ -15,13 +16,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, TypeVar
 
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.backends.devices import address_among
 from bonsai.stages.interpreter import run_code
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store, is_timed
@@ -95,7 +97,8 @@ class ChildProcesses:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._turns = store, Turns()
+        self._store = store
+        self._turns: dict[str | None, Turns] = {None: Turns()}
         self._idle: LifoQueue[Child] = LifoQueue()
         self._all: list[Child] = []
         self._stopped, self._changing = False, threading.Lock()
@@ -117,7 +120,7 @@ class ChildProcesses:
         found = self._store.find(stage, **inputs)
         if found is not None:
             return found
-        with self._turns.take(alone=is_timed(stage)):
+        with self._turn(address_among(inputs), timed=is_timed(stage)):
             child = self._take()
             try:
                 artifact = child.run(self._store.root, stage, inputs)
@@ -130,6 +133,14 @@ class ChildProcesses:
                 raise
             self._idle.put(child)
             return artifact
+
+    @contextmanager
+    def _turn(self, address: str | None, *, timed: bool) -> Iterator[None]:
+        """Hold a turn on the device at an address, and on this machine, unless it only waits for what is timed elsewhere."""
+        with self._changing:
+            turns = self._turns.setdefault(address, Turns())
+        with turns.take(alone=timed), nullcontext() if timed or address is None else self._turns[None].take(alone=False):
+            yield
 
     def stop(self) -> None:
         """End all processes, whatever they do."""

@@ -3,17 +3,18 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bonsai.pipeline.run.device_timing import DeviceTimer, Untrained
 from bonsai.pipeline.run.inspecting import Asked, Network
+from bonsai.pipeline.run.limits import require_runs
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.latency import LatencyTable, Line
+from bonsai.profiles.latency import Line
 from bonsai.profiles.schema import HardwareProfile, Precision, Target
+from bonsai.profiles.shared_tables import require_device, tables_of
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo, Engine
 from bonsai.stages.backends.runtimes import weight_bits
-from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.latency import ROOFLINE, TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.process_interval import LEAST_SPREAD
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
@@ -49,19 +50,22 @@ class LatencyTables:
         Raises:
             ConfigError: A table was brought for the engine, none for the dense FP32 reference.
         """
-        brought = brought_tables(self.profile)
+        brought = tables_of(self.profile)
         if brought and target.precision not in brought:
             raise ConfigError(
                 describe(
                     f"profile {self.profile.name}: a latency table is missing",
                     given=f"tables at {', '.join(brought)}",
                     allowed=f"one at {target.precision} too: a budget is judged against the dense FP32 network on the same device",
-                    fix="bring all files that `bonsai characterize` wrote",
+                    fix="bring a file that `bonsai characterize` wrote: it has both",
                 )
             )
+        if own := brought.get(target.precision):
+            require_device(own.table, own.file, device=self.info.device, isa=self.info.isa, present=self.info.present)
         step = getattr(self.profile.channel_multiple, target.precision)
         keep_float = self.untrained.keep_float if target.precision == "int8" else ()
-        facts = {"target": target, "info": self.info, "step": step, "brought": brought.get(target.precision), "keep_float": keep_float}
+        text = own.table.to_text() if own else None
+        facts = {"target": target, "info": self.info, "step": step, "brought": text, "keep_float": keep_float}
         return self.step(characterize, **self.untrained.built_from, **facts)
 
     def estimate_ms(self, widths: Widths, precision: Precision) -> float:
@@ -128,7 +132,7 @@ class ReadyTarget:
 
     @property
     def table_source(self) -> str:
-        """Whether the latency table was measured or estimated."""
+        """Whether the latency table was measured, estimated, or measured elsewhere and where."""
         return self.table.source
 
     @property
@@ -150,31 +154,36 @@ class ReadyTarget:
         """Return the scores of a segment's channels by the recipe's criterion."""
         return load_scores(segment, self.chooser.config.criterion)
 
-    def fit(self, segment: Checkpoint, losses: BlockLosses | None = None, correction: float = 1.0) -> Fit:
+    def fit(self, segment: Checkpoint, losses: BlockLosses | None = None, *, correction: float = 1.0, limit_ms: float | None = None) -> Fit:
         """Return the widths that fit the budget, with untrained networks timed where the device is here.
 
         Args:
             segment: Holds the scores.
             losses: What the absence of residual blocks costs; without it none is left out.
             correction: Measured over predicted latency, from a finished engine.
+            limit_ms: Milliseconds in place of the budget, where another limit asks for a faster network; no less than the fastest network takes.
         """
-        measure = self.time_untrained if self.info.present else None
-        return self.chooser.fit(self.scores(segment), measure=measure, losses=losses, correction=correction, doubt=self.timer.doubt)
+        measure, chooser = self.time_untrained if self.info.present else None, self.chooser
+        if limit_ms is not None:
+            chooser = replace(chooser, limit_ms=min(max(limit_ms, self.floor_ms / (1 - chooser.config.margin)), self.limit_ms))
+        return chooser.fit(self.scores(segment), measure=measure, losses=losses, correction=correction, doubt=self.timer.doubt)
 
     def build_untrained(self) -> Engine:
         """Return the dense engine at the reference precision, with untrained weights. If there is no reference, this engine is timed for the budget."""
         return self.timer.build_dense()
+
+    def engine_mb(self, widths: Widths) -> float:
+        """Return the size of an untrained engine at the target's precision, in megabytes (10^6 bytes). Training changes weights, not how many there are."""
+        engine = self.timer.build(widths, self.profile.target)
+        return (engine.folder / engine.file).stat().st_size / 1e6
 
     def estimates(self, widths: Widths) -> tuple[Latency, ...] | None:
         """Return the estimated latency of the dense reference and of each of the target's candidates, or None where they can be measured."""
         if self.info.present:
             return None
         found = (self.dense_ms, *(self.tables.estimate_ms(widths, precision) for precision in self.profile.target.candidates))
-        return tuple(Latency(source="estimated", clock=self._estimated_by, p50=ms) for ms in found)
-
-    @property
-    def _estimated_by(self) -> str:
-        return "roofline" if self.table_source == "estimated" else "latency table"
+        clock = ROOFLINE if self.table_source == "estimated" else TABLE_ELSEWHERE
+        return tuple(Latency(source="estimated", clock=clock, p50=ms) for ms in found)
 
     def forecast(self, widths: Widths) -> Forecast:
         """Return what the latency table of the target's precision says of every operator, in the dense network and at these widths."""
@@ -187,7 +196,7 @@ class ReadyTarget:
         if self.full is not None:
             return self.full.forecast_dense()
         dense, own = self.network.dense_widths, self.profile.target.precision
-        brought = brought_tables(self.profile)
+        brought = tables_of(self.profile)
         others = [p for p in self.profile.target.precisions if p != own and (not brought or p in brought) and not self.info.present]
         return {own: self.latency(dense), **{precision: self.tables.estimate_ms(dense, precision) for precision in others}}
 
@@ -220,6 +229,7 @@ def prepare_target(recipe: Asked, profile: HardwareProfile, network: Network, st
     target = replace(full, smaller=tuple(_prepare(recipe, profile, each, step, full) for each in smaller))
     what = f"profile {profile.name}, {profile.budget}{', with images of any size' if smaller else ''}"
     require_reachable(target.least_ms, target.limit_ms, what=what, margin=recipe.prune.margin + LEAST_SPREAD)
+    require_runs(profile, recipe.timing, target.limit_ms)
     dense = f"dense {profile.target.reference.upper()} {target.dense_ms:.3f} ms"
     at = [f"{each.floor_ms:.3f} ms with images of {'x'.join(map(str, each.network.image_size))}" for each in target.smaller]
     narrowest = ", ".join([f"{target.floor_ms:.3f} ms", *at])
@@ -253,15 +263,3 @@ def _prepare(recipe: Asked, profile: HardwareProfile, network: Network, step: St
 def untrained_network(recipe: Asked, network: Network) -> Untrained:
     """Return the recipe's network as it is exported before it is trained."""
     return Untrained(recipe.model, network.image_shape, network.num_classes, recipe.quantize.keep_float, recipe.export)
-
-
-def brought_tables(profile: HardwareProfile) -> dict[str, str]:
-    """Return the text of the profile's latency tables by precision.
-
-    Raises:
-        ConfigError: A file cannot be read, or is no table.
-    """
-    found: dict[str, str] = {}
-    for name in profile.tables:
-        found[LatencyTable.load(Path(name)).meta.precision] = Path(name).read_text(encoding="utf-8")
-    return found

@@ -18,6 +18,7 @@ from prefect.states import Failed
 
 from bonsai.pipeline.service.deployments import TIMING_LIMIT
 from bonsai.profiles.errors import BonsaiError
+from bonsai.stages.backends.devices import address_among
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Step, Store, is_timed
 from bonsai.stages.training.progress import say
@@ -29,12 +30,15 @@ LEASE_SECONDS = 60
 
 
 def as_tasks(store: Store) -> Step:
-    """Return a `step` that runs each stage as a Prefect task of the stage's name."""
+    """Return a `step` that runs each stage as a Prefect task of the stage's name.
+
+    A stage that times on a device with an address needs no slot of the server's limit: the device's own lock keeps timings there apart, whoever asks.
+    """
     tasks: dict[str, Task[..., Any]] = {}
 
     def step(stage: Callable[..., ArtifactT], /, **inputs: Any) -> ArtifactT:
         def call() -> ArtifactT:
-            if is_timed(stage) and store.find(stage, **inputs) is None:
+            if is_timed(stage) and address_among(inputs) is None and store.find(stage, **inputs) is None:
                 with timing_slot():  # before the store's own locks: a run that holds one of them never waits for this
                     return store.run(stage, **inputs)
             return store.run(stage, **inputs)

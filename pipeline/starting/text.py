@@ -204,9 +204,9 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         metric: Label of the metric.
     """
     if budget:
-        own = _row(f"budget: {{latency: {budget:g}}}", "largest latency (p50), as a fraction of the dense FP32 engine's; or {latency_ms: 2.5}")
+        own = _row(f"budget: {{latency: {budget:g}}}", "largest latency (p50), as a fraction of the dense FP32 engine's; or {latency_ms: 2.5, size_mb: 1}")
     else:
-        own = _row("# budget: {latency_ms: 2.5}", f"the parent's is {parent}")
+        own = _row("# budget: {latency_ms: 2.5, size_mb: 1}", f"the parent's is {parent}")
     lines = [
         f"# The target: where the engine runs, and what it must achieve there. All other keys are as in {extends}.",
         f"extends: {extends}",
@@ -216,6 +216,5 @@ def device_text(name: str, extends: str, *, budget: float | None, parent: Budget
         *(f"  # {line}" for line in why.split("\n")),
         f"  max_drop: {drop:g}",
         _row("  # min_metric: 0.9", f"smallest allowed {metric} of the engine itself: the lower end of its 95 % interval must not be below"),
-        _row("  # max_size_mb: 1.0", "largest size of the engine file"),
     ]
     return "\n".join(lines) + "\n"

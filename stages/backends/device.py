@@ -6,12 +6,13 @@
 
 A device returns raw outputs and raw times; the host judges them (`stages/measurement/judging.py`). Arguments and results are records, NumPy arrays and
 files of the host, so a device may be another machine: it then copies the graph, the engines and the target's `timing_cache` there, and what it built back.
-`devices.py` has the table of devices, `local_device.py` is the machine that Bonsai runs on.
+`devices.py` has the table of devices, `local_device.py` is the machine that Bonsai runs on, `remote/` one that has an address.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from bonsai.profiles.latency import Entry
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.schema import Target
+from bonsai.stages.backends.checkup import Checkup
 from bonsai.stages.backends.engine import DeviceInfo, EngineFile
+from bonsai.stages.backends.machine import Machine
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.backends.timing_records import Alone, Conditions
 from bonsai.stages.measurement.measurements import KernelShare
 
 STATISTIC = "mean of the middle half"
@@ -67,10 +71,14 @@ class Timing(NamedTuple):
     Attributes:
         samples: By engine, (2, runs) int64 nanoseconds: thread CPU time and wall time.
         turns: How many turns each engine got.
+        conditions: Condition of the device before and after; None where the device does not tell.
+        alone: Start, memory and energy of an engine that was timed alone; None where several took turns.
     """
 
     samples: dict[str, np.ndarray]
     turns: int
+    conditions: Conditions | None = None
+    alone: Alone | None = None
 
 
 class OperatorPoint(NamedTuple):
@@ -98,6 +106,22 @@ class MeasuredOperator(Record):
     contention: float | None
 
 
+class KernelTime(Record):
+    """One kernel of an engine under the runtime's profiler, which slows every kernel down by about a microsecond.
+
+    Attributes:
+        name: The runtime's name of the node, which for ONNX Runtime is that in the engine file.
+        op: The runtime's name of its kind.
+        precision: Precision of its computation.
+        microseconds: Mean of the middle half of its runs.
+    """
+
+    name: str
+    op: str
+    precision: Literal["int8", "float"]
+    microseconds: float
+
+
 class EngineParts(NamedTuple):
     """The parts of an engine's run, and its layers.
 
@@ -121,6 +145,27 @@ class Device(Protocol):
         Raises:
             ConfigError: The runtime cannot do what the target asks.
             DeviceUnavailable: The runtime or its execution provider is missing, has a version that the profile does not allow, or needs the device here.
+        """
+        ...
+
+    def machine(self) -> Machine:
+        """Describe the machine, whatever the target is: what a package's requirements are compared with."""
+        ...
+
+    def check_up(self) -> Checkup:
+        """Return what there is to tell of the device now: hardware, condition, memory, versions, and how long a question to it takes."""
+        ...
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep other timings off this device while a block runs; wait for those under way, and say so. Who times on a device holds it."""
+        ...
+
+    def verify(self, package: Path) -> list[str]:
+        """Check a package on this device, as `verify_package` does, and return what was checked, line by line.
+
+        Raises:
+            VerificationError: The first thing that differs.
+            DeviceUnavailable: The engine's runtime is not installed, or the engine cannot be run.
         """
         ...
 
@@ -161,7 +206,7 @@ class Device(Protocol):
         ...
 
     def time(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:
-        """Time engines in turns.
+        """Time engines in turns. A timing during which the device was slowed down is repeated, a few times at most (`condition.py`).
 
         Args:
             engines: Engines by name, all for the same batch size.
@@ -180,6 +225,18 @@ class Device(Protocol):
 
     def kernels(self, engine: EngineFile, inputs: np.ndarray) -> tuple[KernelShare, ...]:
         """Return the share of an engine's time that each kind of kernel takes, the largest first. The runtime must be one that `profiles_kernels`."""
+        ...
+
+    def kernel_times(self, engines: Mapping[str, EngineFile], inputs: Mapping[str, np.ndarray]) -> dict[str, tuple[KernelTime, ...]]:
+        """Run engines in turns under the runtime's profiler; return the kernels of each, in order. The runtime must be one that `profiles_kernels`.
+
+        Args:
+            engines: Engines by name.
+            inputs: One batch for each engine, (batch, c, h, w) float32.
+
+        Raises:
+            BuildError: An engine cannot be loaded.
+        """
         ...
 
     def dissect(self, engine: EngineFile, inputs: np.ndarray) -> EngineParts:

@@ -42,7 +42,7 @@ def require_gpu(target: Target, purpose: str) -> Gpu:
                 f"engines of runtime {target.runs_on!r} for {target.device.name} are {purpose} where the GPU is",
                 given=", ".join(f"{gpu.name} (sm {gpu.sm})" for gpu in list_gpus()) or "no NVIDIA GPU that nvidia-smi lists",
                 allowed=f"a {target.device.name} (sm {target.device.sm})",
-                fix="run this on the device",
+                fix="give the profile the device's address (docs/devices.md), or run this on the device",
             )
         )
     return gpu

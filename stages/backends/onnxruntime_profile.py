@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bonsai.stages.backends.kernel_profile import Kernel
+from bonsai.stages.backends.running import feeder
 from bonsai.stages.store.room import require_room
 
 WARM = 7  # the first of every so many runs are not counted
@@ -17,6 +18,8 @@ CUT_US = 0.5
 MORE = 1 << 20
 """Guess of how many bytes a truncated profile lacks."""
 INTEGERS = {"int8", "uint8"}
+ENDING = "_kernel_time"
+"""What ONNX Runtime appends to a node's name for the event of its kernel."""
 
 
 class SessionProfile:
@@ -24,6 +27,10 @@ class SessionProfile:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
+
+    def feeds(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a batch as `run` takes it."""
+        return feeder({each.name: tuple(each.shape[1:]) for each in self._session.get_inputs()})(images)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Run it once."""
@@ -38,9 +45,9 @@ class SessionProfile:
         events = _read_whole(Path(self._session.end_profiling()))
         found: dict[str, list[dict[str, Any]]] = {}
         for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            if event.get("cat") == "Node" and event["name"].endswith(ENDING):
                 found.setdefault(event["name"], []).append(event)
-        return [_kernel(runs) for runs in found.values()]
+        return [_kernel(name.removesuffix(ENDING), runs) for name, runs in found.items()]
 
 
 def _read_whole(profile: Path) -> list[dict[str, Any]]:
@@ -55,10 +62,10 @@ def _read_whole(profile: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _kernel(runs: list[dict[str, Any]]) -> Kernel:
-    """Return one kernel, given the events of all its runs."""
+def _kernel(name: str, runs: list[dict[str, Any]]) -> Kernel:
+    """Return one kernel, given its node's name and the events of all its runs."""
     durations = np.array([event["dur"] for event in runs[len(runs) // WARM :]], dtype=float)
-    return Kernel(runs[0]["args"]["op_name"], _precision(runs[0]), durations + CUT_US)
+    return Kernel(name, runs[0]["args"]["op_name"], _precision(runs[0]), durations + CUT_US)
 
 
 def _precision(event: dict[str, Any]) -> Literal["int8", "float"]:

@@ -20,7 +20,7 @@ from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import DeviceInfo
 from bonsai.stages.backends.host_cpu import describe_cpu, require_cpu, weight_bits_on
 from bonsai.stages.backends.kernel_profile import Kernel
-from bonsai.stages.backends.running import Run, joined, parts_of
+from bonsai.stages.backends.running import Run, feeder, joined, parts_of
 from bonsai.stages.errors import BuildError
 from bonsai.stages.graph.onnx_graph import FloatType
 
@@ -119,10 +119,15 @@ class KernelCounters:
     """
 
     def __init__(self, copies: list[Any]) -> None:
+        self._inputs = {port.get_any_name(): tuple(port.shape)[1:] for port in copies[0].inputs}
         self._requests = [compiled.create_infer_request() for compiled in copies]
         self._first: list[list[float]] = []
         self._clocks = np.zeros((len(copies), 2))
         self._counts = np.zeros(len(copies), dtype=int)
+
+    def feeds(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a batch as `run` takes it."""
+        return feeder(self._inputs)(images)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Run one of the copies once."""
@@ -141,7 +146,7 @@ class KernelCounters:
         calmest = np.argsort(walls / cpus)[: max(1, int(ran * CALM))]
         times = [self._mean_but_first(copy) for copy in calmest]
         return [
-            Kernel(layer.node_type, "int8" if layer.exec_type.lower().endswith("i8") else "float", np.array(means))
+            Kernel(layer.node_name, layer.node_type, "int8" if layer.exec_type.lower().endswith("i8") else "float", np.array(means))
             for layer, *means in zip(_executed(self._requests[0]), *times, strict=True)
         ]
 

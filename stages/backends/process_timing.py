@@ -2,6 +2,7 @@
 
 The same engines differ by 1 to 3 % between processes, so a verdict needs several. In a process that has opened many engines before, they differ by up to
 5 %, since its memory is in pieces. Of Bonsai only the engines' own backend is imported there.
+An engine that has a process to itself also tells its start, its memory and its energy.
 The process ends at once where its parent does.
 """
 
@@ -11,20 +12,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from safetensors.numpy import load, save
 
 from bonsai.profiles.errors import BonsaiError, describe
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.backends.alone import figures_of, open_alone
 from bonsai.stages.backends.device import Timing, TimingProtocol
 from bonsai.stages.backends.early_end import EarlyEnd
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.registry import backend_of
 from bonsai.stages.backends.running import Run
 from bonsai.stages.backends.timing import time_interleaved, time_steadily
+from bonsai.stages.backends.timing_records import Alone
 from bonsai.stages.errors import TimingFailed
 from bonsai.stages.interpreter import run_module
 from bonsai.stages.measurement.samples import turn_count
@@ -33,6 +38,8 @@ from bonsai.stages.store.tensor_files import in_rows
 CHILD = "bonsai.stages.backends.process_timing"
 TURNS = ".turns"
 """Name of the number of turns among the samples."""
+ALONE = ".alone"
+"""Name of the figures of a single engine among the samples: JSON in UTF-8, a byte each."""
 REFUSED = 3
 """Exit code of the process if Bonsai refuses to open an engine. The last line of stderr says why."""
 
@@ -46,6 +53,7 @@ class Request(Record):
         images: Descriptor of a file with batches by name, as NumPy writes them.
         batches: By engine, the name of its batch.
         samples: Descriptor of the file that receives the raw nanoseconds, safetensors.
+        started: When the process was started, by the monotonic clock, which all processes of a machine share.
     """
 
     engines: dict[str, EngineFile]
@@ -53,6 +61,7 @@ class Request(Record):
     images: int
     batches: dict[str, str]
     samples: int
+    started: float
 
 
 def time_in_process(engines: Mapping[str, EngineFile], images: Mapping[str, np.ndarray], protocol: TimingProtocol, inherited: tuple[int, ...] = ()) -> Timing:
@@ -73,11 +82,13 @@ def time_in_process(engines: Mapping[str, EngineFile], images: Mapping[str, np.n
         given.flush()
         called = {one: f"arr_{place}" for place, one in enumerate(different)}  # as NumPy calls them
         batches = {name: called[id(batch)] for name, batch in images.items()}
-        request = Request(engines=dict(engines), protocol=protocol, images=given.fileno(), batches=batches, samples=found.fileno())
+        files = {"images": given.fileno(), "samples": found.fileno()}
+        request = Request(engines=dict(engines), protocol=protocol, batches=batches, started=time.monotonic(), **files)
         _ask(request, inherited)
         found.seek(0)
         samples = dict(load(found.read()))
-        return Timing(turns=int(samples.pop(TURNS)[0]), samples=samples)
+        turns, alone = int(samples.pop(TURNS)[0]), samples.pop(ALONE, None)
+        return Timing(samples, turns, alone=None if alone is None else Alone.model_validate_json(alone.tobytes()))
 
 
 def _ask(request: Request, inherited: tuple[int, ...]) -> None:
@@ -120,18 +131,35 @@ def main() -> None:
     """Answer one request."""
     request = Request.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        engines = {name: backend_of(engine.target).open_engine(engine.file, engine.target) for name, engine in request.engines.items()}
-    except BonsaiError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        os._exit(REFUSED)
+    backends = {name: backend_of(engine.target) for name, engine in request.engines.items()}
+    start_s = time.monotonic() - request.started
     with os.fdopen(request.images, "rb") as given, os.fdopen(request.samples, "wb") as found:
         given.seek(0)
         batches = dict(np.load(given))
-        timing = _time(engines, {name: batches[batch] for name, batch in request.batches.items()}, request.protocol)
-        found.write(save(in_rows({**timing.samples, TURNS: np.array([timing.turns])})))
+        images = {name: batches[batch] for name, batch in request.batches.items()}
+        loads = {name: partial(backends[name].open_engine, engine.file, engine.target) for name, engine in request.engines.items()}
+        try:
+            timing = _time_alone(request, loads, images, start_s) if len(loads) == 1 else _time(_load_all(loads), images, request.protocol)
+        except BonsaiError as error:
+            print(" ".join(str(error).split()), file=sys.stderr)
+            os._exit(REFUSED)
+        alone = {} if timing.alone is None else {ALONE: np.frombuffer(timing.alone.model_dump_json().encode(), np.uint8)}
+        found.write(save(in_rows({**timing.samples, TURNS: np.array([timing.turns]), **alone})))
     sys.stderr.flush()
     os._exit(0)  # the thread above still reads; a runtime's own end is not what is timed
+
+
+def _load_all(loads: Mapping[str, Callable[[], Run]]) -> dict[str, Run]:
+    return {name: load() for name, load in loads.items()}
+
+
+def _time_alone(request: Request, loads: Mapping[str, Callable[[], Run]], images: Mapping[str, np.ndarray], start_s: float) -> Timing:
+    """Time the only engine of this process, and tell its start, memory and energy."""
+    ((name, load),) = loads.items()
+    opened = open_alone(load, images[name])
+    timing = _time({name: opened.run}, images, request.protocol)
+    kind = request.engines[name].target.device.kind
+    return timing._replace(alone=figures_of(opened, load, images[name], start_s=start_s, kind=kind))
 
 
 def _time(engines: Mapping[str, Run], images: Mapping[str, np.ndarray], protocol: TimingProtocol) -> Timing:

@@ -40,6 +40,20 @@ def open_graph(graph: Path, threads: int = 1) -> Run:
     return runner(session)
 
 
+def open_as_written(model: bytes) -> ort.InferenceSession:
+    """Open an ONNX file on this machine's CPU so that each node is computed as it stands there: no optimiser changes it.
+
+    Raises:
+        BuildError: ONNX Runtime cannot load it.
+    """
+    options = engine_options(threads=1)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(model, options, providers=PROVIDERS)
+    except ORT_ERRORS as error:
+        raise BuildError(f"ONNX Runtime cannot open the ONNX file as it is written: {error}") from error
+
+
 def runtime_here() -> str:
     """Return what a file that is opened here depends on: ONNX Runtime's version and the CPU."""
     return f"{ort.__version__}, {read_cpu()[0]}"

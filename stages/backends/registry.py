@@ -122,7 +122,7 @@ def check_target(target: Target) -> DeviceInfo:
                 f"runtime {target.runs_on!r} builds engines on their device alone",
                 given=f"{target.device.name} is not in this machine",
                 allowed=f"a machine with a {target.device.name}",
-                fix="run this on the device, or choose a runtime that builds ahead of time",
+                fix="give the profile the device's address (docs/devices.md), run this on the device, or choose a runtime that builds ahead of time",
             )
         )
     return info

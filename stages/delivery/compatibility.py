@@ -90,7 +90,7 @@ def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibil
     """
     info, device = engine.info, target.device
     built_on, architecture = info.system.split(" ", 1)
-    is_gpu, is_elsewhere = device.kind == "gpu", device.kind == "cpu" and not device.is_host
+    is_gpu, is_elsewhere = device.kind == "gpu", device.kind == "cpu" and not info.present
     if is_elsewhere:
         architecture = "aarch64" if "asimd" in device.isa else "x86_64"
     is_portable = runtime in ANY_SYSTEM
@@ -103,7 +103,7 @@ def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibil
         system=None if is_portable or is_elsewhere else built_on,
         architecture=None if is_portable else ARCHITECTURES.get(architecture, architecture),
         isa=() if is_gpu else info.isa,
-        excluded_isa=("avx512f",) if device.is_host and "avx512f" not in info.isa and "avx2" in info.isa else (),
+        excluded_isa=("avx512f",) if device.kind == "cpu" and info.present and "avx512f" not in info.isa and "avx2" in info.isa else (),
         driver=info.driver,
         threads=target.threads,
         batch=(1, target.batch),

@@ -65,7 +65,7 @@ class Decisions(Record):
         tried: The precisions among which the engine's was chosen, and those left out before training; empty where there is only one.
         kept_widths: Channels per group that were kept: other ones where they were chosen again between cuts.
         dense_widths: Channels per group of the dense network.
-        table_source: Whether the latency table was measured or estimated.
+        table_source: Whether the latency table was measured, estimated, or measured elsewhere and where.
         forecast: Latency that the table predicts for every operator, dense and cut.
         dense_history: The learning curve of the trunk, whose end is the dense reference; if there is none, or it was given, up to where the branch left.
         dense_ms: Latency of the dense network at precisions that were not built, predicted by the latency tables.

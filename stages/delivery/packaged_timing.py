@@ -1,4 +1,4 @@
-"""Times a packaged engine on the machine it is on, and judges its budget where that can be done."""
+"""Times a packaged engine on this machine or another one, and judges its budget where that can be done."""
 
 import tempfile
 from contextlib import suppress
@@ -8,8 +8,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe
+from bonsai.profiles.schema import Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine, EngineFile
-from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.delivery.compatibility import find_absence
 from bonsai.stages.delivery.contents import PackageManifest, read_any_intact
@@ -17,11 +18,11 @@ from bonsai.stages.delivery.deployed import DeployedManifest
 from bonsai.stages.delivery.packed_facts import PackedFacts
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import ArtifactDamaged, VerificationError
+from bonsai.stages.measurement.alone_timing import time_alone
+from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, limit_of, untold_of
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Fresh, Gate
-from bonsai.stages.measurement.timing_lock import hold_timing
-from bonsai.stages.measurement.verdicts import judge_latency, limit_of
 from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST, Manifest, read_manifest
 
@@ -30,21 +31,22 @@ STAGE = "time_engine/"
 
 
 class PackagedTiming(NamedTuple):
-    """The result as lines of text, and the latency gate, if it could be judged."""
+    """The result as lines of text, and the gates of the budget that could be judged."""
 
     lines: list[str]
-    gate: Gate | None
+    gates: tuple[Gate, ...]
 
 
-def time_package(folder: Path, store: Path) -> PackagedTiming:
-    """Time the engine of a package in several processes.
+def time_package(folder: Path, store: Path, there: Target | None = None) -> PackagedTiming:
+    """Time the engine of a package in several processes, and run it alone for its start, memory and energy.
 
     A budget in milliseconds can always be judged. A budget that is a fraction of the dense engine's latency needs that engine, which is not in the
     package; it is judged if the store still has it.
 
     Args:
-        folder: A package that `verify_package` accepts on this machine.
+        folder: A package that `verify_package` accepts on the device.
         store: Folder of the artifacts, which need not exist.
+        there: Target at whose address the device is; None for this machine.
 
     Raises:
         VerificationError: The package is not as it was sealed.
@@ -52,17 +54,20 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
     """
     manifest = read_any_intact(folder)
     timing, said = _told(manifest)
-    absence = find_absence(manifest.compatibility, this_machine())
-    if absence is not None:
-        return PackagedTiming([f"not timed: {absence}"], None)
     target, budget = manifest.profile.target, manifest.profile.budget
+    target = target if there is None else target.on_device_of(there)
+    device = device_of(target)
+    absence = find_absence(manifest.compatibility, device.machine())
+    if absence is not None:
+        return PackagedTiming([f"not timed: {absence}"], ())
     dense = find_dense(manifest, store)
     limit, unit = limit_of(budget, target.reference)
     judged = budget.latency is None or dense is not None
-    with hold_timing(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+    engine = EngineFile(file=folder / manifest.engine.file, target=target)
+    with device.hold(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         fresh = time_afresh(
             Path(scratch),
-            EngineFile(file=folder / manifest.engine.file, target=target),
+            engine,
             dense.for_target(target) if dense is not None else None,
             image_shape=manifest.engine.image_shape,
             reference_shape=dense.image_shape if dense is not None else None,
@@ -70,13 +75,19 @@ def time_package(folder: Path, store: Path) -> PackagedTiming:
             percentile=budget.percentile,
             relative=budget.latency is not None and dense is not None,
             limit=limit if judged else None,
+            tail_ms=budget.p99_ms,
         )
-    lines = [_describe(fresh, manifest, said)]
-    if not judged:
-        why = "a package does not hold the dense engine, and this store does not have it"
-        return PackagedTiming([*lines, f"budget not judged: the limit is {limit:g} {unit}; {why} ({store}): name the store it was made in, --store DIR"], None)
-    gate = judge_latency(fresh, budget, target.reference)
-    return PackagedTiming([*lines, gate.sentence], gate)
+        footprint = time_alone(engine, image_shape=manifest.engine.image_shape, timing=timing, budget=budget)
+    lines = [_describe(fresh, manifest, said), *([footprint.sentence] if footprint is not None else [])]
+    unknown = untold_of(budget, footprint)
+    untold = [f"{key} not judged: {reason}" for key, reason in unknown.items()]
+    others = judge_others(fresh, footprint, engine.file.stat().st_size, budget.model_copy(update=dict.fromkeys(unknown)))
+    if judged:
+        gates = (judge_latency(fresh, budget, target.reference), *others)
+        return PackagedTiming([*lines, *untold, *(gate.sentence for gate in gates)], gates)
+    why = "a package does not hold the dense engine, and this store does not have it"
+    lines.append(f"latency not judged: the limit is {limit:g} {unit}; {why} ({store}): name the store it was made in, --store DIR")
+    return PackagedTiming([*lines, *untold, *(gate.sentence for gate in others)], others)
 
 
 def find_dense(manifest: PackedFacts, store: Path) -> Engine | None:
@@ -132,5 +143,5 @@ def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency) -> str:
     clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
     return (
         f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
-        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.source} for {manifest.device.device}"
+        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.told} for {manifest.device.device}"
     )

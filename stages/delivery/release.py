@@ -1,15 +1,18 @@
 """An earlier package that a new engine is compared with: read once, checked, and told whether its engine runs here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from bonsai.profiles.errors import BonsaiError, ConfigError, describe
 from bonsai.profiles.located_yaml import Record
+from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.delivery.contents import PackageManifest, read_intact
 from bonsai.stages.delivery.sums import SUMS
-from bonsai.stages.delivery.verification import verify_package
+from bonsai.stages.delivery.verification import verify_on
 from bonsai.stages.errors import DeviceUnavailable, VerificationError
 from bonsai.stages.measurement.results import RESULTS, read_results
 from bonsai.stages.store.artifact import sha256_file
@@ -23,7 +26,8 @@ class Release(Record):
     Attributes:
         folder: Its folder, which may change from run to run.
         seal: sha256 of its ``SHA256SUMS``, and so of all of it.
-        absence: Why its engine does not run here; empty where it does.
+        absence: Why its engine does not run on the device of the new one; empty where it does.
+        there: Target at whose address that device is; None for this machine.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Release(Record):
     manifest: PackageManifest = Field(exclude=True)
     seal: str
     absence: str
+    there: Target | None = Field(default=None, exclude=True)
 
     @property
     def engine_sha256(self) -> str:
@@ -47,22 +52,29 @@ class Release(Record):
     def engine(self) -> EngineFile:
         """Its engine, as a device takes it."""
         packaged = self.manifest.engine
-        return EngineFile(file=self.folder / packaged.file, target=self.manifest.profile.target.at(packaged.precision))
+        target = self.manifest.profile.target.at(packaged.precision)
+        return EngineFile(file=self.folder / packaged.file, target=target if self.there is None else target.on_device_of(self.there))
 
 
-def read_release(folder: Path) -> Release:
+def read_release(folder: Path, profiles: Sequence[HardwareProfile] = ()) -> Release:
     """Read a package, check that it is intact, and try its engine on its golden images in a process of its own.
+
+    Args:
+        folder: The package.
+        profiles: Those of the run. The engine is tried on the device of the profile that it was made for, or of the only one.
 
     Raises:
         VerificationError: A file is not as it was sealed, or the folder is no package of this schema.
     """
     manifest = read_intact(folder)
+    meant = [profile for profile in profiles if profile.name == manifest.profile.name or len(profiles) == 1]
+    there = meant[0].target if meant else None
     try:
-        verify_package(folder, require_run=True)
+        verify_on(device_of(there or manifest.profile.target), folder)
         absence = ""
     except (VerificationError, DeviceUnavailable) as error:
         absence = _in_one_line(error)
-    return Release(name=manifest.name, folder=folder.resolve(), manifest=manifest, seal=sha256_file(folder / SUMS), absence=absence)
+    return Release(name=manifest.name, folder=folder.resolve(), manifest=manifest, seal=sha256_file(folder / SUMS), absence=absence, there=there)
 
 
 def require_comparable(release: Release, *, task: str, classes: tuple[str, ...], image_shape: tuple[int, ...], test_digest: str) -> None:

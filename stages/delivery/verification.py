@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bonsai.profiles.errors import SHORT, describe, shorten
+from bonsai.stages.backends.device import Device
 from bonsai.stages.backends.machine import this_machine
 from bonsai.stages.delivery.compatibility import Compatibility, find_absence, list_differences, runtime_difference
 from bonsai.stages.delivery.contents import read_any_intact, require_package
@@ -57,7 +58,14 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
     absence = find_absence(needed, here)
     if absence is not None:
         if require_run:
-            raise DeviceUnavailable(describe("the engine cannot be run here", given=absence, allowed=needed.sentence, fix="run this on the device"))
+            raise DeviceUnavailable(
+                describe(
+                    "the engine cannot be run here",
+                    given=absence,
+                    allowed=needed.sentence,
+                    fix="run this on the device, or name a profile that has its address: --profile FILE",
+                )
+            )
         return [*checked, f"built, not run: {absence}", f"not checked: that this machine has {needed.sentence}; the golden outputs"]
     for difference in list_differences(needed, here):
         raise VerificationError(difference)
@@ -72,6 +80,14 @@ def verify_package(folder: Path, *, require_run: bool = False, key: Path | None 
         f"engine: in a process of its own, {needed.runtime} {version} gives the golden outputs of {images} images"
         f" (largest difference {largest:.1e}, at most {TOLERANCE:.0%}; golden by {manifest.golden})",
     ]
+
+
+def verify_on(device: Device, folder: Path, *, key: Path | None = None) -> list[str]:
+    """Check a package on another machine: who made it and its files here, all else there. Arguments and errors as for `verify_package`."""
+    require_package(folder)
+    origin = [require_signature(folder, key)] if key is not None else []
+    read_any_intact(folder)
+    return [*origin, *device.verify(folder)]
 
 
 def _told_of_program(folder: Path, manifest: PackedFacts) -> list[str]:

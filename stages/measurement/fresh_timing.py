@@ -1,4 +1,4 @@
-"""Times an engine in several processes, each a fresh sample, until its budget is decided or enough have been timed."""
+"""Times an engine in several processes, each a fresh sample, until its latency budget is decided or enough have been timed."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from bonsai.stages.backends.device import TimingProtocol
-from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.backends.timing_records import Conditions
 from bonsai.stages.graph.probes import noise_for
+from bonsai.stages.measurement.asking import time_on_device
+from bonsai.stages.measurement.budget_gates import verdict_within
 from bonsai.stages.measurement.calm import CALM, Samples, calm_part, calm_turns, pace_of, turns_of
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.measurements import Fresh, ProcessFigures
 from bonsai.stages.measurement.process_interval import interval_between, looks_of, movement_of
 from bonsai.stages.measurement.samples import SAMPLES, contention, save_samples, shared_clock, summarise, turn_count
-from bonsai.stages.measurement.verdicts import verdict_within
+from bonsai.stages.measurement.tail import tail_interval
 from bonsai.stages.training.progress import report
 
 ENGINE, REFERENCE = "engine", "reference"
@@ -52,10 +54,11 @@ def time_afresh(
     percentile: int,
     relative: bool,
     limit: float | None,
+    tail_ms: float | None = None,
     known_ms: float | None = None,
     what: str = "timing the finished engine",
 ) -> Fresh:
-    """Time an engine in new processes; the caller holds the machine's timing lock.
+    """Time an engine in new processes; the caller holds the device.
 
     Args:
         folder: Receives a file of samples for each process.
@@ -67,6 +70,7 @@ def time_afresh(
         percentile: 50, 90 or 95.
         relative: Whether the figure is the ratio to the reference's latency, not milliseconds.
         limit: Limit of the figure. None if there is nothing to decide; then the fewest processes are enough.
+        tail_ms: Limit of the engine's p99; None if there is none.
         known_ms: The reference's latency at the percentile in an earlier timing; if the machine is slower now, its result is trusted less.
         what: Description of the work in the progress lines.
 
@@ -76,22 +80,23 @@ def time_afresh(
     config, verdict = timing.in_process(), timing.verdict
     engines = {name: one.model_copy(update={"file": one.file.resolve()}) for name, one in ((ENGINE, engine), (REFERENCE, reference)) if one is not None}
     (batch,) = {one.target.batch for one in engines.values()}
-    device, images = (
-        device_of(engine.target),
-        noise_for({ENGINE: image_shape, **({} if reference is None else {REFERENCE: reference_shape or image_shape})}, batch),
-    )
+    images = noise_for({ENGINE: image_shape, **({} if reference is None else {REFERENCE: reference_shape or image_shape})}, batch)
     question = Question(percentile, shared_clock((one.target for one in engines.values()), percentile), turn_count(config), relative, known_ms)
     protocol = TimingProtocol(timing=config, clock=question.clock, percentile=percentile, once=True)
-    looks = (verdict.processes,) if limit is None else looks_of(verdict.processes, verdict.most)
-    samples: list[Samples] = []
+    looks = (verdict.processes,) if limit is None and tail_ms is None else looks_of(verdict.processes, verdict.most)
+    samples, conditions = list[Samples](), list[Conditions]()
     for look in looks:
         while len(samples) < look:
-            samples.append(device.time(engines, images, protocol).samples)
+            timed = time_on_device(engine.target, engines, images, protocol)
+            samples.append(timed.samples)
+            conditions += [timed.conditions] if timed.conditions is not None else []
             save_samples(folder / SAMPLES.replace(".", f"-{len(samples)}."), samples[-1])
             report(what, done=len(samples), total=look, unit="process")
         figures = figures_of(samples, question)
         interval = interval_of(figures, question, looks=len(looks))
-        if limit is not None and verdict_within(interval.low, interval.high, limit) != "undecided" and interval.processes >= verdict.processes:
+        tail = None if tail_ms is None else tail_interval([process[ENGINE] for process in samples], looks=len(looks))
+        sure = limit is None or (verdict_within(interval.low, interval.high, limit) != "undecided" and interval.processes >= verdict.processes)
+        if sure and (tail_ms is None or (tail is not None and verdict_within(tail.low, tail.high, tail_ms) != "undecided")):
             break
     if interval.processes < verdict.processes:  # the machine was not calm for long enough: all turns of all processes count
         figures = [_figure(process, question, pace=None) for process in samples]
@@ -108,6 +113,8 @@ def time_afresh(
         processes=tuple(figures),
         interval=interval,
         contention=contention(pooled),
+        tail=tail,
+        conditions=tuple(conditions),
     )
 
 

@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import Precision
+from bonsai.stages.backends.timing_records import Conditions
+from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.quantization.records import Quantised
@@ -43,11 +45,13 @@ class Benchmark(Artifact):
     Attributes:
         candidates: Results in the order of the engines.
         contention: Wall time over CPU time; 1 on a quiet machine.
+        conditions: Condition of the device meanwhile; None where it does not tell.
     """
 
     reference: Latency
     candidates: tuple[Candidate, ...]
     contention: float
+    conditions: Conditions | None = None
 
 
 class ProcessFigures(Record):
@@ -81,6 +85,8 @@ class Fresh(Record):
         processes: Results by process, in order.
         interval: 95 % interval of the figure.
         contention: Wall time over CPU time; 1 on a quiet machine.
+        tail: 95 % interval of the engine's p99 in milliseconds; None where no budget limits it, or too few runs were made.
+        conditions: Condition of the device by process, in order; empty where it does not tell.
     """
 
     percentile: int
@@ -89,6 +95,8 @@ class Fresh(Record):
     processes: tuple[ProcessFigures, ...]
     interval: Interval
     contention: float
+    tail: Interval | None = None
+    conditions: tuple[Conditions, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -108,6 +116,16 @@ class Fresh(Record):
         return ", ".join("-" if process.figure is None else f"{process.figure:.4g}" for process in self.processes)
 
 
+class AloneRun(Artifact):
+    """An engine that was run alone in one process; no file.
+
+    Attributes:
+        footprint: Its start, memory and energy; None where the device tells nothing of an engine that is alone.
+    """
+
+    footprint: Footprint | None
+
+
 class FreshTiming(Artifact):
     """The finished engine timed again, after it was chosen.
 
@@ -116,10 +134,21 @@ class FreshTiming(Artifact):
     Attributes:
         fresh: The figures.
         repetition: 1 for the first timing of this engine, one more each time that it is measured again.
+        footprint: Start, memory and energy of the engine; None where the device tells nothing of an engine that is alone.
     """
 
     fresh: Fresh
     repetition: int
+    footprint: Footprint | None = None
+
+    def figures(self) -> str:
+        """Return what was found, in a few words."""
+        tail = f", p99 {self.fresh.tail.found:.3f} ms" if self.fresh.tail else ""
+        told = self.footprint
+        memory = f", memory {told.memory_mb:.4g} MB" if told is not None and told.memory_mb is not None else ""
+        energy = f", energy {told.energy_mj:.4g} mJ" if told is not None and told.energy_mj is not None else ""
+        start = f", cold start {told.cold_s:.3g} s" if told is not None else ""
+        return f"p{self.fresh.percentile} {self.fresh.engine.at(self.fresh.percentile):.3f} ms{tail}{memory}{energy}{start}"
 
 
 class Accuracy(FigureRecord):
@@ -154,6 +183,7 @@ class Row(Record):
         latency: None if the network was not run as an engine.
         size_bytes: Size of the file with the network.
         fused: Whether the network was trained in branches that are fused.
+        footprint: Start, memory and energy, where the engine was run alone: of the shipped one, and of every candidate where the budget limits them.
     """
 
     network: Literal["dense", "pruned", "simulated"]
@@ -167,6 +197,7 @@ class Row(Record):
     parameters: int
     macs: int
     fused: bool = False
+    footprint: Footprint | None = None
 
     @property
     def label(self) -> str:
@@ -280,6 +311,7 @@ class Measurement(Artifact):
         kernels: Kernels of the shipped engine with their share of the run time; empty if they cannot be profiled.
         dense_kernels: Kernels of the dense engine.
         device: Parts of the shipped engine's inference, if the runtime reports them.
+        conditions: Condition of the device while it timed the engines.
         warnings: Reasons why a verdict means little, one sentence each.
         test_digest: sha256 of the test part; empty before `assess`.
     """
@@ -292,6 +324,7 @@ class Measurement(Artifact):
     dense_kernels: tuple[KernelShare, ...]
     device: DeviceTimes | None = None
     contention: float | None
+    conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
     test_digest: str = ""
 

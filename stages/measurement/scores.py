@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.measurement.budget_gates import verdict_of, verdict_within
 from bonsai.stages.measurement.measurements import Gate
-from bonsai.stages.measurement.verdicts import DROP, METRIC, verdict_of, verdict_within
+from bonsai.stages.measurement.verdicts import DROP, METRIC
 from bonsai.stages.tasks.intervals import mean_interval, paired_drop, wilson_of_share
 from bonsai.stages.tasks.task import Interval
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bonsai.profiles.schema import Budget, Gates, HardwareProfile, Precision
+from bonsai.profiles.schema import Gates, HardwareProfile, Precision
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Gate, Measurement, Part, Row, Verdict
+from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, limit_of, other_gates, tail_of, verdict_of
+from bonsai.stages.measurement.measurements import FreshTiming, Gate, Measurement, Part, Row
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.task import Arrays, Interval, Statistics, Task
 
@@ -129,7 +130,7 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
         most_float: The same plus the convolutions that have no INT8 form; the engine may have no more.
     """
     assert dense.latency is not None and candidate.latency is not None
-    note = "" if candidate.latency.source == "measured" else "estimated"
+    note = "" if candidate.latency.source == "measured" else candidate.latency.told
     found = candidate.latency.at(profile.budget.percentile)
     if profile.budget.latency is not None:
         found /= dense.latency.at(profile.budget.percentile)
@@ -138,15 +139,8 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
         Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
         *accuracy_gates(shown, profile.gates),
     ]
-    return (*gates, *size_gates(candidate.size_bytes, profile.gates), *float_gates(engine, kept_float, most_float))
-
-
-def size_gates(size_bytes: int, limits: Gates) -> tuple[Gate, ...]:
-    """Return the gate on the size of the engine's file, if the profile has one."""
-    if limits.max_size_mb is None:
-        return ()
-    size = size_bytes / 1e6
-    return (Gate(name="size", limit=limits.max_size_mb, found=size, unit="MB", verdict=verdict_of(size <= limits.max_size_mb)),)
+    others = other_gates(profile.budget, candidate.size_bytes, tail_of(candidate.latency), candidate.footprint)
+    return (*gates, *others, *float_gates(engine, kept_float, most_float))
 
 
 def float_gates(engine: Engine, kept_float: int, most_float: int) -> tuple[Gate, ...]:
@@ -203,47 +197,27 @@ def doubt_about(task: Task, value: float, targets: Arrays, part: Part) -> str:
     return f"the dense network's {part} {metric.label} is {metric.written(value)}, and {known}: train longer, or check the data"
 
 
-def verdict_of(passed: bool) -> Verdict:
-    """Return the verdict on a figure without an interval, which is never undecided."""
-    return "met" if passed else "missed"
-
-
-def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
-    """Return the latency gate, decided by the interval of a fresh timing.
-
-    Args:
-        fresh: The timing. If the budget is a fraction of the dense engine's latency, that engine was timed in turns.
-        budget: The limit.
-        reference: Precision of the dense engine.
-    """
-    limit, unit = limit_of(budget, reference)
-    interval = fresh.interval
-    note = f"95 % interval; {interval.processes} processes"
-    verdict = verdict_within(interval.low, interval.high, limit)
-    return Gate(name="latency", limit=limit, found=interval.found, unit=unit, verdict=verdict, note=note, low=interval.low, high=interval.high)
-
-
-def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
-    """Return a budget's limit and its unit: milliseconds, or a fraction of the dense engine's."""
-    if budget.latency is None:
-        return float(budget.latency_ms or 0), f"ms p{budget.percentile}"
-    return budget.latency, f"of dense {reference.upper()} p{budget.percentile}"
-
-
-def verdict_within(low: float, high: float, limit: float) -> Verdict:
-    """Return *met* or *missed* if the whole interval lies on one side of the limit, else *undecided*."""
-    return "met" if high <= limit else "missed" if low > limit else "undecided"
-
-
 def fails(gate: Gate, allow_undecided: bool) -> bool:
     """Return whether a gate ends a run with an error."""
     return gate.verdict == "missed" or (gate.verdict == "undecided" and not allow_undecided)
 
 
 def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
-    """Return the measurement with three things replaced by the fresh timing: the latency gate and the latencies of the shipped and the dense engine."""
+    """Return the measurement with what the fresh timing replaces: the budget's gates, and the figures of the shipped and the dense engine."""
     fresh = timing.fresh
-    found = {row.label: fresh.engine if row.shipped else fresh.reference for row in measurement.rows if row.shipped or row.network == "dense"}
-    rows = tuple(row.model_copy(update={"latency": found[row.label]}) if found.get(row.label) else row for row in measurement.rows)
-    latency = judge_latency(fresh, profile.budget, profile.target.reference)
-    return measurement.model_copy(update={"rows": rows, "gates": (latency, *measurement.gates[1:]), "contention": fresh.contention})
+
+    def timed_again(row: Row) -> Row:
+        if row.shipped:
+            return row.model_copy(update={"latency": fresh.engine, "footprint": timing.footprint or row.footprint})
+        return row.model_copy(update={"latency": fresh.reference}) if row.network == "dense" and fresh.reference is not None else row
+
+    others = judge_others(fresh, timing.footprint, measurement.shipped_row.size_bytes, profile.budget)
+    judged = {gate.name: gate for gate in (judge_latency(fresh, profile.budget, profile.target.reference), *others)}
+    return measurement.model_copy(
+        update={
+            "rows": tuple(timed_again(row) for row in measurement.rows),
+            "gates": tuple(judged.get(gate.name, gate) for gate in measurement.gates),
+            "contention": fresh.contention,
+            "conditions": fresh.conditions[-1] if fresh.conditions else measurement.conditions,
+        }
+    )

@@ -6,9 +6,7 @@ from torch.nn import functional
 
 from bonsai.stages.graph.onnx_graph import Dialect
 from bonsai.stages.quantization.quantizers import learned_step
-
-GATE_LEVELS = 255
-"""A gate between 0 and 1 is held as a uint8."""
+from bonsai.stages.quantization.records import GATE_LEVELS
 
 
 class GatedActivation(nn.Module):

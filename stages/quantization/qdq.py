@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from bonsai.stages.graph.onnx_graph import Dialect, FloatType
 from bonsai.stages.quantization.layers import Convolution, convolve
-from bonsai.stages.quantization.operations import GATE_LEVELS
 from bonsai.stages.quantization.quantizers import ActivationQuantizer
+from bonsai.stages.quantization.records import GATE_LEVELS
 
 BASE_OPSET = 18
 """torch builds its graphs at this opset and converts them upwards."""

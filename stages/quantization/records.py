@@ -10,6 +10,9 @@ Weights = Literal["ptq", "qat"]
 Quantised = Literal["ptq", "qat", "mixed"]
 """Which network was kept: PTQ, QAT, or one of them with more layers in float than the recipe names (mixed)."""
 
+GATE_LEVELS = 255
+"""A gate between 0 and 1 is held as a uint8."""
+
 
 class Sensitivity(Record):
     """How much the INT8 form of one layer disturbs the network's outputs.

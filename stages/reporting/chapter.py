@@ -1,5 +1,6 @@
 """The chapter of one package: the verdict, and the parts that it rests on."""
 
+from bonsai.stages.measurement.latency import TABLE_ELSEWHERE
 from bonsai.stages.measurement.measurements import NO_REFERENCE, VERDICTS, Gate, unmet
 from bonsai.stages.reporting.content import Chapter, Fact, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
@@ -21,7 +22,7 @@ def write_chapter(evidence: Evidence, slug: str) -> Chapter:
         headline=_headline(evidence),
         warnings=evidence.manifest.warnings,
         basis=_basis(evidence),
-        facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence)),
+        facts=(_latency(evidence), _speed_up(evidence), _accuracy(evidence), _size(evidence), *_beside(evidence)),
         gates=_gates(evidence.manifest.gates),
         parts=(
             results_part(evidence, slug),
@@ -60,17 +61,19 @@ def _basis(evidence: Evidence) -> str:
     subject = f"{names[0]} on {names[1]}: a" if len(names) == 2 else "A"
     engine = f"{subject} pruned {evidence.shipped.precision.upper()} engine for {manifest.device.device}, "
     engine += f"{manifest.device.runtime} {manifest.device.runtime_version}"
-    how = "Latency is ESTIMATED: the engine was built, but not run" if evidence.is_estimated else "Latency was measured on this engine and device"
+    how = "Latency was measured on this engine and device"
+    if evidence.is_estimated:
+        elsewhere = latency_of(evidence.shipped).clock == TABLE_ELSEWHERE
+        how = "Latency is ESTIMATED: the engine was built, but not run" + (f"; latency table {evidence.decisions.table_source}" if elsewhere else "")
     return f"{engine}, batch {target.batch}, {target.threads} thread(s). {how}; {decided_by(evidence)}."
 
 
 def _latency(evidence: Evidence) -> Fact:
     budget, shipped, dense = evidence.manifest.profile.budget, evidence.milliseconds(evidence.shipped), evidence.milliseconds(evidence.dense)
     limit = f"{budget.latency_ms:g} ms" if budget.latency_ms is not None else f"{percent(budget.latency or 1)} of dense {evidence.dense.precision.upper()}"
-    source = "estimated" if evidence.is_estimated else "measured"
     spread = "" if latency_of(evidence.shipped).stable else f"; runs spread by a CV of {latency_of(evidence.shipped).cv:.1%}, above 2.5 %: unstable"
     return Fact(
-        label=f"Latency p{budget.percentile}, {source}",
+        label=f"Latency p{budget.percentile}, {latency_of(evidence.shipped).told}",
         value=f"{shipped:.3f} ms",
         note=f"{percent(shipped / dense)} of dense {evidence.dense.precision.upper()} ({dense:.3f} ms); the budget is {limit}{spread}",
     )
@@ -81,7 +84,7 @@ def _speed_up(evidence: Evidence) -> Fact:
     others = {precision: evidence.speed_up_over(precision) for precision in ("fp32", "fp16", "int8") if precision != reference}
     known = [f"{found.times:.2f}x over dense {precision.upper()}" for precision, found in others.items() if found is not None]
     rest = f"; estimated from the latency table: {', '.join(known)}" if known else ""
-    how = "by estimate" if evidence.is_estimated else "both engines timed in turns on the device"
+    how = latency_of(evidence.shipped).told if evidence.is_estimated else "both engines timed in turns on the device"
     return Fact(label=f"Speed-up over dense {reference.upper()}", value=f"{evidence.speed_up.times:.2f}x", note=f"{how}{rest}")
 
 
@@ -102,6 +105,27 @@ def _size(evidence: Evidence) -> Fact:
         value=f"{shipped.size_bytes / 1e6:.2f} MB",
         note=f"{dense.size_bytes / shipped.size_bytes:.1f} times smaller than dense {dense.precision.upper()}, {dense.size_bytes / 1e6:.2f} MB",
     )
+
+
+def _beside(evidence: Evidence) -> tuple[Fact, ...]:
+    """Return memory, start and energy of the shipped engine; nothing where it was not run alone."""
+    found = evidence.shipped.footprint
+    if found is None:
+        return ()
+    facts = [
+        Fact(
+            label="Cold start",
+            value=f"{found.cold_s:.2f} s",
+            note=f"process and runtime {found.start_s:.2f} s, loading {found.load_s:.3f} s, first output {found.first_s:.3f} s; "
+            f"loaded again in the same process {found.warm_s:.3f} s",
+        )
+    ]
+    if found.memory_mb is not None:
+        note = f"added at the peak; the process had {found.before_mb:.1f} MB without the engine, and {found.peak_mb:.1f} MB with it"
+        facts.insert(0, Fact(label="Memory", value=f"{found.memory_mb:.2f} MB", note=note))
+    if found.energy_mj is not None:
+        facts.append(Fact(label="Energy", value=f"{found.energy_mj:.3g} mJ", note=f"for one inference, by {found.meter}"))
+    return tuple(facts)
 
 
 def _gates(gates: tuple[Gate, ...]) -> Table:

@@ -82,8 +82,15 @@ def _comparison(found: Sequence[Evidence]) -> Part:
                 rows=tuple(_row(evidence) for evidence in found),
                 strong=tuple(place for place, evidence in enumerate(found) if evidence.outcome in {"missed", "undecided"}),
             ),
+            *_alone(found),
         ),
     )
+
+
+def _alone(found: Sequence[Evidence]) -> tuple[Table, ...]:
+    """Return memory, energy and start of the engines that were run alone; no table where none was."""
+    rows = tuple((evidence.profile, *evidence.shipped.footprint.cells) for evidence in found if evidence.shipped.footprint is not None)
+    return (Table(caption="Shipped engines, each run alone", headers=("profile", "memory MB", "energy mJ", "cold start s"), rows=rows),) if rows else ()
 
 
 def _points(found: Sequence[Evidence]) -> tuple[Point, ...]:
@@ -119,7 +126,7 @@ def _row(evidence: Evidence) -> tuple[str, ...]:
         *(_shown(evidence.speed_up_over(precision)) for precision in ("fp32", "fp16")),
         f"{shipped.size_bytes / 1e6:.2f}",
         shipped.precision,
-        latency.source,
+        latency.told,
     )
 
 

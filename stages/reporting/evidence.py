@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from bonsai.profiles.schema import Precision
 from bonsai.stages.delivery.contents import PackageManifest
-from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.latency import ESTIMATE, Latency
 from bonsai.stages.measurement.measurements import Accuracy, Row, has_reference
 from bonsai.stages.reporting.checking import read_decisions
 from bonsai.stages.reporting.content import Outcome
@@ -12,14 +12,14 @@ from bonsai.stages.tasks.metric import Metric
 
 
 class SpeedUp(NamedTuple):
-    """How many times as fast the shipped engine is; `estimated` unless both were measured on the device."""
+    """How many times as fast the shipped engine is; `mark` says that it is an estimate, unless both were measured on the device."""
 
     times: float
-    estimated: bool
+    mark: str
 
     def __str__(self) -> str:
         """Return it in a few characters."""
-        return f"{self.times:.2f}x" + (" (est.)" if self.estimated else "")
+        return f"{self.times:.2f}x" + (f" ({self.mark})" if self.mark else "")
 
 
 class Evidence:
@@ -80,14 +80,14 @@ class Evidence:
     @property
     def speed_up(self) -> SpeedUp:
         """Over the dense engine at the reference precision, FP32 unless the device has none."""
-        return SpeedUp(self.milliseconds(self.dense) / self.milliseconds(self.shipped), self.is_estimated)
+        return SpeedUp(self.milliseconds(self.dense) / self.milliseconds(self.shipped), latency_of(self.shipped).mark)
 
     def speed_up_over(self, precision: Precision) -> SpeedUp | None:
         """Return the speed-up over the dense network at a precision: against its engine, or what the latency table says of it; None without either."""
         if precision == self.dense.precision:
             return self.speed_up
         dense_ms = self.decisions.dense_ms.get(precision)
-        return SpeedUp(dense_ms / self.milliseconds(self.shipped), estimated=True) if dense_ms is not None else None
+        return SpeedUp(dense_ms / self.milliseconds(self.shipped), latency_of(self.shipped).mark or ESTIMATE) if dense_ms is not None else None
 
 
 def latency_of(row: Row) -> Latency:

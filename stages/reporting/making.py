@@ -152,10 +152,10 @@ def fitting_part(evidence: Evidence) -> Part:
             )
         )
     closed = (
-        "The device is this machine: untrained networks of the chosen widths were timed, and the latency model was fitted to them. "
+        "The device was here: untrained networks of the chosen widths were timed on it, and the latency model was fitted to them. "
         "A network fits if the upper end of the verdict's interval will probably be within the budget ('at most')."
     )
-    opened = "The device is not this machine: nothing was timed, and the widths fit the budget according to the latency table only."
+    opened = "The device was not here: nothing was timed, and the widths fit the budget according to the latency table only."
     text = opened if evidence.is_estimated else closed
     worth = (
         ["The value of a resolution is that of the best widths within the budget, less what the rise of the validation loss at that resolution is worth."]

@@ -8,8 +8,9 @@ from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.licences import licence_notes
-from bonsai.stages.measurement.latency import Latency
-from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, Fresh, Gate, Measurement, Row, has_reference, unmet
+from bonsai.stages.measurement.condition_text import describe_conditions
+from bonsai.stages.measurement.latency import TABLE_ELSEWHERE, Latency
+from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, FreshTiming, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
 from bonsai.stages.selection.resolution_records import describe_resolutions
@@ -38,7 +39,7 @@ def write_model_card(
 ) -> str:
     """Return the model card: verdict, results, how to use the engine, how it was made, licences."""
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
-    estimated = any(gate.note == "estimated" for gate in gates)
+    estimated = any(gate.note.startswith("estimated") for gate in gates)
     failing = unmet(gates)
     verdict = f"**{failing}.**" if failing else "All gates are met, the latency by estimate only." if estimated else "All gates are met."
     shape = "x".join(str(s) for s in engine.image_shape)
@@ -46,7 +47,7 @@ def write_model_card(
     metric, header = task.metric, header_of(task.metric)
     rows = "\n".join(f"| {' | '.join(row_cells(row, metric))} |" for row in measurement.rows)
     outputs = ", ".join(f"`{output.name}`: float32 (batch, {', '.join(map(str, output.shape))})" for output in task.outputs(dataset.spec))
-    how = describe_quantisation(final, metric)
+    how, table_source = describe_quantisation(final, metric), markdown(decisions.table_source)
     curve = "trunk, branch and QAT" if any(line.phase == "qat" for line in final.history) else "trunk and branch"
     kept, whole = (decisions.outputs(widths) for widths in (decisions.kept_widths, decisions.dense_widths))
     return f"""# {name}
@@ -71,7 +72,7 @@ figure of the table again.
 `bonsai verify FOLDER`. That compares files, machine and runtime with the manifest, and the engine's outputs with `golden.safetensors`.
 
 ## How it was made
-Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {decisions.table_source}. {how}{_resolution(decisions)}{_trunk(decisions)}
+Pruned {decisions.trigger.sentence}, by {decisions.criterion}. Latency table: {table_source}. {how}{_resolution(decisions)}{_trunk(decisions)}
 {_recovery(decisions, metric)}{_changes(decisions)}
 
 {kept} of {whole} channels are kept{_dropped(final)}. `report.html`, or `report.md` without figures, has the widths
@@ -161,8 +162,16 @@ def gate_lines(gates: tuple[Gate, ...]) -> str:
     return "\n".join(f"- {gate.sentence}" for gate in gates)
 
 
-def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh: Fresh | None) -> tuple[str, str, str]:
-    """Return why this precision ships, and how accuracy and latency were measured; `fresh` is the timing that decides the latency gate, if there is one."""
+def figure_notes(measurement: Measurement, engine: Engine, target: Target, timing: FreshTiming | None, table_source: str) -> tuple[str, str, str]:
+    """Return why this precision ships, and how accuracy and latency were measured.
+
+    Args:
+        measurement: The engines' figures.
+        engine: The engine that ships.
+        target: What it was built for.
+        timing: The timing that decides the gates of the budget; None if the device is not here.
+        table_source: Where the latency table is from.
+    """
     shown, is_compared = measurement.shipped_row.judged, has_reference(measurement.rows)
     accuracy = (
         f"Accuracy: measured on {shown.n} test images for the {'dense and the ' if is_compared else ''}shipped engine (run with: {shown.measured_by}); "
@@ -175,14 +184,17 @@ def figure_notes(measurement: Measurement, engine: Engine, target: Target, fresh
     shipped = measurement.shipped_row.latency
     assert shipped is not None
     if shipped.source == "estimated":
-        source = "published rates (roofline)" if shipped.clock == "roofline" else "a latency table that was measured on the device"
+        source = f"a latency table {table_source}" if shipped.clock == TABLE_ELSEWHERE else "published rates (roofline)"
         return precision, accuracy, f"Latency: ESTIMATED from {source}. The engine was built, not run: this machine has no {target.device.name}."
     spread = ", ".join(f"{name} {latency.cv:.1%}{'' if latency.stable else ' UNSTABLE'}" for name, latency in latencies.items())
     where = f"{engine.info.device}, {engine.info.runtime} {engine.info.runtime_version}, batch {target.batch}, {target.threads} thread(s)"
     clock = f"clock {shipped.clock} (engine wall p50 {shipped.wall_p50:.3f} ms, wall/CPU {measurement.contention:.2f})"
     latency = f"Latency: measured on {where}, engines in turns, n = {shipped.n}, {clock}, p99 is wall time; CV (std / mean) {spread} (limit 2.5 %)."
-    if fresh is not None:
-        latency += f" The verdict: {fresh.sentence}."
+    if timing is not None:
+        latency += f" The verdict: {timing.fresh.sentence}."
+        latency += f" Beside latency: {timing.footprint.sentence}." if timing.footprint is not None else ""
+    condition = describe_conditions(timing.fresh.conditions if timing is not None else ())
+    latency += f" The device meanwhile: {condition}." if condition else ""
     if measurement.device is not None:
         latency += f" On the device: {measurement.device.sentence}."
     return precision, accuracy, latency
@@ -213,4 +225,4 @@ def _milliseconds(latency: Latency | None, percentile: str) -> str:
     value = getattr(latency, percentile) if latency is not None else None
     if value is None:
         return "-"
-    return f"{value:.3f}" + (" (est.)" if latency is not None and latency.source == "estimated" else "")
+    return f"{value:.3f}" + (f" ({latency.mark})" if latency is not None and latency.mark else "")

@@ -5,7 +5,7 @@ from html import escape
 
 from bonsai.stages.measurement.measurements import Accuracy, KernelShare, Row
 from bonsai.stages.reporting.content import Figure, Part, Table
-from bonsai.stages.reporting.evidence import Evidence, interval, percent, written
+from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
 from bonsai.stages.reporting.svg import inline
 from bonsai.stages.selection.latency import Forecast, OperatorForecast
@@ -13,6 +13,9 @@ from bonsai.stages.tasks.results_table import Picture
 
 LISTED_OPERATORS = 24
 """Number of operators that get their own bar: the slowest ones of the dense network."""
+
+SOURCES = {"estimated": "published rates (roofline)", "measured": "the latency table measured on the device"}
+"""Where a latency table is from, in words; one that was brought says it itself."""
 
 
 def results_part(evidence: Evidence, slug: str) -> Part:
@@ -27,7 +30,7 @@ def results_part(evidence: Evidence, slug: str) -> Part:
         evidence.metric,
     )
     limit = budget.limit_ms(evidence.milliseconds(evidence.dense))
-    source = "estimated" if evidence.is_estimated else "measured"
+    source = latency_of(evidence.shipped).told
     title = "Accuracy against latency"
     shown = "; ".join(f"{point.label}: {written(evidence.metric, point.value)} at {point.latency:.3f} ms" for point in points)
     drawing = draw_tradeoff(points, evidence.metric, f"latency p{budget.percentile}, ms ({source})", "validation", limit)
@@ -120,7 +123,7 @@ def forecast_part(forecast: Forecast, table_source: str, slug: str) -> Part:
     ranked = sorted(forecast.operators, key=lambda operator: -operator.dense_ms)
     dearest = {operator.module for operator in ranked[:LISTED_OPERATORS]}
     listed = [operator for operator in forecast.operators if operator.module in dearest]
-    table = "published rates (roofline)" if table_source == "estimated" else "the latency table measured on the device"
+    table = SOURCES.get(table_source, f"a latency table {table_source}")
     fitted = " and fitted to whole networks" if forecast.overhead_ms else ""
     taken, constant = "pruning alone takes", f"both with the model's constant of {forecast.overhead_ms:+.3f} ms"
     if forecast.dense_overhead_ms is not None:
@@ -172,7 +175,7 @@ def _row(evidence: Evidence, row: Row) -> tuple[str, ...]:
     share = evidence.milliseconds(row) / evidence.milliseconds(evidence.dense)
     spread = "-" if latency.cv is None else f"{latency.cv:.1%}".replace("%", " %") + ("" if latency.stable else " unstable")
     tail = "-" if latency.p99 is None else f"{latency.p99:.3f}"
-    return (*head, f"{latency.p50:.3f}", tail, percent(share), spread, latency.source, *size)
+    return (*head, f"{latency.p50:.3f}", tail, percent(share), spread, latency.told, *size)
 
 
 def _operator_row(operator: OperatorForecast) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ def uses_budget(used: float, *, margin: float, tolerance: float) -> bool:
     """Return whether a finished engine is within its budget and wastes little of it.
 
     Args:
-        used: Latency of the engine over the budget.
+        used: The figure of the engine that is largest over its limit: of latency, p99, memory, size and energy.
         margin: Fraction of the budget, 0-1, that was to stay free.
         tolerance: Fraction of the rest that the closed loop was free to leave unused too.
     """
@@ -24,7 +24,7 @@ def rank(passed: bool, used: float) -> tuple[bool, bool, float]:
 
     Args:
         passed: Whether all gates are met on the validation images.
-        used: Latency over the budget. Up to 1, closer to 1 is better (more of the budget is used); above 1, smaller is better.
+        used: As for `uses_budget`. Up to 1, closer to 1 is better (more of the budget is used); above 1, smaller is better.
     """
     return not passed, used > 1, used if used > 1 else -used
 

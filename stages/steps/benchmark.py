@@ -5,10 +5,10 @@ from pathlib import Path
 
 from bonsai.profiles.schema import Target
 from bonsai.stages.backends.device import TimingProtocol
-from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.graph.probes import noise_for
+from bonsai.stages.measurement.asking import time_on_device
 from bonsai.stages.measurement.calm import calm_part
 from bonsai.stages.measurement.measurements import Benchmark, Candidate
 from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, percentile_error, save_samples, summarise
@@ -53,11 +53,13 @@ def benchmark(
     shapes = dict.fromkeys(engines, image_shape) | {REFERENCE: reference.image_shape}
     clock = gating_clock(target, percentile)
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=percentile, limit=limit if percentile == 50 else None)
-    whole, turns = device_of(target).time(engines, noise_for(shapes, target.batch), protocol)
+    found = time_on_device(target, engines, noise_for(shapes, target.batch), protocol)
+    whole = found.samples
     save_samples(out_dir / SAMPLES, whole)
-    samples = calm_part(whole, clock, turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
+    samples = calm_part(whole, clock, found.turns, REFERENCE) if percentile == 50 and len(candidates) == 1 else whole
     errors = {name: percentile_error(values, clock, percentile) for name, values in samples.items()}
     timed = tuple(
         Candidate(latency=summarise(samples[str(place)], clock), error=math.hypot(errors[str(place)], errors[REFERENCE])) for place in range(len(candidates))
     )
-    return Benchmark(folder=out_dir, reference=summarise(samples[REFERENCE], clock), candidates=timed, contention=contention(whole))
+    reference_latency = summarise(samples[REFERENCE], clock)
+    return Benchmark(folder=out_dir, reference=reference_latency, candidates=timed, contention=contention(whole), conditions=found.conditions)

@@ -9,12 +9,12 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import Part
 from bonsai.stages.delivery.release import Release
+from bonsai.stages.measurement.budget_gates import verdict_within
 from bonsai.stages.measurement.fresh_timing import time_afresh
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.judging import accuracy_of, observe
 from bonsai.stages.measurement.measurements import Against, Challenge, Fresh, Gate, Measurement
 from bonsai.stages.measurement.results import RESULTS, read_results
-from bonsai.stages.measurement.verdicts import verdict_within
 from bonsai.stages.store.store import stage
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named

@@ -13,6 +13,7 @@ from bonsai.profiles.latency import Entry, LatencyTable, TableMeta
 from bonsai.profiles.operator_class import OperatorClass
 from bonsai.profiles.roofline import estimate_us
 from bonsai.profiles.schema import Target
+from bonsai.profiles.shared_tables import conditions, describe_origin
 from bonsai.stages.backends.device import STATISTIC, MeasuredOperator, OperatorPoint
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import DeviceInfo
@@ -39,7 +40,7 @@ class TableArtifact(Artifact):
     """Files: ``table.csv``.
 
     Attributes:
-        source: Whether the operators were ``measured`` or ``estimated``.
+        source: Whether the operators were ``measured``, ``estimated``, or ``measured elsewhere`` and where.
         contention: Highest wall time over CPU time; None where that says nothing.
     """
 
@@ -86,7 +87,7 @@ def characterize(
         target: Device, runtime, precision, threads and batch.
         info: The machine; `present` says whether it is the target.
         step: Channel multiple.
-        brought: Text of a table that was measured elsewhere; it is checked and taken as it is.
+        brought: Text of a table that was measured elsewhere, with its origin; it is checked and taken as it is.
         keep_float: Globs over the layers that the recipe leaves in float; of an INT8 target.
 
     Raises:
@@ -96,11 +97,11 @@ def characterize(
     in_float = left_in_float(operators, layers_to_keep(network, keep_float, image_shape))
     operators = at_precision(operators, target.precision, in_float, runtime_of(target).float_beside_int8)
     if brought is not None:
-        (out_dir / TABLE).write_text(brought, encoding="utf-8")
+        (out_dir / TABLE).write_text(brought, encoding="utf-8", newline="")
         table = LatencyTable.load(out_dir / TABLE, expect=conditions(target))
         for operator in operators:
             table.lookup_ms(operator.operator, *operator.channels(dict(operator.full_widths)))
-        return TableArtifact(folder=out_dir, source=table.meta.source, entries=len(table.entries), contention=table.meta.contention)
+        return TableArtifact(folder=out_dir, source=describe_origin(table), entries=len(table.entries), contention=table.meta.contention)
     points = grid_points(operators, groups, step)
     measured = info.present and runtime_of(target).measures_operators
     contention = None
@@ -135,11 +136,6 @@ def _dense(identity: str, model: str, image_shape: tuple[int, ...], num_classes:
     network = build_network(ModelConfig.model_validate_json(model), image_shape, num_classes)
     deployed = deployed_form(network, find_groups(network, image_shape), image_shape)
     return deployed.network, deployed.groups, list_operators(deployed.network, deployed.groups, image_shape)
-
-
-def conditions(target: Target) -> dict[str, object]:
-    """Return what a table must have been measured under to be the target's."""
-    return {"runtime": target.runs_on, "precision": target.precision, "batch": target.batch, "threads": target.threads}
 
 
 def _measure(points: list[OperatorPoint], target: Target, info: DeviceInfo, folder: Path) -> tuple[list[Entry], float | None]:

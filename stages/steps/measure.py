@@ -17,6 +17,9 @@ from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.data.part import Part
 from bonsai.stages.graph.probes import noise_images
+from bonsai.stages.measurement.alone_timing import time_alone
+from bonsai.stages.measurement.asking import time_on_device
+from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.judging import accuracy_of, judge, observe
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
@@ -80,7 +83,9 @@ def measure(
     seen, latencies = judge(task, part.targets, outputs, timed, clock=clock, reference=DENSE)
     if estimates is not None:
         latencies = dict(zip(engines, estimates, strict=True))
-    rows = {name: _row(name, engine, seen.get(name), task, latencies[name]) for name, engine in engines.items()}
+    limited = estimates is None and (profile.budget.memory_mb is not None or profile.budget.energy_mj is not None)
+    footprints: dict[str, Footprint | None] = {engine.precision: _footprint(engine, profile.target, timing) for engine in candidates} if limited else {}
+    rows = {name: _row(name, engine, seen.get(name), task, latencies[name], footprints.get(name)) for name, engine in engines.items()}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
         networks = load_quantised(quantised)
@@ -103,6 +108,7 @@ def measure(
         dense_kernels=_kernels(dense, profile.target),
         device=device,
         contention=contention(timed.samples) if timed is not None else None,
+        conditions=timed.conditions if timed is not None else None,
     )
 
 
@@ -112,7 +118,7 @@ def _time(engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profi
     files = {name: engine.for_target(target) for name, engine in engines.items()}
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=profile.budget.percentile)
     filled = {name: batch[np.arange(target.batch) % len(batch)] for name, batch in images.items()}
-    found = device_of(target).time(files, filled, protocol)
+    found = time_on_device(target, files, filled, protocol)
     save_samples(folder / SAMPLES, found.samples)
     return found
 
@@ -134,7 +140,12 @@ def _kernels(engine: Engine, target: Target) -> tuple[KernelShare, ...]:
     return device_of(target).kernels(engine.for_target(target), noise_images(engine.image_shape, target.batch))
 
 
-def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency: Latency) -> Row:
+def _footprint(engine: Engine, target: Target, timing: TimingConfig) -> Footprint | None:
+    """Run a candidate alone in one process: a forecast of what decides on its memory and energy."""
+    return time_alone(engine.for_target(target), image_shape=engine.image_shape, timing=timing, budget=None)
+
+
+def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency: Latency, footprint: Footprint | None) -> Row:
     return Row(
         network="dense" if name == DENSE else "pruned",
         precision=engine.precision,
@@ -144,6 +155,7 @@ def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency
         parameters=engine.parameters,
         macs=engine.macs,
         fused=engine.fused,
+        footprint=footprint,
     )
 
 

@@ -40,7 +40,7 @@ def figures_of(made: Package) -> str:
     return made.name
 
 
-@stage(version=15, figures=figures_of)
+@stage(version=16, figures=figures_of)
 def package(
     out_dir: Path,
     engine: Engine,
@@ -85,7 +85,7 @@ def package(
     images, targets = part.first(GOLDEN_IMAGES), part.targets[:GOLDEN_IMAGES]
     seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
-    notes = figure_notes(measurement, engine, profile.target, timing.fresh if timing else None)
+    notes = figure_notes(measurement, engine, profile.target, timing, decisions.table_source)
     compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
     tables = task.tables(read_results(folder / RESULTS, task).shipped, dataset.classes)

@@ -27,8 +27,8 @@ from typing import Any, Protocol, TypeVar, cast, get_type_hints
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import ConfigError, describe
+from bonsai.stages.backends.devices import device_among
 from bonsai.stages.errors import ArtifactDamaged
-from bonsai.stages.measurement.timing_lock import hold_timing
 from bonsai.stages.networks.checkpoint import Moments
 from bonsai.stages.store.artifact import MOMENTS, Artifact, fingerprint, sha256_text
 from bonsai.stages.store.locks import hold
@@ -81,7 +81,7 @@ def stage(
 
     Args:
         version: Raise it when the meaning of the result changes; older artifacts are then not reused.
-        timed: Whether the stage measures latency. Only one such stage runs at a time on a machine.
+        timed: Whether the stage measures latency. Only one such stage runs at a time on a device.
         tools: Distributions whose version is part of the key, because the result depends on it.
         beside: Name of an input. The result is a lost part of that artifact, made again, and gets the same key.
         figures: Returns the main figures of a result in a few words. They are written into its manifest for `bonsai show`, which imports no stage.
@@ -154,7 +154,7 @@ class Store:
                 say(f"{problem} and made again")
             for value in inputs.values():
                 _require_intact_input(value)
-            with hold_timing() if is_timed(function) else nullcontext():
+            with device_among(inputs).hold() if is_timed(function) else nullcontext():
                 started = time.time()
                 record = function(work, **inputs)
             self._publish(function, record, inputs, key=key, work=work, final=final, seconds=time.time() - started, earlier=earlier)

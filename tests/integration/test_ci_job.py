@@ -63,13 +63,13 @@ def test_a_job_whose_gates_are_met_ends_well_and_says_so(finished: Path, job: di
 
 
 def test_a_gate_that_cannot_be_met_ends_in_code_3_with_an_annotation(finished: Path, job: dict[str, str], tmp_path: Path) -> None:
-    job |= {"SETTINGS": f"{job['SETTINGS']} profile.gates.max_size_mb=0.001"}
+    job |= {"SETTINGS": f"{job['SETTINGS']} profile.gates.min_metric=0.9999"}
     done = step("run.sh", job)
     assert done.returncode == 3, done.stderr
-    assert verdicts(job["STORE"]) == {"latency": "passed", "accuracy drop": "passed", "size": "failure"}
+    assert verdicts(job["STORE"]) == {"latency": "passed", "accuracy drop": "passed", "accuracy": "failure"}
     annotations = [line for line in done.stdout.splitlines() if line.startswith("::")]
     assert len(annotations) == 1
-    assert annotations[0].startswith("::error title=tiny--tiny-wide%3A gate size missed::size: 0.")
+    assert annotations[0].startswith("::error title=tiny--tiny-wide%3A gate accuracy missed::accuracy: 0.")
     assert "MISSED" in (tmp_path / "page.md").read_text()
     assert (finished / "packages" / "tiny--tiny-wide" / "engine.onnx").exists()
 

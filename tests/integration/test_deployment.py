@@ -202,12 +202,12 @@ print(order)
 
 
 def test_a_missed_gate_fails_the_run_with_the_gate_in_its_message(served: Served, completed: Watched) -> None:
-    missed = watch(served, {**TINY, "profile.gates.max_size_mb": 0.0001})
+    missed = watch(served, {**TINY, "profile.gates.min_metric": 0.9999})
     assert missed.returncode == 1
     state = served.prefect_json("flow-run", "inspect", missed.run_id)["state"]
     assert state["type"] == "FAILED"
-    assert state["message"].startswith("resnet-edge--local-cpu: size: ")
-    assert state["message"].endswith(" MB, limit 0.0001: MISSED")
+    assert state["message"].startswith("resnet-edge--local-cpu: accuracy: ")
+    assert "limit 0.9999: MISSED" in state["message"]
     assert "Traceback" not in missed.output
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from light_environment import ROOT, build_wheel, install
 
 pytestmark = pytest.mark.long  # builds a wheel and environments
 
-ROOT = Path(__file__).parents[2]
 TRAIN = ("torch", "torchvision", "torch_pruning", "prefect", "fastapi", "onnxscript", "onnxsim", "sklearn", "matplotlib")
 PYTHONS = {"this": sys.executable, "3.10": "python3.10"}
 MAKE = """
@@ -51,9 +51,7 @@ def works(python: str) -> bool:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)], check=True, capture_output=True)
-    return next(out.glob("*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(
@@ -63,9 +61,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the commands' folder of an environment that has the wheel and what it asks for."""
     home = tmp_path_factory.mktemp("env")
-    subprocess.run([request.param, "-m", "venv", str(home)], check=True, capture_output=True)
-    done = subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", str(wheel)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    install(request.param, wheel, home)
     yield home / "bin"
     shutil.rmtree(home)  # a quarter of a gigabyte
 

@@ -38,6 +38,25 @@ def time_twice(engine: Path, timing: TimingConfig = FEW) -> dict[str, np.ndarray
     return time_in_process(engines, dict.fromkeys(engines, IMAGES), protocol, inheritable()).samples
 
 
+def test_an_engine_alone_tells_its_start_and_its_memory_and_two_do_not(package: Path) -> None:
+    target = load_profile("local-cpu", {"target.precision": "fp32"}).target
+    protocol = TimingProtocol(timing=FEW, clock="wall", percentile=50, once=True)
+    engine = EngineFile(file=package / "engine.onnx", target=target)
+    started = time.monotonic()
+    samples, turns, _, alone = time_in_process({"engine": engine}, {"engine": IMAGES}, protocol)
+    took = time.monotonic() - started
+    assert (samples["engine"].shape, turns) == ((2, 60), 6)
+    assert alone is not None
+    assert 0.02 < alone.start_s < took, "an interpreter and ONNX Runtime do not start within 20 ms"
+    assert 0 < alone.load_s + alone.first_s < took
+    assert alone.cold_s < took
+    assert 0 < alone.warm_s < alone.cold_s
+    assert alone.before_bytes is not None
+    assert alone.peak_bytes is not None
+    assert 20e6 < alone.before_bytes < alone.peak_bytes < 1e9
+    assert time_in_process({"a": engine, "b": engine}, {"a": IMAGES, "b": IMAGES}, protocol).alone is None
+
+
 def few_runs(package: Path, **budget: object) -> None:
     """Make the package's recipe time little, for another budget."""
 
@@ -99,11 +118,12 @@ def test_verify_times_the_engine_and_says_that_a_ratio_needs_the_dense_one(packa
     few_runs(package, latency=0.5)
     done = bonsai("verify", str(package), "--time", "--store", str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr
-    *_, latency, verdict = done.stdout.splitlines()
+    *_, latency, beside, verdict = done.stdout.splitlines()
     assert latency.startswith("latency: ")
     assert "ms p50 here, clock thread_cpu (95 % interval " in latency
     assert "times what the package says: 0.5 ms, measured for " in latency
-    assert verdict.startswith("budget not judged: the limit is 0.5 of dense FP32 p50; a package does not hold the dense engine")
+    assert beside.startswith("cold start ")
+    assert verdict.startswith("latency not judged: the limit is 0.5 of dense FP32 p50; a package does not hold the dense engine")
 
 
 @pytest.mark.parametrize(("limit_ms", "code", "verdict"), [(1e4, 0, "met"), (1e-6, 3, "MISSED")])
@@ -116,9 +136,8 @@ def test_verify_judges_a_budget_in_milliseconds(package: Path, limit_ms: float, 
 
 def test_verify_judges_a_tail_by_the_wall(package: Path) -> None:
     few_runs(package, latency_ms=1e4, percentile=95)
-    lines, gate = time_package(package, package)
+    lines, (gate,) = time_package(package, package)
     assert "ms p95 here, by the wall" in lines[0]
-    assert gate is not None
     assert (gate.unit, gate.verdict) == ("ms p95", "met")
 
 

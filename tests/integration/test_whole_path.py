@@ -24,6 +24,7 @@ from bonsai.stages.delivery.package_record import Package
 from bonsai.stages.delivery.predict.program import Asked, answer
 from bonsai.stages.delivery.verification import verify_package
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.explanation.explaining import explain
 from bonsai.stages.reporting.writing import write_reports
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -75,6 +76,16 @@ def test_the_engine_is_within_its_budget_smaller_and_runs_as_int8(packages: tupl
     kernels = [node.op_type for node in onnx.load(root / "packages" / "tiny--tiny-cpu" / "engine.onnx").graph.node]
     assert kernels.count("QLinearConv") == 9
     assert not {"Conv", "FusedConv"} & set(kernels)
+
+
+def test_no_layer_of_the_engine_stands_out_and_the_dense_reference_is_timed_beside_it(packages: tuple[Package, ...], root: Path) -> None:
+    found = explain(root / "packages" / packages[0].name, root)
+    assert found.findings == ()
+    conv = next(layer for layer in found.layers if layer.name == "layer1.0.conv1")
+    assert conv.dense_us is not None
+    assert conv.engine_us is not None
+    assert conv.dense_us > conv.engine_us
+    assert found.accuracy[0].startswith("dense fp32: top-1 ")
 
 
 def test_the_manifest_holds_what_a_stranger_needs(packages: tuple[Package, ...], root: Path) -> None:
@@ -287,9 +298,9 @@ def test_the_command_line_prints_the_table_and_json_and_fails_on_a_missed_gate(p
     assert "limit 0.45: met" in shown.stdout
     parsed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--json")
     assert json.loads(parsed.stdout)[0]["engine_sha256"] == packages[0].engine_sha256
-    missed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--set", "profile.gates.max_size_mb=0.001")
+    missed = bonsai("run", TINY, "--profile", CPU, "--store", str(root), "--set", "profile.gates.min_metric=0.9999")
     assert missed.returncode == 3
-    assert "size: " in missed.stderr
+    assert "accuracy: " in missed.stderr
     assert "MISSED" in missed.stderr
 
 

@@ -14,22 +14,27 @@ def characterize(
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", help="Target, by name or file; its device is this machine; default: RECIPE's.", metavar="NAME|FILE", autocompletion=complete_profiles
+            "--profile",
+            help="Target, by name or file; its device is here or has an address; default: RECIPE's.",
+            metavar="NAME|FILE",
+            autocompletion=complete_profiles,
         ),
     ] = None,
     settings: SettingsOption = None,
     store: StoreOption = Path("artifacts"),
-    out: Annotated[Path, typer.Option("--out", help="Folder of the tables.", metavar="DIR")] = Path("tables"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the file of tables.", metavar="DIR")] = Path("tables"),
+    name: Annotated[str | None, typer.Option("--name", help="Name of the file of tables; default: RECIPE--PROFILE.", metavar="NAME")] = None,
+    by: Annotated[str, typer.Option("--by", help="Who measures; written into the file.", metavar="WHO")] = "",
     detect: Annotated[bool, typer.Option("--steps/--no-steps", help="Sweep for the channel steps of the device's kernels.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency tables of this machine.
+    """Measure latency tables of this machine, or of a device.
 
-    They are those of RECIPE's network, for runs elsewhere to fit this machine.
+    They are those of RECIPE's network, for runs elsewhere to fit this machine. One file has the tables of all precisions, where they are from, and a checksum.
 
-    Example: bonsai characterize resnet-edge
+    Example: bonsai characterize resnet-edge --name resnet-edge--kitchen-pi --by "Ada Lovelace"
              and elsewhere:
-             bonsai run resnet-edge --profile my-device.yaml --table tables/FILE.csv
+             bonsai run resnet-edge --profile cortex-a76 --table tables/resnet-edge--kitchen-pi.csv
     """
     from bonsai.pipeline.cli.progress_lines import show_progress
     from bonsai.pipeline.run.loading import load
@@ -40,4 +45,4 @@ def characterize(
     load(recipe, profile, overrides)
     from bonsai.pipeline.run.characterize import characterize_device  # from here on torch is needed: a mistake was told before
 
-    show_tables(characterize_device(recipe, profile, overrides, store=store, out=out, detect=detect), as_json=as_json)
+    show_tables(characterize_device(recipe, profile, overrides, store=store, out=out, name=name, by=by, detect=detect), as_json=as_json)

@@ -16,6 +16,7 @@ class Listing(str, Enum):
     datasets = "datasets"
     backends = "backends"
     trackers = "trackers"
+    tables = "tables"
 
 
 class Described(str, Enum):
@@ -33,7 +34,7 @@ def list_names(what: Annotated[Listing, typer.Argument(help="What to list.")]) -
     from bonsai.pipeline.cli.listing import describe_all
 
     for name, description in describe_all(what.value):
-        typer.echo(f"{name:24}{description}")
+        typer.echo(f"{name:23} {description}")
 
 
 def schema(what: Annotated[Described, typer.Argument(help="Kind of file.")]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bonsai.pipeline.cli.commands.completion import complete_profiles
 from bonsai.pipeline.cli.commands.options import AllowUndecidedOption, JsonOption, Layout, StoreOption
 
 
@@ -14,32 +15,42 @@ def verify(
     time: Annotated[bool, typer.Option("--time", help="Time the engine too, in several processes, and judge its budget.")] = False,
     store: StoreOption = Path("artifacts"),
     allow_undecided: AllowUndecidedOption = False,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Do it on the device of this profile, which has an address.", metavar="NAME|FILE", autocompletion=complete_profiles),
+    ] = None,
     key: Annotated[Path | None, typer.Option("--key", help="Public key (PEM) that the package must be signed with.", metavar="FILE")] = None,
 ) -> None:
-    """Check a package on this machine.
+    """Check a package on this machine, or on a device.
 
-    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency.
-    A budget that is a fraction of the dense engine's latency needs that engine, which only the store that the package was made in has.
+    In this order: with --key who signed it; files, machine, runtime, and the engine against its golden results; with --time its latency,
+    start, memory and energy. A budget that is a fraction of the dense engine's latency needs that engine, which only the store that
+    the package was made in has.
 
     Example: bonsai verify artifacts/packages/resnet-edge--local-cpu
              bonsai verify artifacts/packages/resnet-edge--local-cpu --time
+             bonsai verify artifacts/packages/resnet-edge--kitchen-pi --profile kitchen-pi.yaml
     """
     from bonsai.pipeline.cli.progress_lines import show_progress
+    from bonsai.profiles.loader import load_remote
+    from bonsai.stages.backends.devices import device_of
     from bonsai.stages.delivery.packaged_timing import time_package
-    from bonsai.stages.delivery.verification import verify_package
+    from bonsai.stages.delivery.verification import verify_on, verify_package
     from bonsai.stages.errors import GateMissed
     from bonsai.stages.measurement.verdicts import fails
 
-    for line in verify_package(package, require_run=require_run, key=key):
+    there = load_remote(profile).target if profile is not None else None
+    show_progress()
+    checked = verify_on(device_of(there), package, key=key) if there is not None else verify_package(package, require_run=require_run, key=key)
+    for line in checked:
         typer.echo(line)
     if not time:
         return
-    show_progress()
-    lines, gate = time_package(package, store)
+    lines, gates = time_package(package, store, there)
     for line in lines:
         typer.echo(line)
-    if gate is not None and fails(gate, allow_undecided):
-        raise GateMissed(gate.sentence)
+    if failing := [gate.sentence for gate in gates if fails(gate, allow_undecided)]:
+        raise GateMissed("; ".join(failing))
 
 
 def predict(

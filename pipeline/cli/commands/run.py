@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bonsai.pipeline.cli.commands.completion import complete_tables
 from bonsai.pipeline.cli.commands.options import (
     AllowUndecidedOption,
     CiDirOption,
@@ -29,7 +30,8 @@ def run(
     profile: ProfilesOption = None,
     settings: SettingsOption = None,
     tables: Annotated[
-        list[Path] | None, typer.Option("--table", help="Latency table measured on the device; repeat it for each precision.", metavar="FILE")
+        list[str] | None,
+        typer.Option("--table", help="Latency tables measured on such a device, by name or file.", metavar="NAME|FILE", autocompletion=complete_tables),
     ] = None,
     store: StoreOption = Path("artifacts"),
     out: OutOption = None,
@@ -74,7 +76,7 @@ def run(
     with resumable(), ci_job(None if dry_run else ci_folder(ci, ci_dir, store), recipe, as_json=as_json) as report:
         overrides: dict[str, Any] = dict(read_settings(settings))
         if tables:
-            overrides["profile.tables"] = [str(table) for table in tables]
+            overrides["profile.tables"] = tables
         loaded, targets = load(recipe, profile, overrides)
         if layout is not None:
             for target in targets:

@@ -4,7 +4,7 @@ import pytest
 
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import SHIPPED, list_profiles, load_profile
-from bonsai.profiles.schema import Budget, Gates
+from bonsai.profiles.schema import Budget, Gates, HardwareProfile
 
 
 @pytest.mark.parametrize("name", list_profiles())
@@ -44,26 +44,60 @@ def test_overrides_reach_the_profile() -> None:
 
 
 def test_a_section_given_whole_replaces_the_files_and_its_parents_but_a_childs_file_adds(tmp_path: Path) -> None:
-    (tmp_path / "parent.yaml").write_text("extends: local-cpu\nname: parent\nbudget: {latency: null, latency_ms: 2}\ngates: {max_size_mb: 3, max_drop: 0.1}\n")
+    (tmp_path / "parent.yaml").write_text(
+        "extends: local-cpu\nname: parent\nbudget: {latency: null, latency_ms: 2, size_mb: 3}\ngates: {min_metric: 0.7, max_drop: 0.1}\n"
+    )
     child = tmp_path / "child.yaml"
     child.write_text("extends: parent.yaml\nname: child\ngates: {max_drop: 0.05}\n")
     plain = load_profile(str(child))
-    assert (plain.gates.max_drop, plain.gates.max_size_mb, plain.budget.latency_ms) == (0.05, 3, 2)
+    assert (plain.gates.max_drop, plain.gates.min_metric, plain.budget.latency_ms, plain.budget.size_mb) == (0.05, 0.7, 2, 3)
     changed = load_profile(str(child), {"budget": "{latency: 0.3}", "gates": "{max_accuracy_drop: 0.2}"})
-    assert (changed.budget.latency, changed.budget.latency_ms) == (0.3, None)
-    assert (changed.gates.max_drop, changed.gates.max_size_mb) == (0.2, None)
-    assert load_profile(str(child), {"gates.max_drop": "0.2"}).gates.max_size_mb == 3
+    assert (changed.budget.latency, changed.budget.latency_ms, changed.budget.size_mb) == (0.3, None, None)
+    assert (changed.gates.max_drop, changed.gates.min_metric) == (0.2, None)
+    assert load_profile(str(child), {"gates.max_drop": "0.2"}).gates.min_metric == 0.7
 
 
 @pytest.mark.parametrize("parents", ["max_drop", "max_accuracy_drop"])
 @pytest.mark.parametrize("childs", ["max_drop", "max_accuracy_drop"])
 @pytest.mark.parametrize("given", ["max_drop", "max_accuracy_drop"])
 def test_an_older_name_of_a_gate_still_works_over_either(parents: str, childs: str, given: str, tmp_path: Path) -> None:
-    (tmp_path / "parent.yaml").write_text(f"extends: local-cpu\nname: parent\ngates: {{{parents}: 0.5, max_size_mb: 3}}\n")
+    (tmp_path / "parent.yaml").write_text(f"extends: local-cpu\nname: parent\ngates: {{{parents}: 0.5, min_metric: 0.7}}\n")
     (tmp_path / "child.yaml").write_text(f"extends: parent.yaml\nname: child\ngates:\n  {childs}: 0.4\n")
-    assert load_profile(str(tmp_path / "child.yaml")).gates == Gates(max_drop=0.4, max_size_mb=3)
+    assert load_profile(str(tmp_path / "child.yaml")).gates == Gates(max_drop=0.4, min_metric=0.7)
     assert load_profile(str(tmp_path / "child.yaml"), {f"gates.{given}": "0.3"}).gates.max_drop == 0.3
-    assert Gates.model_validate({given: 0.2}).max_drop == 0.2
+    packaged = load_profile("local-cpu").model_dump(mode="json") | {"gates": {given: 0.2}}
+    assert HardwareProfile.model_validate(packaged).gates.max_drop == 0.2
+
+
+@pytest.mark.parametrize("given", ["gates.max_size_mb", "budget.size_mb"])
+def test_the_size_was_a_gate_and_is_a_part_of_the_budget(given: str, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("extends: local-cpu\nname: old\ngates: {max_size_mb: 3, max_drop: 0.1}\n")
+    (tmp_path / "child.yaml").write_text("extends: old.yaml\nname: child\nbudget: {size_mb: 2}\n")
+    (tmp_path / "later.yaml").write_text("extends: child.yaml\nname: later\ngates: {max_size_mb: 1}\n")
+    assert [load_profile(str(tmp_path / f"{name}.yaml")).budget.size_mb for name in ("old", "child", "later")] == [3, 2, 1]
+    assert load_profile(str(tmp_path / "old.yaml"), {given: "0.5"}).budget.size_mb == 0.5
+    assert load_profile(str(tmp_path / "old.yaml"), {"gates": "{max_size_mb: 0.5}"}).budget.size_mb == 0.5
+    assert str(load_profile(str(tmp_path / "old.yaml")).budget) == "p50 <= 0.25 of the dense network, size <= 3 MB"
+    (tmp_path / "both.yaml").write_text("extends: local-cpu\nname: both\ngates: {max_size_mb: 3}\nbudget: {size_mb: 2}\n")
+    with pytest.raises(ConfigError, match=r"'gates\.max_size_mb' is the older name of 'budget\.size_mb', and both are set\n.*3, and 2 at .*both\.yaml:4"):
+        load_profile(str(tmp_path / "both.yaml"))
+
+
+def test_a_profile_of_an_older_package_is_read() -> None:
+    packaged = load_profile("local-cpu").model_dump(mode="json")
+    older = packaged | {"budget": {"latency": 0.25, "latency_ms": None, "percentile": 50}, "gates": {"max_drop": 0.02, "min_metric": None, "max_size_mb": None}}
+    assert HardwareProfile.model_validate(older) == load_profile("local-cpu")
+    older["gates"] = {"max_drop": 0.02, "max_size_mb": 1.5}
+    assert HardwareProfile.model_validate(older).budget.size_mb == 1.5
+
+
+@pytest.mark.parametrize("key", ["p99_ms", "memory_mb", "size_mb", "energy_mj"])
+def test_a_limit_beside_the_latency_is_a_positive_number_and_needs_the_latency(key: str, tmp_path: Path) -> None:
+    assert getattr(load_profile("local-cpu", {f"budget.{key}": "2.5"}).budget, key) == 2.5
+    with pytest.raises(ConfigError, match=rf"'budget\.{key}' is not usable\n +given: +0\n.*greater than 0"):
+        load_profile("local-cpu", {f"budget.{key}": "0"})
+    with pytest.raises(ConfigError, match="exactly one of `latency`"):
+        load_profile("local-cpu", {"budget": f"{{{key}: 2}}"})
 
 
 def test_a_fault_under_an_older_name_is_told_at_its_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 EVERY_MODULE = """
 import importlib, pkgutil
 ROOMS = ["bonsai.profiles", "bonsai.stages.store", "bonsai.stages.measurement", "bonsai.stages.backends", "bonsai.stages.delivery",
-         "bonsai.stages.reporting", "bonsai.stages.imports", "bonsai.pipeline.recipes", "bonsai.pipeline.cli"]
+         "bonsai.stages.explanation", "bonsai.stages.reporting", "bonsai.stages.imports", "bonsai.pipeline.recipes", "bonsai.pipeline.cli"]
 WITH_TORCH = {"bonsai.stages.backends.tensorrt_run"}  # its buffers on the GPU are torch's
 for room in ROOMS:
     for found in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
@@ -109,6 +109,7 @@ def test_a_package_is_shown_reported_verified_and_laid_out_without_anything_heav
         ["verify", "--require-run", str(package)],
         ["layout", "ort", str(package), "--out", str(tmp_path / "models")],
         ["report", str(package), "--out", str(tmp_path / "report")],
+        ["explain", str(package), "--out", str(tmp_path / "explained")],
     ):
         found = in_a_bare_interpreter(COMMAND.format(words=words))
         assert found.returncode == 0, found.stderr

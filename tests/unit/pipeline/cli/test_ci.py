@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from tiny_footprint import a_footprint
 
 from bonsai.pipeline.cli.ci import annotations, ci_job, junit_xml, markdown_summary
 from bonsai.pipeline.compare.comparison import Outcome
@@ -79,6 +80,15 @@ def test_junit_has_a_suite_per_profile_and_a_case_per_gate() -> None:
     assert "(estimated)" in (good.findtext("testcase/system-out") or "")
     assert good.find("properties/property[@name='latency_source'][@value='estimated']") is not None
     assert (bad.get("name"), bad.find("testcase/error").get("type")) == ("net--pi", "exit code 4")  # type: ignore[union-attr]
+
+
+def test_junit_tells_the_figures_of_the_shipped_engine() -> None:
+    shipped = next(row for row in PACKAGE.rows if row.shipped).model_copy(update={"footprint": a_footprint(energy_mj=None)})
+    (suite,) = check_junit(junit_xml("net", [PACKAGE.model_copy(update={"rows": (shipped,)})])).findall("testsuite")
+    told = {found.get("name"): found.get("value") for found in suite.findall("properties/property")}
+    assert (told["memory_mb"], told["cold_start_s"]) == ("12", "0.312")
+    assert float(told["size_mb"] or 0) == shipped.size_bytes / 1e6
+    assert "energy_mj" not in told
 
 
 def test_junit_holds_no_character_that_xml_cannot() -> None:

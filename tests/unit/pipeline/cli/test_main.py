@@ -22,6 +22,7 @@ from bonsai.stages.store.locks import hold
 from bonsai.stages.store.store import IN_USE, LOCKS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+GROUPS = [str(group.name) for group in app.registered_groups]
 ROOT = str(Path(__file__).parents[4])
 
 
@@ -59,7 +60,7 @@ def test_help_fits_on_one_screen_and_begins_with_what_one_needs_first(bonsai: Bo
     first = lines.index("Start here")
     assert [line.split()[0] for line in lines[first + 1 : first + 3]] == ["init", "run"]
     assert "..." not in done.out.replace("COMMAND ...", "")
-    assert {line.split()[0] for line in lines if line.startswith("  ")} == set(COMMANDS)
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == {*COMMANDS, *GROUPS}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,12 +3,13 @@ import io
 from pathlib import Path
 
 import pytest
+from tiny_footprint import a_footprint
 
 from bonsai.pipeline.compare.comparison import Comparison, Cost, Outcome, columns_of, cost_of, header_of, outcome_of, show_cells, to_csv
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.located_yaml import Record
-from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.latency import TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
 from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.manifest import read_manifest, write_manifest
@@ -36,8 +37,8 @@ def recover(out_dir: Path, trunk: Number, config: Config) -> Number:
     return Number(folder=out_dir, value=trunk.value + config.value)
 
 
-def row(network: str, precision: str, p50: float | None, *, shipped: bool = False, source: str = "measured") -> Row:
-    latency = None if p50 is None else Latency(source=source, clock="wall", p50=p50)  # type: ignore[arg-type]
+def row(network: str, precision: str, p50: float | None, *, shipped: bool = False, source: str = "measured", clock: str = "wall") -> Row:
+    latency = None if p50 is None else Latency(source=source, clock=clock, p50=p50)  # type: ignore[arg-type]
     accuracy = Accuracy(top1=0.9, low=0.8, high=0.95, n=100, measured_by="engine")
     facts = {"network": network, "precision": precision, "shipped": shipped, "accuracy": accuracy, "latency": latency}
     return Row.model_validate({**facts, "size_bytes": 2_000_000, "parameters": 500_000, "macs": 40_000_000})
@@ -86,6 +87,18 @@ def test_the_table_shows_how_many_times_as_fast_and_calls_estimates_so() -> None
     assert (shown["latency is"], shown["size MB"], shown["gates"]) == ("estimated", "2.00", "1 met")
 
 
+def test_the_table_and_the_csv_say_that_a_latency_table_was_measured_elsewhere() -> None:
+    estimates = [
+        row(network, precision, ms, source="estimated", clock=TABLE_ELSEWHERE, shipped=shipped)
+        for network, precision, ms, shipped in (("dense", "fp32", 4.0, False), ("pruned", "int8", 1.6, True))
+    ]
+    outcome = package(rows=tuple(estimates))
+    shown = dict(zip(header_of(CLASSIFICATION.metric), show_cells(outcome), strict=True))
+    assert (shown["p50 ms"], shown["latency is"]) == ("1.600 (est., table measured elsewhere)", "estimated, table measured elsewhere")
+    (line,) = csv.DictReader(io.StringIO(to_csv([outcome])))
+    assert line["latency_source"] == "estimated, table measured elsewhere"
+
+
 def test_the_table_names_missed_gates_and_codes_of_errors() -> None:
     missed = Gate(name="size", limit=1, found=2, unit="MB", verdict="missed")
     unsure = Gate(name="latency", limit=1, found=1, unit="ms", verdict="undecided")
@@ -101,6 +114,20 @@ def test_the_csv_has_a_line_per_profile_and_empty_cells_for_what_is_not_known() 
     assert (first["gates_missed"], first["gates_undecided"]) == ("0", "0")
     assert (second["profile"], second["exit_code"], second["top1"]) == ("b", "5", "")
     assert second["error"].startswith("no such device")
+
+
+def test_memory_energy_and_start_stand_in_table_and_csv_where_the_engine_was_run_alone() -> None:
+    def shown(**figures: object) -> tuple[list[str], list[str]]:
+        shipped = row("pruned", "int8", 1.0, shipped=True).model_copy(update={"footprint": a_footprint(**figures)})
+        outcome = package(rows=(row("dense", "fp32", 4.0), shipped))
+        table = dict(zip(header_of(CLASSIFICATION.metric), show_cells(outcome), strict=True))
+        (line,) = csv.DictReader(io.StringIO(to_csv([outcome])))
+        return [table[name] for name in ("memory MB", "energy mJ", "cold start s")], [line[name] for name in ("memory_mb", "energy_mj", "cold_start_s")]
+
+    assert shown() == (["12", "5", "0.31"], ["12.0", "5.0", "0.312"])
+    assert shown(energy_mj=None)[1] == ["12.0", "", "0.312"]
+    table = dict(zip(header_of(CLASSIFICATION.metric), show_cells(package()), strict=True))
+    assert (table["memory MB"], table["energy mJ"], table["cold start s"]) == ("-", "-", "-")
 
 
 def test_what_was_not_compared_with_a_reference_is_called_so() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.side_by_side import ChildProcesses, ProcessLost, Turns, branches_at_once, grow_side_by_side
 from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.loader import load_profile
 from bonsai.profiles.located_yaml import Record
+from bonsai.stages.backends.devices import address_among
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.steps.prepare import prepare
@@ -162,6 +165,44 @@ def test_what_is_timed_runs_alone_and_is_not_overtaken() -> None:
     for thread in (first, timed, late):
         thread.join(WAIT)
     assert order == ["first", "timed", "late"]
+
+
+PI, JETSON = "ssh://pi", "ssh://jetson"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ((PI, True), (JETSON, True), True),
+        ((PI, True), (PI, True), False),
+        ((PI, True), (PI, False), False),  # building an engine there would be in its milliseconds
+        ((PI, True), (None, False), True),  # this machine trains on
+        ((PI, True), (None, True), True),
+        ((PI, False), (None, True), False),  # what is not timed works here too
+        ((PI, False), (JETSON, False), True),
+        ((None, True), (None, False), False),
+    ],
+)
+def test_one_timing_at_a_time_on_each_device(first: tuple[str | None, bool], second: tuple[str | None, bool], together: bool, tmp_path: Path) -> None:
+    children, both = ChildProcesses(Store(tmp_path)), threading.Barrier(2)
+
+    def take(address: str | None, timed: bool) -> bool:
+        with children._turn(address, timed=timed):
+            try:
+                both.wait(WAIT if together else 0.3)
+            except threading.BrokenBarrierError:
+                return False
+            return True
+
+    with ThreadPoolExecutor(2) as pool:
+        met = [pool.submit(take, *turn) for turn in (first, second)]
+    assert [each.result() for each in met] == [together] * 2
+
+
+def test_the_address_of_a_stage_is_that_of_its_target_or_its_profile() -> None:
+    profile = load_profile("cortex-a76", {"target.device.address": PI})
+    assert address_among({"engine": 1, "profile": profile}) == address_among({"target": profile.target}) == PI
+    assert address_among({"target": load_profile("local-cpu").target}) is address_among({"data": 1}) is None
 
 
 def test_the_first_branch_that_raises_stops_the_others() -> None:

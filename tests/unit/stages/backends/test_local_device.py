@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from bonsai.stages.backends.devices import DEVICES, device_of
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.local_device import local
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.explanation.layers import read_model
 from bonsai.stages.imports.registry import resolve
 from bonsai.stages.measurement.sequential import LOOKS
 
@@ -30,8 +32,9 @@ def engine(tmp_path: Path) -> EngineFile:
 @pytest.mark.parametrize("name", DEVICES)
 def test_every_device_answers_all_that_the_protocol_asks(name: str) -> None:
     device = resolve(name, DEVICES, "device")
+    device = device("ssh://nowhere", "python3") if name == "ssh" else device
     verbs = [verb for verb in vars(Device) if not verb.startswith("_")]
-    assert verbs == ["describe", "build", "run", "open", "time", "operators", "kernels", "dissect"]
+    assert verbs == ["describe", "machine", "check_up", "hold", "verify", "build", "run", "open", "time", "operators", "kernels", "kernel_times", "dissect"]
     assert all(callable(getattr(device, verb)) for verb in verbs)
 
 
@@ -82,6 +85,14 @@ def test_operators_and_kernels_are_timed(engine: EngineFile) -> None:
     assert sum(kernel.share for kernel in local.kernels(engine, IMAGES)) == pytest.approx(1)
 
 
+def test_the_kernels_of_several_engines_are_timed_in_turns_by_the_names_in_their_files(engine: EngineFile) -> None:
+    found = local.kernel_times({"one": engine, "other": engine}, dict.fromkeys(("one", "other"), IMAGES))
+    nodes = [node.name for node in read_model(engine.file).graph.node]
+    assert [kernel.name for kernel in found["one"]] == [kernel.name for kernel in found["other"]] == nodes
+    assert {kernel.precision for kernel in found["one"]} == {"float"}
+    assert all(kernel.microseconds > 0 for kernel in found["one"])
+
+
 def test_engines_of_different_images_take_turns_each_with_its_own(engine: EngineFile, tmp_path: Path) -> None:
     larger, shape = tmp_path / "larger", (1, 40, 40)
     larger.mkdir()
@@ -91,3 +102,20 @@ def test_engines_of_different_images_take_turns_each_with_its_own(engine: Engine
     protocol = TimingProtocol(timing=TIMING, clock="thread_cpu", percentile=50, once=True)
     found = local.time(engines, {"small": IMAGES, "large": np.zeros((1, *shape), np.float32)}, protocol).samples
     assert np.median(found["large"][0]) > np.median(found["small"][0])
+
+
+def test_a_timing_is_told_with_the_condition_of_the_machine_and_repeated_where_it_was_throttled(
+    engine: EngineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, readings = tmp_path / "vcgencmd", tmp_path / "readings"
+    program.write_text(f'#!/bin/sh\necho >> {readings}\n[ "$(wc -l < {readings})" = 2 ] && echo throttled=0x4 || echo throttled=0x0\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("bonsai.stages.backends.condition.COOL_SECONDS", 0.0)
+    protocol = TimingProtocol(timing=TIMING, clock="wall", percentile=50, once=True)
+    found = local.time({"engine": engine}, {"engine": IMAGES}, protocol)
+    assert found.conditions is not None
+    assert (found.conditions.repeated, found.conditions.throttled) == ((("throttled",),), ())
+    assert found.conditions.cores == tuple(sorted(os.sched_getaffinity(0)))
+    assert len(readings.read_text()) == 4, "before and after each of two tries"
+    assert found.alone is not None

@@ -13,10 +13,10 @@ from bonsai.profiles.schema import Budget
 from bonsai.stages.backends.device import Timing, TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
+from bonsai.stages.measurement.budget_gates import judge_latency
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.measurements import Fresh
 from bonsai.stages.measurement.samples import turn_count
-from bonsai.stages.measurement.verdicts import judge_latency
 
 TARGET = load_profile("local-cpu").target
 ENGINE, DENSE = (EngineFile(file=Path(name), target=TARGET) for name in ("e", "d"))
@@ -148,3 +148,19 @@ def test_every_process_is_asked_for_the_same_and_leaves_a_file_of_its_own(tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"samples-{number}.safetensors" for number in (1, 2, 3)]
     assert [engines for engines, _ in device.asked] == [["engine", "reference"]] * 3
     assert {(protocol.once, protocol.timing.runs) for _, protocol in device.asked} == {(True, 667)}
+
+
+def test_processes_are_added_while_the_p99_is_undecided(timed: Callable[..., Fresh]) -> None:
+    ratios = [0.25, 0.252, 0.249] * 3
+    plain = timed(machine(ratios))
+    assert plain.tail is None, "nothing asked for it"
+    p99 = 0.25 * 1.0235  # of a standard deviation of 1 %
+    clear = timed(machine(ratios), tail_ms=2 * p99)
+    assert len(clear.processes) == 3
+    assert clear.tail is not None
+    assert clear.tail.found == pytest.approx(p99, rel=0.01)
+    at_it = timed(machine(ratios), tail_ms=p99)
+    assert len(at_it.processes) == 9
+    assert at_it.tail is not None
+    assert at_it.tail.low < p99 < at_it.tail.high
+    assert len(timed(machine(ratios), limit=None, tail_ms=p99).processes) == 9

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from bonsai.stages.measurement.budget_gates import verdict_within
 from bonsai.stages.measurement.process_interval import LEAST_SPREAD, interval_between, looks_of, movement_of
-from bonsai.stages.measurement.verdicts import verdict_within
 
 LOOKS = looks_of(3, 9)
 SPREADS = (0.01, 0.02, 0.03)

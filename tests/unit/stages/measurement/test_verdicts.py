@@ -7,9 +7,10 @@ import pytest
 
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import Gates, Precision
+from bonsai.stages.measurement.budget_gates import verdict_of, verdict_within
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, Row
-from bonsai.stages.measurement.verdicts import Shown, accuracy_gates, choose_precision, doubt_about, verdict_of, verdict_within
+from bonsai.stages.measurement.verdicts import Shown, accuracy_gates, choose_precision, doubt_about
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.task import Statistics
 

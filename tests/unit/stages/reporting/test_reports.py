@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tiny_footprint import a_footprint
 from tiny_report import a_manifest
 
 from bonsai.stages.delivery.contents import PackageManifest
@@ -133,6 +134,27 @@ def test_an_estimated_latency_is_called_so_wherever_it_is_shown(several: tuple[s
         assert "Latency is ESTIMATED: the engine was built, but not run" in text
         assert "Latency p50, estimated" in text
     assert "2.00x over dense FP16" in markdown
+
+
+ELSEWHERE = "measured elsewhere, on Raspberry Pi 5 with onnxruntime 1.31.0, 2026-11-29, by Ada"
+
+
+def test_an_estimate_by_a_table_that_was_brought_says_where_the_table_was_measured_wherever_it_is_shown(tmp_path: Path) -> None:
+    brought = a_manifest("cortex-a76", shipped_ms=0.5, table=ELSEWHERE)
+    html, markdown = written(tmp_path, a_manifest("rtx-4090", estimated=True), brought)
+    for text in (html, markdown):
+        assert f"Latency is ESTIMATED: the engine was built, but not run; latency table {ELSEWHERE}" in text
+        assert "Latency p50, estimated, table measured elsewhere" in text
+        assert f"Predicted at INT8 by a latency table {ELSEWHERE}" in text
+        assert f"Latency table: {ELSEWHERE}." in text
+        assert "Predicted at INT8 by published rates (roofline)" in text
+    assert "ms (estimated, table measured elsewhere)" in html
+    (gate,) = re.findall(r"^\| latency \|.*elsewhere.*$", markdown, re.MULTILINE)
+    assert gate.endswith("| estimated, table measured elsewhere |")
+    (compared,) = re.findall(r"^\| cortex-a76 \|.*$", markdown, re.MULTILINE)
+    assert "4.00x (est., table measured elsewhere)" in compared
+    assert compared.endswith("| estimated, table measured elsewhere |")
+    assert "latency was measured on this engine" not in markdown.lower()
 
 
 def test_a_missed_gate_is_the_verdict(several: tuple[str, str]) -> None:
@@ -304,3 +326,14 @@ def test_a_channel_of_no_outputs_is_refused(tmp_path: Path) -> None:
     decisions = manifest.decisions | {"positions": {"stem": 0}}
     with pytest.raises(VerificationError, match="a dense width, or a number of positions, is not above 0"):
         written(tmp_path, manifest.model_copy(update={"decisions": decisions}))
+
+
+def test_memory_start_and_energy_of_an_engine_that_was_run_alone_stand_in_the_verdict(tmp_path: Path) -> None:
+    plain = a_manifest()
+    rows = tuple(row.model_copy(update={"footprint": a_footprint()}) if row.shipped else row for row in plain.metrics)
+    _, text = written(tmp_path, plain.model_copy(update={"metrics": rows}))
+    assert "12.00 MB" in text
+    assert "the process had 60.0 MB without the engine, and 72.0 MB with it" in text
+    assert "0.31 s" in text
+    assert "5 mJ" in text
+    assert "Cold start" not in written(tmp_path, plain)[1]

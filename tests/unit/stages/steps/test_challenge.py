@@ -1,5 +1,6 @@
 """A new engine beside an earlier package's: what is compared, what is timed, and what is refused before training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_package import CLASSES, SHAPE, Edit, make_package, reseal
 from bonsai.pipeline.run.releases import read_releases, require_releases
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.registry import check_target
 from bonsai.stages.backends.timing_config import TimingConfig
@@ -166,7 +168,7 @@ def test_a_release_is_another_input_only_if_its_content_or_this_machine_is(datas
 
 
 def test_each_package_goes_to_its_profile(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, tmp_path: Path) -> None:
-    def named(folder: Path) -> Release:
+    def named(folder: Path, _: Sequence[HardwareProfile]) -> Release:
         profile = load_profile("local-cpu").model_copy(update={"name": folder.name})
         manifest = found.manifest.model_copy(update={"profile": profile})
         return found.model_copy(update={"name": f"net--{folder.name}", "manifest": manifest})

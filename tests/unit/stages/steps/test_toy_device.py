@@ -137,7 +137,9 @@ def test_candidates_and_the_finished_engine_are_timed_on_the_device(device: ToyD
     timed = time_engine(tmp_path, engine=fast, dense=dense, **judged)
     assert timed.fresh.interval.found < 0.8
     assert device.told[2] == "time dense, fast"
-    assert set(device.told[3:]) == {"time fast, dense once"}
+    assert set(device.told[3:-1]) == {"time fast, dense once"}
+    assert device.told[-1] == "time fast once"
+    assert timed.footprint is None, "this device tells nothing of an engine that is alone"
     files = {"samples.safetensors", *(f"samples-{number + 1}.safetensors" for number in range(len(timed.fresh.processes)))}
     assert {file.name for file in tmp_path.glob("samples*")} == files
 

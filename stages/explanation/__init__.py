@@ -1,0 +1,1 @@
+"""Why an engine is slow, and where its accuracy was lost: layer by layer. Without torch."""
