@@ -1,8 +1,10 @@
 """Bonsai's default against the plain ways, at equal latency and equal training.
 
-    python benchmarks/plain_ways.py --folder DIR [--data FASHION_MNIST]      # results/plain_ways.json; about an hour of one core a seed, goes on row by row
+    python benchmarks/plain_ways.py --folder DIR [--data FASHION_MNIST]      # results/plain_ways.json; goes on row by row
     python benchmarks/plain_ways.py --device-only --folder DIR              # before that, on a quiet machine: measures plain_ways-devices.json
     python benchmarks/plain_ways.py --summarise                             # runs nothing: writes the tables of docs/pruning.md
+
+A seed takes about two hours of one core, of which `--networks small` takes 40 minutes (an estimate).
 
 | way | |
 |---|---|
@@ -18,8 +20,9 @@ largest network within the limit. Channels are multiples of 8; a width between t
 **Training** is counted in dense epochs: a step of a smaller network costs its share of the dense step's multiply-accumulates, and 0.2 at least, as in
 `prune.recover`. Every way gets what `bonsai` takes, which is a cycle and half a cycle of fine-tuning.
 
-**Sizes**: three tasks (`TASKS`) of about 1,600 training and 2,000 test images, batches of 32, cycles of 4 and 12 epochs; `small` the network that
-`init` writes, of width 48, and ResNet-8 of width 40. Rows come seed by seed and budget by budget, so that a part of them is a balanced comparison already.
+**Sizes**: three tasks (`TASKS`) of about 1,600 training and 2,000 test images, batches of 32, cycles of 4 and 12 epochs. `small` is the
+network that `init` writes, of width 48; `resnet8` has width 40. Rows come seed by seed and budget by budget, so that a part of them is a balanced
+comparison already.
 """
 
 import argparse
@@ -273,6 +276,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEBIAN, help="folder of the four files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=None, help="begin no row after so many minutes")
+    for name, whole in (("tasks", TASKS), ("networks", NETWORKS), ("cycles", CYCLES)):
+        parser.add_argument(f"--{name}", nargs="+", type=type(next(iter(whole))), choices=whole, default=whole, help="run these alone")
     parser.add_argument("--device-only", action="store_true", help="measure the latency models and stop: on a quiet machine, before the first row")
     parser.add_argument("--summarise", action="store_true", help="run nothing: write the tables of docs/pruning.md")
     options = parser.parse_args()
@@ -284,14 +289,14 @@ def main() -> None:
     data, began = options.data.resolve(), time.monotonic()
     os.chdir(HERE)  # where `fashion` is imported from
     if options.device_only:
-        for task, network in product(TASKS, NETWORKS):
+        for task, network in product(options.tasks, options.networks):
             device = Case(Key(0, task, network, CYCLES[0], 1, DENSE), folder, data).device
             print(f"{task}, {network}: dense {device.dense_ms:.3f} ms", flush=True)
         return
     rows, case = read(), None
     known = {row.key for row in rows}
     for key in keys(options.seeds):
-        if key in known:
+        if key in known or key.task not in options.tasks or key.network not in options.networks or key.cycle not in options.cycles:
             continue
         if options.minutes is not None and time.monotonic() - began > 60 * options.minutes:
             return
