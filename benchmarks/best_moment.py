@@ -13,7 +13,6 @@ cycle, and recovers for its own length (`prune.recover.epochs: auto`), so that e
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -26,10 +25,10 @@ import torch
 from arena import HERE, RESULTS, mean_interval, shown
 from plain_ways import Case, put_network
 from plain_ways_page import OURS, Key, signed, write_between
+from rows import read_rows, save_rows
 
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.recovery import LEAST_SHARE
-from bonsai.stages.store.manifest import host_facts
 
 FILE = RESULTS / "best_moment.json"
 MARK = "best moment"
@@ -130,14 +129,7 @@ def _line(rows: Sequence[Row]) -> list[str]:
 
 def read() -> list[Row]:
     """Return what earlier runs left."""
-    return [Row.model_validate(row) for row in json.loads(FILE.read_text())["rows"]] if FILE.exists() else []
-
-
-def save(rows: Sequence[Row]) -> None:
-    """Write the rows with the machine and the versions."""
-    part = FILE.with_suffix(".part")
-    part.write_text(json.dumps({**host_facts(), "rows": [row.model_dump(mode="json") for row in rows]}, indent=1) + "\n")
-    part.replace(FILE)
+    return read_rows(FILE, Row)
 
 
 def main() -> None:
@@ -167,7 +159,7 @@ def main() -> None:
             case, made_for = Case(key, folder, folder, TUNED if point.start == "trained" else None), point[:3]
         rows.append(run(point, case))
         print(rows[-1].model_dump_json(), flush=True)
-        save(rows)
+        save_rows(FILE, rows)
 
 
 if __name__ == "__main__":

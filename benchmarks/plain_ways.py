@@ -42,6 +42,7 @@ from arena import HERE, RESULTS, Device
 from bench import Bench, cut_by_torch_pruning
 from fashion import DEBIAN
 from plain_ways_page import DENSE, MARK, OURS, Key, Row, tables, write_between
+from rows import read_rows, save_rows
 from torch import nn
 
 from bonsai.pipeline.recipes.recipe import load_recipe
@@ -58,7 +59,6 @@ from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.recovery import LEAST_SHARE, Goal
 from bonsai.stages.steps.recover import recover
-from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.rates import half_cosine
 
@@ -252,14 +252,7 @@ def keys(seeds: int) -> Iterator[Key]:
 
 def read() -> list[Row]:
     """Return what earlier runs left."""
-    return [Row.model_validate(row) for row in json.loads(FILE.read_text())["rows"]] if FILE.exists() else []
-
-
-def save(rows: list[Row]) -> None:
-    """Write the rows with the machine and the versions."""
-    part = FILE.with_suffix(".part")
-    part.write_text(json.dumps({**host_facts(), "rows": [row.model_dump(mode="json") for row in rows]}, indent=1) + "\n")
-    part.replace(FILE)
+    return read_rows(FILE, Row)
 
 
 def put_network(folder: Path) -> Path:
@@ -305,7 +298,7 @@ def main() -> None:
         rows.append(case.run(key))
         known.add(key)
         print(rows[-1].model_dump_json(), flush=True)
-        save(rows)
+        save_rows(FILE, rows)
 
 
 if __name__ == "__main__":
