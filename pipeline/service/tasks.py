@@ -32,7 +32,7 @@ LEASE_SECONDS = 60
 def as_tasks(store: Store) -> Step:
     """Return a `step` that runs each stage as a Prefect task of the stage's name.
 
-    A stage that times on a device with an address needs no slot of the server's limit: the device's own lock keeps timings there apart, whoever asks.
+    A stage that times on a device with an address needs no slot of the server's limit. The device's own lock keeps its timings apart.
     """
     tasks: dict[str, Task[..., Any]] = {}
 

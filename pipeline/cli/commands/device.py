@@ -28,7 +28,7 @@ def setup(
 ) -> None:
     """Install Bonsai on a device, over ssh.
 
-    Makes an environment there with the plain install of this very Bonsai, which has no torch. What is up to date already is left as it is.
+    Makes an environment there and installs this version of Bonsai into it, without torch. An environment that is up to date is left alone.
 
     Example: bonsai device setup ssh://pi@kitchen.local
              bonsai device setup ssh://kitchen --extra openvino
