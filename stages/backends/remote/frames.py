@@ -12,6 +12,7 @@ from select import select
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bonsai.stages.store.tensor_files import in_rows
@@ -137,7 +138,7 @@ def unpack(body: bytes) -> list[np.ndarray]:
     try:
         found = load(body)
         return [found[str(place)] for place in range(len(found))]
-    except Exception as error:  # safetensors' own, or a missing number
+    except (SafetensorError, KeyError) as error:  # no arrays, of an unknown type, or with a number missing
         raise ConnectionLost(f"what came are no arrays: {error}") from error
 
 

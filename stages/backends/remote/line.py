@@ -111,8 +111,8 @@ class Line:
                 finished = True
             except (ConnectionLost, Unreachable):
                 raise
-            except Exception:
-                finished = True  # the agent's own refusal
+            except BonsaiError:
+                finished = True  # the agent's own refusal, after which it waits for the next request
                 raise
             finally:
                 if not finished:  # lost, or nobody wants the rest
