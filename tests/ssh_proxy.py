@@ -4,7 +4,7 @@ with Proxy(server.port, delay=0.025) as proxy:      # 50 ms a round trip
     proxy.port
     proxy.drop()                                    # cuts every connection
     proxy.refuses = True                            # and lets no new one in
-        proxy.swallow()  # lets nothing through any more, and tells nobody: a cable was pulled
+    proxy.swallow()                                 # lets nothing through any more, and tells nobody: a cable was pulled
 """
 
 import socket
@@ -39,20 +39,23 @@ class Proxy:
         self.refuses, self.passed = False, 0
         self.on_bytes: Callable[[int], None] = lambda _: None
         self._open: list[socket.socket] = []
+        self._changes = threading.Lock()  # of `_open`: a test cuts connections while new ones come in
         self._swallowed: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def drop(self) -> None:
         """Cut every connection."""
-        for one in self._open:
+        with self._changes:
+            cut, self._open = self._open, []
+        for one in cut:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
-        self._open.clear()
 
     def swallow(self) -> None:
         """Let nothing through on the connections that are open now."""
-        self._swallowed.update(self._open)
+        with self._changes:
+            self._swallowed.update(self._open)
 
     def __enter__(self) -> "Proxy":
         return self
@@ -72,12 +75,14 @@ class Proxy:
                 continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._server))
-            except OSError:
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:  # the server is not there, or the client is gone already
                 client.close()
                 continue
-            self._open += [client, server]
+            with self._changes:
+                self._open += [client, server]
             for here, there, counts in ((client, server, True), (server, client, False)):
-                there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 late: Queue[tuple[float, bytes]] = Queue()
                 threading.Thread(target=self._take, args=(here, late, counts), daemon=True).start()
                 threading.Thread(target=self._give, args=(there, late), daemon=True).start()
