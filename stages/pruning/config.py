@@ -103,6 +103,8 @@ class PruneConfig(Record):
             raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
         if self.policy.finetune and self.recover.epochs:
             raise ValueError("`recover.epochs` is the length of a branch within the cycle: with the policy `trained` it is `policy.finetune.epochs`")
+        if self.policy.finetune and self.recover.warmup:
+            raise ValueError("`recover.warmup` belongs to a branch within the cycle: the fine-tuning of the policy `trained` has none")
         if self.resolutions and self.distill:
             raise ValueError("`distill` does not go with `resolutions`: the teacher takes images of the full size, the pruned network smaller ones")
         if self.policy.name == "initialisation":

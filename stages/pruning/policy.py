@@ -10,6 +10,9 @@ from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
 from bonsai.stages.pruning.epi import EpiConfig, settled
 
+WARMUP = 0.1
+"""Part of a recovery of its own length over which the learning rate rises (`docs/pruning.md` has what it was chosen by)."""
+
 
 class FinetuneConfig(Record):
     """Training of a network that is pruned after its cycle has ended: a cycle of its own, without warm-up.
@@ -31,10 +34,13 @@ class RecoverConfig(Record):
             dense network does. ``auto``: as long as costs what training, pruning and half a cycle of fine-tuning would, in multiply-accumulates, since a
             pruned step costs less than a dense one; and longer, by a quarter of that at a time, while the validation figure misses the gates and gains.
         most: Only for ``auto``: the largest length in epochs. Null: twice the least length.
+        warmup: Part of the steps after the cut, 0-1, over which the learning rate rises to that of the cycle; with ``auto`` of its least length. Null: 0.1
+            with ``auto``, otherwise none.
     """
 
     epochs: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     most: Annotated[int, Field(ge=1)] | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "RecoverConfig":
@@ -43,8 +49,14 @@ class RecoverConfig(Record):
         return self
 
     def identity(self) -> str:
-        """Return what tells lengths apart; a key that is left out is not named, so that artifacts of earlier versions keep their keys."""
-        return self.model_dump_json(exclude={"most"} if self.most is None else None)
+        """Return what tells recoveries apart; a key that changes nothing is not named, so that artifacts of earlier versions keep their keys."""
+        unnamed = {key for key, unsaid in (("most", self.most is None), ("warmup", not self.rise)) if unsaid}
+        return self.model_copy(update={"warmup": self.rise}).model_dump_json(exclude=unnamed)
+
+    @property
+    def rise(self) -> float:
+        """Part of the steps over which the learning rate rises."""
+        return self.warmup if self.warmup is not None else WARMUP if self.epochs == "auto" else 0.0
 
 
 class PolicyConfig(Record):

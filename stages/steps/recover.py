@@ -15,7 +15,7 @@ from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.evaluation import evaluate_part
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.progress import say
-from bonsai.stages.training.rates import Rate, half_cosine, stretched_rate
+from bonsai.stages.training.rates import Rate, half_cosine, stretched_rate, warmed
 from bonsai.stages.training.rounds import Rounds
 from bonsai.stages.training.state import reproducible
 
@@ -64,7 +64,7 @@ def recover(
             goal.figure(metric, reference),
             length_of(training.epochs, pruned.step / per_epoch, cost_of(pruned, (full or dataset).image_shape), length.most),
         )
-        rounds = Rounds(pruned.step, per_epoch, training, own, metric, asked)
+        rounds = Rounds(pruned.step, per_epoch, training, own, metric, asked, warmup=round(length.rise * own.least * per_epoch))
         history = phase.train(state, pruned.history, start=pruned.step, stop=rounds.stop, rate=rounds.rate, teacher=imitated, rounds=rounds)
     save_tensors(out_dir / WEIGHTS, rounds.weights)
     history = tuple(line for line in history if line.step <= rounds.kept)
@@ -86,7 +86,8 @@ def branch_end(step: int, per_epoch: int, training: TrainConfig, length: Recover
         return step + steps, lambda at: half_cosine(finetune.lr, at - step, steps)
     assert length.epochs != "auto"
     steps = length.epochs * per_epoch if length.epochs else training.epochs * per_epoch - step
-    return step + steps, lambda at: stretched_rate(at, step, steps, training, per_epoch)
+    rate = warmed(lambda at: stretched_rate(at, step, steps, training, per_epoch), step, round(length.rise * steps))
+    return step + steps, rate
 
 
 def cost_of(pruned: Checkpoint, full_shape: tuple[int, ...]) -> float:

@@ -25,3 +25,8 @@ def stretched_rate(step: int, start: int, steps: int, config: TrainConfig, per_e
 def half_cosine(highest: float, step: float, steps: float) -> float:
     """Return the learning rate at `step` of a fall from `highest` to zero over `steps`."""
     return highest * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def warmed(rate: Rate, start: int, steps: int) -> Rate:
+    """Return a rate that rises over so many steps from `start` on to what it would be; itself for none."""
+    return (lambda step: rate(step) * min(1.0, (step - start + 1) / steps)) if steps else rate

@@ -11,7 +11,7 @@ from bonsai.stages.pruning.recovery import Length
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.training.config import TrainConfig
 from bonsai.stages.training.progress import say
-from bonsai.stages.training.rates import half_cosine, stretched_rate
+from bonsai.stages.training.rates import half_cosine, stretched_rate, warmed
 
 RESTART = 0.3
 """Learning rate at which a further round starts, over the cycle's highest; a warm restart as in SGDR (arXiv 1608.03983)."""
@@ -30,6 +30,7 @@ class Rounds:
         length: How long the rounds may be.
         metric: The task's metric.
         goal: Validation figure that the gates ask for; None if they ask for none.
+        warmup: Steps over which the learning rate rises in the first round.
 
     Attributes:
         stop: Step at which the present round ends, or at which the last one ended.
@@ -37,9 +38,11 @@ class Rounds:
         ended: Why no other round followed; None while that is open.
     """
 
-    def __init__(self, start: int, per_epoch: int, training: TrainConfig, length: Length, metric: Metric, goal: float | None) -> None:
+    def __init__(self, start: int, per_epoch: int, training: TrainConfig, length: Length, metric: Metric, goal: float | None, *, warmup: int = 0) -> None:
         self._start, self._per_epoch, self._training, self._length, self._metric, self._goal = start, per_epoch, training, length, metric, goal
         self.stop = start + length.least * per_epoch
+        steps = self.stop - start
+        self._first = warmed(lambda step: stretched_rate(step, start, steps, training, per_epoch), start, warmup)
         self.kept = 0
         self.weights: dict[str, torch.Tensor] = {}
         self.ended: Literal["goal", "gain", "most"] | None = None
@@ -48,7 +51,7 @@ class Rounds:
         """Return the learning rate of a step."""
         first, span = self._start + self._length.least * self._per_epoch, self._length.round * self._per_epoch
         if step < first:
-            return stretched_rate(step, self._start, first - self._start, self._training, self._per_epoch)
+            return self._first(step)
         begun = first + (step - first) // span * span
         last = self._start + self._length.most * self._per_epoch
         return half_cosine(RESTART * self._training.lr, step - begun, min(span, last - begun))

@@ -71,9 +71,18 @@ def test_a_longer_recovery_stretches_what_is_left_of_the_cycle() -> None:
     assert rate(stop) == pytest.approx(0)
 
 
+def test_the_rate_rises_over_a_part_of_the_recovery() -> None:
+    training = TrainConfig(epochs=10, lr=1.0, warmup_epochs=0)
+    _, plain = branch_end(20, 10, training, RecoverConfig(epochs=16), None)
+    _, rising = branch_end(20, 10, training, RecoverConfig(epochs=16, warmup=0.25), None)
+    assert [rising(step) / plain(step) for step in (20, 39, 59, 60, 170)] == pytest.approx([1 / 40, 0.5, 1, 1, 1])
+
+
 def test_a_length_of_recovery_has_no_place_after_the_cycle() -> None:
     with pytest.raises(ConfigError, match=r"with the policy `trained` it is `policy\.finetune\.epochs`"):
         load_recipe("resnet-edge", {"prune.policy": {"name": "trained", "finetune": {}}, "prune.recover.epochs": 3})
+    with pytest.raises(ConfigError, match=r"`recover\.warmup` belongs to a branch within the cycle"):
+        load_recipe("resnet-edge", {"prune.policy": {"name": "trained", "finetune": {}}, "prune.recover.warmup": 0.1})
 
 
 @pytest.mark.parametrize(

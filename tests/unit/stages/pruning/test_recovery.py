@@ -4,7 +4,7 @@ import pytest
 
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.profiles.errors import ConfigError
-from bonsai.stages.pruning.policy import RecoverConfig
+from bonsai.stages.pruning.policy import WARMUP, RecoverConfig
 from bonsai.stages.pruning.recovery import FINETUNE, Goal, Length, Recovery, length_of
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.tasks.metric import Metric
@@ -72,5 +72,10 @@ def test_a_largest_length_belongs_to_auto_alone() -> None:
 
 
 def test_lengths_of_earlier_versions_keep_their_identity() -> None:
-    assert RecoverConfig(epochs=10).identity() == '{"epochs":10}'
-    assert RecoverConfig(epochs="auto", most=9).identity() == '{"epochs":"auto","most":9}'
+    assert RecoverConfig(epochs=10).identity() == RecoverConfig(epochs=10, warmup=0).identity() == '{"epochs":10}'
+    assert RecoverConfig(epochs="auto", most=9, warmup=0).identity() == '{"epochs":"auto","most":9}'
+
+
+def test_a_warm_up_changes_the_identity() -> None:
+    assert RecoverConfig(epochs="auto").identity() == RecoverConfig(epochs="auto", warmup=WARMUP).identity() == '{"epochs":"auto","warmup":0.1}'
+    assert RecoverConfig(epochs=10, warmup=0.2).identity() == '{"epochs":10,"warmup":0.2}'

@@ -79,6 +79,12 @@ def test_every_round_falls_to_zero_and_later_ones_start_lower(caplog: pytest.Log
     assert caplog.messages == ["recovery: validation top-1 90.00% after 8 epochs, the gates ask for 95.00%: it goes on to 10"]
 
 
+def test_the_rate_of_the_first_round_rises_and_then_is_what_it_would_be() -> None:
+    plain, rising = make_rounds(), Rounds(20, 10, TRAINING, LENGTH, TOP1, 0.95, warmup=8)
+    ratios = [rising.rate(step) / plain.rate(step) for step in (20, 23, 27, 28, 99, 100, 149)]
+    assert ratios == pytest.approx([1 / 8, 4 / 8, 1, 1, 1, 1, 1])
+
+
 def test_what_was_decided_round_trips() -> None:
     one, other = make_rounds(), make_rounds()
     looked(one, [0.90, 0.91])
