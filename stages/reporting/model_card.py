@@ -52,7 +52,7 @@ def write_model_card(
     kept, whole = (decisions.outputs(widths) for widths in (decisions.kept_widths, decisions.dense_widths))
     return f"""# {name}
 
-{verdict}{_warnings(measurement)} Budget: {profile.budget}.
+{verdict}{_warnings(measurement)} Budget: {profile.asked}.
 
 {gate_lines(gates)}
 

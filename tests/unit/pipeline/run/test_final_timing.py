@@ -12,8 +12,9 @@ from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run import final_timing
 from bonsai.pipeline.run.final_timing import time_finished
 from bonsai.pipeline.run.targets import ReadyTarget
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import Budget, Target
+from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.latency import Latency

@@ -6,19 +6,21 @@ from typing import cast
 import pytest
 
 from bonsai.pipeline.run.branch import Branch
-from bonsai.pipeline.run.size_budget import ROUNDS, fit_with_size, require_size
+from bonsai.pipeline.run.other_limits import ROUNDS, fit_within, require_other_limits
 from bonsai.pipeline.run.targets import ReadyTarget
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import Budget
 from bonsai.stages.measurement.measurements import Gate
+from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.selection.loop import Fit
 
 
 def target_with(size_mb: float | None) -> ReadyTarget:
     """Return a target whose engines have a megabyte for each 10 channels, and 0.1 beside."""
     profile = load_profile("local-cpu").model_copy(update={"budget": Budget(latency_ms=4, size_mb=size_mb)})
-    found = SimpleNamespace(profile=profile, options={"a": (2, 8, 40)}, engine_mb=lambda widths: 0.1 + widths["a"] / 10)
+    facts = {"profile": profile, "options": {"a": (2, 8, 40)}, "chooser": SimpleNamespace(config=PruneConfig()), "points": ()}
+    found = SimpleNamespace(**facts, engine_mb=lambda widths: 0.1 + widths["a"] / 10)
     return cast(ReadyTarget, found)
 
 
@@ -34,7 +36,7 @@ def fit(limits: list[float]) -> "object":
 
 def chosen(size_mb: float | None) -> tuple[int, list[float]]:
     limits: list[float] = []
-    found = fit_with_size(target_with(size_mb), fit(limits), 4)  # type: ignore[arg-type]
+    found = fit_within(target_with(size_mb), fit(limits), 4)  # type: ignore[arg-type]
     return found.widths["a"], limits
 
 
@@ -53,9 +55,9 @@ def test_narrower_widths_are_chosen_until_the_file_is_small_enough() -> None:
 def test_a_size_below_the_narrowest_engine_is_refused_with_the_smallest_that_can_be_met() -> None:
     said = r"profile local-cpu: the size budget cannot be met\n +given: +budget\.size_mb 0\.2\n +allowed: at least 0\.3 MB, the int8 engine"
     with pytest.raises(BudgetError, match=said):
-        require_size(target_with(0.2))
-    require_size(target_with(0.31))
-    require_size(target_with(None))
+        require_other_limits(target_with(0.2))
+    require_other_limits(target_with(0.31))
+    require_other_limits(target_with(None))
 
 
 def gate(name: str, found: float, limit: float) -> Gate:
