@@ -1,4 +1,4 @@
-"""Widths for the size of the file: chosen again, narrower, before anything is trained."""
+"""Widths for the size of the file, and for the points of a profile: chosen again, narrower, before anything is trained."""
 
 from types import SimpleNamespace
 from typing import cast
@@ -6,11 +6,13 @@ from typing import cast
 import pytest
 
 from bonsai.pipeline.run.branch import Branch
+from bonsai.pipeline.run.device_timing import Timed
 from bonsai.pipeline.run.other_limits import ROUNDS, fit_within, require_other_limits
 from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.profiles.budget import Budget
 from bonsai.profiles.errors import BudgetError
 from bonsai.profiles.loader import load_profile
+from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.measurement.measurements import Gate
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.selection.loop import Fit
@@ -60,11 +62,86 @@ def test_a_size_below_the_narrowest_engine_is_refused_with_the_smallest_that_can
     require_other_limits(target_with(None))
 
 
+class FakeTimer:
+    """Times networks at a point of a profile: a millisecond for each image and 20 channels, and 0.2 for each inference; the dense network has 80 channels."""
+
+    def __init__(self, at: HardwareProfile) -> None:
+        self.at, self.dense_ms = at, 0.0
+
+    def _ms(self, widths: dict[str, int]) -> float:
+        return self.at.target.batch * widths["a"] / 20 + 0.2
+
+    def survey(self, networks: list[dict[str, int]]) -> list[Timed]:
+        self.dense_ms = self._ms({"a": 80})
+        return [Timed(self._ms(widths), 0.0) for widths in networks]
+
+    def time_at_pace(self, widths: dict[str, int], limit_ms: float) -> list[Timed]:
+        return [Timed(self._ms(widths), 0.0)]
+
+    def doubt_of(self, timed: list[Timed]) -> float:
+        return 1.02
+
+
+def target_at(*points: dict[str, object], size_mb: float | None = None) -> ReadyTarget:
+    """Return a target whose narrowest network was timed at every point."""
+    found = target_with(size_mb)
+    at = load_profile("local-cpu", {"points": list(points)}).at_points().values()
+    timers = tuple(FakeTimer(point) for point in at)
+    ready = cast(ReadyTarget, SimpleNamespace(**{**vars(found), "points": timers}))
+    require_other_limits(ready)
+    return ready
+
+
+LOOSE, TIGHT = {"batch": 2, "budget": {"latency": 0.9}}, {"batch": 8, "budget": {"latency": 0.25}}
+
+
+def chosen_at(*points: dict[str, object], size_mb: float | None = None) -> tuple[int, int]:
+    """Return the width that is chosen, and how often widths were chosen."""
+    limits: list[float] = []
+    found = fit_within(target_at(*points, size_mb=size_mb), fit(limits), 4)  # type: ignore[arg-type]
+    return found.widths["a"], len(limits)
+
+
+def test_widths_stay_where_every_point_is_met() -> None:
+    assert chosen_at(LOOSE) == (40, 1)
+
+
+def test_the_point_that_is_furthest_over_its_limit_decides() -> None:
+    width, tries = chosen_at(TIGHT)
+    allowed = 0.25 * 32.2 * 0.99  # the dense network's milliseconds at batch 8, and the margin
+    assert (8 * width / 20 + 0.2) * 1.02 <= allowed
+    assert width >= 17, "no narrower than needed by more than a few steps"
+    assert 2 <= tries <= 1 + ROUNDS
+    assert chosen_at(LOOSE, TIGHT) == chosen_at(TIGHT, LOOSE) == (width, tries)
+    assert chosen_at(TIGHT, size_mb=1)[0] < width
+
+
+def test_a_point_that_stays_out_of_reach_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    target = target_at(TIGHT)
+    fixed = Fit(widths={"a": 40}, predicted_ms=1, aim_ms=1, gap=0)
+    assert fit_within(target, lambda limit_ms: fixed, 4) is fixed
+    said = caplog.text
+    assert said.count("narrower ones are chosen") == ROUNDS
+    assert f"warning: local-cpu at batch 8: an untrained engine of these widths has 16.524 ms, the point's budget 7.97 ms; after {ROUNDS} further" in said
+
+
+def test_a_point_below_the_narrowest_engine_is_refused_with_the_least_that_can_be_met() -> None:
+    told = (
+        r"profile local-cpu at batch 8: the latency budget cannot be met\n +given: +the point's budget 0\.6376\n"
+        r" +allowed: at least 1\.02 ms, the int8 engine with every group at its narrowest width"
+    )
+    with pytest.raises(BudgetError, match=told):
+        target_at({"batch": 8, "budget": {"latency": 0.02}})
+
+
 def gate(name: str, found: float, limit: float) -> Gate:
     return Gate(name=name, limit=limit, found=found, unit="", verdict="met")
 
 
 def test_a_branch_is_judged_by_the_figure_that_is_largest_over_its_limit() -> None:
     gates = (gate("latency", 0.9, 1), gate("accuracy drop", 9, 1), gate("p99", 3, 2), gate("size", 1, 4))
+    at_points = (gate("latency at batch 8", 0.8, 1), gate("p99 at 2 threads", 9, 5))
     branch = Branch(*[cast("object", None)] * 8, measurement=SimpleNamespace(gates=gates), dataset=None, resolutions=())  # type: ignore[arg-type]
     assert (branch.used, branch.strained) == (0.9, 1.5)
+    other = Branch(*[cast("object", None)] * 8, measurement=SimpleNamespace(gates=(*gates, *at_points)), dataset=None, resolutions=())  # type: ignore[arg-type]
+    assert (other.used, other.strained) == (0.9, 1.8)
