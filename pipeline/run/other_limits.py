@@ -18,10 +18,10 @@ TIGHTER = 0.98
 
 
 class Found(NamedTuple):
-    """What an untrained network of some widths has of what is limited.
+    """What an untrained network of some widths needs of what is limited.
 
     Attributes:
-        figure: Megabytes or milliseconds.
+        figure: The smallest limit that it would meet, in megabytes or milliseconds.
         most: The limit.
     """
 
@@ -35,7 +35,14 @@ class Found(NamedTuple):
 
 
 class OtherLimit(Protocol):
-    """A limit that widths are not chosen by, and that narrower networks meet."""
+    """A limit that widths are not chosen by, and that narrower networks meet.
+
+    Attributes:
+        unit: Of its figures.
+        what: What it limits.
+        whose: Name of the profile, and of the point.
+        key: The key that sets it.
+    """
 
     unit: str
     what: str
@@ -43,11 +50,15 @@ class OtherLimit(Protocol):
     key: str
 
     def find(self, widths: Widths) -> Found:
-        """Return what a network of these widths has."""
+        """Return what a network of these widths needs."""
         ...
 
     def find_least(self, narrowest: Widths) -> Found:
-        """Return what the narrowest network has; called first."""
+        """Return what the narrowest network needs; called before `find`."""
+        ...
+
+    def asked(self, most: float) -> str:
+        """Return the limit as the profile sets it, given its figure."""
         ...
 
 
@@ -66,9 +77,13 @@ class SizeLimit:
 
     find_least = find
 
+    def asked(self, most: float) -> str:
+        """Return the key and its value."""
+        return f"{self.key} {most:g}"
+
 
 class PointLimit:
-    """The latency budget at a point, in milliseconds, less the margin that the closed loop leaves free of every latency."""
+    """The latency budget at a point, in milliseconds. The same margin stays free of it as of the target's."""
 
     unit, what, key = "ms", "the latency budget", "the point's budget"
 
@@ -76,19 +91,23 @@ class PointLimit:
         self._timer, self._margin = timer, margin
         self.whose = timer.at.name
 
-    @property
-    def _most(self) -> float:
-        return self._timer.at.budget.limit_ms(self._timer.dense_ms) * (1 - self._margin)
+    def _found(self, ms: float) -> Found:
+        return Found(ms / (1 - self._margin), self._timer.at.budget.limit_ms(self._timer.dense_ms))
 
     def find(self, widths: Widths) -> Found:
         """Return what the upper end of a verdict's interval is not likely to exceed."""
-        timed = self._timer.time_at_pace(widths, self._most)
-        return Found(statistics.mean(one.ms for one in timed) * self._timer.doubt_of(timed), self._most)
+        timed = self._timer.time_at_pace(widths, self._timer.at.budget.limit_ms(self._timer.dense_ms))
+        return self._found(statistics.mean(one.ms for one in timed) * self._timer.doubt_of(timed))
 
     def find_least(self, narrowest: Widths) -> Found:
         """Return the latency by few runs, which time the dense engine at this point for the first time too; by more if that is too much."""
         (quick,) = self._timer.survey([narrowest])
-        return Found(quick.ms, self._most) if quick.ms <= self._most else self.find(narrowest)
+        found = self._found(quick.ms)
+        return found if found.strain <= 1 else self.find(narrowest)
+
+    def asked(self, most: float) -> str:
+        """Return the point's budget, and its latency in milliseconds."""
+        return f"{self._timer.at.budget}; its latency is {most:.4g} ms"
 
 
 def other_limits(target: ReadyTarget) -> list[OtherLimit]:
@@ -111,7 +130,7 @@ def require_other_limits(target: ReadyTarget) -> None:
             raise BudgetError(
                 describe(
                     f"profile {limit.whose}: {limit.what} cannot be met",
-                    given=f"{limit.key} {least.most:.4g}",
+                    given=limit.asked(least.most),
                     allowed=f"at least {least.figure:.4g} {limit.unit}, the {target.profile.target.precision} engine with every group at its narrowest width",
                     fix=f"raise {limit.key}, lower prune.floor, or take another network",
                 )
@@ -146,4 +165,4 @@ def most_strained(target: ReadyTarget, widths: Widths) -> tuple[float, str]:
     if not found:
         return 0.0, ""
     over, limit = max(found, key=lambda pair: pair[0].strain)
-    return over.strain, f"{limit.whose}: an untrained engine of these widths has {over.figure:.3f} {limit.unit}, {limit.key} {over.most:.4g} {limit.unit}"
+    return over.strain, f"{limit.whose}: an untrained engine of these widths needs {over.figure:.3f} {limit.unit}, {limit.key} {over.most:.4g} {limit.unit}"

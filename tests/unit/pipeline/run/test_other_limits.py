@@ -122,13 +122,13 @@ def test_a_point_that_stays_out_of_reach_is_told(caplog: pytest.LogCaptureFixtur
     assert fit_within(target, lambda limit_ms: fixed, 4) is fixed
     said = caplog.text
     assert said.count("narrower ones are chosen") == ROUNDS
-    assert f"warning: local-cpu at batch 8: an untrained engine of these widths has 16.524 ms, the point's budget 7.97 ms; after {ROUNDS} further" in said
+    assert f"warning: local-cpu at batch 8: an untrained engine of these widths needs 16.691 ms, the point's budget 8.05 ms; after {ROUNDS} further" in said
 
 
 def test_a_point_below_the_narrowest_engine_is_refused_with_the_least_that_can_be_met() -> None:
     told = (
-        r"profile local-cpu at batch 8: the latency budget cannot be met\n +given: +the point's budget 0\.6376\n"
-        r" +allowed: at least 1\.02 ms, the int8 engine with every group at its narrowest width"
+        r"profile local-cpu at batch 8: the latency budget cannot be met\n +given: +p50 <= 0\.02 of the dense network; its latency is 0\.644 ms\n"
+        r" +allowed: at least 1\.03 ms, the int8 engine with every group at its narrowest width"
     )
     with pytest.raises(BudgetError, match=told):
         target_at({"batch": 8, "budget": {"latency": 0.02}})
