@@ -11,7 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Budget(Record):
-    """What the engine may take. Its latency is one of `latency` and `latency_ms`, which replaces the parent's; widths are chosen for it.
+    """What the engine may take. Its latency is one of `latency` and `latency_ms`, which replaces the parent's.
 
     Attributes:
         latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.

@@ -87,3 +87,9 @@ def test_an_engine_of_tensorrt_takes_a_smaller_batch_than_the_one_it_is_built_fo
 def test_openvino_and_the_providers_of_onnxruntime_take_what_they_can() -> None:
     assert profile({"threads": 2}, **{"target.runtime": "openvino", "target.runtime_version": "'>=2024'"}).at_points()["2 threads"].target.threads == 2
     assert profile({"batch": 8}, **{"target.provider": "openvino"}).most_images == 8
+
+
+def test_an_unknown_key_of_a_point_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "box.yaml").write_text("extends: local-cpu\nname: box\npoints:\n  - {batch: 8, thread: 2, budget: {latency: 0.3}}\n")
+    with pytest.raises(ConfigError, match=r"(?s)box\.yaml:4: unknown key 'points\.0\.thread' \(did you mean 'threads'\?\).*allowed: batch, budget, threads"):
+        load_profile(str(tmp_path / "box.yaml"))
