@@ -11,7 +11,7 @@ from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run.inspecting import inspect_network
 from bonsai.pipeline.run.other_limits import require_other_limits
 from bonsai.pipeline.run.targets import prepare_target
-from bonsai.profiles.errors import BudgetError
+from bonsai.profiles.errors import BudgetError, ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.stages.delivery.contents import read_intact
 from bonsai.stages.delivery.package_record import Package
@@ -118,6 +118,20 @@ def test_a_point_that_no_width_meets_is_refused_before_training(store: Path, jud
     with pytest.raises(BudgetError, match=r"(?s)profile tiny-cpu at batch 8: the latency budget cannot be met.*at least [\d.]+ ms, the fp32 engine"):
         run(store, {"batch": 8, "budget": {"latency": 0.001}})
     assert artifacts(store, "recover") == recovered
+
+
+def test_a_p99_of_an_engine_that_is_too_slow_at_the_point_is_refused_before_training(store: Path, judged: Package) -> None:
+    recovered, timing = artifacts(store, "recover"), {**QUICK["timing"], "runs": 1000, "seconds": 0.05}
+    with pytest.raises(ConfigError, match=r"(?s)profile tiny-cpu at batch 8: a p99 is not found from so few runs.*timing\.seconds 0\.05"):
+        run(store, {"batch": 8, "budget": {"latency": 0.95, "p99_ms": 100}}, timing=timing)
+    assert artifacts(store, "recover") == recovered
+
+
+def test_a_point_that_is_missed_has_a_second_narrower_network_trained(store: Path, judged: Package) -> None:
+    missed = run(store, {"batch": 8, "budget": {"latency": 0.95, "memory_mb": 0.01}})
+    assert {gate.name: gate.verdict for gate in missed.gates}["memory at batch 8"] == "missed"
+    first, second = missed.decisions.attempts
+    assert sum(second.widths.values()) < sum(first.widths.values())
 
 
 def test_a_timer_at_a_point_times_the_engines_of_the_target_there(store: Path, judged: Package) -> None:
