@@ -25,6 +25,7 @@ from bonsai.stages.pruning.policy import FinetuneConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.latency import LatencyModel
+from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.subnetwork import Ranking
 from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.initialise import initialise
@@ -91,10 +92,19 @@ class Bench:
                 return stop, tuple(curve)
         return self.stops[-1], tuple(curve)
 
-    def cut(self, segment: Checkpoint, widths: Widths, criterion: Criterion, finetune: FinetuneConfig | None = None) -> Checkpoint:
-        """Cut a segment to widths in one shot."""
+    def cut(
+        self,
+        segment: Checkpoint,
+        widths: Widths,
+        criterion: Criterion,
+        finetune: FinetuneConfig | None = None,
+        *,
+        schedule: ScheduleConfig | None = None,
+        reselection: Reselection | None = None,
+    ) -> Checkpoint:
+        """Cut a segment to widths, in one shot or by a schedule, whose later cuts choose again within the limit of `reselection`."""
         training = {"dataset": self.dataset, "training": self.recipe.training, "finetune": finetune}
-        plan = {"plan": WidthPlan(widths=widths), "reselection": None, "criterion": criterion, "schedule": ScheduleConfig()}
+        plan = {"plan": WidthPlan(widths=widths), "reselection": reselection, "criterion": criterion, "schedule": schedule or ScheduleConfig()}
         found: Checkpoint = self.store.run(prune, dense=segment, **training, **plan, batchnorm_batches=BATCHNORM_BATCHES)
         return found
 

@@ -3,7 +3,7 @@
     python benchmarks/best_moment.py --folder DIR      # results/best_moment.json; goes on row by row
     python benchmarks/best_moment.py --summarise       # runs nothing: writes the table of docs/pruning.md
 
-`small` on the two sets of capitals of `plain_ways.py`, with its latency models and its folder. A network is cut where EPI fires or at a fixed part of the
+`small` on the two sets of capitals of `case.py`, with their latency models. A network is cut where EPI fires or at a fixed part of the
 cycle, and recovers for its own length (`prune.recover.epochs: auto`), so that every moment costs the same training, but for the rounding to whole epochs.
 
 | start | cycle |
@@ -12,23 +12,15 @@ cycle, and recovers for its own length (`prune.recover.epochs: auto`), so that e
 | trained | 4 epochs of fine-tuning, from the weights at the end of those 12, at the rate of `bonsai init --weights` |
 """
 
-import argparse
-import os
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import torch
-from arena import HERE, RESULTS, mean_interval, shown
-from plain_ways import Case, put_network
-from plain_ways_page import OURS, Key, signed, write_between
-from rows import read_rows, save_rows
-
-from bonsai.profiles.located_yaml import Record
-from bonsai.stages.pruning.recovery import LEAST_SHARE
+from arena import RESULTS, mean_interval, shown
+from case import Case, Place, parse
+from plain_ways_page import signed, write_between
+from rows import KeyedRow, go_on, read_rows
 
 FILE = RESULTS / "best_moment.json"
 MARK = "best moment"
@@ -52,7 +44,7 @@ class Point(NamedTuple):
     moment: str
 
 
-class Row(Record):
+class Row(KeyedRow):
     """One network.
 
     Attributes:
@@ -76,7 +68,7 @@ class Row(Record):
     top1: float
 
     @property
-    def point(self) -> Point:
+    def key(self) -> Point:
         """What tells it from the others."""
         return Point(self.seed, self.task, self.start, self.criterion, self.budget, self.moment)
 
@@ -93,7 +85,7 @@ def run(point: Point, case: Case) -> Row:
     bench = case.bench
     step = case.epi(point.budget, point.criterion) if point.moment == EPI else round(float(point.moment) * bench.total)
     made = case.cut_at(step, point.budget, point.criterion, bench.recipe.prune.recover)
-    cost = made.before + max(case.share(made.network), LEAST_SHARE) * made.after
+    cost = case.facts(made)["cost"]
     return Row(**point._asdict(), epoch=made.before, cycle=bench.recipe.training.epochs, cost=cost, top1=bench.top1(made.network))
 
 
@@ -134,32 +126,16 @@ def read() -> list[Row]:
 
 def main() -> None:
     """Run what is missing, row by row."""
-    parser = argparse.ArgumentParser(description="Does EPI know the moment?")
-    parser.add_argument("--folder", type=Path, default=None, help="keep networks and the store here, or go on with those of plain_ways.py")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=None, help="begin no row after so many minutes")
-    parser.add_argument("--summarise", action="store_true", help="run nothing: write the table of docs/pruning.md")
-    options = parser.parse_args()
+    options = parse("Does EPI know the moment?", {"task": TASKS, "start": get_args(Start), "criterion": get_args(CriterionTried)})
     if options.summarise:
         write_between(MARK, table(read()))
         return
-    torch.set_num_threads(1)
-    folder = put_network(options.folder or Path(tempfile.mkdtemp(prefix="best-moment-")))
-    began = time.monotonic()
-    os.chdir(HERE)  # where `capitals` is imported from
-    rows, case, made_for = read(), None, None
-    known = {row.point for row in rows}
-    for point in points(options.seeds):
-        if point in known:
-            continue
-        if options.minutes is not None and time.monotonic() - began > 60 * options.minutes:
-            return
-        if case is None or made_for != point[:3]:
-            key = Key(point.seed, point.task, "small", CYCLE, point.budget, OURS)
-            case, made_for = Case(key, folder, folder, TUNED if point.start == "trained" else None), point[:3]
-        rows.append(run(point, case))
-        print(rows[-1].model_dump_json(), flush=True)
-        save_rows(FILE, rows)
+
+    @lru_cache(maxsize=1)
+    def case(seed: int, task: str, start: Start) -> Case:
+        return Case(Place(seed, task, "small", CYCLE), options.folder, options.data, TUNED if start == "trained" else None)
+
+    go_on(FILE, Row, filter(options.allows, points(options.seeds)), lambda point: run(point, case(*point[:3])), options.minutes)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arena import mean_interval, shown
+from rows import KeyedRow
 
-from bonsai.profiles.located_yaml import Record
-
-PAGE = Path(__file__).parents[1] / "docs" / "pruning.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "pruning.md"
 MARK = "plain ways"
 DENSE, OURS = "dense", "bonsai"
 PLAIN = {
@@ -33,7 +33,7 @@ class Key(NamedTuple):
     way: str
 
 
-class Row(Record):
+class Row(KeyedRow):
     """One network.
 
     Attributes:

@@ -4,7 +4,7 @@ from itertools import islice
 
 import best_moment
 from best_moment import EPI, MARK, MOMENTS, Row, table
-from plain_ways import TASKS
+from case import TASKS
 from plain_ways_page import between
 
 
