@@ -8,16 +8,17 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bonsai.profiles.address import PYTHON, Address, Python
+from bonsai.profiles.budget import Budget, Point, Positive
 from bonsai.profiles.located_yaml import Record
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 Isa = Literal["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm"]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 PROVIDER_KINDS: dict[Provider, str] = {"cpu": "cpu", "openvino": "cpu", "cuda": "gpu", "tensorrt": "gpu"}
 """By execution provider of ONNX Runtime, the kind of device that it runs on."""
+SIZED: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+"""Runtimes whose engines take up to `target.batch` images."""
 VERSION_RANGE = r"^(==|!=|>=|<=|<|>|~=)[\w.]+(,(==|!=|>=|<=|<|>|~=)[\w.]+)*$"
 
 
@@ -203,43 +204,6 @@ class Target(Record):
         return self
 
 
-class Budget(Record):
-    """What the engine may take. Its latency is one of `latency` and `latency_ms`, which replaces the parent's; widths are chosen for it.
-
-    Attributes:
-        latency: Fraction of the dense engine's latency at the target's reference precision: FP32, or FP16 where `precisions` has that alone of the two.
-        latency_ms: Milliseconds per inference.
-        percentile: Percentile of the latency that is judged; with `latency`, of the dense engine's latency too.
-        p99_ms: Milliseconds, by the wall clock, that 99 of 100 inferences may take at most.
-        memory_mb: Main memory in megabytes (10^6 bytes) that loading and running the engine may add to a process at its peak.
-        size_mb: Size of the engine file in megabytes. Formerly `max_size_mb` among the gates.
-        energy_mj: Millijoules per inference of the whole chip or board. The device must have a meter.
-    """
-
-    latency: Fraction | None = None
-    latency_ms: Positive | None = None
-    percentile: Literal[50, 90, 95] = 50
-    p99_ms: Positive | None = None
-    memory_mb: Positive | None = None
-    size_mb: Positive | None = None
-    energy_mj: Positive | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "Budget":
-        if (self.latency is None) == (self.latency_ms is None):
-            raise ValueError("exactly one of `latency` (fraction of the dense FP32 engine's) and `latency_ms` (milliseconds)")
-        return self
-
-    def limit_ms(self, dense_ms: float) -> float:
-        """Return the budget in milliseconds, given the dense FP32 engine's milliseconds at the percentile."""
-        return self.latency_ms if self.latency_ms is not None else float(self.latency or 1) * dense_ms
-
-    def __str__(self) -> str:
-        limit = f"{self.latency_ms:g} ms" if self.latency_ms is not None else f"{self.latency:.4g} of the dense network"
-        others = (("p99", self.p99_ms, "ms"), ("memory", self.memory_mb, "MB"), ("size", self.size_mb, "MB"), ("energy", self.energy_mj, "mJ"))
-        return ", ".join([f"p{self.percentile} <= {limit}", *(f"{name} <= {most:g} {unit}" for name, most, unit in others if most is not None)])
-
-
 OLDER_NAMES = {("gates", "max_accuracy_drop"): ("gates", "max_drop"), ("gates", "max_size_mb"): ("budget", "size_mb")}
 """By path of a key's old name, which files may still use, that of its new name."""
 
@@ -305,6 +269,7 @@ class HardwareProfile(Record):
         description: One line for `bonsai list profiles` and the model card.
         tables: Latency tables that `bonsai characterize` measured on such a device: names of `bonsai list tables`, or ``.csv`` files, relative to the
             profile's file.
+        points: Other batch sizes or numbers of threads of the device, at each of which the same engine must meet a budget too. Every point is measured.
         search_precision: Grow a branch per precision of the target, and ship the one of best validation accuracy that meets the gates.
     """
 
@@ -313,6 +278,7 @@ class HardwareProfile(Record):
     target: Target
     channel_multiple: ChannelMultiple
     budget: Budget
+    points: Annotated[tuple[Point, ...], Field(exclude_if=lambda points: not points)] = ()  # without points a profile is the one it was before there were any
     gates: Gates = Gates()
     against: ReleaseGates = ReleaseGates()
     tables: tuple[str, ...] = ()
@@ -323,10 +289,43 @@ class HardwareProfile(Record):
     def _todays_names(cls, given: Any) -> Any:
         return with_new_names(given) if isinstance(given, dict) else given
 
+    @field_validator("points")
+    @classmethod
+    def _other_than_the_target(cls, points: tuple[Point, ...], others: ValidationInfo) -> tuple[Point, ...]:
+        target: Target | None = others.data.get("target")
+        if target is not None:
+            taken = {(target.batch, target.threads): "which is the target itself: `budget` is its budget"}
+            for point in points:
+                _require_possible(point, target)
+                place = (point.batch or target.batch, point.threads or target.threads)
+                if place in taken:
+                    batch, threads = place
+                    raise ValueError(f"batch sizes and numbers of threads that differ. A point is at batch {batch}, threads {threads}, {taken[place]}")
+                taken[place] = "and another point is too"
+        return points
+
     def variants(self) -> "tuple[HardwareProfile, ...]":
         """Return the profile at each precision that is to be tried."""
         precisions = self.target.precisions if self.search_precision else (self.target.precision,)
         return tuple(self.model_copy(update={"target": self.target.at(precision)}) for precision in precisions)
+
+    def at_points(self) -> "dict[str, HardwareProfile]":
+        """Return the profile at each of its points, by the point's label: it has the point's name, batch, threads and budget."""
+        found = {}
+        for point in self.points:
+            target = self.target.model_copy(update=point.model_dump(include={"batch", "threads"}, exclude_none=True))
+            found[point.label] = self.model_copy(update={"name": f"{self.name} at {point.label}", "target": target, "budget": point.budget, "points": ()})
+        return found
+
+    @property
+    def asked(self) -> str:
+        """The budget, and that of every point, in one line."""
+        return "; ".join([str(self.budget), *(f"at {point.label} {point.budget}" for point in self.points)])
+
+    @property
+    def most_images(self) -> int:
+        """The largest number of images per inference: the target's, or that of a point."""
+        return max([self.target.batch, *(point.batch for point in self.points if point.batch is not None)])
 
     @property
     def alone(self) -> "HardwareProfile":
@@ -337,3 +336,17 @@ class HardwareProfile(Record):
     def width_step(self) -> int:
         """The channel multiple at the target's precision."""
         return int(getattr(self.channel_multiple, self.target.precision))
+
+
+def _require_possible(point: Point, target: Target) -> None:
+    """Refuse a point that one engine of the target cannot be run at.
+
+    Raises:
+        ValueError: With what is allowed.
+    """
+    if point.threads is not None and target.device.kind == "gpu":
+        raise ValueError("`batch` alone: `threads` are those of a CPU, and the device is a GPU")
+    if point.batch not in (None, target.batch) and target.runtime == "openvino":
+        raise ValueError("`threads` alone: openvino compiles an engine for one batch, and runs any other in several inferences")
+    if point.batch is not None and point.batch > target.batch and target.runtime in SIZED:
+        raise ValueError(f"at most batch {target.batch}: {target.runtime} builds an engine for up to `target.batch` images, and the point has {point.batch}")

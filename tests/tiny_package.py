@@ -36,7 +36,7 @@ def needs(profile: str = "local-cpu", **device: object) -> Compatibility:
     target = load_profile(profile).target
     facts = {"device": target.device.name, "isa": target.device.isa, "cores": 8, "system": "Linux x86_64", "runtime": target.runtime, "present": False}
     engine = Engine.model_validate({**engine_facts(target), "info": {**facts, "runtime_version": "10.3.0", **device}})
-    return compatibility_of(engine, target, target.runtime)
+    return compatibility_of(engine, target, target.runtime, most_images=target.batch)
 
 
 def engine_facts(target: Target) -> dict[str, object]:
@@ -77,7 +77,7 @@ def make_package(folder: Path, profile: HardwareProfile | None = None) -> Path:
                 coverage=coverage,
                 run_here=True,
             ),
-            compatibility=compatibility_of(engine, target, backend.package),
+            compatibility=compatibility_of(engine, target, backend.package, most_images=target.batch),
             golden="engine",
             device=info,
             tools={},

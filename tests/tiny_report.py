@@ -1,6 +1,7 @@
 """What a package's manifest tells a report, short but whole: figures that a test can count with."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bonsai.profiles.loader import load_profile
@@ -11,8 +12,10 @@ from bonsai.stages.delivery.compatibility import Compatibility
 from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.packed_facts import PackagedEngine
+from bonsai.stages.measurement.budget_gates import limit_of, verdict_within
 from bonsai.stages.measurement.latency import ROOFLINE, TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.measurements import Accuracy, Gate, KernelShare, Row
+from bonsai.stages.measurement.point_record import AtPoint
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.pruning.epi import Trigger
 from bonsai.stages.reporting.evidence import latency_of
@@ -50,12 +53,14 @@ def story(profile: HardwareProfile, *, shipped_ms: float = 0.5, estimated: bool 
     )
     decisions = _decisions(shipped_ms, table or ("estimated" if estimated else "measured"))
     how = "Latency: ESTIMATED from published rates (roofline)." if estimated else "Latency: measured in turns."
+    points = [_at_point(label, point) for label, point in profile.at_points().items()]
     return {
         "recipe": {"name": "tiny", "prune": {"schedule": {"soft": False}}},
         "profile": profile,
         "decisions": decisions.model_dump(mode="json", exclude={"recipe"}),
         "metrics": rows,
-        "gates": gates,
+        "points": tuple(at for at, _ in points),
+        "gates": (*gates, *(gate for _, gate in points)),
         "notes": ("Precision: int8.", "Accuracy: 400 test images.", how),
         "kernels": () if estimated else (_kernel("QLinearConv", "int8", 0.9), _kernel("QuantizeLinear", "float", 0.1)),
         "dense_kernels": () if estimated else (_kernel("Conv", "float", 1.0),),
@@ -65,9 +70,9 @@ def story(profile: HardwareProfile, *, shipped_ms: float = 0.5, estimated: bool 
     }
 
 
-def a_manifest(profile: str = "local-cpu", **told: Any) -> PackageManifest:
-    """Return the manifest of a package that is nowhere; `told` is for `story`."""
-    loaded = load_profile(profile, {"budget.latency": 0.4})
+def a_manifest(profile: str = "local-cpu", *, points: Sequence[Mapping[str, Any]] = (), **told: Any) -> PackageManifest:
+    """Return the manifest of a package that is nowhere; `points` are the profile's, `told` is for `story`."""
+    loaded = load_profile(profile, {"budget.latency": 0.4, "points": [dict(point) for point in points]})
     facts = {"device": loaded.target.device.name, "isa": (), "cores": 8, "system": "Linux x86_64", "runtime": loaded.target.runtime}
     return PackageManifest(
         name=f"tiny--{profile}",
@@ -102,6 +107,15 @@ def a_manifest(profile: str = "local-cpu", **told: Any) -> PackageManifest:
         classes=("circle", "line"),
         **story(loaded, **told),
     )
+
+
+def _at_point(label: str, point: HardwareProfile) -> tuple[AtPoint, Gate]:
+    """Return both engines at a point, the dense one at a millisecond for each image, the other at a third of that, and the gate of its latency."""
+    dense, engine = (_row("pruned", "int8", 0.9, ms, "").latency for ms in (point.target.batch, point.target.batch / 3))
+    found, (limit, unit) = 1 / 3 if point.budget.latency else point.target.batch / 3, limit_of(point.budget, "fp32")
+    verdict = verdict_within(found * 0.98, found * 1.02, limit)
+    at = AtPoint.model_validate({"point": label, "batch": point.target.batch, "threads": point.target.threads, "dense": dense, "engine": engine})
+    return at, Gate(name=f"latency at {label}", limit=limit, found=found, unit=unit, verdict=verdict, low=found * 0.98, high=found * 1.02)
 
 
 def _row(network: str, precision: str, top1: float, ms: float, estimate: str, *, shipped: bool = False) -> Row:

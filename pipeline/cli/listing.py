@@ -23,7 +23,7 @@ def describe_all(what: str) -> list[tuple[str, str]]:
         return [(name, str(read_yaml(SHIPPED / f"{name}.yaml").data["description"])) for name in list_recipes()]
     if what == "profiles":
         loaded = [load_profile(name) for name in list_profiles()]
-        return [(profile.name, f"{profile.description}; {profile.budget}") for profile in loaded]
+        return [(profile.name, f"{profile.description}; {profile.asked}") for profile in loaded]
     if what == "tables":
         return [(name, _about(file)) for name, file in list_tables().items()]
     tables: Mapping[str, Mapping[str, str]] = {"models": FACTORIES, "datasets": LOADERS, "backends": BACKENDS, "trackers": TRACKERS}

@@ -98,8 +98,8 @@ def _record(schema: Schema, records: dict[str, Schema], path: str = "") -> Itera
 
 
 def _inner(value: Schema, records: dict[str, Schema]) -> Schema | None:
-    """Return the record that a key holds, if it holds one."""
-    references = [part["$ref"] for part in (value, *value.get("anyOf", [])) if "$ref" in part]
+    """Return the record that a key holds, or a list of, if it holds one."""
+    references = [part["$ref"] for part in (value, value.get("items", {}), *value.get("anyOf", [])) if "$ref" in part]
     return records[references[0].rsplit("/", 1)[1]] if references else None
 
 

@@ -11,11 +11,12 @@ from bonsai.pipeline.loop.building import build
 from bonsai.pipeline.loop.evaluating import Evaluate, evaluate_engines, evaluate_torch
 from bonsai.pipeline.loop.exporting import InHand, Specs, take_in_hand
 from bonsai.pipeline.loop.in_hand import Example, form_of, profile_of
-from bonsai.pipeline.loop.judging import gates_of, notes_of, rows_of
+from bonsai.pipeline.loop.judging import gates_at_points, gates_of, notes_of, rows_of
 from bonsai.pipeline.loop.packing import Facts, require_name, require_place, write_package
 from bonsai.pipeline.run.final_timing import newest_repetition
 from bonsai.pipeline.run.limits import require_measurable, require_runs
 from bonsai.pipeline.run.loading import DEFAULT_STORE
+from bonsai.pipeline.run.points import require_open_batch
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
 from bonsai.profiles.schema import HardwareProfile, Precision
@@ -122,8 +123,10 @@ def deploy(
     folder = Path(out if out is not None else Path(store) / "packages") / require_name(name)
     require_place(folder)
     info = _describe(profile)
-    require_measurable(profile, info)
-    require_runs(profile, timing or TimingConfig())
+    require_open_batch(profile, dynamic_batch=dynamic_batch, key="dynamic_batch")
+    for one in (profile, *profile.at_points().values()):
+        require_measurable(one, info)
+        require_runs(one, timing or TimingConfig())
     images = torch.cat(inputs_in(samples, form, "samples", samples=SAMPLES))
     if len(images) < GOLDEN_IMAGES:
         raise ConfigError(describe("samples are too few", given=len(images), allowed=f"{GOLDEN_IMAGES} or more", fix="yield more samples"))
@@ -139,9 +142,10 @@ def deploy(
         at_reference = profile.target.at(profile.target.reference)
         dense = None if dense_hand is None else build(dense_hand, at_reference, info, specs, images, config, kept.run)
         found = evaluate_engines(evaluate, by_torch, shipped, dense, profile.target, specs.outputs)
-        timed = _time(shipped.engine, dense.engine if dense else None, profile, timing, kept)
-        lineage = trace_lineage(shipped.engine, timed, *([dense.engine] if dense else []))
-    gates = gates_of(found, shipped, timed, profile, higher_is_better=higher_is_better, score=score)
+        engines = (shipped.engine, dense.engine if dense else None)
+        timed, *points = [_time(*engines, one, timing, kept) for one in (profile, *profile.at_points().values())]
+        lineage = trace_lineage(shipped.engine, timed, *points, *([dense.engine] if dense else []))
+    gates = (*gates_of(found, shipped, timed, profile, higher_is_better=higher_is_better, score=score), *gates_at_points(points, profile))
     rows = rows_of(found, shipped, dense, timed.fresh)
     warnings = () if dense else ("No dense reference was given, so no drop of the score is judged.",)
     facts = Facts(
@@ -179,10 +183,11 @@ def _limits(profile: HardwareProfile, max_drop: float | None, *, has_reference: 
             describe("max_drop is no allowed drop", given=max_drop, allowed="0 or more, in the unit of the score", fix="pass 0.02 for two points")
         )
     fix = "pass the dense float network as `reference`"
-    if not has_reference and profile.budget.latency is not None:
+    fractions = [budget.latency for budget in (profile.budget, *(point.budget for point in profile.points)) if budget.latency is not None]
+    if not has_reference and fractions:
         fix = f"{fix}, or a budget in milliseconds: latency_ms=4.0"
         problem = "a budget that is a fraction needs the dense network that it is a fraction of"
-        raise ConfigError(describe(problem, given=f"latency={profile.budget.latency:g} and no reference", allowed="a reference, or latency_ms", fix=fix))
+        raise ConfigError(describe(problem, given=f"latency={fractions[0]:g} and no reference", allowed="a reference, or latency_ms", fix=fix))
     if not has_reference and max_drop is not None:
         raise ConfigError(describe("max_drop needs the dense network", given=f"{max_drop=} and no reference", allowed="both or neither", fix=fix))
     limit = None if not has_reference else profile.gates.max_drop if max_drop is None else max_drop

@@ -1,10 +1,12 @@
 """The verdict on a network in hand: gates, rows and notes, from scores and times."""
 
+from collections.abc import Sequence
+
 from bonsai.pipeline.loop.building import Built
 from bonsai.pipeline.loop.evaluating import Found
 from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.delivery.deployed import ScoredRow
-from bonsai.stages.measurement.budget_gates import judge_latency, judge_others
+from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, judge_point
 from bonsai.stages.measurement.condition_text import describe_conditions
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Fresh, FreshTiming, Gate
@@ -24,6 +26,14 @@ def gates_of(found: Found, shipped: Built, timed: FreshTiming, profile: Hardware
     if hand.quantizers is not None:
         meant = count_float_convolutions(hand.network, hand.quantizers, shipped.engine.image_shape)
     return (*gates, *judge_others(timed.fresh, timed.footprint, _size(shipped), profile.budget), *float_gates(shipped.engine, *meant))
+
+
+def gates_at_points(timed: Sequence[FreshTiming], profile: HardwareProfile) -> tuple[Gate, ...]:
+    """Return a gate for every limit of the profile's points, by the fresh timing that was made at each, in their order."""
+    found = list[Gate]()
+    for again, (label, point) in zip(timed, profile.at_points().items(), strict=True):
+        found += judge_point(again.fresh, again.footprint, point.budget, profile.target.reference, label)
+    return tuple(found)
 
 
 def rows_of(found: Found, shipped: Built, dense: Built | None, fresh: Fresh) -> tuple[ScoredRow, ...]:

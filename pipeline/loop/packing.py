@@ -112,7 +112,7 @@ def _manifest(facts: Facts, samples: int) -> DeployedManifest:
             coverage=engine.coverage,
             run_here=engine.runnable,
         ),
-        compatibility=compatibility_of(engine, target, runtime_of(target).package),
+        compatibility=compatibility_of(engine, target, runtime_of(target).package, most_images=facts.profile.most_images),
         golden="engine",
         device=engine.info,
         tools=tool_versions(),

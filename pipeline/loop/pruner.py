@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from bonsai.pipeline.loop.in_hand import Example, Settings, form_of, profile_of, prune_config, require_bare, require_no_graph
 from bonsai.pipeline.run.inspecting import dialects_of, inspect
 from bonsai.pipeline.run.loading import DEFAULT_STORE
+from bonsai.pipeline.run.points import require_no_points
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.schema import Precision
@@ -92,6 +93,7 @@ class Pruner(SteppingPruner):
         shape = packed_shape(self._inputs)
         require_no_graph(network, self._inputs)
         profile = profile_of(target, latency=latency, latency_ms=latency_ms, precision=precision)
+        require_no_points(profile, what="bonsai.Pruner", why="it chooses widths by one latency. `bonsai run` and `bonsai.deploy` judge every point")
         config = prune_config(prune)
         require_own_loop(config)
         self._outputs = tuple(outputs)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bonsai.pipeline.recipes.recipe import Recipe
-from bonsai.pipeline.run.final_timing import time_finished
+from bonsai.pipeline.run.final_timing import time_finished, time_points
 from bonsai.pipeline.run.inspecting import Network
+from bonsai.pipeline.run.other_limits import fit_within, most_strained
 from bonsai.pipeline.run.resolutions import Sized, choose_size
-from bonsai.pipeline.run.size_budget import fit_with_size
 from bonsai.pipeline.run.targets import ReadyTarget
 from bonsai.pipeline.run.trunk import Monitor, steps_per_epoch, trunk_inputs, with_moments
 from bonsai.profiles.schema import Precision
@@ -17,7 +17,7 @@ from bonsai.stages.backends.runtimes import graph_form
 from bonsai.stages.data.dataset import Dataset
 from bonsai.stages.delivery.decisions import Attempt, Decisions, Tried
 from bonsai.stages.delivery.package_record import Package
-from bonsai.stages.measurement.budget_gates import BUDGET_GATES
+from bonsai.stages.measurement.budget_gates import is_of_budget
 from bonsai.stages.measurement.measurements import Accuracy, Challenge, Measurement
 from bonsai.stages.networks.checkpoint import Checkpoint, History
 from bonsai.stages.pruning.epi import Trigger
@@ -87,8 +87,8 @@ class Branch:
 
     @cached_property
     def strained(self) -> float:
-        """The largest figure of the budget over its limit: of latency, p99, memory, size and energy, those that are limited."""
-        return max(gate.found / gate.limit for gate in self.measurement.gates if gate.name in BUDGET_GATES)
+        """The largest figure of the budget over its limit: of latency, p99, memory, size and energy, those that are limited, here and at every point."""
+        return max(gate.found / gate.limit for gate in self.measurement.gates if is_of_budget(gate))
 
     @property
     def validation(self) -> Accuracy:
@@ -114,7 +114,8 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     """Prune at the trigger, quantise, export, build and measure for one target.
 
     If the finished engine is over the budget, or leaves more than `WASTE` of the aim unused, its measured latency corrects the prediction. If its p99, memory,
-    size or energy is further over its limit than the latency, the next network must be faster by that ratio: fewer channels lower all of them.
+    size or energy, or any figure at a point, is further over its limit than the latency, the next network must be faster by that ratio: fewer channels lower
+    all of them.
     The widths are then chosen again from the scores at the trigger, and a second branch is trained.
 
     Returns:
@@ -129,7 +130,7 @@ def grow_branch(recipe: Recipe, dataset: Dataset, monitor: Monitor, dense: Check
     grown = list[Branch]()
 
     def choose(limit_ms: float, correction: float = 1.0) -> Fit:
-        return fit_with_size(target, lambda within_ms: target.fit(segment, losses, correction=correction, limit_ms=within_ms), limit_ms)
+        return fit_within(target, lambda within_ms: target.fit(segment, losses, correction=correction, limit_ms=within_ms), limit_ms)
 
     def grow(fit: Fit) -> None:
         tries = f"/attempt-{len(grown) + 1}" if grown else ""
@@ -171,7 +172,8 @@ def pack(
     The report also has the verdict on the test images and the other precisions that were tried. The package's lineage includes the artifacts
     in `considered`, because the choice depends on them. With `remeasure`, an earlier verdict on the latency is not reused.
     """
-    timing = time_finished(recipe.timing, kept.target, kept.engine, kept.reference, kept.measurement, step, remeasure=remeasure)
+    finished = (recipe.timing, kept.target, kept.engine, kept.reference, kept.measurement, step)
+    timing, points = time_finished(*finished, remeasure=remeasure), time_points(*finished, remeasure=remeasure)
     decisions = Decisions(
         recipe_name=recipe.name,
         recipe=recipe.model_dump_json(),
@@ -201,8 +203,9 @@ def pack(
         dataset=kept.dataset,
         profile=kept.target.profile,
         decisions=decisions,
-        lineage=trace_lineage(assessed, *[artifact for artifact in (timing, challenged) if artifact is not None], *considered),
+        lineage=trace_lineage(assessed, *[artifact for artifact in (timing, *points, challenged) if artifact is not None], *considered),
         config=recipe.package,
+        **({"points": points} if points else {}),  # without points a package keeps its key
     )
 
 
@@ -283,7 +286,7 @@ def prune_to_fit(recipe: Recipe, full: Dataset, dataset: Dataset, target: ReadyT
     The trunk was trained on the images of `full`; those of `dataset` are as large or smaller.
 
     A schedule of several cuts chooses the widths again between the cuts. The final widths are then timed on an untrained network, as the
-    first choice was. If they are over the budget, all cuts are repeated with a smaller budget, and at last with the widths of the first choice.
+    first choice was. If they are over a budget, all cuts are repeated with a smaller budget, and at last with the widths of the first choice.
     """
     config = recipe.prune
 
@@ -306,7 +309,7 @@ def prune_to_fit(recipe: Recipe, full: Dataset, dataset: Dataset, target: ReadyT
         widths = widths_of(pruned)
         if widths == fit.widths or not target.info.present:
             return pruned
-        measured = target.time_untrained(widths).upper_ms
+        measured = max(target.time_untrained(widths).upper_ms, most_strained(target, widths)[0] * fit.aim_ms)
         if measured <= fit.aim_ms:
             return pruned
         limit = tighter(limit, fit, measured_ms=measured, predicted_ms=target.latency(widths))

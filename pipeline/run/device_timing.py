@@ -98,8 +98,10 @@ class DeviceTimer:
         info: The device.
         step: Runs the stages.
         full: Timer of the same network for images of the full size, where these are smaller: the dense engine is that one's.
+        at: The profile at one of its points. The profile's own engines are then timed there; None for its own batch and threads.
 
     Attributes:
+        at: The profile as networks are timed: its batch, threads and budget.
         dense_ms: Of that dense engine; known after the first benchmark.
         evidence: The benchmarks.
     """
@@ -107,8 +109,16 @@ class DeviceTimer:
     __test__ = False  # pytest would take the name for a test's
 
     def __init__(
-        self, untrained: Untrained, timing: TimingConfig, profile: HardwareProfile, info: DeviceInfo, step: Step, full: "DeviceTimer | None" = None
+        self,
+        untrained: Untrained,
+        timing: TimingConfig,
+        profile: HardwareProfile,
+        info: DeviceInfo,
+        step: Step,
+        full: "DeviceTimer | None" = None,
+        at: HardwareProfile | None = None,
     ) -> None:
+        self.at = at or profile
         self.evidence: list[Artifact] = []
         self.dense_ms: float = full.dense_ms if full is not None else 0.0
         self._untrained, self._timing = untrained, timing
@@ -117,6 +127,11 @@ class DeviceTimer:
         self._spreads: list[float] = []
         self._dense: list[float] = full._dense if full is not None else []
         self._full = full
+
+    def at_points(self) -> "tuple[DeviceTimer, ...]":
+        """Return a timer of the same networks for each of the profile's points."""
+        shared = (self._untrained, self._timing, self._profile, self._info, self._step)
+        return tuple(DeviceTimer(*shared, at=point) for point in self._profile.at_points().values())
 
     def survey(self, networks: Sequence[Widths], repeat: int = 0) -> list[Timed]:
         """Time several networks in one benchmark of few runs each; another `repeat` opens and times the same engines afresh."""
@@ -247,13 +262,13 @@ class DeviceTimer:
         return {**self._untrained.built_from, "opset": export.opset, **form._asdict(), "keep_float": keep_float, "batch": export.batch_of(target)}
 
     def _benchmark(self, networks: Sequence[Widths], **protocol: object) -> Benchmark:
-        target = self._profile.target
+        percentile = self.at.budget.percentile
         reference = self.build_dense()
-        candidates = tuple(self.build(widths, target) for widths in networks)
-        shared = {"reference": reference, "target": target, "image_shape": self._untrained.image_shape, "percentile": self._profile.budget.percentile}
+        candidates = tuple(self.build(widths, self._profile.target) for widths in networks)
+        shared = {"reference": reference, "target": self.at.target, "image_shape": self._untrained.image_shape, "percentile": percentile}
         found = self._step(benchmark, candidates=candidates, **shared, **protocol)
         self.evidence.append(found)
-        self._dense.append(found.reference.at(self._profile.budget.percentile))
+        self._dense.append(found.reference.at(percentile))
         self.dense_ms = self.dense_ms or self._dense[0]
         return found
 
@@ -262,7 +277,7 @@ class DeviceTimer:
 
         A shared machine moves by 30 % between minutes, and the ratio hardly.
         """
-        percentile = self._profile.budget.percentile
+        percentile = self.at.budget.percentile
         engine_ms = candidate.latency.at(percentile)
         return Timed(engine_ms / found.reference.at(percentile) * self.dense_ms, candidate.error, engine_ms, found.reference.at(percentile))
 

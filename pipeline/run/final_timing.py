@@ -3,8 +3,10 @@
 from typing import Any
 
 from bonsai.pipeline.run.targets import ReadyTarget
+from bonsai.profiles.schema import HardwareProfile
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig
+from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import FreshTiming, Measurement
 from bonsai.stages.steps.time_engine import time_engine
 from bonsai.stages.store.store import Step, Store
@@ -29,15 +31,29 @@ def time_finished(
     """
     if not target.info.present:
         return None
-    dense = measurement.rows[0].latency
+    return _time(timing, target.profile, engine, reference, measurement.rows[0].latency, step, remeasure=remeasure)
+
+
+def time_points(
+    timing: TimingConfig, target: ReadyTarget, engine: Engine, reference: Engine, measurement: Measurement, step: Step, *, remeasure: bool
+) -> tuple[FreshTiming, ...]:
+    """Return the same at each of the profile's points, in their order; arguments as for `time_finished`."""
+    known = {at.point: at.dense for at in measurement.points}
+    points = target.profile.at_points().items()
+    return tuple(_time(timing, point, engine, reference, known[label], step, remeasure=remeasure) for label, point in points)
+
+
+def _time(
+    timing: TimingConfig, profile: HardwareProfile, engine: Engine, reference: Engine, dense: Latency | None, step: Step, *, remeasure: bool
+) -> FreshTiming:
     inputs = {
         "engine": engine,
         "dense": reference,
-        "target": target.profile.target,
-        "budget": target.profile.budget,
+        "target": profile.target,
+        "budget": profile.budget,
         "timing": timing,
         "verdict": timing.verdict,
-        "known_ms": dense.at(target.profile.budget.percentile) if dense is not None else None,
+        "known_ms": dense.at(profile.budget.percentile) if dense is not None else None,
     }
     newest = newest_repetition(Store(engine.folder.parent.parent), inputs)
     return step(time_engine, **inputs, repetition=newest + 1 if remeasure else max(newest, 1))

@@ -137,8 +137,10 @@ def check_profile(profile: HardwareProfile, timing: TimingConfig) -> None:
         DeviceUnavailable: The runtime is not installed, or the device that it builds on is not in this machine.
     """
     for variant in profile.variants():
-        require_measurable(profile, device_of(variant.target).describe(variant.target))
-    require_runs(profile, timing)
+        for one in (variant, *variant.at_points().values()):
+            require_measurable(one, device_of(one.target).describe(one.target))
+    for one in (profile, *profile.at_points().values()):
+        require_runs(one, timing)
 
 
 def _track_results(finished: Package) -> None:

@@ -14,8 +14,13 @@ def require_measurable(profile: HardwareProfile, info: DeviceInfo) -> None:
     """Check that the device can be asked for everything that the budget limits.
 
     Raises:
-        ConfigError: The budget limits what is only measured, and the device is not here; or memory, and the device is a GPU.
+        ConfigError: The budget limits what is only measured, or the profile has points, and the device is not here; or memory, and the device is a GPU.
     """
+    if profile.points and not info.present:
+        problem = f"profile {profile.name}: points are measured, never estimated, and {profile.target.device.name} is not in this machine"
+        given = f"points at {', '.join(point.label for point in profile.points)}"
+        fix = "give the profile the device's address (docs/devices.md), run this on the device, or remove `points`"
+        raise ConfigError(describe(problem, given=given, allowed="points of a device that is here or has an address", fix=fix))
     limits = [f"budget.{key} {limit:g}" for key in MEASURED if (limit := getattr(profile.budget, key)) is not None]
     if limits and not info.present:
         problem = f"profile {profile.name}: the budget limits what cannot be estimated, and {profile.target.device.name} is not in this machine"

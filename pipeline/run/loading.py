@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bonsai.pipeline.recipes.recipe import Recipe, load_recipe
+from bonsai.pipeline.run.points import require_open_batch
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
@@ -44,6 +45,7 @@ def load(recipe: str, profile: str | Sequence[str] | None, overrides: Mapping[st
     _require_opset(loaded, profiles)
     _require_reference(loaded, profiles)
     for each in profiles:
+        require_open_batch(each, dynamic_batch=loaded.export.dynamic_batch, key="export.dynamic_batch")
         _require_tables(each)
     return loaded, profiles
 

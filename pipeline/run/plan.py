@@ -124,7 +124,7 @@ def _plan(recipe: Recipe, profiles: Sequence[HardwareProfile], store: Store, scr
             TargetPlan(
                 profile=profile.name,
                 device=f"{info.device}, {info.runtime} {info.runtime_version}, {profile.target.precision}" + ("" if info.present else " (not in this machine)"),
-                budget=str(profile.budget),
+                budget=profile.asked,
                 gates=profile.gates.model_dump_json(exclude_none=True),
                 preflight=what_is_tried(profile, info),
                 prospect=foresee(recipe, profile, network, options, info, store=store, scratch=scratch, smaller=smaller),

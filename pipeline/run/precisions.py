@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 from bonsai.pipeline.recipes.recipe import Recipe
 from bonsai.pipeline.run.branch import Branch, about_reference, grow_branch, pack
 from bonsai.pipeline.run.inspecting import Network
-from bonsai.pipeline.run.size_budget import require_size
+from bonsai.pipeline.run.limits import require_runs
+from bonsai.pipeline.run.other_limits import require_other_limits
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target
 from bonsai.pipeline.run.trunk import Monitor
 from bonsai.profiles.errors import BudgetError
@@ -42,12 +43,15 @@ def prepare_precisions(recipe: Recipe, profile: HardwareProfile, network: Networ
 
     Raises:
         BudgetError: None can meet the budget.
+        ConfigError: An engine is too slow at a point for the p99 that is limited there.
     """
     targets, refused, errors = [], [], []
     for variant in profile.variants():
         try:
             ready = prepare_target(recipe, variant, network, step, smaller)
-            require_size(ready.followed)
+            require_other_limits(ready.followed)
+            for timer in ready.points:
+                require_runs(timer.at, recipe.timing, timer.at.budget.limit_ms(timer.dense_ms))
             targets.append(ready)
         except BudgetError as error:
             errors.append(error)

@@ -72,7 +72,7 @@ def what_is_tried(profile: HardwareProfile, info: DeviceInfo) -> str:
     """Return what `preflight` would do, for those who only ask."""
     untried = left_untried(profile, info)
     tried = f"{', '.join(precisions_to_try(profile))} exported, opened in ONNX Runtime and built with {profile.target.runs_on}"
-    if profile.budget.memory_mb is not None or profile.budget.energy_mj is not None:
+    if any(_is_run_alone(one) for one in (profile, *profile.at_points().values())):
         tried += ", run alone for memory and energy"
     return f"{tried}{'; not tried: ' if untried else ''}{'; '.join(untried)}"
 
@@ -108,9 +108,9 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
         elif found.difference is None:
             untried.append(f"comparing {precision} with torch, since the numbers of the untrained network overflow")
     cleared = _without(profile, failures, asked, recipe.export.opset)
-    if info.present and (profile.budget.memory_mb is not None or profile.budget.energy_mj is not None):
-        own = cleared.target
-        evidence.append(step(run_alone, engine=timer.build({}, own), target=own, budget=profile.budget))
+    for one in (cleared, *cleared.at_points().values()) if info.present else ():
+        if _is_run_alone(one):
+            evidence.append(step(run_alone, engine=timer.build({}, cleared.target), target=one.target, budget=one.budget))
     for failure in failures:
         say(f"warning: {profile.name}: {failure.precision} is left out of this run: the untrained network cannot be {failure.step}: {failure.reason}")
     passed = [precision for precision in asked if precision not in {failure.precision for failure in failures}]
@@ -119,6 +119,11 @@ def preflight(recipe: Recipe, profile: HardwareProfile, network: Network, step: 
     metric = task_named(recipe.task).metric.name
     refused = [Tried.left_out(failure.precision, metric, f"cannot be {failure.step}") for failure in failures]
     return Cleared(cleared, tuple(refused), tuple(evidence))
+
+
+def _is_run_alone(profile: HardwareProfile) -> bool:
+    """Return whether the budget limits what an engine is run alone for."""
+    return profile.budget.memory_mb is not None or profile.budget.energy_mj is not None
 
 
 def _try(timer: DeviceTimer, target: Target, step: Step, evidence: list[Artifact]) -> Opened | Failure:

@@ -130,16 +130,19 @@ def choose_size(recipe: Recipe, dataset: Dataset, target: ReadyTarget, segment: 
 
 
 def _require_possible(recipe: Recipe, dataset: Dataset, profiles: Iterable[HardwareProfile], *, compared: bool) -> None:
-    tables = [profile.name for profile in profiles if profile.tables]
+    asked = tuple(profiles)
+    tables = [profile.name for profile in asked if profile.tables]
+    points = [profile.name for profile in asked if profile.points]
     problems = {
         "series have no resolution": f"samples of shape {dataset.image_shape}" if len(dataset.image_shape) != 3 else "",
         "the task's targets would change with the images": recipe.task if recipe.task not in TASKS else "",
         "a latency table that was measured elsewhere has one size of images only": ", ".join(tables),
+        "points are checked with images of one size": ", ".join(points),
         "an earlier package takes images of one size": "--against" if compared else "",
     }
     for problem, given in problems.items():
         if given:
-            allowed = f"images, the tasks {', '.join(TASKS)}, no tables in the profile, and no --against"
+            allowed = f"images, the tasks {', '.join(TASKS)}, no tables and no points in the profile, and no --against"
             raise ConfigError(describe(f"prune.resolutions: {problem}", given=given, allowed=allowed, fix="leave prune.resolutions out"))
 
 

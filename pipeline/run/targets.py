@@ -85,6 +85,7 @@ class ReadyTarget:
         table: The latency table at the target's precision.
         tables: The tables of all precisions.
         timer: Times untrained networks, where the device is here.
+        points: The same at each of the profile's points.
         full: The same for images of the full size, where these are smaller. The budget and the dense engine are its.
         smaller: The same for smaller images, the largest first (`prune.resolutions`).
     """
@@ -97,6 +98,7 @@ class ReadyTarget:
     table: TableArtifact
     tables: LatencyTables
     timer: DeviceTimer
+    points: tuple[DeviceTimer, ...] = ()
     full: "ReadyTarget | None" = None
     smaller: tuple["ReadyTarget", ...] = ()
 
@@ -138,7 +140,8 @@ class ReadyTarget:
     @property
     def evidence(self) -> tuple[Artifact, ...]:
         """The table and the timings that selection rests on."""
-        return (self.table, *self.timer.evidence, *(artifact for each in self.smaller for artifact in each.evidence))
+        timings = [artifact for timer in (self.timer, *self.points) for artifact in timer.evidence]
+        return (self.table, *timings, *(artifact for each in self.smaller for artifact in each.evidence))
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -257,7 +260,7 @@ def _prepare(recipe: Asked, profile: HardwareProfile, network: Network, step: St
         latency = NetworkLatency(table, operators, table.meta.line or Line())
         dense_ms = full.dense_ms if full is not None else tables.estimate_ms(network.dense_widths, profile.target.reference)
     chooser = Chooser(network.groups, network.operators, options, latency, profile.budget.limit_ms(dense_ms), recipe.prune)
-    return ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer, full)
+    return ReadyTarget(profile, info, network, chooser, dense_ms, own, tables, timer, timer.at_points(), full)
 
 
 def untrained_network(recipe: Asked, network: Network) -> Untrained:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from bonsai.pipeline.starting.samples import Table
-from bonsai.profiles.schema import Budget
+from bonsai.profiles.budget import Budget
 from bonsai.stages.data.config import DataConfig
 from bonsai.stages.tasks.registry import DEFAULT
 

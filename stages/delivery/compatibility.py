@@ -52,7 +52,7 @@ class Compatibility(Record):
         excluded_isa: Instruction sets that it must not have: with them the runtime lays weights out in wider blocks.
         driver: NVIDIA's driver that the engine was run with, the oldest to use; None where it was not run.
         threads: CPU threads that it uses.
-        batch: Fewest and most images per inference that it was built for; only TensorRT refuses more.
+        batch: Fewest and most images per inference that it was built for or judged at; only TensorRT refuses more.
     """
 
     device: str
@@ -80,13 +80,14 @@ class Compatibility(Record):
         return f"{', '.join(part for part in parts if part)}; built for {images} per inference"
 
 
-def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibility:
+def compatibility_of(engine: Engine, target: Target, runtime: str, *, most_images: int) -> Compatibility:
     """Return what an engine needs.
 
     Args:
         engine: Result of the stage `compile`.
         target: The target that it was built for.
         runtime: Distribution that runs it.
+        most_images: The largest batch that it is for: the target's, or that of a point of the profile.
     """
     info, device = engine.info, target.device
     built_on, architecture = info.system.split(" ", 1)
@@ -106,7 +107,7 @@ def compatibility_of(engine: Engine, target: Target, runtime: str) -> Compatibil
         excluded_isa=("avx512f",) if device.kind == "cpu" and info.present and "avx512f" not in info.isa and "avx2" in info.isa else (),
         driver=info.driver,
         threads=target.threads,
-        batch=(1, target.batch),
+        batch=(1, most_images),
     )
 
 

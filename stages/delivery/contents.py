@@ -16,6 +16,7 @@ from bonsai.stages.delivery.packed_facts import SCHEMA, PackagedOutput, PackedFa
 from bonsai.stages.delivery.sums import CHANGED, SUMS, list_files, read_sums, require_names, require_plain, require_sums, write_sums
 from bonsai.stages.errors import VerificationError
 from bonsai.stages.measurement.measurements import Against, KernelShare, Row
+from bonsai.stages.measurement.point_record import AtPoint
 from bonsai.stages.networks.checkpoint import History
 from bonsai.stages.store.artifact import sha256_file
 from bonsai.stages.store.manifest import MANIFEST
@@ -41,6 +42,7 @@ class PackageManifest(PackedFacts):
         preprocess: How images become the engine's input; None in packages of earlier versions: pixels / 127.5 - 1.
         metric: The metric of all accuracies.
         metrics: The result table.
+        points: The shipped engine at each of the profile's points.
         tables: Results of the shipped engine by class, label or figure, on the test images.
         pictures: A few test images with their results.
         test_digest: sha256 of the test part, whose images ``test_results.safetensors`` tells of one by one.
@@ -58,6 +60,7 @@ class PackageManifest(PackedFacts):
     decisions: dict[str, Any]
     metric: Metric = task_named(DEFAULT).metric
     metrics: tuple[Row, ...]
+    points: tuple[AtPoint, ...] = ()
     tables: tuple[ResultsTable, ...] = ()
     pictures: tuple[Picture, ...] = ()
     test_digest: str = ""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bonsai.profiles.errors import describe
-from bonsai.profiles.schema import Target
+from bonsai.profiles.schema import HardwareProfile, Target
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine, EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig
@@ -19,7 +19,8 @@ from bonsai.stages.delivery.packed_facts import PackedFacts
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import ArtifactDamaged, VerificationError
 from bonsai.stages.measurement.alone_timing import time_alone
-from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, limit_of, untold_of
+from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, limit_of, named_at, untold_of
+from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.fresh_timing import milliseconds_of, time_afresh
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Fresh, Gate
@@ -54,17 +55,37 @@ def time_package(folder: Path, store: Path, there: Target | None = None) -> Pack
     """
     manifest = read_any_intact(folder)
     timing, said = _told(manifest)
-    target, budget = manifest.profile.target, manifest.profile.budget
+    target = manifest.profile.target
     target = target if there is None else target.on_device_of(there)
     device = device_of(target)
     absence = find_absence(manifest.compatibility, device.machine())
     if absence is not None:
         return PackagedTiming([f"not timed: {absence}"], ())
     dense = find_dense(manifest, store)
-    limit, unit = limit_of(budget, target.reference)
-    judged = budget.latency is None or dense is not None
-    engine = EngineFile(file=folder / manifest.engine.file, target=target)
-    with device.hold(), tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
+    file, profile = folder / manifest.engine.file, manifest.profile.model_copy(update={"target": target})
+    with device.hold():
+        own = _time(file, manifest, profile, dense, timing)
+        points = {label: _time(file, manifest, point, dense, timing) for label, point in profile.at_points().items()}
+    said_at = {at.point: at.engine for at in manifest.points} if isinstance(manifest, PackageManifest) else {}
+    judged = [_judge(own, profile, file, dense, store, _describe(own.fresh, manifest, said))]
+    for label, point in profile.at_points().items():
+        timed, told = points[label], _describe(points[label].fresh, manifest, said_at.get(label))
+        lines, gates = _judge(timed, point, file, dense, store, told)
+        judged.append(PackagedTiming([f"at {label}: {line}" for line in lines], named_at(gates, label)))
+    gates = tuple(gate for each in judged for gate in each.gates)
+    return PackagedTiming([*(line for each in judged for line in each.lines), *(gate.sentence for gate in gates)], gates)
+
+
+class _Timed(NamedTuple):
+    fresh: Fresh
+    footprint: Footprint | None
+
+
+def _time(file: Path, manifest: PackedFacts, profile: HardwareProfile, dense: Engine | None, timing: TimingConfig) -> _Timed:
+    """Time an engine beside the dense one, where that is here, and alone, by a profile: the package's, or that at a point."""
+    target, budget = profile.target, profile.budget
+    engine, is_judged = EngineFile(file=file, target=target), budget.latency is None or dense is not None
+    with tempfile.TemporaryDirectory(prefix="bonsai-") as scratch:
         fresh = time_afresh(
             Path(scratch),
             engine,
@@ -74,20 +95,25 @@ def time_package(folder: Path, store: Path, there: Target | None = None) -> Pack
             timing=timing,
             percentile=budget.percentile,
             relative=budget.latency is not None and dense is not None,
-            limit=limit if judged else None,
+            limit=limit_of(budget, target.reference)[0] if is_judged else None,
             tail_ms=budget.p99_ms,
         )
-        footprint = time_alone(engine, image_shape=manifest.engine.image_shape, timing=timing, budget=budget)
-    lines = [_describe(fresh, manifest, said), *([footprint.sentence] if footprint is not None else [])]
+    return _Timed(fresh, time_alone(engine, image_shape=manifest.engine.image_shape, timing=timing, budget=budget))
+
+
+def _judge(timed: _Timed, profile: HardwareProfile, file: Path, dense: Engine | None, store: Path, told: str) -> PackagedTiming:
+    """Return the gates of one budget, and lines on the figures and on what cannot be judged; `told` is the line on the latency."""
+    (fresh, footprint), budget, reference = timed, profile.budget, profile.target.reference
     unknown = untold_of(budget, footprint)
-    untold = [f"{key} not judged: {reason}" for key, reason in unknown.items()]
-    others = judge_others(fresh, footprint, engine.file.stat().st_size, budget.model_copy(update=dict.fromkeys(unknown)))
-    if judged:
-        gates = (judge_latency(fresh, budget, target.reference), *others)
-        return PackagedTiming([*lines, *untold, *(gate.sentence for gate in gates)], gates)
+    lines = [told, *([footprint.sentence] if footprint is not None else [])]
+    lines += [f"{key} not judged: {reason}" for key, reason in unknown.items()]
+    gates = judge_others(fresh, footprint, file.stat().st_size, budget.model_copy(update=dict.fromkeys(unknown)))
+    if budget.latency is None or dense is not None:
+        return PackagedTiming(lines, (judge_latency(fresh, budget, reference), *gates))
+    limit, unit = limit_of(budget, reference)
     why = "a package does not hold the dense engine, and this store does not have it"
     lines.append(f"latency not judged: the limit is {limit:g} {unit}; {why} ({store}): name the store it was made in, --store DIR")
-    return PackagedTiming([*lines, *untold, *(gate.sentence for gate in others)], others)
+    return PackagedTiming(lines, gates)
 
 
 def find_dense(manifest: PackedFacts, store: Path) -> Engine | None:
@@ -136,12 +162,12 @@ def _told(manifest: PackageManifest | DeployedManifest) -> tuple[TimingConfig, L
     return timing, shipped[0]
 
 
-def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency) -> str:
-    """Return what was found beside what the package says."""
+def _describe(fresh: Fresh, manifest: PackedFacts, shipped: Latency | None) -> str:
+    """Return what was found beside what the package says, where it says anything."""
     ms = milliseconds_of(fresh)
-    said = shipped.at(fresh.percentile)
     clock = "by the wall" if fresh.percentile > 50 else f"clock {fresh.engine.clock}"
-    return (
-        f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence}), "
-        f"{ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.told} for {manifest.device.device}"
-    )
+    found = f"latency: {ms.found:.4g} ms p{fresh.percentile} here, {clock} ({ms.sentence})"
+    if shipped is None:
+        return found
+    said = shipped.at(fresh.percentile)
+    return f"{found}, {ms.found / said:.2f} times what the package says: {said:.4g} ms, {shipped.told} for {manifest.device.device}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bonsai.profiles.schema import Budget
+from bonsai.profiles.budget import Budget
 from bonsai.stages.backends.device import TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig

@@ -1,9 +1,11 @@
 """Judges everything that a budget limits: latency, its 99th percentile, memory, the size of the file, energy."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.errors import ConfigError, describe
-from bonsai.profiles.schema import Budget, Precision
+from bonsai.profiles.schema import Precision
 from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
@@ -12,6 +14,8 @@ from bonsai.stages.measurement.tail import RUNS
 
 LATENCY, TAIL, MEMORY, SIZE, ENERGY = BUDGET_GATES = ("latency", "p99", "memory", "size", "energy")
 """Names of the gates of a budget."""
+AT = " at "
+"""Stands between the name of a gate and the point that it is judged at: ``latency at batch 8``."""
 FEW_RUNS = f"fewer than {RUNS:,} runs: this is the p95, which the p99 is not below"
 
 
@@ -29,6 +33,16 @@ class Figure(NamedTuple):
     note: str = ""
 
 
+def is_of_budget(gate: Gate) -> bool:
+    """Return whether a gate is one of a budget: the target's, or a point's."""
+    return gate.name.partition(AT)[0] in BUDGET_GATES
+
+
+def named_at(gates: Iterable[Gate], point: str) -> tuple[Gate, ...]:
+    """Return the gates of a point, which its label tells from the target's."""
+    return tuple(gate.model_copy(update={"name": f"{gate.name}{AT}{point}"}) for gate in gates)
+
+
 def verdict_of(passed: bool) -> Verdict:
     """Return the verdict on a figure without an interval, which is never undecided."""
     return "met" if passed else "missed"
@@ -44,6 +58,21 @@ def limit_of(budget: Budget, reference: Precision) -> tuple[float, str]:
     if budget.latency is None:
         return float(budget.latency_ms or 0), f"ms p{budget.percentile}"
     return budget.latency, f"of dense {reference.upper()} p{budget.percentile}"
+
+
+def forecast_latency(dense: Latency, engine: Latency, budget: Budget, reference: Precision) -> Gate:
+    """Return the latency gate, decided by one timing or by an estimate.
+
+    Args:
+        dense: Latency of the dense engine, of the same timing.
+        engine: Latency of the engine.
+        budget: The limit.
+        reference: Precision of the dense engine.
+    """
+    limit, unit = limit_of(budget, reference)
+    found = engine.at(budget.percentile) / (dense.at(budget.percentile) if budget.latency is not None else 1)
+    note = "" if engine.source == "measured" else engine.told
+    return Gate(name=LATENCY, limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note)
 
 
 def judge_latency(fresh: Fresh, budget: Budget, reference: Precision) -> Gate:
@@ -68,6 +97,11 @@ def judge_others(fresh: Fresh, footprint: Footprint | None, size_bytes: int, bud
         budget: The limits.
     """
     return other_gates(budget, size_bytes, Figure(fresh.tail.found, fresh.tail) if fresh.tail is not None else tail_of(fresh.engine), footprint)
+
+
+def judge_point(fresh: Fresh, footprint: Footprint | None, budget: Budget, reference: Precision, point: str) -> tuple[Gate, ...]:
+    """Return the gates of a point, decided by a fresh timing there; arguments as for `judge_latency` and `judge_others`."""
+    return named_at((judge_latency(fresh, budget, reference), *judge_others(fresh, footprint, 0, budget)), point)  # no point limits the size
 
 
 def untold_of(budget: Budget, footprint: Footprint | None) -> dict[str, str]:

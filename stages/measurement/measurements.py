@@ -9,6 +9,7 @@ from bonsai.stages.backends.timing_records import Conditions
 from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.interval_record import Interval
 from bonsai.stages.measurement.latency import Latency
+from bonsai.stages.measurement.point_record import AtPoint
 from bonsai.stages.quantization.records import Quantised
 from bonsai.stages.quantization.summary import NAMES
 from bonsai.stages.store.artifact import Artifact
@@ -300,9 +301,9 @@ class DeviceTimes(Record):
 class Measurement(Artifact):
     """The finished engine beside the dense network, and the verdict.
 
-    Files of `measure`: ``samples.safetensors`` where engines were timed; ``parts.safetensors``, milliseconds of `device` run by run, and
-    ``layers.json``, what the runtime tells of the shipped engine's layers, where the runtime tells them. Of `assess`: ``test_results.safetensors``,
-    what the dense and the shipped engine took every test image for.
+    Files of `measure`: ``samples.safetensors`` where engines were timed, and ``samples-point-1.safetensors`` and so on at the points;
+    ``parts.safetensors``, milliseconds of `device` run by run, and ``layers.json``, what the runtime tells of the shipped engine's layers, where the
+    runtime tells them. Of `assess`: ``test_results.safetensors``, what the dense and the shipped engine took every test image for.
 
     Attributes:
         gates: Gates of the shipped engine; latency comes first. In the result of `measure`, the accuracy gates are forecasts from the validation images.
@@ -312,6 +313,7 @@ class Measurement(Artifact):
         dense_kernels: Kernels of the dense engine.
         device: Parts of the shipped engine's inference, if the runtime reports them.
         conditions: Condition of the device while it timed the engines.
+        points: The shipped engine at each of the profile's points.
         warnings: Reasons why a verdict means little, one sentence each.
         test_digest: sha256 of the test part; empty before `assess`.
     """
@@ -325,6 +327,7 @@ class Measurement(Artifact):
     device: DeviceTimes | None = None
     contention: float | None
     conditions: Conditions | None = None
+    points: tuple[AtPoint, ...] = ()
     warnings: tuple[str, ...] = ()
     test_digest: str = ""
 

@@ -1,12 +1,13 @@
 """Decides which precision ships, and whether the engine meets its gates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bonsai.profiles.schema import Gates, HardwareProfile, Precision
 from bonsai.stages.backends.engine import Engine
-from bonsai.stages.measurement.budget_gates import judge_latency, judge_others, limit_of, other_gates, tail_of, verdict_of
+from bonsai.stages.measurement.budget_gates import forecast_latency, judge_latency, judge_others, judge_point, named_at, other_gates, tail_of, verdict_of
 from bonsai.stages.measurement.measurements import FreshTiming, Gate, Measurement, Part, Row
+from bonsai.stages.measurement.point_record import AtPoint
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.task import Arrays, Interval, Statistics, Task
 
@@ -97,6 +98,7 @@ def choose_engine(
     profile: HardwareProfile,
     test_images: int,
     floats: tuple[int, int] = (0, 0),
+    points: Mapping[Precision, tuple[AtPoint, ...]] = {},
 ) -> Chosen:
     """Return the engine to ship, by the latencies and the validation accuracies of all candidates.
 
@@ -107,10 +109,14 @@ def choose_engine(
         profile: The limits.
         test_images: Number of test images that will judge it.
         floats: `kept_float` and `most_float` of `gates_of`.
+        points: By precision, the engine at each of the profile's points.
     """
     reference, seen = dense
     gates = {
-        precision: gates_of(reference, row, Shown.on_validation(task, seen, noted, test_images), engine, profile, *floats)
+        precision: (
+            *gates_of(reference, row, Shown.on_validation(task, seen, noted, test_images), engine, profile, *floats),
+            *gates_at(points.get(precision, ()), profile),
+        )
         for precision, (engine, row, noted) in candidates.items()
     }
     shipped, reason = choose_precision({precision: row for precision, (_, row, _) in candidates.items()}, gates, profile)
@@ -130,17 +136,19 @@ def gates_of(dense: Row, candidate: Row, shown: Shown, engine: Engine, profile: 
         most_float: The same plus the convolutions that have no INT8 form; the engine may have no more.
     """
     assert dense.latency is not None and candidate.latency is not None
-    note = "" if candidate.latency.source == "measured" else candidate.latency.told
-    found = candidate.latency.at(profile.budget.percentile)
-    if profile.budget.latency is not None:
-        found /= dense.latency.at(profile.budget.percentile)
-    limit, unit = limit_of(profile.budget, dense.precision)
-    gates = [
-        Gate(name="latency", limit=limit, found=found, unit=unit, verdict=verdict_of(found <= limit), note=note),
-        *accuracy_gates(shown, profile.gates),
-    ]
+    latency = forecast_latency(dense.latency, candidate.latency, profile.budget, dense.precision)
     others = other_gates(profile.budget, candidate.size_bytes, tail_of(candidate.latency), candidate.footprint)
-    return (*gates, *others, *float_gates(engine, kept_float, most_float))
+    return (latency, *accuracy_gates(shown, profile.gates), *others, *float_gates(engine, kept_float, most_float))
+
+
+def gates_at(points: Iterable[AtPoint], profile: HardwareProfile) -> tuple[Gate, ...]:
+    """Return a gate for every limit of the profile's points, by the timing that was made at each."""
+    asked, found = profile.at_points(), list[Gate]()
+    for at in points:
+        budget = asked[at.point].budget
+        latency = forecast_latency(at.dense, at.engine, budget, profile.target.reference)
+        found += named_at((latency, *other_gates(budget, 0, tail_of(at.engine), at.footprint)), at.point)  # no point limits the size
+    return tuple(found)
 
 
 def float_gates(engine: Engine, kept_float: int, most_float: int) -> tuple[Gate, ...]:
@@ -202,8 +210,15 @@ def fails(gate: Gate, allow_undecided: bool) -> bool:
     return gate.verdict == "missed" or (gate.verdict == "undecided" and not allow_undecided)
 
 
-def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile) -> Measurement:
-    """Return the measurement with what the fresh timing replaces: the budget's gates, and the figures of the shipped and the dense engine."""
+def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareProfile, points: Sequence[FreshTiming] = ()) -> Measurement:
+    """Return the measurement with what the fresh timings replace: the budget's gates, and the figures of the shipped and the dense engine.
+
+    Args:
+        measurement: By which the engine was chosen.
+        timing: The fresh timing of the engine.
+        profile: The limits.
+        points: The fresh timings at the profile's points, in their order.
+    """
     fresh = timing.fresh
 
     def timed_again(row: Row) -> Row:
@@ -212,11 +227,18 @@ def with_fresh(measurement: Measurement, timing: FreshTiming, profile: HardwareP
         return row.model_copy(update={"latency": fresh.reference}) if row.network == "dense" and fresh.reference is not None else row
 
     others = judge_others(fresh, timing.footprint, measurement.shipped_row.size_bytes, profile.budget)
-    judged = {gate.name: gate for gate in (judge_latency(fresh, profile.budget, profile.target.reference), *others)}
+    fresh_gates = [judge_latency(fresh, profile.budget, profile.target.reference), *others]
+    timed_points = list[AtPoint]()
+    for at, again, (label, point) in zip(measurement.points, points, profile.at_points().items(), strict=True):
+        fresh_gates += judge_point(again.fresh, again.footprint, point.budget, profile.target.reference, label)
+        figures = {"dense": again.fresh.reference, "engine": again.fresh.engine, "footprint": again.footprint}
+        timed_points.append(at.model_copy(update=figures))
+    judged = {gate.name: gate for gate in fresh_gates}
     return measurement.model_copy(
         update={
             "rows": tuple(timed_again(row) for row in measurement.rows),
             "gates": tuple(judged.get(gate.name, gate) for gate in measurement.gates),
+            "points": tuple(timed_points),
             "contention": fresh.contention,
             "conditions": fresh.conditions[-1] if fresh.conditions else measurement.conditions,
         }

@@ -65,7 +65,8 @@ def _basis(evidence: Evidence) -> str:
     if evidence.is_estimated:
         elsewhere = latency_of(evidence.shipped).clock == TABLE_ELSEWHERE
         how = "Latency is ESTIMATED: the engine was built, but not run" + (f"; latency table {evidence.decisions.table_source}" if elsewhere else "")
-    return f"{engine}, batch {target.batch}, {target.threads} thread(s). {how}; {decided_by(evidence)}."
+    points = "".join(f"; also at {point.label}" for point in manifest.profile.points)
+    return f"{engine}, batch {target.batch}, {target.threads} thread(s){points}. {how}; {decided_by(evidence)}."
 
 
 def _latency(evidence: Evidence) -> Fact:

@@ -1,6 +1,6 @@
 """Whether what a manifest tells goes together: a report is refused in one message before any of it is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -10,6 +10,8 @@ from bonsai.stages.delivery.contents import PackageManifest
 from bonsai.stages.delivery.decisions import Decisions
 from bonsai.stages.delivery.sums import CHANGED
 from bonsai.stages.errors import VerificationError
+from bonsai.stages.measurement.budget_gates import AT, LATENCY
+from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import Row
 from bonsai.stages.store.manifest import MANIFEST
 from bonsai.stages.tasks.metric import Metric
@@ -30,7 +32,7 @@ def read_decisions(manifest: PackageManifest) -> Decisions:
         fault = error.errors()[0]
         given = f"decisions.{'.'.join(map(str, fault['loc']))} = {shorten(repr(fault['input']))}: {fault['msg']}"
         raise _refusal("its decisions are not whole", given) from error
-    for problem, given in (*_of_rows(manifest), *_of_numbers(manifest), *_of_recipe(manifest), *_of_decisions(decisions)):
+    for problem, given in (*_of_rows(manifest), *_of_points(manifest), *_of_numbers(manifest), *_of_recipe(manifest), *_of_decisions(decisions)):
         raise _refusal(problem, given)
     return decisions
 
@@ -52,13 +54,29 @@ def _of_rows(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
         yield from _of_row(row, manifest.metric)
 
 
-def _of_row(row: Row, metric: Metric) -> Iterator[tuple[str, str]]:
-    times = [] if row.latency is None else [ms for ms in (row.latency.p50, row.latency.p90, row.latency.p95) if ms is not None]
+def _of_times(name: str, latencies: Sequence[Latency]) -> Iterator[tuple[str, str]]:
+    times = [ms for latency in latencies for ms in (latency.p50, latency.p90, latency.p95) if ms is not None]
     if any(ms <= 0 for ms in times):
-        yield "a latency is not above 0", f"{row.label}: {times} ms"
+        yield "a latency is not above 0", f"{name}: {times} ms"
+
+
+def _of_row(row: Row, metric: Metric) -> Iterator[tuple[str, str]]:
+    yield from _of_times(row.label, () if row.latency is None else (row.latency,))
     for accuracy in (row.accuracy, row.validation):
         if accuracy is not None and not (0 <= accuracy.low <= accuracy.value <= accuracy.high and accuracy.high <= (1 if metric.unit == "%" else LARGEST)):
             yield "an accuracy lies outside its interval, or the interval outside 0 to 1", f"{row.label}: {accuracy.value}, {accuracy.low} to {accuracy.high}"
+
+
+def _of_points(manifest: PackageManifest) -> Iterator[tuple[str, str]]:
+    measured, asked = [at.point for at in manifest.points], list(manifest.profile.at_points())
+    if measured != asked:
+        yield "its points are not those of its profile", f"{', '.join(measured) or 'none'}; the profile has {', '.join(asked) or 'none'}"
+    gates = {gate.name for gate in manifest.gates}
+    for name in (LATENCY, *(f"{LATENCY}{AT}{point}" for point in asked)) if asked else ():
+        if name not in gates:
+            yield "a point, or the target, has no verdict on its latency", name
+    for at in manifest.points:
+        yield from _of_times(at.point, (at.dense, at.engine))
 
 
 def _of_numbers(manifest: PackageManifest) -> Iterator[tuple[str, str]]:

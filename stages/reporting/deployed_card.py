@@ -26,7 +26,7 @@ def write_deployed_card(manifest: DeployedManifest) -> str:
     better = "higher" if manifest.higher_is_better else "lower"
     return f"""# {manifest.name}
 
-{f"**{failing}.**" if failing else "All gates are met."}{warnings} Budget: {manifest.profile.budget}.
+{f"**{failing}.**" if failing else "All gates are met."}{warnings} Budget: {manifest.profile.asked}.
 
 {gate_lines(manifest.gates)}
 

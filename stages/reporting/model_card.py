@@ -13,6 +13,8 @@ from bonsai.stages.measurement.latency import TABLE_ELSEWHERE, Latency
 from bonsai.stages.measurement.measurements import GIVEN_REFERENCE, NO_REFERENCE, Challenge, FreshTiming, Gate, Measurement, Row, has_reference, unmet
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.quantization.summary import summarise
+from bonsai.stages.reporting.content import Table
+from bonsai.stages.reporting.points import points_tables
 from bonsai.stages.selection.resolution_records import describe_resolutions
 from bonsai.stages.tasks.metric import Metric
 from bonsai.stages.tasks.registry import task_named
@@ -52,11 +54,11 @@ def write_model_card(
     kept, whole = (decisions.outputs(widths) for widths in (decisions.kept_widths, decisions.dense_widths))
     return f"""# {name}
 
-{verdict}{_warnings(measurement)} Budget: {profile.budget}.
+{verdict}{_warnings(measurement)} Budget: {profile.asked}.
 
 {gate_lines(gates)}
 
-| {" | ".join(header)} |
+{_points(profile, measurement)}| {" | ".join(header)} |
 |{"---|" * len(header)}
 {rows}
 
@@ -89,9 +91,21 @@ def _by_class(table: ResultsTable) -> str:
     """Return the results by class, label or figure; empty if there are many, which the report has."""
     if max(len(table.rows), len(table.headers)) > MOST_ROWS:
         return ""
+    return f"{_table(table, ', of the shipped engine on the test images')}\n"
+
+
+def _points(profile: HardwareProfile, measurement: Measurement) -> str:
+    """Return the table of the profile's points; empty where it has none."""
+    dense, shipped = measurement.rows[0].latency, measurement.shipped_row.latency
+    assert dense is not None and shipped is not None
+    tables = points_tables(profile, dense, shipped, measurement.points, measurement.gates)
+    return "".join(f"{_table(table)}\n" for table in tables)
+
+
+def _table(table: Table | ResultsTable, about: str = "") -> str:
+    """Return a table below a line with its caption; `about` follows the caption."""
     lines = [table.headers, ("---",) * len(table.headers), *table.rows]
-    rows = "".join(f"| {' | '.join(map(markdown, line))} |\n" for line in lines)
-    return f"{markdown(table.caption)}, of the shipped engine on the test images:\n\n{rows}\n"
+    return "".join([f"{markdown(table.caption)}{about}:\n\n", *(f"| {' | '.join(map(markdown, line))} |\n" for line in lines)])
 
 
 def _warnings(measurement: Measurement) -> str:

@@ -7,6 +7,7 @@ from bonsai.stages.measurement.measurements import Accuracy, KernelShare, Row
 from bonsai.stages.reporting.content import Figure, Part, Table
 from bonsai.stages.reporting.evidence import Evidence, interval, latency_of, percent, written
 from bonsai.stages.reporting.plots import Point, draw_operators, draw_tradeoff, mark_front
+from bonsai.stages.reporting.points import points_tables
 from bonsai.stages.reporting.svg import inline
 from bonsai.stages.selection.latency import Forecast, OperatorForecast
 from bonsai.stages.tasks.results_table import Picture
@@ -47,6 +48,9 @@ def results_part(evidence: Evidence, slug: str) -> Part:
         ),
         figures=(Figure(title=title, svg=inline(drawing, f"{slug}-tradeoff", title, f"{shown}. The budget is {limit:.3f} ms.")),),
         tables=(
+            *points_tables(
+                evidence.manifest.profile, latency_of(evidence.dense), latency_of(evidence.shipped), evidence.manifest.points, evidence.manifest.gates
+            ),
             Table(
                 caption=f"Every network that was run: {seen}, all others on the validation images",
                 headers=(

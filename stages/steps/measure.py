@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from bonsai.profiles.schema import HardwareProfile, Target
+from bonsai.profiles.schema import HardwareProfile, Precision, Target
 from bonsai.stages.backends.device import Timing, TimingProtocol
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
@@ -20,9 +20,10 @@ from bonsai.stages.graph.probes import noise_images
 from bonsai.stages.measurement.alone_timing import time_alone
 from bonsai.stages.measurement.asking import time_on_device
 from bonsai.stages.measurement.footprint import Footprint
-from bonsai.stages.measurement.judging import accuracy_of, judge, observe
+from bonsai.stages.measurement.judging import accuracy_of, judge, latencies_of, observe
 from bonsai.stages.measurement.latency import Latency
 from bonsai.stages.measurement.measurements import DeviceTimes, KernelShare, Measurement, Row
+from bonsai.stages.measurement.point_record import AtPoint
 from bonsai.stages.measurement.results import measured_by, run_for_accuracy
 from bonsai.stages.measurement.samples import SAMPLES, contention, gating_clock, save_samples
 from bonsai.stages.measurement.verdicts import choose_engine
@@ -73,18 +74,18 @@ def measure(
     engines: dict[str, Engine] = {DENSE: dense, **{engine.precision: engine for engine in candidates}}
     task = task_named(dataset.task)
     part, dense_part = Part(dataset, "validation"), Part(full or dataset, "validation")
-    images, dense_images = (each.first(profile.target.batch) for each in (part, dense_part))
+    images, dense_images = (each.first(profile.most_images) for each in (part, dense_part))
     clock = gating_clock(profile.target, profile.budget.percentile)
     batches = dict.fromkeys(engines, images) | {DENSE: dense_images}
-    timed = _time(engines, batches, profile, timing, clock, out_dir) if estimates is None else None
+    timed = _time(engines, batches, profile, timing, clock, out_dir / SAMPLES) if estimates is None else None
+    points = _time_points(engines, batches, profile, timing, out_dir)
     compared = {name: engine for name, engine in engines.items() if with_reference or name != DENSE}
     parts = dict.fromkeys(engines, part) | {DENSE: dense_part}
     outputs = {name: run_for_accuracy(engine, profile.target, parts[name].one_by_one()) for name, engine in compared.items()}
     seen, latencies = judge(task, part.targets, outputs, timed, clock=clock, reference=DENSE)
     if estimates is not None:
         latencies = dict(zip(engines, estimates, strict=True))
-    limited = estimates is None and (profile.budget.memory_mb is not None or profile.budget.energy_mj is not None)
-    footprints: dict[str, Footprint | None] = {engine.precision: _footprint(engine, profile.target, timing) for engine in candidates} if limited else {}
+    footprints: dict[str, Footprint | None] = {engine.precision: _footprint(engine, profile, timing) for engine in candidates} if estimates is None else {}
     rows = {name: _row(name, engine, seen.get(name), task, latencies[name], footprints.get(name)) for name, engine in engines.items()}
     simulated, meant = [], FloatConvolutions(0, 0)
     if quantised is not None and quantised.quantization is not None:
@@ -94,7 +95,7 @@ def measure(
         assert quantised.quantizers is not None
         meant = count_float_convolutions(networks[quantised.quantization.kept], quantised.quantizers, quantised.image_shape)
     built = {e.precision: (e, rows[e.precision], seen[e.precision]) for e in candidates}
-    shipped, reason, gates = choose_engine(task, (rows[DENSE], seen.get(DENSE)), built, profile, dataset.sizes["test"], meant)
+    shipped, reason, gates = choose_engine(task, (rows[DENSE], seen.get(DENSE)), built, profile, dataset.sizes["test"], meant, points)
     engine = engines[shipped]
     device = _dissect(engine, profile.target, images, out_dir) if engine.runnable and runtime_of(profile.target).dissects else None
     pruned = [row.model_copy(update={"shipped": name == shipped}) for name, row in rows.items() if name != DENSE]
@@ -109,17 +110,35 @@ def measure(
         device=device,
         contention=contention(timed.samples) if timed is not None else None,
         conditions=timed.conditions if timed is not None else None,
+        points=points.get(shipped, ()),
     )
 
 
-def _time(engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profile: HardwareProfile, timing: TimingConfig, clock: str, folder: Path) -> Timing:
+def _time(engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profile: HardwareProfile, timing: TimingConfig, clock: str, samples: Path) -> Timing:
     """Time engines in turns on the device, and keep the raw samples."""
     target = profile.target
     files = {name: engine.for_target(target) for name, engine in engines.items()}
     protocol = TimingProtocol(timing=timing, clock=clock, percentile=profile.budget.percentile)
     filled = {name: batch[np.arange(target.batch) % len(batch)] for name, batch in images.items()}
     found = time_on_device(target, files, filled, protocol)
-    save_samples(folder / SAMPLES, found.samples)
+    save_samples(samples, found.samples)
+    return found
+
+
+def _time_points(
+    engines: Mapping[str, Engine], images: Mapping[str, np.ndarray], profile: HardwareProfile, timing: TimingConfig, folder: Path
+) -> dict[Precision, tuple[AtPoint, ...]]:
+    """Time the same engines at each of the profile's points; return what was found by precision, nothing where there are no points."""
+    found: dict[Precision, tuple[AtPoint, ...]] = {}
+    for number, (label, point) in enumerate(profile.at_points().items(), 1):
+        clock = gating_clock(point.target, point.budget.percentile)
+        timed = _time(engines, images, point, timing, clock, folder / f"samples-point-{number}.safetensors")
+        latencies = latencies_of(timed, clock, DENSE)
+        facts = {"point": label, "batch": point.target.batch, "threads": point.target.threads, "dense": latencies[DENSE]}
+        for name, engine in engines.items():
+            if name != DENSE:
+                at = AtPoint(**facts, engine=latencies[name], footprint=_footprint(engine, point, timing))
+                found[engine.precision] = (*found.get(engine.precision, ()), at)
     return found
 
 
@@ -140,9 +159,11 @@ def _kernels(engine: Engine, target: Target) -> tuple[KernelShare, ...]:
     return device_of(target).kernels(engine.for_target(target), noise_images(engine.image_shape, target.batch))
 
 
-def _footprint(engine: Engine, target: Target, timing: TimingConfig) -> Footprint | None:
-    """Run a candidate alone in one process: a forecast of what decides on its memory and energy."""
-    return time_alone(engine.for_target(target), image_shape=engine.image_shape, timing=timing, budget=None)
+def _footprint(engine: Engine, profile: HardwareProfile, timing: TimingConfig) -> Footprint | None:
+    """Run a candidate alone in one process: a forecast of what decides on its memory and energy. None where the budget limits neither."""
+    if profile.budget.memory_mb is None and profile.budget.energy_mj is None:
+        return None
+    return time_alone(engine.for_target(profile.target), image_shape=engine.image_shape, timing=timing, budget=None)
 
 
 def _row(name: str, engine: Engine, seen: Statistics | None, task: Task, latency: Latency, footprint: Footprint | None) -> Row:

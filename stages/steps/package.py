@@ -53,6 +53,7 @@ def package(
     decisions: Decisions,
     lineage: Lineage,
     config: PackageConfig,
+    points: tuple[FreshTiming, ...] = (),
 ) -> Package:
     """Write the package.
 
@@ -68,8 +69,9 @@ def package(
         decisions: Decisions that led to the engine, for the report.
         lineage: All artifacts that the package was made from.
         config: What it holds besides the engine.
+        points: The engine timed again at each of the profile's points.
     """
-    measurement = with_fresh(measurement, timing, profile) if timing else measurement
+    measurement = with_fresh(measurement, timing, profile, points) if timing else measurement
     gates = (*measurement.gates, *(challenge.gates if challenge else ()))
     against = challenge.against if challenge else None
     folder = out_dir / FOLDER
@@ -86,7 +88,7 @@ def package(
     seen = write_golden(folder, images, partial(run_for_accuracy, engine, profile.target), JOINED.join(output.name for output in outputs))
     (folder / RESULTS).write_bytes((measurement.folder / RESULTS).read_bytes())
     notes = figure_notes(measurement, engine, profile.target, timing, decisions.table_source)
-    compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package)
+    compatibility = compatibility_of(engine, profile.target, runtime_of(profile.target).package, most_images=profile.most_images)
     draw_training(folder / FIGURE, decisions.trigger, learning_curve(decisions.dense_history, final.history), decisions.cuts, task.metric)
     tables = task.tables(read_results(folder / RESULTS, task).shipped, dataset.classes)
     card = write_model_card(name, engine, measurement, challenge, final, dataset, profile, decisions, compatibility, notes, tables)
@@ -118,6 +120,7 @@ def package(
         decisions=decisions.model_dump(mode="json", exclude={"recipe"}),
         metric=task.metric,
         metrics=measurement.rows,
+        points=measurement.points,
         tables=tables,
         pictures=task.pictures(images, seen, targets),
         gates=gates,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from bonsai.profiles.schema import Budget, Target
+from bonsai.profiles.budget import Budget
+from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig
 from bonsai.stages.measurement.alone_timing import time_alone

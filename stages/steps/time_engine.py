@@ -5,7 +5,8 @@ The measurement that let an engine through is the lucky one among those that cho
 
 from pathlib import Path
 
-from bonsai.profiles.schema import Budget, Target
+from bonsai.profiles.budget import Budget
+from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.alone_timing import time_alone

@@ -35,6 +35,7 @@ QUICK: dict[str, object] = {
     "profile.target.precision": "fp32",
     "profile.budget": {"latency": 0.6},
     "profile.gates": {"max_drop": 1},
+    "profile.points": [{"batch": 4, "budget": {"latency": 1}}],
 }
 AGAIN = ("compile", "measure", "time_engine", "assess", "package", "characterize")
 """Stages that the far run does itself. It takes the timings of untrained networks from the local run, for both mean the same device: so widths are the same
@@ -102,8 +103,8 @@ def test_a_run_that_is_disturbed_ends_as_a_local_one(far: Far, tmp_path: Path, m
     shipped = package.rows[-1]
     assert shipped.latency is not None
     assert (shipped.latency.source, shipped.accuracy.measured_by) == ("measured", "engine")
-    assert len(list((there / "time_engine").iterdir())) == 1  # a fresh timing there judged the budget
-    assert package.gates[0].name == local_package.gates[0].name
+    assert len(list((there / "time_engine").iterdir())) == 2  # fresh timings there judged the budget, and the point's
+    assert [gate.name for gate in package.gates] == [gate.name for gate in local_package.gates] == ["latency", "accuracy drop", "latency at batch 4"]
 
 
 def bonsai(command: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:

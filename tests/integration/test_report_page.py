@@ -60,7 +60,8 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reports")
-    several = (a_manifest(), a_manifest("rtx-4090", estimated=True), a_manifest("t4", shipped_ms=1.5, estimated=True))
+    points = ({"batch": 8, "budget": {"latency": 0.3}}, {"batch": 16, "threads": 2, "budget": {"latency_ms": 7, "percentile": 95}})
+    several = (a_manifest(points=points), a_manifest("rtx-4090", estimated=True), a_manifest("t4", shipped_ms=1.5, estimated=True))
     write_reports(root / "one", several[:1], title="tiny--local-cpu")
     write_reports(root / "several", several, title="tiny", failures={"jetson-orin-nano-with-a-long-name": "the budget is below the floor\n  do: raise it"})
     return root

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.errors import ConfigError
 from bonsai.profiles.loader import SHIPPED, list_profiles, load_profile
-from bonsai.profiles.schema import Budget, Gates, HardwareProfile
+from bonsai.profiles.schema import Gates, HardwareProfile
 
 
 @pytest.mark.parametrize("name", list_profiles())

@@ -7,8 +7,9 @@ import pytest
 
 from bonsai.pipeline.cli.json_schema import schema_of
 from bonsai.pipeline.cli.reference import pages
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.descriptions import keys_of
-from bonsai.profiles.schema import Budget, ChannelMultiple
+from bonsai.profiles.schema import ChannelMultiple
 from bonsai.stages.backends.timing_config import LEAST_RUNS, TimingConfig
 from bonsai.stages.training.config import DistillConfig
 

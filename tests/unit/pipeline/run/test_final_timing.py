@@ -10,10 +10,11 @@ import pytest
 
 from bonsai.pipeline.recipes.recipe import load_recipe
 from bonsai.pipeline.run import final_timing
-from bonsai.pipeline.run.final_timing import time_finished
+from bonsai.pipeline.run.final_timing import time_finished, time_points
 from bonsai.pipeline.run.targets import ReadyTarget
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import Budget, Target
+from bonsai.profiles.schema import Target
 from bonsai.stages.backends.engine import Engine
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig
 from bonsai.stages.measurement.latency import Latency
@@ -23,6 +24,8 @@ from bonsai.stages.store.artifact import Artifact
 from bonsai.stages.store.store import Store, stage
 
 asked: list[int] = []
+places: list[tuple[int, int, int, float | None]] = []
+"""Batch, threads, percentile and known milliseconds of each timing."""
 
 
 @stage(version=1, timed=True)
@@ -38,10 +41,27 @@ def time_engine(
     repetition: int,
 ) -> FreshTiming:
     asked.append(repetition)
+    places.append((target.batch, target.threads, budget.percentile, known_ms))
     latency = Latency(source="measured", clock="wall", p50=1)
     process = ProcessFigures(figure=0.2, error=0, milliseconds=0.2, reference_ms=1, calm=1)
     fresh = Fresh(percentile=50, engine=latency, reference=latency, processes=(process,) * 3, interval=interval_between([0.2] * 3, [0.0] * 3), contention=1)
     return FreshTiming(folder=out_dir, fresh=fresh, repetition=repetition)
+
+
+def test_every_point_is_timed_with_its_own_threads_batch_and_budget(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked.clear()
+    places.clear()
+    monkeypatch.setenv("BONSAI_TIMING_LOCK", str(store.root / "lock"))
+    monkeypatch.setattr(final_timing, "time_engine", time_engine)
+    points = [{"batch": 8, "budget": {"latency": 0.3}}, {"threads": 2, "budget": {"latency_ms": 3, "percentile": 90}}]
+    target = SimpleNamespace(info=SimpleNamespace(present=True), profile=load_profile("local-cpu", {"points": points}))
+    dense = Latency(source="measured", clock="wall", p50=7.5, p90=9.5)
+    at = tuple(SimpleNamespace(point=label, dense=dense) for label in ("2 threads", "batch 8"))
+    engine = Engine.model_construct(folder=store.root / "compile" / "1", digest="e", key="1")
+    facts = (load_recipe("resnet-edge").timing, cast(ReadyTarget, target), engine, engine, cast(Measurement, SimpleNamespace(points=at)), store.run)
+    first, again = time_points(*facts, remeasure=False), time_points(*facts, remeasure=True)
+    assert [one.repetition for one in (*first, *again)] == asked == [1, 1, 2, 2]
+    assert places == [(8, 1, 50, 7.5), (1, 2, 90, 9.5)] * 2
 
 
 @pytest.fixture

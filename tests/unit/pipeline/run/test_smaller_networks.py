@@ -11,6 +11,7 @@ from bonsai.pipeline.run.inspecting import Network, inspect_network
 from bonsai.pipeline.run.prospects import foresee
 from bonsai.pipeline.run.resolutions import sizes_of, smaller_networks
 from bonsai.pipeline.run.targets import ReadyTarget, prepare_target, untrained_network
+from bonsai.profiles.budget import Budget, Point
 from bonsai.profiles.errors import BudgetError, ConfigError
 from bonsai.profiles.loader import load_profile
 from bonsai.profiles.schema import HardwareProfile
@@ -72,13 +73,14 @@ def test_each_size_has_the_same_groups_and_less_work(network: Network) -> None:
         ({}, (1, 512), {}, "series have no resolution"),
         ({"task": "segmentation", "model": {"name": "unet", "options": {}}}, SHAPE, {}, "the task's targets would change with the images"),
         ({}, SHAPE, {"tables": ("there.csv",)}, "a latency table that was measured elsewhere has one size of images only"),
+        ({}, SHAPE, {"points": (Point(batch=8, budget=Budget(latency=0.5)),)}, "points are checked with images of one size"),
         ({}, SHAPE, {"compared": True}, "an earlier package takes images of one size"),
     ],
 )
 def test_what_does_not_go_with_another_size_is_refused(
     network: Network, overrides: dict[str, object], shape: tuple[int, ...], changes: dict[str, object], told: str
 ) -> None:
-    profile = elsewhere().model_copy(update={name: value for name, value in changes.items() if name == "tables"})
+    profile = elsewhere().model_copy(update={name: value for name, value in changes.items() if name != "compared"})
     with pytest.raises(ConfigError, match=rf"prune\.resolutions: {told}"):
         networks(recipe(12, **overrides), network, dataset(shape), profile, compared="compared" in changes)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_footprint import a_footprint
 
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.errors import ConfigError
-from bonsai.profiles.schema import Budget
 from bonsai.stages.measurement.budget_gates import Figure, judge_others, other_gates, require_told, tail_of, untold_of
 from bonsai.stages.measurement.footprint import Footprint
 from bonsai.stages.measurement.interval_record import Interval

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scripted_device import use
 
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import Budget
 from bonsai.stages.backends.device import Timing, TimingProtocol
 from bonsai.stages.backends.engine import EngineFile
 from bonsai.stages.backends.timing_config import TimingConfig, VerdictConfig

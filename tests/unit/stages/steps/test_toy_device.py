@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from scripted_device import use
 from toy_device import ENGINE, ToyDevice
 
+from bonsai.profiles.budget import Budget
 from bonsai.profiles.loader import load_profile
-from bonsai.profiles.schema import Budget
 from bonsai.stages.backends.device import Device
 from bonsai.stages.backends.devices import device_of
 from bonsai.stages.backends.engine import Engine
