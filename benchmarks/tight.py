@@ -13,6 +13,7 @@
 | uniform | the same share of every group |
 | global | one threshold over all groups, magnitude over the group's mean, as Torch-Pruning ranks |
 | knapsack | each group charged for its own output channels alone, as HALP does |
+| no warm-up | the learning rate does not rise again after the cut (`prune.recover.warmup: 0`) |
 | with blocks | residual blocks may leave (`prune.blocks`) |
 | in steps | eight linear cuts, 12 iterations apart, chosen again before each |
 | distilled | with the dense network at the end of its cycle as teacher, whose training is not counted |
@@ -131,13 +132,17 @@ def with_blocks(case: Case, segment: Checkpoint, limit: Reselection) -> Widths:
 
 
 def cut(
-    criterion: Criterion = "bn_gradient", widths: Selection | None = None, schedule: ScheduleConfig | None = None, distill: DistillConfig | None = None
+    criterion: Criterion = "bn_gradient",
+    widths: Selection | None = None,
+    schedule: ScheduleConfig | None = None,
+    distill: DistillConfig | None = None,
+    warmup: float | None = None,
 ) -> Callable[[Case, float], Made]:
     """Return a way that cuts where the default does and recovers for as long as `auto` says."""
 
     def way(case: Case, budget: float) -> Made:
         chosen = None if widths is None else lambda segment, limit: widths(case, segment, limit)
-        step, length = case.epi(budget, "bn_gradient"), case.bench.recipe.prune.recover
+        step, length = case.epi(budget, "bn_gradient"), case.bench.recipe.prune.recover.model_copy(update={"warmup": warmup})
         return case.cut_at(step, budget, criterion, length, widths=chosen, schedule=schedule, distill=distill)
 
     return way
@@ -155,6 +160,7 @@ WAYS: dict[str, Callable[[Case, float], Made]] = {
     "uniform": cut(widths=of_the_field(uniform, "magnitude_l2")),
     "global": cut("magnitude_l2", of_the_field(global_ranking, "magnitude_l2", "local")),
     "knapsack": cut(widths=of_the_field(one_sided_knapsack, "bn_gradient")),
+    "no warm-up": cut(warmup=0.0),
     "with blocks": cut(widths=with_blocks),
     "in steps": cut(schedule=STEPS),
     "distilled": cut(distill=DistillConfig()),
