@@ -177,8 +177,7 @@ class Case:
         """Train the widest network of the family that meets the limit."""
         network = self._first_within((self._build(width) for width in range(self.width - 1, 0, -1)), budget)
         epochs = max(round(self.training_left(budget, network)), 1)
-        given = self.bench.recipe.training  # the warm-up is as large a part of the training as the dense network's
-        training = given.model_copy(update={"epochs": epochs, "warmup_epochs": round(given.warmup_epochs * epochs / given.epochs)})
+        training = self.bench.recipe.training.model_copy(update={"epochs": epochs})
         return Made(self.bench.train(network, training, start=0, steps=epochs * self.bench.per_epoch), 0, epochs)
 
     def epi(self, budget: float, criterion: Criterion) -> int:
