@@ -320,7 +320,8 @@ def parse(what: str, choices: Mapping[str, Sequence[Any]]) -> Options:
     for name, values in choices.items():
         parser.add_argument(f"--{name}", nargs="+", type=type(values[0]), choices=values, default=values, help="run these alone")
     found = parser.parse_args()
-    folder, data = put_networks(found.folder or Path(tempfile.mkdtemp(prefix="bonsai-"))), found.data.resolve()
+    data = found.data.resolve()
+    folder = Path() if found.summarise else put_networks(found.folder or Path(tempfile.mkdtemp(prefix="bonsai-")))
     torch.set_num_threads(1)
     os.chdir(HERE)
     return Options(folder, data, found.seeds, found.minutes, found.summarise, {name: getattr(found, name) for name in choices})

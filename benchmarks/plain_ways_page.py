@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arena import mean_interval, shown
-from rows import KeyedRow
+from rows import TrainedRow
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "pruning.md"
@@ -33,19 +33,12 @@ class Key(NamedTuple):
     way: str
 
 
-class Row(KeyedRow):
+class Row(TrainedRow):
     """One network.
 
     Attributes:
         cycle: Epochs of the dense network's learning-rate cycle.
         budget: Latency that it may have, as a fraction of the dense network's; 1 for that one.
-        latency: What the latency model says of it, as a fraction.
-        macs: Multiply-accumulates, as a fraction.
-        before: Dense epochs before the cut.
-        after: Epochs after it.
-        cost: Training in dense epochs.
-        top1: On the test images, 0-1.
-        seconds: Processor time, with the part of the dense training that no earlier row needed.
     """
 
     seed: int
@@ -54,13 +47,6 @@ class Row(KeyedRow):
     cycle: int
     budget: float
     way: str
-    latency: float = 1.0
-    macs: float = 1.0
-    before: float
-    after: float
-    cost: float
-    top1: float
-    seconds: float
 
     @property
     def key(self) -> Key:

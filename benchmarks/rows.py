@@ -1,4 +1,4 @@
-"""Rows of results that a benchmark goes on from, with the machine and the versions beside them."""
+"""Rows of results, with the machine and the versions beside them. A benchmark that was stopped goes on from them."""
 
 import json
 import time
@@ -17,6 +17,28 @@ class KeyedRow(Record):
     def key(self) -> Any:
         """Those attributes, as a tuple with their names."""
         raise NotImplementedError
+
+
+class TrainedRow(KeyedRow):
+    """A network that was trained.
+
+    Attributes:
+        latency: By the latency model, as a fraction of the dense network's.
+        macs: Multiply-accumulates, as a fraction.
+        before: Dense epochs before the cut.
+        after: Epochs after it.
+        cost: Training in dense epochs.
+        top1: On the test images, 0-1.
+        seconds: Processor time, with the part of the dense training that no earlier row needed.
+    """
+
+    latency: float = 1.0
+    macs: float = 1.0
+    before: float
+    after: float
+    cost: float
+    top1: float
+    seconds: float
 
 
 Row = TypeVar("Row", bound=Record)

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from arena import RESULTS, mean_interval, shown
 from case import Case, Made, Place, parse
 from plain_ways_page import DOCS, signed, write_between
-from rows import KeyedRow, go_on, read_rows
+from rows import TrainedRow, go_on, read_rows
 
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
@@ -41,11 +41,11 @@ from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.baselines import global_ranking, one_sided_knapsack, uniform
+from bonsai.stages.selection.chooser import Chooser
 from bonsai.stages.selection.problem import Problem, Values
 from bonsai.stages.selection.reselection import Reselection
-from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Choice
-from bonsai.stages.selection.values import values_from_scores, values_of
+from bonsai.stages.selection.values import values_from_scores
 from bonsai.stages.steps.weigh_blocks import weigh_blocks
 from bonsai.stages.training.config import DistillConfig
 
@@ -66,33 +66,19 @@ class Key(NamedTuple):
     way: str
 
 
-class Row(KeyedRow):
-    """One network.
+class Row(TrainedRow):
+    """One network. A teacher's training is not counted.
 
     Attributes:
         budget: Latency that it may have, as a fraction of the dense network's.
-        latency: What the latency model says of it, as a fraction.
-        macs: Multiply-accumulates, as a fraction.
-        before: Dense epochs before the cut.
-        after: Epochs after it.
-        cost: Training in dense epochs, without a teacher's.
         widths: Channels by group; 0 in a block that left.
-        top1: On the test images, 0-1.
-        seconds: Processor time, with the part of the dense training that no earlier row needed.
     """
 
     seed: int
     task: str
     budget: float
     way: str
-    latency: float
-    macs: float
-    before: float
-    after: float
-    cost: float
     widths: dict[str, int]
-    top1: float
-    seconds: float
 
     @property
     def key(self) -> Key:
@@ -116,19 +102,23 @@ def of_the_field(select: Callable[[Problem], Choice], criterion: Criterion, norm
     return widths
 
 
+def default_widths(case: Case, segment: Checkpoint, limit: Reselection) -> Widths:
+    """Choose as the default does."""
+    return limit.choose(case.bench.scores(segment, "bn_gradient"), case.bench.network.groups)
+
+
 def by_sum(case: Case, segment: Checkpoint, limit: Reselection) -> Widths:
     """Choose by the sum of the scores."""
-    return select_widths(scored(case, segment, limit, "bn_gradient"), limit.options, limit.latency, limit.limit_ms).widths
+    return default_widths(case, segment, limit.model_copy(update={"value": "sum"}))
 
 
 def with_blocks(case: Case, segment: Checkpoint, limit: Reselection) -> Widths:
     """Choose with the blocks that may leave, each worth what its absence costs."""
-    bench = case.bench
+    bench, options = case.bench, case.measured.model.options
     losses = bench.store.run(weigh_blocks, segment=segment, dataset=bench.dataset, training=bench.recipe.training, criterion="bn_gradient")
-    options = case.measured.model.options if losses.tell else limit.options
-    scores = {name: vector.tolist() for name, vector in bench.scores(segment, "bn_gradient").items() if name in options}
-    values = values_of("reciprocal", scores, options, limit.operators, losses if losses.tell else None)
-    return select_widths(values, options, limit.latency, limit.limit_ms).widths
+    config = bench.recipe.prune.model_copy(update={"margin": 0.0})
+    chooser = Chooser(bench.network.groups, limit.operators, options, limit.latency, limit.limit_ms, config)
+    return chooser.select(load_scores(segment, "bn_gradient"), losses).widths
 
 
 def cut(
@@ -146,11 +136,6 @@ def cut(
         return case.cut_at(step, budget, criterion, length, widths=chosen, schedule=schedule, distill=distill)
 
     return way
-
-
-def default_widths(case: Case, segment: Checkpoint, limit: Reselection) -> Widths:
-    """Choose as the default does."""
-    return limit.choose(case.bench.scores(segment, "bn_gradient"), case.bench.network.groups)
 
 
 DEFAULT = "default"
@@ -183,7 +168,7 @@ def table(rows: list[Row]) -> list[str]:
     if not places:
         return ["No row has run yet."]
     head = ["| way | " + " | ".join(f"{task}, {budget:.0%}" for task, budget in places) + " |", "|---|" + "---|" * len(places)]
-    return [*head, *(f"| {way} | {' | '.join(_cell(rows, way, *place) for place in places)} |" for way in WAYS)]
+    return [*head, *(f"| {way} | {' | '.join(_cell(rows, way, *place) for place in places)} |" for way in WAYS if any(row.way == way for row in rows))]
 
 
 def _cell(rows: list[Row], way: str, task: str, budget: float) -> str:
