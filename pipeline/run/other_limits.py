@@ -1,4 +1,4 @@
-"""Keeps a network within the limits beside the target's latency that an untrained one shows: the size of its file, and the latency at every point."""
+"""Keeps a network within the size of its file and the latency at every point, beside the target's latency. Untrained networks are built and timed for it."""
 
 import statistics
 from collections.abc import Callable
@@ -111,7 +111,7 @@ class PointLimit:
 
 
 def other_limits(target: ReadyTarget) -> list[OtherLimit]:
-    """Return the limits that an untrained network shows, beside the target's latency."""
+    """Return the limits on the size and at the points that the profile sets."""
     size_mb, margin = target.profile.budget.size_mb, target.chooser.config.margin
     sizes = [SizeLimit(target, size_mb)] if size_mb is not None else []
     return [*sizes, *(PointLimit(timer, margin) for timer in target.points)]
