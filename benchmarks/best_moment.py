@@ -126,7 +126,7 @@ def read() -> list[Row]:
 
 def main() -> None:
     """Run what is missing, row by row."""
-    options = parse("Does EPI know the moment?", {"task": TASKS, "start": get_args(Start), "criterion": get_args(CriterionTried)})
+    options = parse("Does EPI know the moment?", {"task": TASKS, "start": get_args(Start), "criterion": get_args(CriterionTried), "budget": BUDGETS})
     if options.summarise:
         write_between(MARK, table(read()))
         return

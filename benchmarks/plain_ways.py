@@ -51,7 +51,7 @@ def read() -> list[Row]:
 
 def main() -> None:
     """Run what is missing, row by row."""
-    options = parse("Bonsai's default against the plain ways", {"task": TASKS, "network": NETWORKS, "cycle": CYCLES})
+    options = parse("Bonsai's default against the plain ways", {"task": TASKS, "network": NETWORKS, "cycle": CYCLES, "budget": (*BUDGETS, 1.0)})
     if options.summarise:
         write_between(MARK, tables(read()))
         return
