@@ -111,9 +111,10 @@ class Case:
         folder: Holds the recipe, the store and the networks (`put_networks`).
         data: Folder of Fashion-MNIST.
         tuned: Epochs of a fine-tuning that takes the cycle's place, from the weights at that cycle's end; None starts from random weights.
+        changes: Of the recipe, as dotted keys.
     """
 
-    def __init__(self, place: Place, folder: Path, data: Path, tuned: int | None = None) -> None:
+    def __init__(self, place: Place, folder: Path, data: Path, tuned: int | None = None, changes: Mapping[str, object] | None = None) -> None:
         self.model, self.width = NETWORKS[place.network]
         facts = {
             "model": self.model,
@@ -126,11 +127,11 @@ class Case:
         file = folder / "recipe.yaml"
         file.write_text(RECIPE.format(**facts))
         self.place, self.cycle = place, place.cycle
-        blocks = {"prune.blocks": True} if place.network == "deeper" else {}
-        self.bench = Bench(load_recipe(str(file), blocks), Store(folder / "store"))
+        changed = {**(changes or {}), **({"prune.blocks": True} if place.network == "deeper" else {})}
+        self.bench = Bench(load_recipe(str(file), changed), Store(folder / "store"))
         if tuned:
-            given, changes = self.bench.segment(self.bench.total), {"training.epochs": tuned, "training.lr": LR * RATE, "training.warmup_epochs": WARMUP}
-            self.bench = Bench(load_recipe(str(file), changes | blocks), self.bench.store, given)
+            given, shorter = self.bench.segment(self.bench.total), {"training.epochs": tuned, "training.lr": LR * RATE, "training.warmup_epochs": WARMUP}
+            self.bench = Bench(load_recipe(str(file), changed | shorter), self.bench.store, given)
         self.measured = self._device(f"{place.task}, {place.network}")
         self.shape, self.classes = self.bench.dataset.image_shape, len(self.bench.dataset.classes)
 

@@ -1,4 +1,4 @@
-"""What to prune by, and how: criteria, normalisations, schedules, regularisers and distillation at equal latency and training.
+"""What to prune by: every criterion after an early cut and a long recovery, at equal latency and training. `criteria_trained.py` has the short ones.
 
 python benchmarks/criteria.py [--device cuda --workers 12]      # results/criteria.json and criteria.svg
 """
@@ -9,22 +9,15 @@ from typing import Any, get_args
 from arena import RESULTS, Outcome, Setting, by_setting, mean_interval, parse, run_all, shown, write_summary
 
 from bonsai.stages.pruning.criteria import Criterion
-from bonsai.stages.training.config import DistillConfig
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 EPOCH, BUDGET = 6, 0.22
 STEPS = {"steps": 8, "iterations": 24}
-SCHEDULES = [{"name": "one_shot"}, *({"name": name, **STEPS} for name in ("linear", "geometric", "cubic"))]
-REGULARISERS = [
-    {"name": "group_lasso", "strength": 3e-4},
-    {"name": "bn_l1", "strength": 1e-3},
-    {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 10},
-]
 
 
 def main() -> None:
     """Run, summarise and draw."""
-    options = parse("Criteria and schedules at equal latency")
+    options = parse("Criteria at equal latency")
     file = RESULTS / "criteria.json"
     outcomes = run_all(settings_of(options.seeds), file, options)
     summary = summarise(outcomes)
@@ -39,23 +32,16 @@ def main() -> None:
 def settings_of(seeds: int) -> list[Setting]:
     """Return everything that is compared."""
     common = {"budget": BUDGET, "epoch": EPOCH}
-    kinds: list[dict[str, object]] = [{"criterion": c} for c in get_args(Criterion)]
-    kinds += [{"schedule": s} for s in SCHEDULES]
-    kinds += [{"distill": DistillConfig()}]
-    kinds += [{"criterion": c, "normalisation": "isomorphic"} for c in ("magnitude_l2", "taylor", "bn_gradient")]
-    kinds += [{"normalisation": n} for n in ("local", "global")]
-    kinds += [{"regulariser": r} for r in REGULARISERS]
-    kinds += [{"criterion": "bn_gradient", "schedule": s} for s in SCHEDULES]
-    found = [Setting.model_validate({"seed": seed, **common, **kind}) for kind in kinds for seed in range(seeds)]
-    return list(dict.fromkeys(found))
+    kinds: list[dict[str, object]] = [{"criterion": criterion} for criterion in get_args(Criterion)]
+    kinds += [{"schedule": {"name": "linear", **STEPS}}]
+    return [Setting.model_validate({"seed": seed, **common, **kind}) for kind in kinds for seed in range(seeds)]
 
 
 def summarise(outcomes: list[Outcome]) -> Tables:
     """Return tables of test top-1 in percent, best first: mean and 95 % interval over the seeds, and of the difference by seed to magnitude_l2 in one shot."""
     cells = by_setting(outcomes, label_of)
     base = cells["criterion", "magnitude_l2"]
-    cells["schedule", "magnitude_l2 one_shot"] = cells["training", "plain"] = base
-    cells["schedule", "bn_gradient one_shot"] = cells["criterion", "bn_gradient"]
+    cells["schedule", "one_shot"] = base
     tables: Tables = {}
     for (table, label), by_seed in cells.items():
         pairs = [(o.test_top1 - base[seed].test_top1) * 100 for seed, o in by_seed.items()]
@@ -66,14 +52,8 @@ def summarise(outcomes: list[Outcome]) -> Tables:
 
 def label_of(outcome: Outcome) -> tuple[str, str]:
     """Return the table and the row that an outcome belongs to."""
-    s = outcome.setting
-    if s.distill:
-        return "training", "distilled from the trained trunk"
-    if s.regulariser.name != "none":
-        return "training", s.regulariser.name
-    if s.schedule.steps > 1:
-        return "schedule", f"{s.criterion} {s.schedule.name}{' soft' if s.schedule.soft else ''}"
-    return "criterion", s.criterion + ("" if s.normalisation == "none" else f" / {s.normalisation}")
+    setting = outcome.setting
+    return ("schedule", setting.schedule.name) if setting.schedule.steps > 1 else ("criterion", setting.criterion)
 
 
 def draw(summary: Tables, file: Path) -> None:

@@ -2,18 +2,20 @@
 
     python benchmarks/moments.py [--seeds 3 --workers 2]      # results/moments.json
 
-40 letters (`letters.py`), the network and the recipe that `bonsai init` writes for them, 38 % of the dense network's MACs. The widths are those that
-Bonsai selects at its trigger; all of Bonsai's ways keep them, and Torch-Pruning's uniform ratio comes to the same MACs. Networks are scored in
-FP32 on 4,000 test images.
+40 letters (`letters.py`), the network and the recipe that `bonsai init` writes for them with a cycle of 7 epochs, 38 % of the dense network's MACs. The
+widths are those that Bonsai selects at its trigger; all of Bonsai's ways keep them, and Torch-Pruning's uniform ratio comes to the same MACs. Networks are
+scored in FP32 on 4,000 test images.
 
-Every way but `epi short` sees as many training images as the last two: a cycle and a half. Early cuts stretch the rest of their cycle to that.
+The two ways with `auto` cost what the last two cost, in multiply-accumulates: they recover for as long as `prune.recover.epochs: auto` says. All others but
+`epi short` see as many training images as the last two, a cycle and a half. Early cuts stretch the rest of their cycle to that.
 
 | way | the network is pruned |
 |---|---|
-| epi | where EPI fires, by the criterion of the recipe: the default moment |
-| epi short | the same, and the branch ends with the cycle |
+| epi auto | where EPI fires, by the criterion of the recipe: the default |
+| initialisation auto | before any training, by the criterion of the recipe |
+| epi, initialisation | the same, but for the length |
+| epi short | where EPI fires, and the branch ends with the cycle |
 | epi magnitude_l2 | where EPI fires by magnitudes |
-| initialisation | before any training, by the criterion of the recipe |
 | trained | after the whole cycle, with half a cycle of fine-tuning |
 | torch-pruning uniform | after the whole cycle, with half a cycle of fine-tuning |
 """
@@ -46,6 +48,7 @@ from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
+from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.values import values_of
@@ -55,7 +58,10 @@ from bonsai.stages.store.store import Store
 from bonsai.stages.training.rates import half_cosine
 
 RESULTS = Path(__file__).parent / "results" / "moments.json"
-WAYS = ("dense", "epi", "epi short", "initialisation", "trained", "torch-pruning uniform", "epi magnitude_l2")
+DEFAULT = "epi auto"
+WAYS = (DEFAULT, "initialisation auto", "dense", "epi", "epi short", "initialisation", "trained", "torch-pruning uniform", "epi magnitude_l2")
+CYCLE = 7
+"""Epochs: `init` chooses more for 40 classes today, but the question that this benchmark answers was asked with these."""
 MACS = 0.38
 """Of the dense network's, that every way keeps."""
 FINETUNE_LR = 0.02
@@ -82,7 +88,7 @@ class SameMacs:
     """One seed of a recipe, whose networks all keep `MACS` of the dense network's."""
 
     def __init__(self, seed: int, recipe_file: Path, store: Store) -> None:
-        recipe = load_recipe(str(recipe_file), {"model.seed": seed, "training.seed": seed, "training.threads": 1})
+        recipe = load_recipe(str(recipe_file), {"model.seed": seed, "training.seed": seed, "training.threads": 1, "training.epochs": CYCLE})
         self.seed, self.bench = seed, Bench(recipe, store)
         self.target = prepare_target(recipe, load_profile("x86-avx512-vnni", {"budget.latency": 0.9}), self.bench.network, store.run)
         self.finetune = FinetuneConfig(epochs=round(recipe.training.epochs / 2), lr=FINETUNE_LR)
@@ -116,7 +122,7 @@ class SameMacs:
             network = self._torch_pruning(count_macs_at(bench.network.operators, widths))
         else:
             longer = bench.recipe.training.epochs + self.finetune.epochs - round(bench.epoch(step))
-            length = RecoverConfig(epochs=None if name == "trained" or other == "short" else longer)
+            length = RecoverConfig(epochs="auto" if other == "auto" else None if name == "trained" or other == "short" else longer)
             network = self._branch(bench.segment(step), widths, criterion, self.finetune if name == "trained" else None, length)
         macs = count_macs(network, bench.dataset.image_shape)
         return Outcome(seed=self.seed, way=way, epoch=bench.epoch(step), curve=curve, macs=macs, test_top1=bench.top1(network))
@@ -124,7 +130,8 @@ class SameMacs:
     def _branch(self, segment: Checkpoint, widths: Widths, criterion: Criterion, finetune: FinetuneConfig | None, length: RecoverConfig) -> nn.Module:
         bench, cut = self.bench, self.bench.cut(segment, widths, criterion, finetune)
         training = {"dataset": bench.dataset, "training": bench.recipe.training, "finetune": finetune}
-        return load_network(bench.store.run(recover, pruned=cut, **training, length=length, distill=None, teacher=None))
+        goal = Goal(max_drop=None, min_metric=None) if length.epochs == "auto" else None
+        return load_network(bench.store.run(recover, pruned=cut, **training, length=length, goal=goal, distill=None, teacher=None))
 
     def _torch_pruning(self, goal: int) -> nn.Module:
         """Prune the trained network by Torch-Pruning's uniform ratio that comes nearest to the MACs, and fine-tune it."""
@@ -173,7 +180,7 @@ def main() -> None:
 def save(outcomes: Sequence[Outcome]) -> None:
     """Write the outcomes with a summary in front: points of test top-1, and how far the default is ahead of each way."""
     by_way = {way: {o.seed: 100 * o.test_top1 for o in outcomes if o.way == way} for way in WAYS}
-    default = by_way["epi"]
+    default = by_way[DEFAULT]
     summary = {
         way: {
             "top1": mean_interval(list(found.values())),
