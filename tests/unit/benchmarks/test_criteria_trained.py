@@ -8,8 +8,8 @@ from case import NETWORKS, TASKS
 from criteria_trained import BASE, MARK, PENALISED, Row, keys, table
 from plain_ways_page import between
 
-from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.config import RegulariserConfig
+from bonsai.stages.pruning.criteria import Criterion
 
 
 def row(way: str, after_cut: float, tuned: float, *, seed: int = 0) -> Row:
