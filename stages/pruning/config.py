@@ -53,7 +53,8 @@ class PruneConfig(Record):
         recover: Length of the training after the last cut; the policy ``trained`` uses `policy.finetune` instead.
         criterion: Score by which channels are ranked and widths are valued (`stages/pruning/scores.py`).
         value: The value of widths, whose sum selection maximises (`stages/selection/values.py`).
-        normalisation: How the scores of different groups are made comparable.
+        normalisation: How the scores of different groups are made comparable: for EPI, and for widths of ``value: sum``. With ``reciprocal`` the widths do
+            not depend on it.
         regulariser: Penalty that pulls whole channels towards zero in the trunk, and so also in the dense reference.
         keep: Globs over names of layers. All output channels of these layers are kept, and all channels coupled with them.
         floor: Smallest fraction of a group's channels, 0-1, that is kept.

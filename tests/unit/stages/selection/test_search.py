@@ -1,6 +1,7 @@
 import random
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from bonsai.profiles.errors import BudgetError
 from bonsai.stages.networks.cifar_resnet import resnet8
 from bonsai.stages.pruning.config import PruneConfig
 from bonsai.stages.pruning.coupling.finding import find_groups
+from bonsai.stages.pruning.criteria import Normalisation
 from bonsai.stages.pruning.groups import Group, Widths
 from bonsai.stages.pruning.limits import width_options
+from bonsai.stages.pruning.scores import normalise
 from bonsai.stages.selection.loop import Measured, fit_widths
 from bonsai.stages.selection.operators import list_operators
 from bonsai.stages.selection.problem import Values
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.terms import Options, Terms
-from bonsai.stages.selection.values import values_from_scores, values_of
+from bonsai.stages.selection.values import Value, values_from_scores, values_of
 
 OPTIONS = {"a": (16, 32), "b": (16, 32, 48, 64), "c": (16, 32, 48, 64)}
 
@@ -175,3 +178,19 @@ def test_values_that_fall_without_limit_leave_no_bottleneck() -> None:
     left = values_of("reciprocal", halved, {name: tuple(w for w in widths if w <= max(widths) // 2) for name, widths in options.items()}, operators)
     assert left["layer1.0.conv1"][4] == inner[4]  # a share of the dense group, whatever earlier cuts took
     assert values_of("sum", flat, options, operators)["conv1"][32] == 32
+
+
+def test_shares_of_a_group_do_not_depend_on_how_scores_are_normalised() -> None:
+    network, shape = resnet8(in_channels=1, num_classes=10, width=32), (1, 16, 16)
+    groups = find_groups(network, shape)
+    operators = list_operators(network, groups, shape)
+    options = {g.name: width_options(g, step=4, floor=0.1) for g in groups}
+    scores = {g.name: torch.rand(g.width, generator=torch.Generator().manual_seed(i)) * 10**i for i, g in enumerate(groups)}
+
+    def worth(value: Value, how: Normalisation) -> list[float]:
+        comparable = {name: vector.tolist() for name, vector in normalise(scores, groups, how).items()}
+        return [worth for table in values_of(value, comparable, options, operators).values() for worth in table.values()]
+
+    for how in get_args(Normalisation):
+        assert worth("reciprocal", how) == pytest.approx(worth("reciprocal", "none"), rel=1e-5)
+    assert worth("sum", "local") != pytest.approx(worth("sum", "none"), rel=0.1)
