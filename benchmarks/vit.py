@@ -43,7 +43,7 @@ description: ViT-Tiny on digits, {what}
 model: {{name: timm/vit_tiny_patch16_224, options: {{img_size: 32, patch_size: 4, depth: {depth}}}, seed: {seed}{weights}}}
 data: {{name: digits, options: {{size: 32}}, validation: 0.15, test: 0.25}}
 training: {{epochs: {epochs}, batch_size: 64, optimizer: adamw, lr: {lr}, warmup_epochs: 2, weight_decay: 0.05, seed: {seed}, threads: {threads}{reference}}}
-prune: {{epi: {{every: 0.02}}, criterion: taylor, distill: {{teacher: trained}}}}
+prune: {{epi: {{every: 0.02}}, criterion: bn_gradient, distill: {{teacher: trained}}}}
 """
 CHANGES = {"profile.target.precision": "fp32", "profile.budget.latency": BUDGET, "profile.gates.max_drop": 1}
 

@@ -1,7 +1,7 @@
 """Runs one recipe on several targets or in several variants. What they share is made once. One that fails does not stop the others.
 
 comparison = compare("resnet-edge", ["local-cpu", "rtx-4090"])
-comparison = compare("resnet-edge", ["local-cpu"], {"prune.criterion": ["taylor", "magnitude_l2"]})
+comparison = compare("resnet-edge", ["local-cpu"], {"prune.criterion": ["snip", "magnitude_l2"]})
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Several values for a key of recipe or profile: a variant for each, or for each combination.
 
-    variants_of({"prune.criterion": "taylor,magnitude_l2", "training.seed": "0,1"})      # four
+    variants_of({"prune.criterion": "snip,magnitude_l2", "training.seed": "0,1"})      # four
 
 A text is several values where commas stand between them, outside brackets and quotes. A list is several values where the key takes no list; where it
 takes one, a list of lists is.

@@ -100,7 +100,7 @@ def compare(
         profiles: The targets. A file lies on the machine that runs.
         budget: Latency that each engine may take, as a fraction of the dense network's on the same device, above 0 and at most 1.
         overrides: Values by dotted key of the recipe, or with `profile.` in front of every profile: {"quantize.epochs": 2}. A mapping replaces the file's.
-            Several values make a variant each: {"prune.criterion": ["taylor", "magnitude_l2"]}.
+            Several values make a variant each: {"prune.criterion": ["snip", "magnitude_l2"]}.
 
     Returns:
         The comparison. A Failed state where a profile failed, misses a gate or leaves one undecided, or an error of Bonsai ends the run.

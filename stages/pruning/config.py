@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.profiles.located_yaml import Record
-from bonsai.stages.pruning.criteria import OF_WEIGHTS, Criterion, Normalisation
+from bonsai.stages.pruning.criteria import OF_WEIGHTS, REMOVED, Criterion, Normalisation
 from bonsai.stages.pruning.epi import EpiConfig
 from bonsai.stages.pruning.policy import PolicyConfig, RecoverConfig
 from bonsai.stages.pruning.schedule import ScheduleConfig
@@ -92,14 +92,15 @@ class PruneConfig(Record):
 
     @field_validator("criterion", mode="before")
     @classmethod
-    def _renamed(cls, value: object) -> object:
-        if value == "hessian":
-            raise ValueError("`hessian` is called `taylor_squared` now: it squares the gradient of a batch, not of every image")
+    def _removed(cls, value: object) -> object:
+        if isinstance(value, str) and value in REMOVED:
+            reason, instead = REMOVED[value]
+            raise ValueError(f"`{value}` was removed, because {reason}: use `{instead}`")
         return value
 
     @model_validator(mode="after")
     def _returns(self) -> "PruneConfig":
-        living = (*OF_WEIGHTS, "bn_gradient", "activation")
+        living = (*OF_WEIGHTS, "bn_gradient")
         if self.schedule.soft and self.criterion not in living:
             raise ValueError(f"`schedule.soft` needs a criterion that scores a masked channel too: {', '.join(living)}; by {self.criterion} none could return")
         if self.policy.finetune and self.recover.epochs:

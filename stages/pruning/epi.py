@@ -25,7 +25,7 @@ class EpiConfig(Record):
     the defaults.
 
     Attributes:
-        tau: Threshold of EPI; null for the paper's: 0.983 for criteria of weights, 0.944 for those of gradients and activations.
+        tau: Threshold of EPI; null for the paper's: 0.983 for criteria of weights, 0.944 for those of gradients.
         every: Fraction of the learning-rate cycle, 0-1, between two checks.
         window: `r`, number of earlier sub-networks that the newest is compared with.
         monotone: `k`, number of earlier EPI values that the newest must not be below.

@@ -4,8 +4,7 @@ Stage `train_dense` observes with a pruner and stage `prune` cuts with it. `Step
 how far.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,7 +90,6 @@ class Pruner:
         self._criterion, self._criteria, self._groups = criterion, criteria, groups
         self._statistics: BatchStatistics | None = None
         self._observed: dict[str, torch.Tensor] = {}
-        self._listening: ExitStack | None = None
         self.kept: Kept = {group.name: tuple(range(group.width)) for group in self.groups}
 
     @property
@@ -109,16 +107,6 @@ class Pruner:
             if self._observed:
                 self._statistics.restore(self._observed)
         return self._statistics
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Record activations meanwhile. Only the criterion ``activation`` needs the loop to run within this block."""
-        with ExitStack() as self._listening:
-            self._listening.enter_context(self.statistics.watching())
-            try:
-                yield
-            finally:
-                self._listening = None
 
     def observe(self) -> None:
         """Add the gradients of a batch. Call it after backward (and after unscaling gradients), before the optimizer's step."""
@@ -206,8 +194,6 @@ class Pruner:
     def _carry(self, edit: KeepChannels, kept: Kept) -> None:
         groups = groups_left(self.groups, kept)
         keep_in_training(self._network, self._optimizer, self._averages, edit)
-        if self._listening:
-            self._listening.close()
         self._groups, self._statistics, self.masks = groups, None, None
 
     def _copy(self) -> nn.Module:

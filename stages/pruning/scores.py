@@ -6,20 +6,16 @@ weights that produce channel c, over its coupled layers.
 
 | name | score of channel c | source |
 |---|---|---|
-| magnitude_l1, magnitude_l2 | norm of W_c | Li et al., arXiv 1608.08710 |
+| magnitude_l2 | \|\|W_c\|\|_2 | Li et al., arXiv 1608.08710, who take the sum of \|w\| |
 | bn_scale | sum of \|gamma_c\| | Liu et al., arXiv 1708.06519 |
 | fpgm | sum over j of \|\|W_c - W_j\|\|: distance from the geometric median | He et al., arXiv 1811.00250 |
-| lamp | \|\|W_c\|\|^2 over the sum of \|\|W_j\|\|^2 that are not smaller | Lee et al., arXiv 2010.07611, by channel |
 | random | uniform, fixed by the group's name | |
-| taylor | mean over batches of \|sum w * dL/dw\| | Molchanov et al., arXiv 1906.10771, by channel |
 | bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\| | Shen et al., arXiv 2110.12007 |
-| taylor_squared | mean over batches of sum (w * dL/dw)^2, by the batch's mean gradient | Molchanov et al., arXiv 1906.10771, eq. 8, by weight |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
-| movement | - sum w * dL/dw, averaged: weights that move away from zero | Sanh et al., arXiv 2005.07683, by channel |
-| activation | mean of max(y, 0), y the output of BatchNorm, or of the layer without one; 16 images of every 8th batch | Molchanov et al., arXiv 1611.06440 |
 
-`taylor_squared` was called `hessian` once. It is not the diagonal Fisher, which squares the gradient of every single image: squaring the mean
-gradient of a batch lets the images' gradients cancel first.
+The sum of w * dL/dw over the weights that produce a channel is zero where a BatchNorm follows, up to rounding, because the loss does not depend on their
+scale. So `taylor` (Molchanov et al., arXiv 1906.10771, by channel) and `movement` (Sanh et al., arXiv 2005.07683) would rank such channels by noise.
+`bn_gradient` takes the gates of the BatchNorm; the sum over the weights of a group without any is its \|sum w * dL/dw\|, which is `taylor`.
 """
 
 from collections.abc import Callable, Mapping
@@ -109,32 +105,21 @@ def _fpgm(_: nn.Module, __: Group, weights: torch.Tensor) -> torch.Tensor:
     return torch.cdist(weights, weights, compute_mode="use_mm_for_euclid_dist").sum(1)
 
 
-def _lamp(_: nn.Module, __: Group, weights: torch.Tensor) -> torch.Tensor:
-    squares = weights.square().sum(1)
-    ordered, order = torch.sort(squares)
-    not_smaller = ordered.flip(0).cumsum(0).flip(0)
-    scores = torch.empty_like(squares)
-    scores[order] = ordered / not_smaller.clamp_min(1e-12)
-    return scores
-
-
 def _random(_: nn.Module, group: Group, __: torch.Tensor) -> torch.Tensor:
     return torch.rand(group.width, generator=torch.Generator().manual_seed(crc32(group.name.encode())))
 
 
 WEIGHT_CRITERIA: Mapping[WeightCriterion, Callable[[nn.Module, Group, torch.Tensor], torch.Tensor]] = {
-    "magnitude_l1": lambda _network, _group, weights: weights.abs().sum(1),
     "magnitude_l2": lambda _network, _group, weights: weights.square().sum(1).sqrt(),
     "bn_scale": _bn_scale,
     "fpgm": _fpgm,
-    "lamp": _lamp,
     "random": _random,
 }
-BATCH_CRITERIA = ("taylor", "bn_gradient", "taylor_squared", "snip", "movement", "activation")
+BATCH_CRITERIA = ("bn_gradient", "snip")
 
 
 def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how: Normalisation) -> Scores:
-    """Make the scores of different groups comparable, and none negative.
+    """Make the scores of different groups comparable.
 
     Args:
         scores: Scores by group.
@@ -142,15 +127,14 @@ def normalise(scores: Mapping[str, torch.Tensor], groups: tuple[Group, ...], how
         how: ``none``; ``local``: each group's mean is 1; ``global``: the mean over all channels is 1; ``isomorphic``: the mean
             over the groups of one structure is 1, whatever their widths (Fang et al., arXiv 2407.04616).
     """
-    lowest = {name: vector - vector.min().clamp_max(0) for name, vector in scores.items()}  # movement can be negative
     if how == "none":
-        return lowest
+        return dict(scores)
     members: dict[object, list[str]] = {}
     for group in groups:
         structure = tuple(m.side for m in group.members)
         members.setdefault({"local": group.name, "global": "", "isomorphic": structure}[how], []).append(group.name)
-    means = {name: torch.cat([lowest[other] for other in names]).mean() for names in members.values() for name in names}
-    return {name: vector / means[name].clamp_min(1e-12) for name, vector in lowest.items() if name in means}
+    means = {name: torch.cat([scores[other] for other in names]).mean() for names in members.values() for name in names}
+    return {name: vector / means[name].clamp_min(1e-12) for name, vector in scores.items() if name in means}
 
 
 def best_channels(scores: Mapping[str, torch.Tensor], widths: Widths) -> Kept:

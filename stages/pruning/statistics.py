@@ -1,11 +1,10 @@
-"""Criteria of gradients and activations, computed from the trunk's own batches: after each backward, before the optimizer's step.
+"""Criteria of gradients, computed from the trunk's own batches: after each backward, before the optimizer's step.
 
 The scores of the batches are averaged with weights that decay over a fixed number of batches. A window of half an epoch would be only a handful of
 batches on a small data set, and the ranking would be noise.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -13,15 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.pruning.groups import Group, Kept
-from bonsai.stages.pruning.layers import Layer, by_output, channel_axis, num_outputs, trained_weight
+from bonsai.stages.pruning.layers import Layer, by_output, num_outputs, trained_weight
 from bonsai.stages.pruning.scores import BATCH_CRITERIA, Scores, gates, producers
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
 
-WEIGHT, ACTIVATION = "weight", "activation"
-ACTIVATIONS_EVERY, ACTIVATION_IMAGES = 8, 16
-"""Activations are computed once in this many batches, on this many images, because each time costs a forward pass."""
+WEIGHT = "weight"
 
 
 class _Rows:
@@ -60,7 +57,7 @@ class BatchStatistics:
     """Running scores of every criterion that needs batches, on the network's device.
 
     Args:
-        network: Trained by the caller; its gradients and activations are read.
+        network: Trained by the caller; its gradients are read.
         groups: Groups that are scored.
         window: Batches that the average remembers: the newest counts 1 / window.
         masks: Masks of channels that are zero for now; `bn_gradient` scores these by their masks.
@@ -83,32 +80,11 @@ class BatchStatistics:
         self._device = next(network.parameters()).device
         self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA if name in criteria}
         self._weight, self._seen = 0.0, 0
-        self._activations: list[tuple[str, _Rows, torch.Tensor]] = []
 
     @property
     def seen(self) -> int:
         """Number of batches so far."""
         return self._seen
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Listen to activations meanwhile."""
-        handles = [
-            rows.module.register_forward_hook(lambda module, _inputs, output, rows=rows, group=group: self._activate(module, rows, group, output))
-            for group, layers in self._layers.items()
-            for rows in self._norms[group] or layers
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @torch.no_grad()
-    def _activate(self, module: nn.Module, rows: _Rows, group: str, output: torch.Tensor) -> None:
-        if self._network.training and module is rows.module and self._seen % ACTIVATIONS_EVERY == 0:  # not in a copy, which has the hooks too
-            others = [axis for axis in range(output.ndim) if axis != channel_axis(rows.module) % output.ndim]
-            self._activations.append((group, rows, output[:ACTIVATION_IMAGES].relu().mean(others, dtype=torch.float32)))
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -122,42 +98,28 @@ class BatchStatistics:
         for group in self._layers:
             for name, value in self._of_batch(group, masked).items():
                 self._sums[name][group].add_(value)
-        if ACTIVATION in self._sums:
-            for group, rows, mean in self._activations:
-                rows.add(self._sums[ACTIVATION][group], mean * ACTIVATIONS_EVERY)
-        self._activations.clear()
 
     def _of_batch(self, group: str, masked: Scores) -> Scores:
-        """Return the scores of one batch by criterion of gradients."""
-        wanted, norms = self._sums.keys() - {ACTIVATION}, self._norms[group]
-        found: Scores = {}
-        if "bn_gradient" in wanted and norms:
-            gate = _total(self._sums["bn_gradient"][group], [(rows, _gate(rows)) for rows in norms])
-            found["bn_gradient"] = gate.abs() + masked.get(group, 0)
-            wanted -= {"bn_gradient"}
-        if not wanted:
-            return found
-        products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in self._layers[group] if rows.weight.grad is not None]
-        like = self._sums[min(wanted)][group]
-        if not wanted.isdisjoint({"taylor", "movement", "bn_gradient"}):
-            linear = _total(like, [(rows, product.sum(1)) for rows, product in products])
-            found |= {"taylor": linear.abs(), "movement": -linear, "bn_gradient": linear.abs() + masked.get(group, 0)} | found
-        if "taylor_squared" in wanted:
-            found["taylor_squared"] = _total(like, [(rows, product.square().sum(1)) for rows, product in products])
-        if "snip" in wanted:
-            found["snip"] = _total(like, [(rows, product.abs().sum(1)) for rows, product in products])
-        return {name: value for name, value in found.items() if name in self._sums}
+        """Return the scores of one batch by criterion."""
+        norms, found = self._norms[group], {}
+        products = []
+        if "snip" in self._sums or not norms:
+            products = [(rows, by_output(rows.module, rows.weight * rows.weight.grad)) for rows in self._layers[group] if rows.weight.grad is not None]
+        if "bn_gradient" in self._sums:
+            terms = [(rows, _gate(rows)) for rows in norms] if norms else [(rows, product.sum(1)) for rows, product in products]
+            found["bn_gradient"] = _total(self._sums["bn_gradient"][group], terms).abs() + masked.get(group, 0)
+        if "snip" in self._sums:
+            found["snip"] = _total(self._sums["snip"][group], [(rows, product.abs().sum(1)) for rows, product in products])
+        return found
 
     def observe_untrained(self, batches: Batches, learning: Learning, *, batches_seen: int) -> None:
         """Add the loss's gradients of the first batches without training on them; BatchNorm's statistics stay as they are."""
         kept = {name: value.clone() for name, value in self._network.named_buffers()}
-        self._activations.clear()
-        with self.watching():
-            for step in range(batches_seen):
-                images, targets = batches.batch(step)
-                self._network.zero_grad(set_to_none=True)
-                learning.loss(outputs_of(self._network, images), targets).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                self.observe()
+        for step in range(batches_seen):
+            images, targets = batches.batch(step)
+            self._network.zero_grad(set_to_none=True)
+            learning.loss(outputs_of(self._network, images), targets).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.observe()
         self._network.zero_grad(set_to_none=True)
         for name, value in self._network.named_buffers():
             value.copy_(kept[name])

@@ -263,8 +263,6 @@ class SteppingPruner(Pruner):
             return False
         self._masking.close()
         self.apply(Plan(kept=kept, trigger=trigger))
-        if self._listening and not self._cuts.finished:
-            self._listening.enter_context(self.statistics.watching())
         return True
 
     def _mask(self, kept: Kept, returned: int = 0) -> None:
@@ -292,15 +290,6 @@ class SteppingPruner(Pruner):
         return decided_by_first(lambda: self._chooser.fit(scores, self._measure, doubt=self._doubt()))
 
     def _look(self) -> Indicator:
-        if self._criterion == "activation" and self._listening is None:
-            raise ConfigError(
-                describe(
-                    "the criterion activation has no activations to score by",
-                    given="a loop outside `watching()`",
-                    allowed="a loop inside it",
-                    fix="put `with pruner.watching():` around the loop, or choose another criterion",
-                )
-            )
         if self._criterion not in OF_WEIGHTS and not self.statistics.seen:
             raise ConfigError(
                 describe(

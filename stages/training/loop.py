@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -35,11 +35,7 @@ class Persistent(Protocol):
 
 
 class Observer(Persistent, Protocol):
-    """Collects statistics of activations and gradients during training."""
-
-    def watching(self) -> AbstractContextManager[None]:
-        """Record the layers' activations while the block runs."""
-        ...
+    """Collects statistics of gradients during training."""
 
     def observe(self) -> None:
         """Record the gradients of the loss; called after backward."""
@@ -92,30 +88,29 @@ def train_steps(
     total = torch.zeros((), device=config.device)
     first, last = span or (start, stop)
     shown = time.monotonic()
-    with observer.watching() if observer else nullcontext():
-        for step in range(start, stop):
-            images, targets = batches.batch(step)
-            with state.mixed_precision():
-                with auxiliary_outputs() if config.loss.auxiliary else nullcontext(()) as others:
-                    found = outputs_of(network, images)
-                loss = learning.loss(found, targets)
-                for other in others:
-                    if other.shape == found.shape:
-                        loss = loss + config.loss.auxiliary * learning.loss(other, targets)
-                if teacher:
-                    loss = teacher.loss(images, found, loss, learning)
-            with running():
-                finite = state.backward(loss)
-            if observer and finite:
-                observer.observe()
-            if penalty:
-                penalty.add()
-            state.step(rate(step))
-            total += loss.detach()
-            if (step + 1 - start) % CHECK_EVERY == 0 or step + 1 == stop:
-                if not math.isfinite(float(total)):
-                    raise TrainingDiverged(f"the loss is no longer finite at step {step}: lower training.lr (now {config.lr:g})")
-                if time.monotonic() - shown > 5 and step + 1 < stop:
-                    shown = time.monotonic()
-                    report(f"{label:6}", done=step + 1, total=last, first=first, unit="step", loss=float(total) / (step + 1 - start))
+    for step in range(start, stop):
+        images, targets = batches.batch(step)
+        with state.mixed_precision():
+            with auxiliary_outputs() if config.loss.auxiliary else nullcontext(()) as others:
+                found = outputs_of(network, images)
+            loss = learning.loss(found, targets)
+            for other in others:
+                if other.shape == found.shape:
+                    loss = loss + config.loss.auxiliary * learning.loss(other, targets)
+            if teacher:
+                loss = teacher.loss(images, found, loss, learning)
+        with running():
+            finite = state.backward(loss)
+        if observer and finite:
+            observer.observe()
+        if penalty:
+            penalty.add()
+        state.step(rate(step))
+        total += loss.detach()
+        if (step + 1 - start) % CHECK_EVERY == 0 or step + 1 == stop:
+            if not math.isfinite(float(total)):
+                raise TrainingDiverged(f"the loss is no longer finite at step {step}: lower training.lr (now {config.lr:g})")
+            if time.monotonic() - shown > 5 and step + 1 < stop:
+                shown = time.monotonic()
+                report(f"{label:6}", done=step + 1, total=last, first=first, unit="step", loss=float(total) / (step + 1 - start))
     return float(total) / max(stop - start, 1)

@@ -24,7 +24,7 @@ from bonsai.stages.store.store import Store
 
 pytestmark = pytest.mark.slow  # a training
 
-CRITERIA = ("magnitude_l2", "bn_gradient", "taylor")
+CRITERIA = ("magnitude_l2", "bn_gradient", "snip")
 SHARE = 0.4
 """Of the dense network's latency, by the roofline."""
 

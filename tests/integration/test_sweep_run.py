@@ -22,12 +22,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(store: Path) -> Comparison:
-    return compare(config("tiny"), [NARROW], {**SETTINGS, "prune.criterion": "taylor,magnitude_l2", "training.lr": [0.05, 1e30]}, store=store)
+    return compare(config("tiny"), [NARROW], {**SETTINGS, "prune.criterion": "snip,magnitude_l2", "training.lr": [0.05, 1e30]}, store=store)
 
 
 @pytest.mark.slow
 def test_every_combination_is_an_outcome_and_what_diverges_leaves_the_others_alone(swept: Comparison) -> None:
-    names = [f"tiny-narrow--criterion-{criterion}--lr-{rate}" for criterion in ("taylor", "magnitude-l2") for rate in ("0.05", "1e30")]
+    names = [f"tiny-narrow--criterion-{criterion}--lr-{rate}" for criterion in ("snip", "magnitude-l2") for rate in ("0.05", "1e30")]
     assert [outcome.profile for outcome in swept.outcomes] == names
     good, failed = swept.outcomes[::2], swept.outcomes[1::2]
     assert all("lower training.lr" in outcome.error and not outcome.package for outcome in failed)
@@ -51,7 +51,7 @@ def test_table_and_page_have_a_line_per_variant(swept: Comparison, store: Path) 
     folder = store / "comparisons" / "tiny"
     lines = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
     assert [(line["prune.criterion"], line["training.lr"], line["exit_code"]) for line in lines] == [
-        ("taylor", "0.05", "0"), ("taylor", "1e+30", "1"), ("magnitude_l2", "0.05", "0"), ("magnitude_l2", "1e+30", "1"),
+        ("snip", "0.05", "0"), ("snip", "1e+30", "1"), ("magnitude_l2", "0.05", "0"), ("magnitude_l2", "1e+30", "1"),
     ]  # fmt: skip
     report = (folder / "report.md").read_text()
     assert report.startswith("# tiny in 4 variants")
@@ -61,5 +61,5 @@ def test_table_and_page_have_a_line_per_variant(swept: Comparison, store: Path) 
 
 def test_a_value_that_is_not_allowed_ends_the_comparison_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'prune\.criterion' is not usable"):
-        compare(config("tiny"), [NARROW], {**SETTINGS, "prune.criterion": "taylor,tailor"}, store=tmp_path / "store")
+        compare(config("tiny"), [NARROW], {**SETTINGS, "prune.criterion": "snip,snap"}, store=tmp_path / "store")
     assert not (tmp_path / "store").exists()

@@ -43,7 +43,7 @@ def compare(
     them, make a variant each; of two such keys every combination.
 
     Example: bonsai compare resnet-edge --profile local-cpu --profile rtx-4090 --profile t4
-             bonsai compare resnet-edge --set prune.criterion=taylor,magnitude_l2,bn_gradient
+             bonsai compare resnet-edge --set prune.criterion=snip,magnitude_l2,bn_gradient
     """
     from bonsai.pipeline.cli.ci import ci_job
     from bonsai.pipeline.cli.progress_lines import show_progress

@@ -13,11 +13,11 @@ from bonsai.profiles.schema import HardwareProfile
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("prune.criterion", "taylor", ["taylor"]),
-        ("prune.criterion", "taylor,snip", ["taylor", "snip"]),
-        ("prune.criterion", "taylor, snip", ["taylor", "snip"]),
-        ("prune.criterion", "[taylor, snip]", ["taylor", "snip"]),
-        ("prune.criterion", ["taylor", "snip"], ["taylor", "snip"]),
+        ("prune.criterion", "fpgm", ["fpgm"]),
+        ("prune.criterion", "fpgm,snip", ["fpgm", "snip"]),
+        ("prune.criterion", "fpgm, snip", ["fpgm", "snip"]),
+        ("prune.criterion", "[fpgm, snip]", ["fpgm", "snip"]),
+        ("prune.criterion", ["fpgm", "snip"], ["fpgm", "snip"]),
         ("prune.floor", "0.1, 0.2", [0.1, 0.2]),
         ("prune.distill", "null,{weight: 0.5, temperature: 4}", [None, {"weight": 0.5, "temperature": 4}]),
         ("prune.distill", "{weight: 0.5, temperature: 4}", ["{weight: 0.5, temperature: 4}"]),
@@ -59,20 +59,20 @@ def test_the_schema_tells_whether_a_key_takes_a_list(record: type, key: str, exp
 
 
 def test_without_several_values_there_is_one_variant_without_a_name() -> None:
-    overrides = {"prune.criterion": "taylor", "model.options": "{}"}
+    overrides = {"prune.criterion": "fpgm", "model.options": "{}"}
     assert variants_of(overrides) == (("", {}, overrides),)
 
 
 def test_two_keys_give_all_combinations_with_names_that_tell() -> None:
-    found = variants_of({"prune.criterion": "taylor,magnitude_l2", "training.seed": 3, "profile.budget.latency": [0.3, 0.5]})
+    found = variants_of({"prune.criterion": "fpgm,magnitude_l2", "training.seed": 3, "profile.budget.latency": [0.3, 0.5]})
     assert [variant.name for variant in found] == [
-        "criterion-taylor--latency-0.3",
-        "criterion-taylor--latency-0.5",
+        "criterion-fpgm--latency-0.3",
+        "criterion-fpgm--latency-0.5",
         "criterion-magnitude-l2--latency-0.3",
         "criterion-magnitude-l2--latency-0.5",
     ]
-    assert found[1].settings == {"prune.criterion": "taylor", "profile.budget.latency": 0.5}
-    assert found[1].overrides == {"prune.criterion": "taylor", "training.seed": 3, "profile.budget.latency": 0.5}
+    assert found[1].settings == {"prune.criterion": "fpgm", "profile.budget.latency": 0.5}
+    assert found[1].overrides == {"prune.criterion": "fpgm", "training.seed": 3, "profile.budget.latency": 0.5}
 
 
 def test_keys_with_one_end_and_values_with_one_spelling_have_names_of_their_own() -> None:
@@ -90,15 +90,15 @@ def test_too_many_combinations_are_refused() -> None:
 
 def test_a_value_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--set prune\.criterion: a value is given twice"):
-        variants_of({"prune.criterion": "taylor,taylor"})
+        variants_of({"prune.criterion": "fpgm,fpgm"})
 
 
 def test_a_variant_is_loaded_with_its_values_and_its_name_behind_the_profiles() -> None:
-    variant = variants_of({"prune.criterion": "taylor,snip", "profile.gates.max_drop": 0.1})[0]
+    variant = variants_of({"prune.criterion": "fpgm,snip", "profile.gates.max_drop": 0.1})[0]
     recipe, (profile,) = variant.load("resnet-edge", ["local-cpu"])
-    assert (recipe.prune.criterion, profile.name, profile.gates.max_drop) == ("taylor", "local-cpu--criterion-taylor", 0.1)
+    assert (recipe.prune.criterion, profile.name, profile.gates.max_drop) == ("fpgm", "local-cpu--criterion-fpgm", 0.1)
 
 
 def test_a_value_that_is_not_allowed_is_an_error_of_its_variant() -> None:
     with pytest.raises(ConfigError, match=r"--set prune\.criterion: 'prune\.criterion' is not usable"):
-        variants_of({"prune.criterion": "taylor,tailor"})[1].load("resnet-edge", ["local-cpu"])
+        variants_of({"prune.criterion": "fpgm,fpmg"})[1].load("resnet-edge", ["local-cpu"])

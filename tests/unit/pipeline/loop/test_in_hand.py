@@ -77,7 +77,7 @@ def test_a_budget_and_a_precision_are_laid_over_the_profile() -> None:
 
 def test_settings_of_pruning_are_a_record_or_dotted_keys() -> None:
     assert prune_config(None) == PruneConfig()
-    assert prune_config({"epi.every": 0.05, "criterion": "taylor"}).epi.every == 0.05
+    assert prune_config({"epi.every": 0.05, "criterion": "snip"}).epi.every == 0.05
     assert prune_config(PruneConfig(floor=0.2)).floor == 0.2
     with pytest.raises(ConfigError, match="criterium"):
-        prune_config({"criterium": "taylor"})
+        prune_config({"criterium": "snip"})

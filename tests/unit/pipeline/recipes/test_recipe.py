@@ -10,6 +10,7 @@ from bonsai.stages.imports.registry import resolve
 from bonsai.stages.networks.config import RECIPE
 from bonsai.stages.networks.factories import FACTORIES
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.criteria import REMOVED
 from bonsai.stages.pruning.epi import EpiConfig
 from bonsai.stages.quantization.config import QuantizeConfig
 from bonsai.stages.store.artifact import fingerprint
@@ -102,9 +103,11 @@ def test_the_epochs_of_a_plan_count_qat_where_it_may_run(qat: str, epochs: int) 
     assert load_recipe("resnet-edge", {"quantize.qat": qat}).quantize.most_epochs == epochs
 
 
-def test_the_old_name_of_a_criterion_is_refused_with_the_new_one() -> None:
-    with pytest.raises(ConfigError, match="`hessian` is called `taylor_squared` now"):
-        load_recipe("resnet-edge", {"prune.criterion": "hessian"})
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_criterion_that_was_removed_is_refused_with_another_one(name: str) -> None:
+    reason, instead = REMOVED[name]
+    with pytest.raises(ConfigError, match=f"`{name}` was removed, because {reason}: use `{instead}`"):
+        load_recipe("resnet-edge", {"prune.criterion": name})
 
 
 def test_the_reference_is_no_part_of_what_a_training_is_told_by() -> None:

@@ -81,7 +81,7 @@ def test_a_latest_check_says_why_epi_had_not_fired(curve: tuple[float | None, ..
     assert why in trigger.sentence
 
 
-@pytest.mark.parametrize(("criterion", "tau"), [("magnitude_l2", 0.983), ("random", 0.983), ("bn_gradient", 0.944), ("activation", 0.944)])
+@pytest.mark.parametrize(("criterion", "tau"), [("magnitude_l2", 0.983), ("random", 0.983), ("bn_gradient", 0.944), ("snip", 0.944)])
 def test_each_kind_of_criterion_has_the_threshold_of_the_paper(criterion: str, tau: float) -> None:
     assert threshold(EpiConfig(), criterion) == tau
     assert threshold(EpiConfig(tau=0.5), criterion) == 0.5

@@ -43,8 +43,8 @@ def test_the_scores_of_a_transposed_convolution_are_those_of_its_output_channels
     network = decoder()
     groups = find_groups(network, (1, 8, 8))
     assert {g.name: g.width for g in groups} == {"0": 6, "1": 10}
-    expected = network[1].weight.abs().sum((0, 2, 3))
-    torch.testing.assert_close(weight_scores(network, groups)["magnitude_l1"]["1"], expected.detach())
+    expected = network[1].weight.square().sum((0, 2, 3)).sqrt()
+    torch.testing.assert_close(weight_scores(network, groups)["magnitude_l2"]["1"], expected.detach())
     statistics = BatchStatistics(network, groups, window=1)
     network(torch.randn(4, 1, 8, 8)).square().sum().backward()
     statistics.observe()
@@ -67,5 +67,5 @@ def test_a_layer_that_produces_some_of_a_groups_channels_counts_for_those(criter
     assert [(group.name, group.width) for group in groups] == [("whole[0]", 2), ("whole[2]", 3)]
     scores = weight_scores(network, groups)
     assert [scores[criterion][group.name].shape for group in groups] == [(2,), (3,)]
-    parts = torch.cat([network.left.weight, network.right.weight]).abs() + network.whole.weight.abs()
-    torch.testing.assert_close(torch.cat([scores["magnitude_l1"][group.name] for group in groups]), parts.flatten().detach())
+    parts = (torch.cat([network.left.weight, network.right.weight]).square() + network.whole.weight.square()).sqrt()
+    torch.testing.assert_close(torch.cat([scores["magnitude_l2"][group.name] for group in groups]), parts.flatten().detach())

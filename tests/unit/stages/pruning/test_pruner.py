@@ -169,19 +169,6 @@ def test_a_network_keeps_its_layout_through_the_cut() -> None:
         assert network.layer1[0].conv2.weight.is_contiguous(memory_format=layout)
 
 
-def test_the_criterion_activation_listens_until_the_cut() -> None:
-    config = CONFIG.model_copy(update={"criterion": "activation"})
-    with pytest.raises(ConfigError, match=r"with pruner\.watching"):
-        Loop(config=config).train(0, STEPS)
-    loop = Loop(config=config)
-    with loop.pruner.watching():
-        loop.train(0, 2)
-        assert all((vector > 0).any() for vector in loop.pruner.scores().values())
-        loop.train(2, STEPS)
-    assert loop.cuts == [FIRES]
-    assert not any(module._forward_hooks for module in loop.network.modules())
-
-
 @pytest.mark.parametrize(("value", "told"), [(torch.zeros(3), r"of shape \(3,\)"), ([torch.zeros(3)], "a list")])
 def test_an_optimizer_that_cannot_be_cut_is_named_and_nothing_is_changed(value: object, told: str) -> None:
     loop = Loop()

@@ -197,7 +197,7 @@ def test_a_removal_longer_than_the_training_is_refused_before_it() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"prune.criterion": "taylor"}, "by taylor none could return"),
+        ({"prune.criterion": "snip"}, "by snip none could return"),
         ({"prune.criterion": "bn_gradient", "training.precision": "fp16"}, "set training.precision to fp32 or bf16"),
     ],
 )
