@@ -36,7 +36,7 @@ FINETUNE = FinetuneConfig(epochs=4, lr=FINETUNE_RATES[0] * LR)
 BASE = "magnitude_l2"
 """The way that the others are compared with."""
 PENALISED: dict[str, tuple[Criterion, dict[str, object]]] = {
-    "magnitude_l2, group_lasso": ("magnitude_l2", {"name": "group_lasso", "strength": 3e-4}),
+    "magnitude_l2, group_lasso": ("magnitude_l2", {"name": "group_lasso", "strength": 3e-5}),
     "bn_scale, bn_l1": ("bn_scale", {"name": "bn_l1", "strength": 1e-3}),
     "magnitude_l2, growing": ("magnitude_l2", {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 10}),
 }

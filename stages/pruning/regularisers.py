@@ -21,12 +21,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.pruning.config import CEILING, RegulariserConfig
 from bonsai.stages.pruning.groups import Group
+from bonsai.stages.pruning.scores import gates
 
 
 class Regulariser(Protocol):
@@ -167,14 +168,13 @@ class NetworkSlimming:
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], strength: float) -> None:
         self._strength = strength
-        found = [(network.get_submodule(m.module), m.indices) for group in groups for m in group.members]
-        gated = [(bn.weight, rows) for bn, rows in found if isinstance(bn, _BatchNorm) and bn.affine and bn.weight.requires_grad]
+        gated = [(norm.weight, rows) for group in groups for norm, rows, _ in gates(network, group) if norm.weight.requires_grad]
         self._gammas = [(gamma, torch.tensor(rows, device=gamma.device)) for gamma, rows in gated]
         if not self._gammas:
             raise ConfigError(
                 describe(
                     "regulariser bn_l1: no channels to regularise",
-                    given="a network whose prunable channels have no BatchNorm with a trainable gamma",
+                    given="a network whose prunable channels have no normalisation with a trainable gamma",
                     allowed="a network where at least one group of channels has one",
                     fix="use group_lasso or growing",
                 )

@@ -10,12 +10,12 @@ weights that produce channel c, over its coupled layers.
 | bn_scale | sum of \|gamma_c\| | Liu et al., arXiv 1708.06519 |
 | fpgm | sum over j of \|\|W_c - W_j\|\|: distance from the geometric median | He et al., arXiv 1811.00250 |
 | random | uniform, fixed by the group's name | |
-| bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\| | Shen et al., arXiv 2110.12007 |
+| bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\|; without such gates see below | Shen et al., arXiv 2110.12007 |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
 
-The sum of w * dL/dw over the weights that produce a channel is zero where a BatchNorm follows, up to rounding, because the loss does not depend on their
-scale. So `taylor` (Molchanov et al., arXiv 1906.10771, by channel) and `movement` (Sanh et al., arXiv 2005.07683) would rank such channels by noise.
-`bn_gradient` takes the gates of the BatchNorm; the sum over the weights of a group without any is its \|sum w * dL/dw\|, which is `taylor`.
+gamma and beta are those of every normalisation that follows with a scale for each channel: BatchNorm, InstanceNorm, GroupNorm. A group without one that
+is trained has \|sum w * dL/dw\| in place of it (Molchanov et al., arXiv 1906.10771, by channel). Where a normalisation without a scale follows, that sum is
+zero up to rounding, because the loss does not depend on the scale of the weights: then the score is that of `snip`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,15 @@ from zlib import crc32
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.pruning.criteria import Criterion, Normalisation, WeightCriterion
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.layers import Layer, by_output
 
+Gate = _NormBase | nn.GroupNorm
+"""A normalisation that may have a scale and a shift for each channel."""
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
 
@@ -55,10 +57,10 @@ def producers(network: nn.Module, group: Group) -> list[tuple[Layer, list[int], 
     return [(module, rows, channels) for module, rows, channels in _positions(network, group) if isinstance(module, Layer)]
 
 
-def gates(network: nn.Module, group: Group) -> list[tuple[_BatchNorm, list[int], list[int]]]:
-    """Return the BatchNorms on a group's channels, each with its positions and the channel of each position."""
+def gates(network: nn.Module, group: Group) -> list[tuple[Gate, list[int], list[int]]]:
+    """Return the normalisations with a scale on a group's channels, each with its positions and the channel of each position."""
     found = _positions(network, group)
-    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, _BatchNorm) and module.affine]
+    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, Gate) and module.affine]
 
 
 def _positions(network: nn.Module, group: Group) -> list[tuple[nn.Module, list[int], list[int]]]:
@@ -80,15 +82,15 @@ def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Cri
     """Refuse a criterion that cannot tell the channels of some groups apart.
 
     Raises:
-        ConfigError: ``bn_scale``, and a group has no BatchNorm with a scale.
+        ConfigError: ``bn_scale``, and a group has no normalisation with a scale.
     """
     without = [group.name for group in groups if not gates(network, group)]
     if criterion == "bn_scale" and without:
         raise ConfigError(
             describe(
-                "prune.criterion bn_scale scores channels by their BatchNorm, which some groups lack",
+                "prune.criterion bn_scale scores channels by the scale of their normalisation, which some groups lack",
                 given=", ".join(without),
-                allowed="a BatchNorm with a scale behind every layer that is pruned",
+                allowed="a BatchNorm, InstanceNorm or GroupNorm with a scale behind every layer that is pruned",
                 fix="choose another criterion, or name these layers in prune.keep",
             )
         )
@@ -96,8 +98,8 @@ def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Cri
 
 def _bn_scale(network: nn.Module, group: Group, _: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(group.width)
-    for bn, rows, channels in gates(network, group):
-        total.index_add_(0, torch.tensor(channels), bn.weight[rows].abs())
+    for norm, rows, channels in gates(network, group):
+        total.index_add_(0, torch.tensor(channels), norm.weight[rows].abs())
     return total
 
 

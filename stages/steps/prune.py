@@ -28,7 +28,7 @@ def figures_of(pruned: Checkpoint) -> str:
     return f"{sum(map(len, pruned.kept.values()))} channels kept in {len(pruned.kept)} groups{without}"
 
 
-@stage(version=10, tools=("torch", "torchvision", "torch-pruning"), figures=figures_of)
+@stage(version=11, tools=("torch", "torchvision", "torch-pruning"), figures=figures_of)
 def prune(
     out_dir: Path,
     dense: Checkpoint,

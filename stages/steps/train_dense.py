@@ -37,7 +37,7 @@ from bonsai.stages.training.progress import say
 from bonsai.stages.training.state import TrainState, reproducible
 
 
-@stage(version=9, tools=("torch", "torchvision", "torch-pruning"), figures=Checkpoint.reached)
+@stage(version=10, tools=("torch", "torchvision", "torch-pruning"), figures=Checkpoint.reached)
 def train_dense(
     out_dir: Path,
     dataset: Dataset,

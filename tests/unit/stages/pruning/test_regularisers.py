@@ -236,7 +236,7 @@ def test_network_slimming_is_refused_without_a_batchnorm(frozen: bool) -> None:
     network = plain() if frozen else grouped()
     for parameter in network.parameters():
         parameter.requires_grad_(not frozen)
-    with pytest.raises(ConfigError, match=r"no BatchNorm with a trainable gamma\n.*\n.*use group_lasso or growing"):
+    with pytest.raises(ConfigError, match=r"no normalisation with a trainable gamma\n.*\n.*use group_lasso or growing"):
         made("bn_l1", network)
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -73,6 +74,37 @@ def test_weights_times_gradients_add_up_to_zero_before_a_batchnorm(network: nn.M
     for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
         products = (convolution.weight.detach() * convolution.weight.grad).flatten(1)
         assert float((products.sum(1).abs() / products.abs().sum(1)).max()) < 1e-2
+
+
+def scored(*norms: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Return a network of two convolutions, each with a norm behind it, and the scores of the first one's channels."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), norms[0], nn.ReLU(), nn.Conv2d(8, 4, 3), norms[1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    statistics = BatchStatistics(network, find_groups(network, SHAPE), window=1)
+    backward(network, 0)
+    statistics.observe()
+    return network, {name: by_group["0"] for name, by_group in statistics.scores().items()}
+
+
+@pytest.mark.parametrize("norm", [lambda n: nn.InstanceNorm2d(n, affine=True), lambda n: nn.GroupNorm(4, n)], ids=["InstanceNorm", "GroupNorm"])
+def test_every_normalisation_with_a_scale_gives_gates(norm: Callable[[int], nn.Module]) -> None:
+    network, scores = scored(norm(8), norm(4))
+    terms = (network[1].weight * network[1].weight.grad + network[1].bias * network[1].bias.grad).detach()
+    torch.testing.assert_close(scores["bn_gradient"], terms.reshape(len(scores["bn_gradient"]), -1).sum(1).abs())  # a GroupNorm loses whole groups
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d, lambda n: nn.BatchNorm2d(n, affine=False)], ids=["InstanceNorm", "BatchNorm"])
+def test_a_normalisation_without_a_scale_leaves_no_noise_as_score(norm: Callable[[int], nn.Module]) -> None:
+    network, scores = scored(norm(8), norm(4))
+    product = (network[0].weight * network[0].weight.grad).flatten(1).detach()
+    assert float(product.sum(1).abs().max()) < 1e-3 * float(product.abs().sum(1).max())
+    torch.testing.assert_close(scores["bn_gradient"], product.abs().sum(1))
+
+
+def test_a_frozen_batchnorm_leaves_the_weights_to_score_by() -> None:
+    network, scores = scored(nn.BatchNorm2d(8).requires_grad_(False).eval(), nn.Identity())
+    product = (network[0].weight * network[0].weight.grad).flatten(1).detach()
+    torch.testing.assert_close(scores["bn_gradient"], product.sum(1).abs())
 
 
 def test_a_group_without_batchnorm_is_scored_by_its_weights() -> None:
