@@ -36,7 +36,7 @@ MARK = "saved"
 TASK, NETWORK, CYCLE = "capitals", "small", 18
 TARGETS = {1: (0.3,), 4: (0.5, 0.4, 0.3, 0.2)}
 """Budgets by number of targets, as fractions of the dense latency."""
-WAYS: dict[str, tuple[float | str, ...]] = {"early": (1, 1.5, 2, "auto"), "trained": (0.25, 0.5, 1, 2)}
+WAYS: dict[str, tuple[float | str, ...]] = {"early": (1, "auto"), "trained": (0.5, 1)}
 """Lengths of each way in cycles."""
 FINETUNE_RATE = 0.3
 
