@@ -55,7 +55,7 @@ def make_regulariser(config: RegulariserConfig, network: nn.Module, groups: tupl
         groups: Groups from `find_groups`.
 
     Raises:
-        ConfigError: ``bn_l1`` of a network none of whose groups has a BatchNorm; of several, the groups without stay as they are.
+        ConfigError: ``bn_l1`` of a network none of whose groups has a normalisation with a scale; of several, the groups without stay as they are.
     """
     if config.name == "group_lasso":
         return GroupLasso(Coupling(network, groups), config.strength)
