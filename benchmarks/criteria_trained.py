@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple, get_args
 
-from arena import RESULTS, mean_interval, shown
+from arena import RESULTS
 from case import FINETUNE_RATES, LR, Case, Place, parse
 from plain_ways_page import signed, write_between
 from rows import KeyedRow, go_on, read_rows
@@ -105,16 +105,17 @@ def table(rows: Sequence[Row]) -> list[str]:
     ordered = sorted(found, key=lambda way: -sum(sum(pairs) / len(pairs) for pairs in found[way] if pairs))
     lines = [f"| way | dense | pairs | {titles} |", "|---|---|---|" + "---|" * (2 * len(budgets))]
     for way in ordered:
-        dense = shown(mean_interval([100 * row.dense for row in rows if row.way == way and row.budget == budgets[0]]))
+        here = {budget: [row for row in rows if (row.way, row.budget) == (way, budget)] for budget in budgets}
         cells = [signed(pairs) if pairs else "-" for pairs in found[way]]
         if way == BASE:
-            cells = [
-                shown(mean_interval([100 * getattr(row, name) for row in rows if (row.way, row.budget) == (way, budget)]))
-                for budget in budgets
-                for name in ("after_cut", "tuned")
-            ]
-        lines.append(f"| `{way}` | {dense} | {max(map(len, found[way]))} | " + " | ".join(cells) + " |")
+            cells = [_mean(here[budget], name) for budget in budgets for name in ("after_cut", "tuned")]
+        lines.append(f"| `{way}` | {_mean(here[budgets[0]], 'dense')} | {max(map(len, found[way]))} | {' | '.join(cells)} |")
     return lines
+
+
+def _mean(rows: Sequence[Row], name: str) -> str:
+    """Return a mean over tasks and seeds in percent. It has no interval, since the tasks differ."""
+    return f"{100 * sum(getattr(row, name) for row in rows) / len(rows):.2f}" if rows else "-"
 
 
 def _difference(rows: Sequence[Row], way: str, budget: float, name: str) -> list[float]:
