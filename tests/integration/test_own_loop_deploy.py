@@ -99,7 +99,7 @@ def test_a_loop_ends_with_an_engine_within_its_milliseconds(
     ends: tuple[str, ...], precision: str, has_interval: bool, store: Path, dense: tuple[nn.Module, dict[str, float]]
 ) -> None:
     network, milliseconds = dense
-    budget = 0.6 * milliseconds[precision]
+    budget = 0.75 * milliseconds[precision]  # what the narrowest network takes is half of the dense one on some machines
     common = {"store": store, "timing": TIMING}
     space = {"EPOCHS": 10, "MS": budget, "DENSE": network, "OPTIONS": {**common, "max_drop": 0.3, "name": "digits"}}
     space["PRUNING"] = {**common, "prune": PRUNE, "precision": precision}
