@@ -14,6 +14,6 @@ REMOVED: dict[str, tuple[str, Criterion]] = {
     "movement": ("the sum of a channel's weights times their gradients is zero before a BatchNorm, up to rounding", "bn_gradient"),
     "taylor_squared": ("it was behind choosing at random at 10 % of the latency", "snip"),
     "hessian": ("it was behind choosing at random at 10 % of the latency", "snip"),
-    "activation": ("it was furthest behind right after a cut", "bn_gradient"),
+    "activation": ("it was behind choosing at random right after a cut", "bn_gradient"),
 }
 """Names that recipes used to know: why each is gone, and what takes its place. Measured: docs/pruning.md."""
