@@ -1,4 +1,4 @@
-"""What to prune by: every criterion after an early cut and a long recovery, at equal latency and training. `criteria_trained.py` has the short ones.
+"""What to prune by: every criterion after an early cut and a long recovery, at equal latency and training. `criteria_trained.py` has a short one.
 
 python benchmarks/criteria.py [--device cuda --workers 12]      # results/criteria.json and criteria.svg
 """

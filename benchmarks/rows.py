@@ -1,4 +1,4 @@
-"""Rows of results, with the machine and the versions beside them. A benchmark that was stopped goes on from them."""
+"""Reads and writes the rows of a benchmark, with the machine and the versions. A benchmark that was stopped goes on from its rows."""
 
 import json
 import time

@@ -1,6 +1,6 @@
 """What pruning early saves, everything included: whole commands beside train-prune-finetune, for one target and for four.
 
-    python benchmarks/saved.py --folder DIR      # results/saved.json; goes on row by row; an hour of one core and more for a seed
+    python benchmarks/saved.py --folder DIR      # results/saved.json; goes on row by row; more than an hour of one core for a seed (an estimate)
     python benchmarks/saved.py --summarise       # runs nothing: writes the table of docs/pruning.md
 
 Every row is a `bonsai run` of its own with an empty store: images, latency tables, fitted latency models, training, recovery, export, engine, final

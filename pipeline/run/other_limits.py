@@ -1,4 +1,4 @@
-"""Keeps a network within the size of its file and the latency at every point, beside the target's latency. Untrained networks are built and timed for it."""
+"""Keeps a network within the size of its file and the latency at every point, beside the target's latency. It builds and times untrained networks."""
 
 import statistics
 from collections.abc import Callable
