@@ -21,7 +21,8 @@ from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.epi import over_window, settled, similarity, threshold
 from bonsai.stages.pruning.groups import WidthPlan, Widths
 from bonsai.stages.pruning.limits import least_channels
-from bonsai.stages.pruning.policy import FinetuneConfig
+from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
+from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.pruning.scores import Scores, normalise
 from bonsai.stages.selection.latency import LatencyModel
@@ -31,11 +32,12 @@ from bonsai.stages.selection.terms import Options
 from bonsai.stages.steps.initialise import initialise
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.steps.prune import prune
+from bonsai.stages.steps.recover import recover
 from bonsai.stages.steps.train_dense import train_dense
 from bonsai.stages.store.store import Store
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.config import TrainConfig
+from bonsai.stages.training.config import DistillConfig, TrainConfig
 from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.rates import Rate
@@ -106,6 +108,21 @@ class Bench:
         training = {"dataset": self.dataset, "training": self.recipe.training, "finetune": finetune}
         plan = {"plan": WidthPlan(widths=widths), "reselection": reselection, "criterion": criterion, "schedule": schedule or ScheduleConfig()}
         found: Checkpoint = self.store.run(prune, dense=segment, **training, **plan, batchnorm_batches=BATCHNORM_BATCHES)
+        return found
+
+    def recover(
+        self,
+        cut: Checkpoint,
+        length: RecoverConfig,
+        finetune: FinetuneConfig | None = None,
+        *,
+        distill: DistillConfig | None = None,
+        teacher: Checkpoint | None = None,
+    ) -> Checkpoint:
+        """Train a cut network on, to the end of its length or fine-tuning; `auto` has no gate to reach, so it takes its least length."""
+        training = {"dataset": self.dataset, "training": self.recipe.training, "finetune": finetune}
+        goal = Goal(max_drop=None, min_metric=None) if length.epochs == "auto" else None
+        found: Checkpoint = self.store.run(recover, pruned=cut, length=length, goal=goal, distill=distill, teacher=teacher, **training)
         return found
 
     def train(self, network: nn.Module, training: TrainConfig, *, start: int, steps: int, rate: Rate | None = None, settle: bool = False) -> nn.Module:

@@ -42,10 +42,9 @@ from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.policy import RecoverConfig
-from bonsai.stages.pruning.recovery import LEAST_SHARE, Goal
+from bonsai.stages.pruning.recovery import LEAST_SHARE
 from bonsai.stages.pruning.schedule import ScheduleConfig
 from bonsai.stages.selection.reselection import Reselection
-from bonsai.stages.steps.recover import recover
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import DistillConfig
 from bonsai.stages.training.rates import half_cosine
@@ -211,11 +210,8 @@ class Case:
         bench, segment, limit = self.bench, self.bench.segment(step), self.device.within(budget, "none")
         chosen = widths(segment, limit) if widths else limit.choose(bench.scores(segment, criterion), bench.network.groups)
         cut = bench.cut(segment, chosen, criterion, schedule=schedule, reselection=limit if schedule else None)
-        goal = Goal(max_drop=None, min_metric=None) if length else None
         length = length or RecoverConfig(epochs=max(round(self.training_left(budget, load_network(cut))), 1))
-        training = {"dataset": bench.dataset, "training": bench.recipe.training, "finetune": None}
-        taught = {"distill": distill, "teacher": bench.segment(bench.total) if distill else None}
-        found = bench.store.run(recover, pruned=cut, length=length, goal=goal, **training, **taught)
+        found = bench.recover(cut, length, distill=distill, teacher=bench.segment(bench.total) if distill else None)
         return Made(load_network(found), bench.epoch(step), (found.step - step) / bench.per_epoch)
 
     def fine_tuned(self, budget: float, *, ranked: bool) -> Made:

@@ -3,8 +3,8 @@
     python benchmarks/criteria_trained.py --folder DIR [--data FASHION_MNIST]      # results/criteria_trained.json; goes on row by row
     python benchmarks/criteria_trained.py --summarise                             # runs nothing: writes the table of docs/pruning.md
 
-`deeper` of `case.py`, trained for 18 epochs on two tasks, is cut to 50, 30 and 10 % of the latency in one shot, BatchNorm's statistics are taken anew, and
-it is fine-tuned for 4 epochs at 0.3 of the cycle's learning rate. The criterion ranks the channels, and its scores choose the widths too, as
+The network of `tight.py`, trained for 18 epochs on its two tasks, is cut to 50, 30 and 10 % of the latency in one shot. BatchNorm's statistics are taken
+anew, and it is fine-tuned for 4 epochs at 0.3 of the cycle's learning rate. The criterion ranks the channels, and its scores choose the widths too, as
 `prune.criterion` does. `criteria.py` compares the same criteria after an early cut and a long recovery.
 
 | way | |
@@ -16,22 +16,21 @@ it is fine-tuned for 4 epochs at 0.3 of the cycle's learning rate. The criterion
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from arena import RESULTS
 from case import FINETUNE_RATES, LR, Case, Place, parse
 from plain_ways_page import signed, write_between
 from rows import KeyedRow, go_on, read_rows
+from tight import CYCLE, NETWORK, TASKS, Key
 
 from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
-from bonsai.stages.steps.recover import recover
 
 FILE = RESULTS / "criteria_trained.json"
 MARK = "criteria of a trained network"
-NETWORK, CYCLE = "deeper", 18
-TASKS, BUDGETS = ("capitals, 16 pixels", "fashion, 14 pixels"), (0.3, 0.1, 0.5)
+BUDGETS = (0.3, 0.1, 0.5)
 FINETUNE = FinetuneConfig(epochs=4, lr=FINETUNE_RATES[0] * LR)
 BASE = "magnitude_l2"
 """The way that the others are compared with."""
@@ -40,15 +39,6 @@ PENALISED: dict[str, tuple[Criterion, dict[str, object]]] = {
     "bn_scale, bn_l1": ("bn_scale", {"name": "bn_l1", "strength": 1e-3}),
     "magnitude_l2, growing": ("magnitude_l2", {"name": "growing", "strength": 1e-4, "growth": 1e-4, "every": 10}),
 }
-
-
-class Key(NamedTuple):
-    """What tells one row from the others: the attributes of `Row` of the same names."""
-
-    seed: int
-    task: str
-    budget: float
-    way: str
 
 
 class Row(KeyedRow):
@@ -87,8 +77,7 @@ def run(key: Key, case: Case) -> Row:
     bench, limit = case.bench, case.device.within(key.budget, "none")
     segment = bench.segment(bench.total)
     cut = bench.cut(segment, limit.choose(bench.scores(segment, criterion), bench.network.groups), criterion, FINETUNE)
-    training = {"dataset": bench.dataset, "training": bench.recipe.training, "finetune": FINETUNE, "length": RecoverConfig()}
-    tuned = bench.store.run(recover, pruned=cut, **training, distill=None, teacher=None)
+    tuned = bench.recover(cut, RecoverConfig(), FINETUNE)
     dense, after_cut, after = (bench.top1(load_network(found)) for found in (segment, cut, tuned))
     return Row(**key._asdict(), dense=dense, after_cut=after_cut, tuned=after)
 

@@ -48,11 +48,9 @@ from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.criteria import Criterion
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
-from bonsai.stages.pruning.recovery import Goal
 from bonsai.stages.selection.operator_records import count_macs_at
 from bonsai.stages.selection.search import select_widths
 from bonsai.stages.selection.values import values_of
-from bonsai.stages.steps.recover import recover
 from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.rates import half_cosine
@@ -128,10 +126,7 @@ class SameMacs:
         return Outcome(seed=self.seed, way=way, epoch=bench.epoch(step), curve=curve, macs=macs, test_top1=bench.top1(network))
 
     def _branch(self, segment: Checkpoint, widths: Widths, criterion: Criterion, finetune: FinetuneConfig | None, length: RecoverConfig) -> nn.Module:
-        bench, cut = self.bench, self.bench.cut(segment, widths, criterion, finetune)
-        training = {"dataset": bench.dataset, "training": bench.recipe.training, "finetune": finetune}
-        goal = Goal(max_drop=None, min_metric=None) if length.epochs == "auto" else None
-        return load_network(bench.store.run(recover, pruned=cut, **training, length=length, goal=goal, distill=None, teacher=None))
+        return load_network(self.bench.recover(self.bench.cut(segment, widths, criterion, finetune), length, finetune))
 
     def _torch_pruning(self, goal: int) -> nn.Module:
         """Prune the trained network by Torch-Pruning's uniform ratio that comes nearest to the MACs, and fine-tune it."""

@@ -4,16 +4,16 @@ from itertools import islice
 from typing import get_args
 
 import criteria_trained
-from case import NETWORKS, TASKS
 from criteria_trained import BASE, MARK, PENALISED, Row, keys, table
 from plain_ways_page import between
+from tight import TASKS
 
 from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.criteria import Criterion
 
 
 def row(way: str, after_cut: float, tuned: float, *, seed: int = 0) -> Row:
-    return Row(seed=seed, task=criteria_trained.TASKS[0], budget=0.3, way=way, dense=0.9, after_cut=after_cut, tuned=tuned)
+    return Row(seed=seed, task=TASKS[0], budget=0.3, way=way, dense=0.9, after_cut=after_cut, tuned=tuned)
 
 
 def test_a_way_is_compared_with_the_base_seed_by_seed() -> None:
@@ -38,11 +38,6 @@ def test_the_first_rows_compare_all_criteria_in_one_cell() -> None:
 
 def test_every_regulariser_is_tried() -> None:
     assert {str(settings["name"]) for _, settings in PENALISED.values()} == {*_names()} - {"none"}
-
-
-def test_its_tasks_and_network_are_cases() -> None:
-    assert set(criteria_trained.TASKS) <= set(TASKS)
-    assert criteria_trained.NETWORK in NETWORKS
 
 
 def _names() -> tuple[str, ...]:
