@@ -39,11 +39,13 @@ from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.networks.config import ModelConfig
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.networks.registry import build_network
+from bonsai.stages.pruning.coupling.finding import find_groups
 from bonsai.stages.pruning.criteria import Criterion
-from bonsai.stages.pruning.groups import Widths
+from bonsai.stages.pruning.groups import Widths, first_channels
 from bonsai.stages.pruning.policy import RecoverConfig
 from bonsai.stages.pruning.recovery import LEAST_SHARE
 from bonsai.stages.pruning.schedule import ScheduleConfig
+from bonsai.stages.pruning.surgery import cut
 from bonsai.stages.selection.reselection import Reselection
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.config import DistillConfig
@@ -138,7 +140,7 @@ class Case:
         """Return a network's latency and multiply-accumulates over the dense one's, and what its training costs in dense epochs."""
         share = self.share(made.network)
         return {
-            "latency": self.device.model.latency(self.widths(made.network)) / self.device.dense_ms,
+            "latency": self.latency(made.network) / self.device.dense_ms,
             "macs": share,
             "before": made.before,
             "after": made.after,
@@ -174,11 +176,24 @@ class Case:
         return self.fine_tuned(budget, ranked=True)
 
     def narrower(self, budget: float) -> Made:
-        """Train the widest network of the family that meets the limit."""
-        network = self._first_within((self._build(width) for width in range(self.width - 1, 0, -1)), budget)
+        """Train the network with fewer channels everywhere, the most that the limit allows."""
+        width = next(width for width in range(self.width - 1, 0, -1) if self.latency(self._build(width)) <= budget * self.device.dense_ms)
+        network = self._rounded_up(width)
         epochs = max(round(self.training_left(budget, network)), 1)
         training = self.bench.recipe.training.model_copy(update={"epochs": epochs})
         return Made(self.bench.train(network, training, start=0, steps=epochs * self.bench.per_epoch), 0, epochs)
+
+    def _rounded_up(self, width: int) -> nn.Module:
+        """Return the network of a width with every layer rounded up to the multiple that it costs as much as.
+
+        Its initial weights are the first channels of those of a network that is so much wider.
+        """
+        channels = {
+            name: min(-(-count // MULTIPLE) * MULTIPLE, self.bench.network.dense_widths[name]) for name, count in self.widths(self._build(width)).items()
+        }
+        network = self._build(min(width + MULTIPLE - 1, self.width))
+        cut(network, find_groups(network, self.shape), first_channels(channels))
+        return network
 
     def epi(self, budget: float, criterion: Criterion) -> int:
         """Return the step at which EPI fires."""
@@ -209,9 +224,9 @@ class Case:
         """
         bench, segment, limit = self.bench, self.bench.segment(step), self.device.within(budget, "none")
         chosen = widths(segment, limit) if widths else limit.choose(bench.scores(segment, criterion), bench.network.groups)
-        cut = bench.cut(segment, chosen, criterion, schedule=schedule, reselection=limit if schedule else None)
-        length = length or RecoverConfig(epochs=max(round(self.training_left(budget, load_network(cut))), 1))
-        found = bench.recover(cut, length, distill=distill, teacher=bench.segment(bench.total) if distill else None)
+        done = bench.cut(segment, chosen, criterion, schedule=schedule, reselection=limit if schedule else None)
+        length = length or RecoverConfig(epochs=max(round(self.training_left(budget, load_network(done))), 1))
+        found = bench.recover(done, length, distill=distill, teacher=bench.segment(bench.total) if distill else None)
         return Made(load_network(found), bench.epoch(step), (found.step - step) / bench.per_epoch)
 
     def fine_tuned(self, budget: float, *, ranked: bool) -> Made:
@@ -244,6 +259,10 @@ class Case:
         """Return a network's multiply-accumulates over the dense one's."""
         return count_macs(network, self.shape) / count_macs(self._build(self.width), self.shape)
 
+    def latency(self, network: nn.Module) -> float:
+        """Return a network's milliseconds."""
+        return self.device.model.latency(self.widths(network))
+
     def widths(self, network: nn.Module) -> Widths:
         """Return a network's channels by group; 0 inside of a block that left."""
         modules = dict(network.named_modules())
@@ -255,7 +274,7 @@ class Case:
 
     def _first_within(self, networks: Iterable[nn.Module], budget: float) -> nn.Module:
         limit = budget * self.device.dense_ms
-        return next(network for network in networks if self.device.model.latency(self.widths(network)) <= limit)
+        return next(network for network in networks if self.latency(network) <= limit)
 
     def _device(self, name: str) -> Device:
         """Return the latency model of a task's network, measured the first time."""
