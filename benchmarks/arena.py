@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from bench import BATCHNORM_BATCHES, first_settled
 from scipy.stats import t as student
 
 from bonsai.pipeline.recipes.recipe import Recipe
@@ -35,7 +36,7 @@ from bonsai.stages.networks.checkpoints import load_network, load_scores
 from bonsai.stages.networks.counting import count_macs
 from bonsai.stages.pruning.config import RegulariserConfig
 from bonsai.stages.pruning.criteria import Criterion, Normalisation
-from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
+from bonsai.stages.pruning.epi import EpiConfig
 from bonsai.stages.pruning.groups import Group, Kept, WidthPlan
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
@@ -145,19 +146,17 @@ class Trunk:
             found = self.store.run(train_dense, **self._inputs, previous=found, stop=round(total * every * earlier))
         return found
 
-    def epi(self, device: Reselection, criterion: Criterion) -> tuple[float, bool, list[float | None]]:
-        """Return the epoch at which EPI fires, whether it fired before the latest check, and its curve up to there."""
-        config, seen = EpiConfig(), list[Kept]()
+    def epi(self, device: Reselection, criterion: Criterion) -> tuple[float, bool]:
+        """Return the epoch at which EPI fires, and whether it had settled there."""
+        config = EpiConfig()
         least = {group.name: least_channels(group, self.recipe.prune.floor) for group in self.groups}
-        ranking, epochs = Ranking(device.latency, device.options, device.limit_ms, least), self.recipe.training.epochs * config.every
-        curve: list[float | None] = []
-        for check in range(1, config.checks + 1):
-            scores = normalise(load_scores(self._at(check), criterion), self.groups, device.normalisation)
-            seen.append(ranking.keep(scores))
-            curve = over_window(similarity, seen, config.window)
-            if settled(curve, config, threshold(config, criterion)):
-                return check * epochs, True, curve
-        return config.checks * epochs, False, curve
+        ranking = Ranking(device.latency, device.options, device.limit_ms, least)
+
+        def keep(check: int) -> Kept:
+            return ranking.keep(normalise(load_scores(self._at(check), criterion), self.groups, device.normalisation))
+
+        check, fired, _ = first_settled(range(1, config.checks + 1), keep, config, criterion)
+        return check * self.recipe.training.epochs * config.every, fired
 
 
 def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder: Path) -> Outcome:
@@ -174,7 +173,7 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
         epoch, final = float(cycle), trunk.segment(cycle)
     else:
         if epoch == "epi":
-            epoch, fired, _ = trunk.epi(selection, setting.criterion)
+            epoch, fired = trunk.epi(selection, setting.criterion)
         segment = trunk.segment(epoch)
         finetune = FinetuneConfig(epochs=setting.finetune, lr=0.02) if setting.finetune else None
         cut = trunk.store.run(
@@ -187,7 +186,7 @@ def run_setting(setting: Setting, device: str, overrides: dict[str, Any], folder
             criterion=setting.criterion,
             schedule=setting.schedule,
             finetune=finetune,
-            batchnorm_batches=18,
+            batchnorm_batches=BATCHNORM_BATCHES,
         )
         teacher = trunk.segment(cycle) if setting.distill else None
         final = trunk.store.run(

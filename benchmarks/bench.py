@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,8 @@ from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_scores
 from bonsai.stages.networks.registry import to_channels_last
 from bonsai.stages.pruning.criteria import Criterion
-from bonsai.stages.pruning.epi import over_window, settled, similarity, threshold
-from bonsai.stages.pruning.groups import WidthPlan, Widths
+from bonsai.stages.pruning.epi import EpiConfig, over_window, settled, similarity, threshold
+from bonsai.stages.pruning.groups import Kept, WidthPlan, Widths
 from bonsai.stages.pruning.limits import least_channels
 from bonsai.stages.pruning.policy import FinetuneConfig, RecoverConfig
 from bonsai.stages.pruning.recovery import Goal
@@ -83,16 +84,10 @@ class Bench:
 
     def trigger(self, latency: LatencyModel, options: Options, limit_ms: float, criterion: Criterion) -> tuple[int, tuple[float | None, ...]]:
         """Return the step at which EPI fires, and its curve."""
-        config, seen = self.recipe.prune.epi, []
         least = {group.name: least_channels(group, self.recipe.prune.floor) for group in self.network.groups}
         ranking = Ranking(latency, options, limit_ms, least)
-        curve: list[float | None] = []
-        for stop in self.stops:
-            seen.append(ranking.keep(self.scores(self.segment(stop), criterion)))
-            curve = over_window(similarity, seen, config.window)
-            if settled(curve, config, threshold(config, criterion)):
-                return stop, tuple(curve)
-        return self.stops[-1], tuple(curve)
+        stop, _, curve = first_settled(self.stops, lambda stop: ranking.keep(self.scores(self.segment(stop), criterion)), self.recipe.prune.epi, criterion)
+        return stop, curve
 
     def cut(
         self,
@@ -147,6 +142,24 @@ class Bench:
     def top1(self, network: nn.Module, part: Literal["validation", "test"] = "test") -> float:
         """Return the share of a part's images that a network gets right."""
         return evaluate(network, *load_split(self.dataset, part), CLASSIFICATION)
+
+
+def first_settled(checks: Sequence[int], keep: Callable[[int], Kept], config: EpiConfig, criterion: Criterion) -> tuple[int, bool, tuple[float | None, ...]]:
+    """Return the check at which EPI fires, whether it had settled there, and its curve up to it.
+
+    Args:
+        checks: All checks up to the latest.
+        keep: Returns the sub-network of a check.
+        config: Settings of the trigger.
+        criterion: What the sub-networks are chosen by.
+    """
+    seen, curve = list[Kept](), list[float | None]()
+    for check in checks:
+        seen.append(keep(check))
+        curve = over_window(similarity, seen, config.window)
+        if settled(curve, config, threshold(config, criterion)):
+            return check, True, tuple(curve)
+    return checks[-1], False, tuple(curve)
 
 
 def cut_by_torch_pruning(trained: nn.Module, shape: tuple[int, ...], ratio: float, *, ranked: bool = False, multiple: int | None = None) -> nn.Module:

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 from arena import RESULTS, mean_interval, shown
 from case import Case, Place, parse
-from plain_ways_page import signed, write_between
+from page import signed, write_between
 from rows import KeyedRow, go_on, read_rows
 
 FILE = RESULTS / "best_moment.json"

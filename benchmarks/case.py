@@ -1,4 +1,4 @@
-"""What the small comparisons of `plain_ways.py`, `best_moment.py` and `tight.py` share: tasks, networks, the recipe, and every way to a smaller network.
+"""What the small comparisons (`plain_ways.py`, `best_moment.py`, `tight.py` and others) share: tasks, networks, the recipe, and every way to a smaller network.
 
 **Tasks**: about 1,600 training and 2,000 test images, batches of 32. **Networks**: `small` is the one that `bonsai init` writes, `deeper` the same with
 two blocks a stage, of which the second may leave; `resnet8` is Bonsai's.
@@ -349,7 +349,10 @@ def main() -> None:
     for task, network in product(options.chosen["task"], options.chosen["network"]):
         device = Case(Place(0, str(task), str(network), 1), options.folder, options.data).device
         floor = device.model.latency({group: min(widths) for group, widths in device.model.options.items()})
-        print(f"{task}, {network}: dense {device.dense_ms:.3f} ms, narrowest {floor / device.dense_ms:.3f} of it", flush=True)
+        print(
+            f"{task}, {network}: dense {device.dense_ms:.3f} ms, narrowest {floor / device.dense_ms:.3f} of it; contention {device.model.meta.contention}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

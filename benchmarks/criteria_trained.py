@@ -20,7 +20,7 @@ from typing import get_args
 
 from arena import RESULTS
 from case import FINETUNE_RATES, LR, Case, Place, parse
-from plain_ways_page import signed, write_between
+from page import signed, write_between
 from rows import KeyedRow, go_on, read_rows
 from tight import CYCLE, NETWORK, TASKS, Key
 

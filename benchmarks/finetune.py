@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py --folder DIR [--data FASHION_MNIST]      # results/finetune.json; hours on two cores, goes on where it was stopped
 
-ResNet-8 of width 48, trained on Fashion-MNIST (`fashion.py`) by a plain loop and saved by `torch.save`; three seeds. Latencies are FP32 on this machine,
+ResNet-8 of width 24, trained on Fashion-MNIST (`fashion.py`) by a plain loop and saved by `torch.save`; three seeds. Latencies are FP32 on this machine,
 timed by Bonsai on untrained networks of the same widths, and every way must meet the same limit. Top-1 is of the torch networks on the test images.
 
 | way | |
@@ -241,8 +241,8 @@ def main() -> None:
     for name, default, what in (
         ("seeds", 3, "networks"),
         ("epochs", 20, "training of the given network"),
-        ("train", 20_000, "training images"),
-        ("width", 48, "channels of the given network's first stage"),
+        ("train", 10_000, "training images"),
+        ("width", 24, "channels of the given network's first stage"),
         ("threads", 2, "CPU threads of the training"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=what)
@@ -251,7 +251,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     options = Options(folder, found.data.resolve(), found.seeds, found.epochs, found.train, found.width, found.threads)
     out = found.out.resolve()
-    rows = [Row.model_validate(row) for row in json.loads(out.read_text())["rows"]] if out.exists() else []
+    known = json.loads(out.read_text()) if out.exists() else {"rows": []}
+    for name in ("epochs", "train", "width"):
+        if name in known and known[name] != getattr(options, name):
+            raise SystemExit(f"{out} has rows of --{name} {known[name]}, not {getattr(options, name)}: give that, or another --out")
+    rows = [Row.model_validate(row) for row in known["rows"]]
     os.chdir(HERE)  # where `fashion` is imported from
     for seed in range(options.seeds):
         for row in rows_of(Bench(seed, options), {row.key for row in rows}):

@@ -7,10 +7,11 @@ widths are those that Bonsai selects at its trigger; all of Bonsai's ways keep t
 scored in FP32 on 4,000 test images.
 
 The two ways with `auto` cost what the last two cost, in multiply-accumulates: they recover for as long as `prune.recover.epochs: auto` says. All others but
-`epi short` see as many training images as the last two, a cycle and a half. Early cuts stretch the rest of their cycle to that.
+`epi short` and `dense` see as many training images as the last two, a cycle and a half. Early cuts stretch the rest of their cycle to that.
 
 | way | the network is pruned |
 |---|---|
+| dense | never |
 | epi auto | where EPI fires, by the criterion of the recipe: the default |
 | initialisation auto | before any training, by the criterion of the recipe |
 | epi, initialisation | the same, but for the length |
@@ -135,7 +136,9 @@ class SameMacs:
         pruned = (cut_by_torch_pruning(trained, shape, percent / 100) for percent in range(5, 90))
         network = min(pruned, key=lambda found: abs(count_macs(found, shape) - goal))
         steps = self.finetune.epochs * bench.per_epoch
-        return bench.train(network, bench.recipe.training, start=start, steps=steps, rate=lambda step: half_cosine(FINETUNE_LR, step - start, steps))
+        return bench.train(
+            network, bench.recipe.training, start=start, steps=steps, rate=lambda step: half_cosine(FINETUNE_LR, step - start, steps), settle=True
+        )
 
 
 def run_seed(seed: int, ways: Sequence[str], recipe_file: Path, store: Path) -> list[dict[str, Any]]:

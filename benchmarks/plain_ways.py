@@ -22,7 +22,8 @@ from itertools import product
 
 from arena import RESULTS
 from case import Case, Made, Place, parse
-from plain_ways_page import DENSE, MARK, OURS, Key, Row, tables, write_between
+from page import write_between
+from plain_ways_page import DENSE, MARK, OURS, Key, Row, tables
 from rows import go_on, read_rows
 
 FILE = RESULTS / "plain_ways.json"

@@ -1,16 +1,13 @@
-"""The rows of `plain_ways.py` and their tables, and the place of a table in `docs/pruning.md`."""
+"""The rows of `plain_ways.py` and their tables."""
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 from arena import mean_interval, shown
+from page import signed
 from rows import TrainedRow
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "pruning.md"
 MARK = "plain ways"
 DENSE, OURS = "dense", "bonsai"
 PLAIN = {
@@ -54,24 +51,6 @@ class Row(TrainedRow):
         return Key(self.seed, self.task, self.network, self.cycle, self.budget, self.way)
 
 
-def write_between(mark: str, lines: Sequence[str], page: Path = PAGE) -> None:
-    """Write lines between the two comments of a page that name the mark."""
-    text, (first, last) = page.read_text(encoding="utf-8"), comments(mark)
-    new = "\n".join([first, *lines, last])
-    page.write_text(re.sub(f"{first}.*{last}", lambda _: new, text, flags=re.DOTALL), encoding="utf-8")
-
-
-def between(mark: str, page: Path = PAGE) -> list[str]:
-    """Return the lines between those comments."""
-    first, last = comments(mark)
-    return page.read_text(encoding="utf-8").split(first)[1].split(last)[0].strip("\n").split("\n")
-
-
-def comments(mark: str) -> tuple[str, str]:
-    """Return the comments around a table."""
-    return f"<!-- {mark} -->", f"<!-- /{mark} -->"
-
-
 def tables(rows: Sequence[Row]) -> list[str]:
     """Return the lines of both tables."""
     places = dict.fromkeys((row.task, row.network) for row in rows)
@@ -96,13 +75,18 @@ def _cell(rows: Sequence[Row]) -> list[str]:
     if not found[OURS]:
         return []
     one = next(iter(found[OURS].values()))
-    dense, ours = (shown(mean_interval([100 * row.top1 for row in found[way].values()])) for way in (DENSE, OURS))
+    dense, ours = (_top1(found[way].values()) for way in (DENSE, OURS))
     others = []
     for way in PLAIN:
         ahead = _ahead(rows, way)
-        top1 = [100 * row.top1 for row in found[way].values()]
-        others.append(f"{shown(mean_interval(top1))} ({signed(ahead)})" if ahead else "-")
+        others.append(f"{_top1(found[way].values())} ({signed(ahead)})" if ahead else "-")
     return [f"| {one.task}, {one.network} | {one.cycle} | {one.budget:.0%} | {len(found[OURS])} | {dense} | **{ours}** | {' | '.join(others)} |"]
+
+
+def _top1(rows: Iterable[Row]) -> str:
+    """Return the mean top-1 in percent with its interval, or a dash for no row."""
+    found = [100 * row.top1 for row in rows]
+    return shown(mean_interval(found)) if found else "-"
 
 
 def _pool(rows: Sequence[Row], cycle: int, budget: float) -> list[str]:
@@ -124,9 +108,3 @@ def _ahead(rows: Sequence[Row], way: str) -> list[float]:
     """Return the points of top-1 by which Bonsai's default is ahead of a way, pair by pair."""
     ours = {row.key._replace(way=way): row.top1 for row in rows if row.way == OURS}
     return [100 * (ours[row.key] - row.top1) for row in rows if row.way == way and row.key in ours]
-
-
-def signed(ahead: Sequence[float]) -> str:
-    """Return a difference with its sign and its interval."""
-    interval = mean_interval(ahead)
-    return f"{'+' if interval[0] >= 0 else ''}{shown(interval)}"

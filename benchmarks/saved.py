@@ -10,7 +10,7 @@ epochs, FP32 engines at batch 8. No way trains a dense reference (`training.refe
 | way | lengths |
 |---|---|
 | early | pruned where EPI fires; the recovery takes so many cycles, or `auto` |
-| trained | the same command with `prune.policy: trained`: the whole cycle first, then so many cycles of fine-tuning at a third of the highest rate |
+| trained | the same command with `prune.policy: trained`: the whole cycle first, then so many cycles of fine-tuning at 0.3 of the highest rate |
 """
 
 import json
@@ -28,7 +28,7 @@ from typing import NamedTuple
 import yaml
 from arena import HERE, RESULTS, mean_interval, shown
 from case import BATCH, LR, MULTIPLE, NETWORKS, RECIPE, TASKS, parse
-from plain_ways_page import write_between
+from page import write_between
 from rows import KeyedRow, go_on, read_rows
 
 FILE = RESULTS / "saved.json"

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from arena import HERE, RESULTS, Device, Setting, Trunk, mean_interval, shown
+from bench import BATCHNORM_BATCHES
 from sensitivity import Sensitivity, values_alone, values_in_pairs
 
 from bonsai.pipeline.run.inspecting import inspect_network
@@ -179,7 +180,7 @@ def train_one(seed: int, budget: float, method: str, folder: Path) -> tuple[Trun
         criterion="bn_gradient" if steps else KEEP,
         schedule=STEPS if steps else ScheduleConfig(),
         finetune=None,
-        batchnorm_batches=18,
+        batchnorm_batches=BATCHNORM_BATCHES,
     )
     return trunk, trunk.store.run(
         recover, pruned=cut, dataset=trunk.dataset, training=training, length=RecoverConfig(), finetune=None, distill=None, teacher=None

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from arena import RESULTS, mean_interval, shown
 from case import Case, Made, Place, parse
-from plain_ways_page import DOCS, signed, write_between
+from page import DOCS, signed, write_between
 from rows import TrainedRow, go_on, read_rows
 
 from bonsai.stages.networks.checkpoint import Checkpoint

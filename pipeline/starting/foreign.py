@@ -139,7 +139,7 @@ def _criterion(settings: Mapping[str, Any], notes: list[str]) -> list[str]:
     if method not in METHODS:
         notes.append(f"  pruning_method: {_short(method)}    (no such criterion here; magnitude_l2 stands in its place: choose another one)")
     if settings.get("isomorphic"):
-        lines.append("normalisation: isomorphic")
+        notes.append("  isomorphic: true    (widths are worth shares of a group's own scores, so scores of two groups are never compared)")
     elif settings.get("global_pruning") is False:
         notes.append("  global_pruning: false    (every layer's width is chosen by what it costs and is worth, not by one rate for all)")
     regularize = settings.get("regularize", {})

@@ -12,8 +12,8 @@ REMOVED: dict[str, tuple[str, Criterion]] = {
     "lamp": ("within a group it ranks channels as `magnitude_l2` does", "magnitude_l2"),
     "taylor": ("the sum of a channel's weights times their gradients is zero before a BatchNorm, up to rounding", "bn_gradient"),
     "movement": ("the sum of a channel's weights times their gradients is zero before a BatchNorm, up to rounding", "bn_gradient"),
-    "taylor_squared": ("it was behind choosing at random at 10 % of the latency", "snip"),
-    "hessian": ("it was behind choosing at random at 10 % of the latency", "snip"),
-    "activation": ("it was behind choosing at random right after a cut", "bn_gradient"),
+    "taylor_squared": ("right after a cut it kept less than `magnitude_l2`, and gained nothing by training on", "snip"),
+    "hessian": ("right after a cut it kept less than `magnitude_l2`, and gained nothing by training on", "snip"),
+    "activation": ("right after a cut it kept less than `magnitude_l2`, and gained nothing by training on", "bn_gradient"),
 }
 """Names that recipes used to know: why each is gone, and what takes its place. Measured: docs/pruning.md."""

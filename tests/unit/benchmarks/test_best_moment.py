@@ -5,7 +5,7 @@ from itertools import islice
 import best_moment
 from best_moment import EPI, MARK, MOMENTS, Row, table
 from case import TASKS
-from plain_ways_page import between
+from page import between
 
 
 def row(moment: str, top1: float, *, seed: int = 0, epoch: float = 1.0) -> Row:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import criteria_trained
 from criteria_trained import BASE, MARK, PENALISED, Row, keys, table
-from plain_ways_page import between
+from page import between
 from tight import TASKS
 
 from bonsai.stages.pruning.config import RegulariserConfig

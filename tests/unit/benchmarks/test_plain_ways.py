@@ -5,7 +5,8 @@ from pathlib import Path
 
 import plain_ways
 import pytest
-from plain_ways_page import DENSE, MARK, OURS, PLAIN, Key, Row, between, tables, write_between
+from page import between, write_between
+from plain_ways_page import DENSE, MARK, OURS, PLAIN, Key, Row, tables
 
 
 def row(way: str, top1: float, *, seed: int = 0, budget: float = 0.3) -> Row:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import saved
 import yaml
-from plain_ways_page import between
+from page import between
 from saved import CYCLE, MARK, TARGETS, WAYS, Key, Row, choices, keys, table, write_profile
 
 from bonsai.pipeline.recipes.recipe import load_recipe

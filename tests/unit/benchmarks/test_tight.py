@@ -4,7 +4,7 @@ from itertools import islice
 
 import tight
 from case import NETWORKS, TASKS
-from plain_ways_page import between
+from page import between
 from tight import DEFAULT, MARK, PAGE, WAYS, Row, keys, table
 
 

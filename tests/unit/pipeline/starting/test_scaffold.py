@@ -231,13 +231,13 @@ def test_a_foreign_configuration_becomes_a_recipe(images: Path, tmp_path: Path) 
     prune = recipe.prune
     assert (prune.policy.name, prune.policy.epoch) == ("epoch", 5)
     assert (prune.schedule.name, prune.schedule.steps, prune.schedule.iterations, prune.schedule.soft) == ("linear", 3, 5 * (48 // 8), True)
-    assert (prune.criterion, prune.normalisation, prune.floor) == ("bn_scale", "isomorphic", 0.2)
+    assert (prune.criterion, prune.normalisation, prune.floor) == ("bn_scale", "none", 0.2)
     assert (prune.regulariser.name, prune.regulariser.strength) == ("bn_l1", 1e-4)
     assert "blocks.0.conv2" in prune.keep
     assert not {"blocks.0.conv1", "blocks.1.conv1"} & set(prune.keep)
     assert recipe.training.epochs == 30
     notes = [line for line in file.read_text().splitlines() if line.startswith("#  ")]
-    assert [note.split(":")[0].strip("# ") for note in notes] == ["regularize.mac_reg", "global_prune_rate", "block_size"]
+    assert [note.split(":")[0].strip("# ") for note in notes] == ["isomorphic", "regularize.mac_reg", "global_prune_rate", "block_size"]
 
 
 def test_what_has_no_counterpart_is_said(images: Path, tmp_path: Path) -> None:
