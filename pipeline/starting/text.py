@@ -169,7 +169,7 @@ def prune_lines(first: str) -> list[str]:
     return [
         _row("epi: {every: 0.01, latest: 0.25}", "EPI checks after every 1 % of the cycle whether the widths are stable; at 25 % pruning begins anyway"),
         _row("criterion: bn_gradient", "which channels matter: `criterion` in docs/pruning.md"),
-        _row("recover: {epochs: auto}", "training after the cut: so long as pruning after training costs, longer while validation misses max_drop and gains"),
+        _row("recover: {epochs: auto}", "training after the cut: as much as pruning a trained network takes; more while it misses max_drop and gains"),
         *_limit_lines(first),
     ]
 

@@ -31,8 +31,8 @@ class RecoverConfig(Record):
 
     Attributes:
         epochs: Length; what is left of the learning-rate cycle is stretched to it. Null leaves the cycle as it is, so that the branch ends where the
-            dense network does. ``auto``: as long as costs what training, pruning and half a cycle of fine-tuning would, in multiply-accumulates, since a
-            pruned step costs less than a dense one; and longer, by a quarter of that at a time, while the validation figure misses the gates and gains.
+            dense network does. ``auto``: so long that it all costs, in multiply-accumulates, what training, pruning and half a cycle of fine-tuning would.
+            While the validation figure misses the gates and still gains, it goes on by a quarter of that at a time.
         most: Only for ``auto``: the largest length in epochs. Null: twice the least length.
         warmup: Part of the steps after the cut, 0-1, over which the learning rate rises to that of the cycle; with ``auto`` of its least length. Null: 0.1
             with ``auto``, otherwise none.

@@ -27,7 +27,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from bonsai.profiles.errors import ConfigError, describe
 from bonsai.stages.pruning.config import CEILING, RegulariserConfig
 from bonsai.stages.pruning.groups import Group
-from bonsai.stages.pruning.scores import gates
+from bonsai.stages.pruning.scores import scaled_norms
 
 
 class Regulariser(Protocol):
@@ -168,8 +168,8 @@ class NetworkSlimming:
 
     def __init__(self, network: nn.Module, groups: tuple[Group, ...], strength: float) -> None:
         self._strength = strength
-        gated = [(norm.weight, rows) for group in groups for norm, rows, _ in gates(network, group) if norm.weight.requires_grad]
-        self._gammas = [(gamma, torch.tensor(rows, device=gamma.device)) for gamma, rows in gated]
+        scaled = [(norm.weight, rows) for group in groups for norm, rows, _ in scaled_norms(network, group) if norm.weight.requires_grad]
+        self._gammas = [(gamma, torch.tensor(rows, device=gamma.device)) for gamma, rows in scaled]
         if not self._gammas:
             raise ConfigError(
                 describe(

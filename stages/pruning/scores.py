@@ -10,7 +10,7 @@ weights that produce channel c, over its coupled layers.
 | bn_scale | sum of \|gamma_c\| | Liu et al., arXiv 1708.06519 |
 | fpgm | sum over j of \|\|W_c - W_j\|\|: distance from the geometric median | He et al., arXiv 1811.00250 |
 | random | uniform, fixed by the group's name | |
-| bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\|; without such gates see below | Shen et al., arXiv 2110.12007 |
+| bn_gradient | mean over batches of \|sum gamma * dL/dgamma + beta * dL/dbeta\|; without such a normalisation see below | Shen et al., arXiv 2110.12007 |
 | snip | mean over batches of sum \|w * dL/dw\| | Lee et al., arXiv 1810.02340, by channel |
 
 gamma and beta are those of every normalisation that follows with a scale for each channel: BatchNorm, InstanceNorm, GroupNorm. A group without one that
@@ -30,7 +30,7 @@ from bonsai.stages.pruning.criteria import Criterion, Normalisation, WeightCrite
 from bonsai.stages.pruning.groups import Group, Kept, Widths
 from bonsai.stages.pruning.layers import Layer, by_output
 
-Gate = _NormBase | nn.GroupNorm
+ScaledNorm = _NormBase | nn.GroupNorm
 """A normalisation that may have a scale and a shift for each channel."""
 Scores = dict[str, torch.Tensor]
 """(width,) float32 by group name."""
@@ -57,10 +57,10 @@ def producers(network: nn.Module, group: Group) -> list[tuple[Layer, list[int], 
     return [(module, rows, channels) for module, rows, channels in _positions(network, group) if isinstance(module, Layer)]
 
 
-def gates(network: nn.Module, group: Group) -> list[tuple[Gate, list[int], list[int]]]:
+def scaled_norms(network: nn.Module, group: Group) -> list[tuple[ScaledNorm, list[int], list[int]]]:
     """Return the normalisations with a scale on a group's channels, each with its positions and the channel of each position."""
     found = _positions(network, group)
-    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, Gate) and module.affine]
+    return [(module, rows, channels) for module, rows, channels in found if isinstance(module, ScaledNorm) and module.affine]
 
 
 def _positions(network: nn.Module, group: Group) -> list[tuple[nn.Module, list[int], list[int]]]:
@@ -84,7 +84,7 @@ def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Cri
     Raises:
         ConfigError: ``bn_scale``, and a group has no normalisation with a scale.
     """
-    without = [group.name for group in groups if not gates(network, group)]
+    without = [group.name for group in groups if not scaled_norms(network, group)]
     if criterion == "bn_scale" and without:
         raise ConfigError(
             describe(
@@ -98,7 +98,7 @@ def require_scores(network: nn.Module, groups: tuple[Group, ...], criterion: Cri
 
 def _bn_scale(network: nn.Module, group: Group, _: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(group.width)
-    for norm, rows, channels in gates(network, group):
+    for norm, rows, channels in scaled_norms(network, group):
         total.index_add_(0, torch.tensor(channels), norm.weight[rows].abs())
     return total
 

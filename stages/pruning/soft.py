@@ -31,7 +31,7 @@ class Masks:
         self._device = next(network.parameters()).device
         self.returned = 0
         self._kept = {group.name: torch.ones(group.width, dtype=torch.bool, device=self._device) for group in groups}
-        self._gates = {group.name: torch.zeros(group.width, device=self._device) for group in groups}
+        self._slopes = {group.name: torch.zeros(group.width, device=self._device) for group in groups}
         self._places = [
             (group.name, network.get_submodule(member.module), self._tensor(member.indices), self._tensor(member.channels))
             for group in groups
@@ -62,10 +62,10 @@ class Masks:
             for handle in handles:
                 handle.remove()
 
-    def take_gates(self) -> dict[str, torch.Tensor]:
+    def take_slopes(self) -> dict[str, torch.Tensor]:
         """Return |dL/dm| of the last batch by group, (width,), zero for channels that are not masked."""
-        found = {name: torch.where(self._kept[name], 0, total.abs()) for name, total in self._gates.items()}
-        for total in self._gates.values():
+        found = {name: torch.where(self._kept[name], 0, total.abs()) for name, total in self._slopes.items()}
+        for total in self._slopes.values():
             total.zero_()
         return found
 
@@ -76,11 +76,11 @@ class Masks:
         if masked.requires_grad:
             seen = x.detach()
 
-            def gate(gradient: torch.Tensor) -> None:
+            def add(gradient: torch.Tensor) -> None:
                 change = (seen * gradient).movedim(axis, 0).flatten(1).sum(1, dtype=torch.float32)
-                self._gates[name].index_add_(0, channels, change[positions])
+                self._slopes[name].index_add_(0, channels, change[positions])
 
-            masked.register_hook(gate)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            masked.register_hook(add)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return masked
 
     def _tensor(self, numbers: tuple[int, ...]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from bonsai.stages.networks.calling import outputs_of
 from bonsai.stages.pruning.groups import Group, Kept
 from bonsai.stages.pruning.layers import Layer, by_output, num_outputs, trained_weight
-from bonsai.stages.pruning.scores import BATCH_CRITERIA, Gate, Scores, gates, producers
+from bonsai.stages.pruning.scores import BATCH_CRITERIA, ScaledNorm, Scores, producers, scaled_norms
 from bonsai.stages.pruning.soft import Masks
 from bonsai.stages.tasks.task import Learning
 from bonsai.stages.training.batches import Batches
@@ -28,7 +28,7 @@ Products = list[tuple["_Rows", torch.Tensor]]
 class _Rows:
     """A module's positions of one group, with the channel that each belongs to."""
 
-    def __init__(self, module: Layer | Gate, rows: list[int], channels: list[int], width: int) -> None:
+    def __init__(self, module: Layer | ScaledNorm, rows: list[int], channels: list[int], width: int) -> None:
         self.module = module
         self.weight = trained_weight(module)
         self.bias: torch.Tensor | None = module.bias
@@ -50,7 +50,7 @@ def _total(like: torch.Tensor, parts: list[tuple[_Rows, torch.Tensor]]) -> torch
     return total
 
 
-def _gate(norm: _Rows) -> torch.Tensor:
+def _scale_and_shift(norm: _Rows) -> torch.Tensor:
     """Return gamma * dL/dgamma + beta * dL/dbeta per channel, without those that are not trained."""
     terms = (parameter * parameter.grad for parameter in (norm.weight, norm.bias) if parameter is not None and parameter.grad is not None)
     return sum(terms, torch.zeros_like(norm.weight))
@@ -89,7 +89,7 @@ class BatchStatistics:
         self._masks = masks
         self._decay = 1 - 1 / window
         self._layers = {g.name: [_Rows(*found, g.width) for found in producers(network, g)] for g in groups}
-        self._norms = {g.name: [_Rows(*found, g.width) for found in gates(network, g)] for g in groups}
+        self._norms = {g.name: [_Rows(*found, g.width) for found in scaled_norms(network, g)] for g in groups}
         self._device = next(network.parameters()).device
         self._sums = {name: {g.name: torch.zeros(g.width, device=self._device) for g in groups} for name in BATCH_CRITERIA if name in criteria}
         self._weight, self._seen = 0.0, 0
@@ -104,7 +104,7 @@ class BatchStatistics:
         """Add the gradients that the last backward left."""
         self._weight = self._weight * self._decay + 1
         self._seen += 1
-        masked = self._masks.take_gates() if self._masks else {}
+        masked = self._masks.take_slopes() if self._masks else {}
         for sums in self._sums.values():
             for total in sums.values():
                 total.mul_(self._decay)
@@ -121,7 +121,7 @@ class BatchStatistics:
         found: Scores = {}
         if "bn_gradient" in self._sums:
             like = self._sums["bn_gradient"][group]
-            own = _total(like, [(rows, _gate(rows)) for rows in trained]).abs() if trained else _of_weights(like, products)
+            own = _total(like, [(rows, _scale_and_shift(rows)) for rows in trained]).abs() if trained else _of_weights(like, products)
             found["bn_gradient"] = own + masked.get(group, 0)
         if "snip" in self._sums:
             found["snip"] = _sizes(self._sums["snip"][group], products)

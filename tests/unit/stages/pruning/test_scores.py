@@ -87,7 +87,7 @@ def scored(*norms: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("norm", [lambda n: nn.InstanceNorm2d(n, affine=True), lambda n: nn.GroupNorm(4, n)], ids=["InstanceNorm", "GroupNorm"])
-def test_every_normalisation_with_a_scale_gives_gates(norm: Callable[[int], nn.Module]) -> None:
+def test_every_normalisation_with_a_scale_is_scored(norm: Callable[[int], nn.Module]) -> None:
     network, scores = scored(norm(8), norm(4))
     terms = (network[1].weight * network[1].weight.grad + network[1].bias * network[1].bias.grad).detach()
     torch.testing.assert_close(scores["bn_gradient"], terms.reshape(len(scores["bn_gradient"]), -1).sum(1).abs())  # a GroupNorm loses whole groups
@@ -129,7 +129,7 @@ def test_a_criterion_alone_scores_as_it_does_beside_the_others(network: nn.Modul
         assert bool(vector.abs().sum() > 0)
 
 
-def test_coupled_gates_are_summed_with_their_signs(network: nn.Module, groups: tuple[Group, ...]) -> None:
+def test_coupled_scales_are_summed_with_their_signs(network: nn.Module, groups: tuple[Group, ...]) -> None:
     statistics = BatchStatistics(network, groups, window=1)
     backward(network, 0)
     statistics.observe()

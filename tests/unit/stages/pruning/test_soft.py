@@ -69,7 +69,7 @@ def test_a_masked_channel_is_held_but_scored(small_model: ModelConfig, digits: D
     assert (statistics.scores()["bn_gradient"]["layer1.0.conv1"] > 0).all()
 
 
-def test_the_gate_is_the_derivative_of_the_loss_by_the_mask(small_model: ModelConfig, digits: Dataset) -> None:
+def test_a_slope_is_the_derivative_of_the_loss_by_the_mask(small_model: ModelConfig, digits: Dataset) -> None:
     network = build(small_model, digits.image_shape, 10).eval()
     groups = find_groups(network, digits.image_shape)
     masks = Masks(network.double(), groups)
@@ -81,15 +81,15 @@ def test_the_gate_is_the_derivative_of_the_loss_by_the_mask(small_model: ModelCo
             return functional.cross_entropy(network(images.double()), labels)
 
     loss(masked=True).backward()
-    gate = masks.take_gates()["layer2.0.conv1"]
+    slope_of = masks.take_slopes()["layer2.0.conv1"]
     norm = network.layer2[0].bn1
     with torch.no_grad():  # a channel of almost no weight is a mask of almost zero
         full, shift = norm.weight[0].clone(), norm.bias[0].clone()
         norm.weight[0], norm.bias[0] = full * 1e-4, shift * 1e-4
         slope = (loss(masked=False) - loss(masked=True)) / 1e-4
-    assert float(gate[0]) == pytest.approx(abs(float(slope)), rel=1e-2)
-    assert not gate[1:].any()
-    assert not masks.take_gates()["layer2.0.conv1"].any()
+    assert float(slope_of[0]) == pytest.approx(abs(float(slope)), rel=1e-2)
+    assert not slope_of[1:].any()
+    assert not masks.take_slopes()["layer2.0.conv1"].any()
 
 
 class Tokens(nn.Module):
