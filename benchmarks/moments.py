@@ -56,7 +56,7 @@ from bonsai.stages.store.manifest import host_facts
 from bonsai.stages.store.store import Store
 from bonsai.stages.training.rates import half_cosine
 
-RESULTS = Path(__file__).parent / "results" / "moments.json"
+FILE = Path(__file__).parent / "results" / "moments.json"
 DEFAULT = "epi auto"
 WAYS = (DEFAULT, "initialisation auto", "dense", "epi", "epi short", "initialisation", "trained", "torch-pruning uniform", "epi magnitude_l2")
 CYCLE = 7
@@ -164,7 +164,7 @@ def main() -> None:
     recipe_file = folder / "my-recipe.yaml"
     if not recipe_file.exists():
         scaffold(Ask(place=folder, data=folder / "images"))
-    outcomes = [Outcome.model_validate(row) for row in json.loads(RESULTS.read_text())["outcomes"]] if RESULTS.exists() else []
+    outcomes = [Outcome.model_validate(row) for row in json.loads(FILE.read_text())["outcomes"]] if FILE.exists() else []
     known = {(outcome.seed, outcome.way) for outcome in outcomes}
     with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         missing = {seed: [way for way in WAYS if (seed, way) not in known] for seed in range(options.seeds)}
@@ -189,7 +189,7 @@ def save(outcomes: Sequence[Outcome]) -> None:
         for way, found in by_way.items()
         if found and default
     }
-    RESULTS.write_text(json.dumps({"summary": summary, **host_facts(), "outcomes": [o.model_dump(mode="json") for o in outcomes]}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"summary": summary, **host_facts(), "outcomes": [o.model_dump(mode="json") for o in outcomes]}, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
 
 

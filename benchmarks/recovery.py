@@ -53,7 +53,7 @@ from bonsai.stages.tasks.task import Statistics, join
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.evaluation import to_arrays
 
-RESULTS = Path(__file__).parent / "results" / "recovery.json"
+FILE = Path(__file__).parent / "results" / "recovery.json"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 NETWORKS = {"small": None, "resnet8": "resnet8"}
 CASES = (("glyphs", "small"), ("fashion", "resnet8"), ("letters", "small"), ("fashion", "small"), ("glyphs", "resnet8"), ("letters", "resnet8"))
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, default=FASHION)
     options = parser.parse_args()
     began, root = time.monotonic(), (options.folder or Path(tempfile.mkdtemp(prefix="recovery-"))).resolve()
-    outcomes = [Outcome.model_validate(row) for row in json.loads(RESULTS.read_text())["outcomes"]] if RESULTS.exists() else []
+    outcomes = [Outcome.model_validate(row) for row in json.loads(FILE.read_text())["outcomes"]] if FILE.exists() else []
     for seed in range(options.seeds):
         for data, network in CASES:
             if data == "fashion" and not options.fashion.exists():
@@ -215,7 +215,7 @@ def save(outcomes: Sequence[Outcome]) -> None:
             "cost": [round(o.cost, 2) for o in found],
             "ended": [o.ended for o in found],
         }
-    RESULTS.write_text(json.dumps({"summary": summary, **host_facts(), "outcomes": [o.model_dump(mode="json") for o in outcomes]}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"summary": summary, **host_facts(), "outcomes": [o.model_dump(mode="json") for o in outcomes]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def test_results_of_selection_are_read() -> None:
 
 
 def test_outcomes_of_moments_are_read() -> None:
-    assert {moments.Outcome.model_validate(row).way for row in json.loads(moments.RESULTS.read_text())["outcomes"]} == set(moments.WAYS)
+    assert {moments.Outcome.model_validate(row).way for row in json.loads(moments.FILE.read_text())["outcomes"]} == set(moments.WAYS)
 
 
 def test_the_transformer_is_within_its_budget() -> None:
