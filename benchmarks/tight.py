@@ -154,6 +154,8 @@ WAYS: dict[str, Callable[[Case, float], Made]] = {
     "trained, global": Case.ranked,
     "narrower": Case.narrower,
 }
+CUT_ELSEWHERE = ("trained, global", "narrower")
+"""Ways that do not cut where the default does."""
 
 
 def keys(seeds: int) -> Iterator[Key]:

@@ -5,7 +5,7 @@ from itertools import islice
 import tight
 from case import NETWORKS, TASKS
 from page import between
-from tight import DEFAULT, MARK, PAGE, WAYS, Row, keys, table
+from tight import CUT_ELSEWHERE, DEFAULT, MARK, PAGE, WAYS, Row, keys, table
 
 
 def row(way: str, top1: float, *, seed: int = 0) -> Row:
@@ -36,7 +36,9 @@ def test_rows_that_ran_meet_the_limit_and_cost_what_the_default_costs() -> None:
     rows = {found.key: found for found in tight.read()}
     for found in rows.values():
         assert found.latency <= found.budget * (1 + 1e-9)
-        assert abs(found.cost - rows[found.key._replace(way=DEFAULT)].cost) <= 1.5
+        default = rows[found.key._replace(way=DEFAULT)]
+        assert abs(found.cost - default.cost) <= 1.5
+        assert found.way in CUT_ELSEWHERE or found.before == default.before  # else they were trained on different machines
 
 
 def test_its_tasks_and_network_are_cases() -> None:
