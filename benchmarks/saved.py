@@ -13,7 +13,6 @@ epochs, FP32 engines at batch 8. No way trains a dense reference (`training.refe
 | trained | the same command with `prune.policy: trained`: the whole cycle first, then so many cycles of fine-tuning at 0.3 of the highest rate |
 """
 
-import json
 import os
 import resource
 import subprocess
@@ -30,6 +29,9 @@ from arena import HERE, RESULTS, mean_interval, shown
 from case import BATCH, LR, MULTIPLE, NETWORKS, RECIPE, TASKS, parse
 from page import write_between
 from rows import KeyedRow, go_on, read_rows
+
+from bonsai.stages.delivery.contents import PackageManifest
+from bonsai.stages.store.manifest import MANIFEST
 
 FILE = RESULTS / "saved.json"
 MARK = "saved"
@@ -101,12 +103,18 @@ def run(key: Key, networks: Path) -> Row:
         done = subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
         wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode in (0, 3), done.stderr[-3000:]  # 3: a budget that is missed or undecided; `latency` tells how far
-        manifests = [json.loads((folder / "store" / "packages" / f"plain-ways--{Path(p).stem}" / "manifest.json").read_text()) for p in profiles]
-    rows = [(manifest["metrics"][0], next(row for row in manifest["metrics"] if row.get("shipped"))) for manifest in manifests]
-    top1 = [shipped["accuracy"]["value"] for _, shipped in rows]
-    latency = [shipped["latency"]["p50"] / dense["latency"]["p50"] for dense, shipped in rows]
+        figures = [figures_of(folder / "store" / "packages" / f"plain-ways--{Path(profile).stem}") for profile in profiles]
+    top1, latency = zip(*figures, strict=True)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Row(**key._asdict(), top1=tuple(top1), latency=tuple(latency), cpu_seconds=cpu, wall_seconds=wall)
+    return Row(**key._asdict(), top1=top1, latency=latency, cpu_seconds=cpu, wall_seconds=wall)
+
+
+def figures_of(package: Path) -> tuple[float, float]:
+    """Return the test top-1 of a package's engine, and its latency over the dense engine's."""
+    rows = PackageManifest.model_validate_json((package / MANIFEST).read_text()).metrics
+    dense, shipped = next(row for row in rows if row.network == "dense"), next(row for row in rows if row.shipped)
+    assert dense.latency and shipped.latency
+    return shipped.judged.value, shipped.latency.p50 / dense.latency.p50
 
 
 def choices(key: Key) -> dict[str, object]:
