@@ -151,7 +151,7 @@ def first_settled(checks: Sequence[int], keep: Callable[[int], Kept], config: Ep
         checks: All checks up to the latest.
         keep: Returns the sub-network of a check.
         config: Settings of the trigger.
-        criterion: What the sub-networks are chosen by.
+        criterion: Ranks the channels.
     """
     seen, curve = list[Kept](), list[float | None]()
     for check in checks:

@@ -177,8 +177,7 @@ class Case:
 
     def narrower(self, budget: float) -> Made:
         """Train the network with fewer channels everywhere, the most that the limit allows."""
-        width = next(width for width in range(self.width - 1, 0, -1) if self.latency(self._build(width)) <= budget * self.device.dense_ms)
-        network = self._rounded_up(width)
+        network = self._first_within((self._rounded_up(width) for width in range(self.width - 1, 0, -1)), budget)
         epochs = max(round(self.training_left(budget, network)), 1)
         training = self.bench.recipe.training.model_copy(update={"epochs": epochs})
         return Made(self.bench.train(network, training, start=0, steps=epochs * self.bench.per_epoch), 0, epochs)

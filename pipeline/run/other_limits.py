@@ -1,4 +1,4 @@
-"""Keeps a network within the size of its file and the latency at every point, beside the target's latency. It builds and times untrained networks."""
+"""Keeps a network within the limits besides the target's latency: size of the file, latency at every point. It builds and times untrained networks."""
 
 import statistics
 from collections.abc import Callable
