@@ -99,7 +99,7 @@ def test_a_single_input_may_have_a_name(store: Path) -> None:
     assert "gives the golden outputs of 3 images" in verify_package(package.folder)[-1]
 
 
-LARGE = nn.functional.interpolate(IMAGES, size=24)
+LARGE = nn.functional.interpolate(IMAGES, size=48)  # the narrowest INT8 network takes a seventh of the dense FP32 one: at 24 pixels a fifth, and in CI more
 
 
 @pytest.mark.parametrize(("given", "precision"), [({"numbers": NUMBERS, "image": LARGE}, "fp32"), ((LARGE, NUMBERS), "int8")], ids=["dict-float", "tuple-int8"])
@@ -108,7 +108,7 @@ def test_a_network_of_several_inputs_is_pruned_to_its_budget(given: Any, precisi
     dense, network = Measured(96), Measured(96)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
     labels, steps = (NUMBERS[:, 0] > IMAGES.mean((1, 2, 3))).long(), 60
-    settings: dict[str, Any] = {"latency": 0.6 if precision == "fp32" else 0.25, "store": store, "timing": TIMING}  # of the dense FP32 engine's latency
+    settings: dict[str, Any] = {"latency": 0.6 if precision == "fp32" else 0.33, "store": store, "timing": TIMING}  # of the dense FP32 engine's latency
     pruner = bonsai.Pruner(network, optimizer, given, steps=steps, prune=PRUNE, precision=precision, **settings)
     for _ in range(steps):
         found = network(**given) if isinstance(given, dict) else network(*given)
