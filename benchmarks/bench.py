@@ -39,6 +39,7 @@ from bonsai.stages.store.store import Store
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.config import DistillConfig, TrainConfig
+from bonsai.stages.training.distillation import Teacher
 from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
 from bonsai.stages.training.phase import Phase
 from bonsai.stages.training.rates import Rate
@@ -121,27 +122,45 @@ class Bench:
         return found
 
     def train(self, network: nn.Module, training: TrainConfig, *, start: int, steps: int, rate: Rate | None = None, settle: bool = False) -> nn.Module:
-        """Train a network in place by the loop of Bonsai's branches.
-
-        Args:
-            network: It is laid out channels-last.
-            training: The cycle.
-            start: Step that tells which batches come first.
-            steps: Optimizer steps.
-            rate: Learning rate by step; None for the cycle's.
-            settle: Whether BatchNorm's statistics are taken anew first, as after a cut.
-        """
-        to_channels_last(network)
-        with reproducible(training), tempfile.TemporaryDirectory() as resume:
-            phase = Phase("branch", self.dataset, training, Path(resume))
-            if settle:
-                reestimate_batchnorm(network, phase.batches, start=start, count=BATCHNORM_BATCHES)
-            phase.train(TrainState(network, training), (), start=start, stop=start + steps, rate=rate)
-        return network
+        """Train a network in place, as `train_network` does."""
+        return train_network(network, self.dataset, training, start=start, steps=steps, rate=rate, settle=settle)
 
     def top1(self, network: nn.Module, part: Literal["validation", "test"] = "test") -> float:
         """Return the share of a part's images that a network gets right."""
         return evaluate(network, *load_split(self.dataset, part), CLASSIFICATION)
+
+
+def train_network(
+    network: nn.Module,
+    dataset: Dataset,
+    training: TrainConfig,
+    *,
+    start: int = 0,
+    steps: int | None = None,
+    rate: Rate | None = None,
+    settle: bool = False,
+    teacher: Teacher | None = None,
+) -> nn.Module:
+    """Train a network in place by the loop of Bonsai's branches.
+
+    Args:
+        network: It is laid out channels-last.
+        dataset: Its images.
+        training: The cycle.
+        start: Step that tells which batches come first.
+        steps: Optimizer steps; None for the whole cycle.
+        rate: Learning rate by step; None for the cycle's.
+        settle: Whether BatchNorm's statistics are taken anew first, as after a cut.
+        teacher: Network that is imitated.
+    """
+    to_channels_last(network)
+    with reproducible(training), tempfile.TemporaryDirectory() as resume:
+        phase = Phase("branch", dataset, training, Path(resume))
+        if settle:
+            reestimate_batchnorm(network, phase.batches, start=start, count=BATCHNORM_BATCHES)
+        stop = start + (training.epochs * phase.batches.per_epoch if steps is None else steps)
+        phase.train(TrainState(network, training), (), start=start, stop=stop, rate=rate, teacher=teacher)
+    return network
 
 
 def first_settled(checks: Sequence[int], keep: Callable[[int], Kept], config: EpiConfig, criterion: Criterion) -> tuple[int, bool, tuple[float | None, ...]]:

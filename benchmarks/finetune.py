@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 from arena import HERE, RESULTS, mean_interval, shown
-from bench import BATCHNORM_BATCHES, cut_by_torch_pruning
+from bench import cut_by_torch_pruning, train_network
 from fashion import DEBIAN
 from torch import nn
 
@@ -41,18 +41,16 @@ from bonsai.stages.data.registry import source_digest
 from bonsai.stages.networks.checkpoint import Checkpoint
 from bonsai.stages.networks.checkpoints import load_network
 from bonsai.stages.networks.config import ModelConfig
-from bonsai.stages.networks.registry import build_network, to_channels_last
+from bonsai.stages.networks.registry import build_network
 from bonsai.stages.pruning.groups import Widths
 from bonsai.stages.steps.prepare import prepare
 from bonsai.stages.store.manifest import host_facts, read_manifest
 from bonsai.stages.store.store import Store, load_artifact
 from bonsai.stages.tasks.classification.judging import CLASSIFICATION
 from bonsai.stages.training.batches import load_split
-from bonsai.stages.training.config import DistillConfig, TrainConfig
+from bonsai.stages.training.config import DistillConfig
 from bonsai.stages.training.distillation import Teacher
-from bonsai.stages.training.evaluation import evaluate, reestimate_batchnorm
-from bonsai.stages.training.phase import Phase
-from bonsai.stages.training.state import TrainState, reproducible
+from bonsai.stages.training.evaluation import evaluate
 
 FILE = RESULTS / "finetune.json"
 BUDGETS, SHARES = (0.5, 0.25), (0.1, 0.3)
@@ -129,7 +127,7 @@ class Bench:
         if self.file.exists():
             network.load_state_dict(torch.load(self.file, weights_only=True)["state_dict"])
             return network, 0.0
-        self._train(network, self.recipe.training)
+        train_network(network, self.dataset, self.recipe.training)
         torch.save({"state_dict": network.state_dict(), "epoch": self.options.epochs}, self.file)
         return network, time.perf_counter() - started
 
@@ -156,7 +154,8 @@ class Bench:
         found = ((network, self._widths(network)) for network in pruned)
         network, widths = self._first_within(found, budget)
         started, training = time.perf_counter(), self.fine_tuning(self._epochs(share)).training
-        self._train(network, training, teacher=given, settle=True)
+        teacher = Teacher(copy.deepcopy(given), DistillConfig())
+        train_network(network, self.dataset, training, settle=True, teacher=teacher)
         return self._row("torch-pruning", network, widths, budget, share, time.perf_counter() - started)
 
     def scratch(self, budget: float) -> Row:
@@ -165,7 +164,7 @@ class Bench:
         found = ((width, {name: round(full * width / whole) for name, full in self.network.dense_widths.items()}) for width in range(whole - STEP, 0, -STEP))
         width, widths = self._first_within(found, budget)
         network, started = self._dense(width), time.perf_counter()
-        self._train(network, self.recipe.training)
+        train_network(network, self.dataset, self.recipe.training)
         return self._row("scratch", network, widths, budget, None, time.perf_counter() - started)
 
     def _profile(self, budget: float) -> tuple[str, dict[str, Any]]:
@@ -192,16 +191,6 @@ class Bench:
             if target.time_untrained(widths).ms <= target.limit_ms:
                 return network, widths
         raise SystemExit(f"no network within {budget:g} of the latency")
-
-    def _train(self, network: nn.Module, training: TrainConfig, teacher: nn.Module | None = None, *, settle: bool = False) -> None:
-        """Train for the whole cycle; `settle` takes BatchNorm's statistics anew first, as Bonsai does after a cut."""
-        to_channels_last(network)
-        with reproducible(training), tempfile.TemporaryDirectory() as resume:
-            phase = Phase("branch", self.dataset, training, Path(resume))
-            if settle:
-                reestimate_batchnorm(network, phase.batches, start=0, count=BATCHNORM_BATCHES)
-            imitated = Teacher(copy.deepcopy(teacher), DistillConfig()) if teacher is not None else None
-            phase.train(TrainState(network, training), (), start=0, stop=training.epochs * phase.batches.per_epoch, teacher=imitated)
 
     def _row(self, way: str, network: nn.Module, widths: Widths, budget: float, share: float | None, seconds: float) -> Row:
         target = self.target(budget)

@@ -16,7 +16,6 @@ A run that was stopped goes on from the outcomes that it has written.
 """
 
 import argparse
-import gzip
 import json
 import os
 import tempfile
@@ -28,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import fashion
 import torch
 from arena import mean_interval
 from letters import draw_letters
@@ -54,7 +53,6 @@ from bonsai.stages.training.batches import load_split
 from bonsai.stages.training.evaluation import to_arrays
 
 FILE = Path(__file__).parent / "results" / "recovery.json"
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 NETWORKS = {"small": None, "resnet8": "resnet8"}
 CASES = (("glyphs", "small"), ("fashion", "resnet8"), ("letters", "small"), ("fashion", "small"), ("glyphs", "resnet8"), ("letters", "resnet8"))
 WAYS = ("fixed", "auto")
@@ -92,32 +90,18 @@ class Outcome(Record):
     ended: str
 
 
-def draw(data: str, folder: Path, fashion: Path) -> None:
+def draw(data: str, folder: Path, root: Path) -> None:
     """Write a set as train/, val/ and test/ with a folder per class."""
     if data == "letters":
         draw_letters(folder)
         return
-    images, labels, parts = _glyphs() if data == "glyphs" else _fashion(fashion)
-    for number, (image, label, part) in enumerate(zip(images, labels, parts, strict=True)):
+    train, val, test = COUNTS.values()
+    loaded = load_glyphs(train=train, validation=val, test=test) if data == "glyphs" else fashion.load(str(root), train + val, test)
+    parts = [part for part, count in COUNTS.items() for _ in range(count)]
+    for number, (image, label, part) in enumerate(zip(loaded.images[:, 0].numpy(), loaded.labels.tolist(), parts, strict=True)):
         place = folder / part / f"{label:02d}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{number:05d}.png")
-
-
-def _glyphs() -> tuple[np.ndarray, list[int], list[str]]:
-    loaded = load_glyphs(train=COUNTS["train"], validation=COUNTS["val"], test=COUNTS["test"])
-    return loaded.images[:, 0].numpy(), loaded.labels.tolist(), [part for part, count in COUNTS.items() for _ in range(count)]
-
-
-def _fashion(folder: Path) -> tuple[np.ndarray, list[int], list[str]]:
-    def read(name: str, head: int) -> np.ndarray:
-        return np.frombuffer(gzip.decompress((folder / name).read_bytes())[head:], np.uint8)
-
-    train, test = (read(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28) for part in ("train", "t10k"))
-    labels = [read(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
-    learned = COUNTS["train"] + COUNTS["val"]
-    images = np.concatenate([train[:learned], test[: COUNTS["test"]]])
-    return images, [*labels[0][:learned].tolist(), *labels[1][: COUNTS["test"]].tolist()], [part for part, count in COUNTS.items() for _ in range(count)]
 
 
 def run(data: str, network: str, seed: int, way: str, folder: Path, images: Path) -> Outcome:
@@ -174,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=None, help="begin nothing new after so many minutes")
     parser.add_argument("--folder", type=Path, default=None, help="keep images, recipes and store here; a temporary folder otherwise")
-    parser.add_argument("--fashion", type=Path, default=FASHION)
+    parser.add_argument("--fashion", type=Path, default=fashion.DEBIAN)
     options = parser.parse_args()
     began, root = time.monotonic(), (options.folder or Path(tempfile.mkdtemp(prefix="recovery-"))).resolve()
     outcomes = [Outcome.model_validate(row) for row in json.loads(FILE.read_text())["outcomes"]] if FILE.exists() else []

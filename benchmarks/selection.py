@@ -71,13 +71,13 @@ AT_LEAST = (
 BUDGETS = {0.2: (*EVERYWHERE, *AT_LEAST), 0.3: EVERYWHERE, 0.5: ("reciprocal", "uniform", "global", "magnitude_l2")}
 STEPS = ScheduleConfig(name="linear", steps=8, iterations=24)
 DESCRIPTIONS = {
-    "reciprocal": "minus the reciprocal of the kept share of BN-gate loss changes, times the operators on the group",
+    "reciprocal": "minus the reciprocal of the kept share of `bn_gradient` scores, times the operators on the group",
     "reciprocal widths": "the same of the kept share of channels: no data",
     "uniform": "the same share of every group",
     "global": "Torch-Pruning: one threshold over all groups, magnitude over the group's mean, bisected",
-    "knapsack": "HALP: each group charged for its own output channels, BN-gate scores",
+    "knapsack": "HALP: each group charged for its own output channels, `bn_gradient` scores",
     "magnitude_l2": "sum of the kept channels' L2 norms",
-    "bn_gradient": "sum of the kept channels' BN-gate loss changes, averaged over the trunk",
+    "bn_gradient": "sum of the kept channels' `bn_gradient` scores, averaged over the trunk",
     "parameters": "number of weights kept",
     "sensitivity": "rise of the loss after BatchNorm's re-estimation, by group and width",
     "sensitivity, pairs": "the same with a correction for every pair of groups",
