@@ -53,14 +53,14 @@ class Row(TrainedRow):
 
 def tables(rows: Sequence[Row]) -> list[str]:
     """Return the lines of both tables."""
-    places = dict.fromkeys((row.task, row.network) for row in rows)
+    places, networks = (dict.fromkeys(found) for found in ([(row.task, row.network) for row in rows], [row.network for row in rows]))
     cycles, budgets = sorted({row.cycle for row in rows}), sorted({row.budget for row in rows if row.way != DENSE}, reverse=True)
     titles = " | ".join(PLAIN.values())
     head = [f"| task, network | cycle | latency | seeds | dense | **Bonsai's default** | {titles} |", "|---|---|---|---|---|---|" + "---|" * len(PLAIN)]
     cells = [line for (task, network), cycle, budget in product(places, cycles, budgets) for line in _cell(_at(rows, task, network, cycle, budget))]
-    pooled = [f"| cycle | latency | pairs | **Bonsai's default** | {titles} |", "|---|---|---|---|" + "---|" * len(PLAIN)]
-    pooled += [line for cycle, budget in product(cycles, budgets) for line in _pool(rows, cycle, budget)]
-    what = "How far Bonsai's default is ahead over all pairs of the same task, network and seed; in brackets the part of the allowed latency that is used:"
+    pooled = [f"| network | cycle | latency | pairs | **Bonsai's default** | {titles} |", "|---|---|---|---|---|" + "---|" * len(PLAIN)]
+    pooled += [line for place in product(networks, cycles, budgets) for line in _pool(rows, *place)]
+    what = "How far Bonsai's default is ahead over all pairs of the same task and seed; in brackets the part of the allowed latency that is used:"
     return [*head, *cells, "", what, "", *pooled]
 
 
@@ -89,13 +89,13 @@ def _top1(rows: Iterable[Row]) -> str:
     return shown(mean_interval(found)) if found else "-"
 
 
-def _pool(rows: Sequence[Row], cycle: int, budget: float) -> list[str]:
-    """Return the line of one cycle and budget over tasks, networks and seeds."""
-    here = [row for row in rows if (row.cycle, row.budget) == (cycle, budget)]
+def _pool(rows: Sequence[Row], network: str, cycle: int, budget: float) -> list[str]:
+    """Return the line of one network, cycle and budget over tasks and seeds."""
+    here = [row for row in rows if (row.network, row.cycle, row.budget) == (network, cycle, budget)]
     ahead, used = {way: _ahead(here, way) for way in PLAIN}, {way: _used(here, way) for way in (OURS, *PLAIN)}
     most = max(map(len, ahead.values()))
     others = [f"{signed(ahead[way])} ({used[way]})" if ahead[way] else "-" for way in PLAIN]
-    return [f"| {cycle} | {budget:.0%} | {most} | ({used[OURS]}) | {' | '.join(others)} |"] if most else []
+    return [f"| {network} | {cycle} | {budget:.0%} | {most} | ({used[OURS]}) | {' | '.join(others)} |"] if most else []
 
 
 def _used(rows: Sequence[Row], way: str) -> str:

@@ -34,7 +34,7 @@ def test_a_cell_shows_means_and_how_far_the_default_is_ahead_seed_by_seed() -> N
 
 
 def test_pairs_are_pooled_over_cells() -> None:
-    assert tables(ROWS)[-1] == "| 4 | 30% | 2 | (0.50) | - | - | - | +9.00 ± 12.71 (0.50) |"
+    assert tables(ROWS)[-1] == "| n | 4 | 30% | 2 | (0.50) | - | - | - | +9.00 ± 12.71 (0.50) |"
 
 
 def test_the_page_has_the_tables_of_the_results() -> None:
