@@ -165,23 +165,39 @@ def keys(seeds: int) -> Iterator[Key]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Return the table: top-1 of every way by task and budget, and how far it is ahead of the default."""
+    """Return the table: top-1 of every way by task and budget, and how far it is ahead of the default, there and over both tasks."""
     places = [(task, budget) for budget in sorted(BUDGETS, reverse=True) for task in TASKS if any((row.task, row.budget) == (task, budget) for row in rows)]
     if not places:
         return ["No row has run yet."]
-    head = ["| way | " + " | ".join(f"{task}, {budget:.0%}" for task, budget in places) + " |", "|---|" + "---|" * len(places)]
-    return [*head, *(f"| {way} | {' | '.join(_cell(rows, way, *place) for place in places)} |" for way in WAYS if any(row.way == way for row in rows))]
+    budgets = list(dict.fromkeys(budget for _, budget in places))
+    titles = [*(f"{task}, {budget:.0%}" for task, budget in places), *(f"both tasks, {budget:.0%}" for budget in budgets)]
+
+    def line(way: str) -> str:
+        return f"| {' | '.join([way, *(_cell(rows, way, *place) for place in places), *(_pool(rows, way, budget) for budget in budgets)])} |"
+
+    return [f"| way | {' | '.join(titles)} |", "|---|" + "---|" * len(titles), *(line(way) for way in WAYS if any(row.way == way for row in rows))]
 
 
 def _cell(rows: list[Row], way: str, task: str, budget: float) -> str:
     """Return the mean of a way, and over the seeds by how much it is ahead of the default."""
-    here = {row.key: row for row in rows if (row.task, row.budget) == (task, budget)}
-    found = {key: row.top1 for key, row in here.items() if key.way == way}
+    here = [row for row in rows if (row.task, row.budget) == (task, budget)]
+    found = [100 * row.top1 for row in here if row.way == way]
     if not found:
         return "-"
-    mean = shown(mean_interval([100 * top1 for top1 in found.values()]))
-    ahead = [100 * (top1 - default.top1) for key, top1 in found.items() if (default := here.get(key._replace(way=DEFAULT)))]
-    return mean if way == DEFAULT or not ahead else f"{mean} ({signed(ahead)})"
+    ahead = _ahead(here, way)
+    return shown(mean_interval(found)) + (f" ({signed(ahead)})" if ahead else "")
+
+
+def _pool(rows: list[Row], way: str, budget: float) -> str:
+    """Return by how much a way is ahead of the default over the tasks and seeds in which it ran."""
+    ahead = _ahead([row for row in rows if row.budget == budget], way)
+    return f"{signed(ahead)} ({len(ahead)} pairs)" if ahead else "-"
+
+
+def _ahead(rows: list[Row], way: str) -> list[float]:
+    """Return the points of top-1 by which a way is ahead of the default, pair by pair; nothing for the default."""
+    defaults = {row.key: row.top1 for row in rows if row.way == DEFAULT != way}
+    return [100 * (row.top1 - defaults[key]) for row in rows if row.way == way and (key := row.key._replace(way=DEFAULT)) in defaults]
 
 
 def read() -> list[Row]:

@@ -132,9 +132,7 @@ def test_a_manifest_names_the_version_of_bonsai() -> None:
 
 
 @pytest.mark.slow  # a whole run
-def test_a_reference_that_learnt_nothing_makes_no_green_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reference_that_learnt_nothing_makes_no_green_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", str(TINY), "--profile", str(CONFIGS / "tiny-cpu.yaml"), "--set", "training.lr=1e-9", "--set", "quantize.qat=never"]
     arguments += ["--set", "profile.budget.latency=0.9", "--set", "prune.caps={'*': 0.75}", "--set", "timing={runs: 100, fitting: 2, tries: 1}"]
     for gate, code in ((["--allow-undecided"], 0), (["--set", "profile.gates.min_metric=0.5"], 3)):  # the second run trains and builds nothing again
