@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
+from statistics import mean
 from typing import NamedTuple
 
 from arena import RESULTS, mean_interval, shown
@@ -189,9 +190,12 @@ def _cell(rows: list[Row], way: str, task: str, budget: float) -> str:
 
 
 def _pool(rows: list[Row], way: str, budget: float) -> str:
-    """Return by how much a way is ahead of the default over the tasks and seeds in which it ran."""
-    ahead = _ahead([row for row in rows if row.budget == budget], way)
-    return f"{signed(ahead)} ({len(ahead)} pairs)" if ahead else "-"
+    """Return by how much a way is ahead of the default over the tasks and seeds in which it ran, and the mean part of the limit that it uses."""
+    here = [row for row in rows if row.budget == budget]
+    used, ahead = [row.latency / budget for row in here if row.way == way], _ahead(here, way)
+    if not used:
+        return "-"
+    return f"{signed(ahead)} ({len(ahead)} pairs; {mean(used):.0%})" if ahead else f"({mean(used):.0%})"
 
 
 def _ahead(rows: list[Row], way: str) -> list[float]:

@@ -16,9 +16,9 @@ def row(way: str, top1: float, *, seed: int = 0) -> Row:
 def test_a_way_is_compared_with_the_default_seed_by_seed() -> None:
     lines = table([row(DEFAULT, 0.8), row("uniform", 0.78), row(DEFAULT, 0.82, seed=1), row("uniform", 0.81, seed=1), row("global", 0.9, seed=2)])
     assert lines[0] == f"| way | {tight.TASKS[0]}, 10% | both tasks, 10% |"
-    assert "| default | 81.00 ± 12.71 | - |" in lines
-    assert "| uniform | 79.50 ± 19.06 (-1.50 ± 6.35) | -1.50 ± 6.35 (2 pairs) |" in lines
-    assert "| global | 90.00 | - |" in lines
+    assert "| default | 81.00 ± 12.71 | (100%) |" in lines
+    assert "| uniform | 79.50 ± 19.06 (-1.50 ± 6.35) | -1.50 ± 6.35 (2 pairs; 100%) |" in lines
+    assert "| global | 90.00 | (100%) |" in lines
     assert not any("narrower" in line for line in lines)  # it has not run
 
 
