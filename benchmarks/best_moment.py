@@ -90,14 +90,27 @@ def run(point: Point, case: Case) -> Row:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Return the table: top-1 by moment, and how far EPI is ahead of the best of the others."""
+    """Return both tables: top-1 by moment with how far EPI is ahead of the best of the others, and how far it is ahead of each over all cells."""
     titles = " | ".join(f"**{moment}**" if moment == EPI else moment for moment in MOMENTS)
     head = [
         f"| task, start | criterion | latency | seeds | {titles} | EPI's epoch | EPI ahead of the best |",
         "|---|---|---|---|" + "---|" * (len(MOMENTS) + 2),
     ]
     places = sorted({(row.start, row.task, row.criterion, -row.budget) for row in rows})
-    return [*head, *(line for start, task, criterion, budget in places for line in _line(_at(rows, start, task, criterion, -budget)))]
+    cells = [line for start, task, criterion, budget in places for line in _line(_at(rows, start, task, criterion, -budget))]
+    others = [moment for moment in MOMENTS if moment != EPI]
+    what = "How far EPI is ahead of each moment, over all pairs of the same task, criterion, latency and seed:"
+    pooled = [f"| start | pairs | {' | '.join(others)} |", "|---|---|" + "---|" * len(others)]
+    pooled += [line for start in dict.fromkeys(place[0] for place in places) for line in _pool([row for row in rows if row.start == start], others)]
+    return [*head, *cells, "", what, "", *pooled]
+
+
+def _pool(rows: Sequence[Row], others: Sequence[str]) -> list[str]:
+    """Return the line of one start, or none while no moment can be compared with EPI's."""
+    top1 = {row.key: 100 * row.top1 for row in rows}
+    pairs = {m: [found - top1[other] for key, found in top1.items() if key.moment == EPI and (other := key._replace(moment=m)) in top1] for m in others}
+    most = max(map(len, pairs.values()))
+    return [f"| {rows[0].start} | {most} | {' | '.join(signed(ahead) if ahead else '-' for ahead in pairs.values())} |"] if most else []
 
 
 def _at(rows: Iterable[Row], start: Start, task: str, criterion: CriterionTried, budget: float) -> list[Row]:
