@@ -113,11 +113,11 @@ class SshServer:
         raise RuntimeError(f"sshd did not start: {(self.folder / 'sshd.log').read_text()[-2000:]}")
 
     def stop(self) -> None:
-        """End the server and every connection that it has."""
+        """End the server and every connection that it has: parents first, for an agent that outlives its engine's process reports that, and not the loss."""
         if self._process is not None:
-            for child in [*children_of(self._process.pid), self._process.pid]:
+            for pid in [self._process.pid, *children_of(self._process.pid)]:
                 with suppress(ProcessLookupError):
-                    os.kill(child, 9)
+                    os.kill(pid, 9)
             self._process.wait()
             self._process = None
 
@@ -158,7 +158,7 @@ def free_port() -> int:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return all processes below one, the lowest first."""
+    """Return all processes below one, parents before their children."""
     below: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -169,7 +169,7 @@ def children_of(pid: int) -> list[int]:
         children = below.get(ahead.pop(), [])
         found += children
         ahead += children
-    return found[::-1]
+    return found
 
 
 def command_of(pid: int) -> str:
