@@ -53,7 +53,7 @@ class Row(TrainedRow):
 
 def tables(rows: Sequence[Row]) -> list[str]:
     """Return the lines of both tables."""
-    places, networks = (dict.fromkeys(found) for found in ([(row.task, row.network) for row in rows], [row.network for row in rows]))
+    places, networks = dict.fromkeys((row.task, row.network) for row in rows), dict.fromkeys(row.network for row in rows)
     cycles, budgets = sorted({row.cycle for row in rows}), sorted({row.budget for row in rows if row.way != DENSE}, reverse=True)
     titles = " | ".join(PLAIN.values())
     head = [f"| task, network | cycle | latency | seeds | dense | **Bonsai's default** | {titles} |", "|---|---|---|---|---|---|" + "---|" * len(PLAIN)]
